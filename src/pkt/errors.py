@@ -1,0 +1,29 @@
+"""Errors that a user can cause, each with one message that ends in the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PktError(Exception):
+    """The task failed for a reason outside the program: one message, no traceback, exit code 1."""
+
+    exit_code = 1
+
+
+class RequestError(PktError):
+    """The request itself was wrong (config, data or models that do not fit): exit code 2."""
+
+    exit_code = 2
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the closest allowed name, or an empty string.
+
+    Args:
+        word: what the user wrote.
+        allowed: the names that would have been valid.
+    """
+    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""
