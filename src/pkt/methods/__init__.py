@@ -1,0 +1,1 @@
+"""Methods: one published method, or one of ours, per file."""

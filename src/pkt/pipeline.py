@@ -1,0 +1,109 @@
+"""From a composed request to stages: build everything first, then run what the verb asks for.
+
+    Config -> strategies (refused here if wrong) -> Workbench -> Session -> stages -> table, figures, card
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from pkt import console
+from pkt.build import build
+from pkt.config import Config
+from pkt.mapping import Mapping
+from pkt.methods.base import Method
+from pkt.methods.workbench import Workbench
+from pkt.objectives import Objective
+from pkt.run import command_line, prepare, provenance
+from pkt.semantics import Semantics
+from pkt.stages import align, evaluate, extract, report, transfer
+from pkt.stages.session import Session
+from pkt.store import Store
+from pkt.tracking import open_tracker
+
+log = logging.getLogger(__name__)
+
+
+def run_verb(cfg: DictConfig, run_dir: Path) -> None:
+    """Run one request.
+
+    Args:
+        cfg: the composed request.
+        run_dir: this run's folder.
+
+    Raises:
+        RequestError: the request does not make sense.
+        PktError: it does, and failed.
+    """
+    session = open_session(cfg, run_dir)
+    try:
+        VERBS[str(cfg.verb)](session)
+    finally:
+        session.tracker.close()
+
+
+def open_session(cfg: DictConfig, run_dir: Path) -> Session:
+    """Build what the request names; nothing is loaded and nothing is written to the store.
+
+    Args:
+        cfg: the composed request.
+        run_dir: this run's folder.
+    """
+    method: Method = build(cfg.method)
+    mapping, semantics, objective = build(cfg.mapping), build(cfg.semantics), build(cfg.objective)
+    config = cast(Config, OmegaConf.to_object(cfg))
+    device = prepare(config)
+    store = Store(Path(config.output_dir) / "store")
+    resolved = OmegaConf.to_yaml(cfg, resolve=True)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "config.yaml").write_text(resolved, encoding="utf-8")
+    tracker = open_tracker(config, run_dir, OmegaConf.to_container(cfg, resolve=True))
+    bench = Workbench(
+        config=config,
+        mapping=cast(Mapping, mapping),
+        semantics=cast(Semantics, semantics),
+        objective=cast(Objective, objective),
+        device=device,
+        cache_dir=store.root / "converted",
+        track=_track,
+        log=lambda step, metrics: tracker.log(metrics, step=step, stage="transfer"),
+    )
+    return Session(
+        bench=bench,
+        method=method,
+        store=store,
+        run_dir=run_dir,
+        tracker=tracker,
+        command=command_line(),
+        provenance=provenance(),
+        resolved_config=resolved,
+    )
+
+
+@contextmanager
+def _track(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    with console.progress(what, total) as bar:
+        yield lambda n: bar.advance(float(n))
+
+
+def _evaluate(session: Session) -> Any:
+    report.report(session, evaluate.scores(session))
+
+
+def _run(session: Session) -> Any:
+    report.report(session, evaluate.scores(session))
+
+
+VERBS: dict[str, Callable[[Session], Any]] = {
+    "extract": lambda session: report.show_extraction(session, extract.extract(session)),
+    "align": lambda session: report.show_alignment(session, align.align(session)),
+    "transfer": lambda session: report.show_transfer(session, transfer.transfer(session)),
+    "eval": _evaluate,
+    "run": _run,
+}

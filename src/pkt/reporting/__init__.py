@@ -1,0 +1,1 @@
+"""What a run shows: tables, figures and the model card. Takes plain data, returns text or pictures."""

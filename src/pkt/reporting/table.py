@@ -1,0 +1,116 @@
+"""The headline table: who scored what, and how much of the gap a transfer closed.
+
+Plain rows of text go to the console, to Markdown and to W&B alike, so that the three agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pkt.evaluation.harness import Evaluation, TaskScore
+from pkt.evaluation.statistics import Estimate, gap_closed, mean_estimate
+
+ROLES = {"teacher": "teacher", "student": "student (untouched)", "transferred": "student after transfer"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A title, column names and rows of text."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """Return the table as GitHub Markdown, numbers aligned right."""
+        rule = "|---|" + "---:|" * (len(self.columns) - 1)
+        lines = ["| " + " | ".join(self.columns) + " |", rule]
+        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
+        return "\n".join(lines)
+
+
+def headline(evaluations: Mapping[str, Evaluation], method: str) -> Table:
+    """Return one row per role and, where all three are there, one for the share of the gap closed.
+
+    Args:
+        evaluations: role -> scores.
+        method: name shown for the transferred student.
+    """
+    primary = {role: primary_scores(evaluation) for role, evaluation in evaluations.items()}
+    tasks = list(next(iter(primary.values())))
+    rows = []
+    for role, scores in primary.items():
+        name = f"{ROLES[role]} ({method})" if role == "transferred" else ROLES[role]
+        cells = [percent(scores[task]) for task in tasks]
+        rows.append((name, *cells, _mean_cell([scores[task] for task in tasks])))
+    if gaps := gap_row(primary):
+        rows.append(("share of the gap closed", *gaps))
+    units = {task: unit(next(iter(primary.values()))[task]) for task in tasks}
+    columns = ("", *(f"{task}{units[task]}" for task in tasks), "mean")
+    return Table(title="scores ± standard error", columns=columns, rows=tuple(rows))
+
+
+def primary_scores(evaluation: Evaluation) -> dict[str, TaskScore]:
+    """Return each task's first score, which is the one that the headline shows."""
+    scores: dict[str, TaskScore] = {}
+    for score in evaluation.scores:
+        name = score.task if score.task not in scores else f"{score.task} ({score.metric})"
+        scores[name] = score
+    return scores
+
+
+def gap_estimates(primary: Mapping[str, Mapping[str, TaskScore]]) -> dict[str, Estimate] | None:
+    """Return the share of the gap closed per task, or None where a role is missing."""
+    if not {"teacher", "student", "transferred"} <= set(primary):
+        return None
+    return {
+        task: gap_closed(
+            teacher=_estimate(primary["teacher"][task]),
+            student=_estimate(primary["student"][task]),
+            transferred=_estimate(primary["transferred"][task]),
+        )
+        for task in primary["teacher"]
+    }
+
+
+def gap_row(primary: Mapping[str, Mapping[str, TaskScore]]) -> list[str] | None:
+    """Return the cells of the last row: a share per task and their mean."""
+    estimates = gap_estimates(primary)
+    if estimates is None:
+        return None
+    shares = list(estimates.values())
+    return [share_cell(share) for share in [*shares, mean_estimate(shares)]]
+
+
+def _estimate(score: TaskScore) -> Estimate:
+    return Estimate(value=score.value, stderr=score.stderr)
+
+
+def is_share(score: TaskScore) -> bool:
+    """Whether a score is a share of right answers (shown in per cent)."""
+    return score.metric in ("acc", "exact_match", "pass@1", "token_accuracy")
+
+
+def unit(score: TaskScore) -> str:
+    """Return what the column head adds to the task's name."""
+    return "" if is_share(score) else " (↓)" if not score.higher_is_better else ""
+
+
+def percent(score: TaskScore) -> str:
+    """Return ``72.4 ± 1.2`` for shares, ``1.234 ± 0.012`` for the rest."""
+    if is_share(score):
+        return f"{100 * score.value:.1f} ± {100 * score.stderr:.1f}"
+    return f"{score.value:.3f} ± {score.stderr:.3f}"
+
+
+def share_cell(share: Estimate) -> str:
+    """Return a share of the gap in per cent, or a dash where there is no gap to close."""
+    return "–" if share.value != share.value else f"{100 * share.value:.0f} % ± {100 * share.stderr:.0f}"
+
+
+def _mean_cell(scores: Sequence[TaskScore]) -> str:
+    if not all(is_share(score) for score in scores):
+        return "–"
+    mean = mean_estimate([_estimate(score) for score in scores])
+    return f"{100 * mean.value:.1f} ± {100 * mean.stderr:.1f}"

@@ -1,0 +1,100 @@
+"""Stage 4: score teacher, untouched student and transferred student through lm-eval, each once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pkt.data.rows import fingerprint as rows_fingerprint
+from pkt.data.splits import test_rows
+from pkt.errors import RequestError
+from pkt.evaluation.harness import Evaluation, evaluate
+from pkt.models.pair import LanguageModel, load_checkpoint
+from pkt.stages import transfer as transfer_stage
+from pkt.stages.session import Session
+from pkt.store import Artifact, content_key
+
+STAGE = "eval"
+
+
+def key(session: Session, identity: str) -> str:
+    """Who is scored, on which rows, under which settings."""
+    config = session.bench.config
+    rows = {task: rows_fingerprint(test_rows(task, config.data)) for task in config.benchmark.tasks}
+    return content_key(
+        {
+            "stage": STAGE,
+            "model": identity,
+            "rows": rows,
+            "chat_template": config.model.chat_template,
+            "limit": config.eval.limit,
+            "max_new_tokens": config.eval.max_new_tokens,
+            "timeout": config.eval.timeout,
+        }
+    )
+
+
+def scores(session: Session) -> dict[str, Evaluation]:
+    """Return an evaluation per role: ``teacher``, ``student``, ``transferred``, in the order asked for."""
+    roles = session.bench.config.eval.models
+    return {role: Evaluation.load(_scored(session, role).path / "scores.json") for role in roles}
+
+
+def _scored(session: Session, role: str) -> Artifact:
+    """Make sure that one model's scores are in the store."""
+    checkpoint = _checkpoint(session) if role == "transferred" else None
+    identity = _identity(session, role, checkpoint)
+
+    def compute(folder: Path) -> Mapping[str, Any]:
+        model = load_checkpoint(checkpoint, session.bench.device) if checkpoint else _untouched(session, role)
+        evaluation = _evaluate(session, model)
+        session.bench.release(role)
+        evaluation.save(folder / "scores.json")
+        for task, samples in evaluation.samples.items():
+            lines = (json.dumps(sample, ensure_ascii=False) for sample in samples)
+            (folder / f"samples_{task}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return {"role": role, "identity": identity}
+
+    return session.obtain(STAGE, key(session, identity), compute, label=f"eval {role}")
+
+
+def _checkpoint(session: Session) -> Path:
+    """Return the transferred student's folder: the one the user names, or this request's own."""
+    named = session.bench.config.eval.checkpoint
+    if named is None:
+        return transfer_stage.transfer(session).path / transfer_stage.MODEL
+    folder = Path(named)
+    if not (folder / "config.json").is_file():
+        raise RequestError(f"eval.checkpoint={named}: no model folder there (config.json is missing).")
+    return folder
+
+
+def _identity(session: Session, role: str, checkpoint: Path | None) -> str:
+    if role == "teacher":
+        return session.teacher_fingerprint
+    if role == "student":
+        return session.student_fingerprint
+    if session.bench.config.eval.checkpoint is None:
+        return transfer_stage.key(session)
+    return session.fingerprint_of(checkpoint)
+
+
+def _untouched(session: Session, role: str) -> LanguageModel:
+    return session.bench.teacher if role == "teacher" else session.bench.student
+
+
+def _evaluate(session: Session, model: LanguageModel) -> Evaluation:
+    config = session.bench.config
+    return evaluate(
+        model.model,
+        model.tokenizer,
+        config.benchmark.tasks,
+        limit=config.eval.limit,
+        batch_size=config.eval.batch_size,
+        max_new_tokens=config.eval.max_new_tokens,
+        device=session.bench.device,
+        chat_template=config.model.chat_template,
+        timeout=config.eval.timeout,
+    )

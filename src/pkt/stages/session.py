@@ -1,0 +1,114 @@
+"""One request on its way through the stages: what is asked for, where results live, who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pkt import console
+from pkt.data.rows import fingerprint as rows_fingerprint
+from pkt.methods.base import Method
+from pkt.methods.workbench import Workbench
+from pkt.models.load import fingerprint as model_fingerprint
+from pkt.run import Stopwatch
+from pkt.store import Artifact, Store, content_key
+from pkt.tracking import Tracker
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A request's workbench, method, store, tracker and console.
+
+    Attributes:
+        bench: models, rows and strategies, loaded when first asked for.
+        method: what is run.
+        store: where stage results live.
+        run_dir: this run's folder: resolved config, metrics, tables, figures.
+        tracker: takes metrics, tables and figures.
+        command: the command line, for the record.
+        provenance: versions and platform, for the record.
+        resolved_config: the request as YAML, interpolations filled in.
+        reports: one entry per stage: computed or reused, seconds, peak memory, key.
+    """
+
+    bench: Workbench
+    method: Method
+    store: Store
+    run_dir: Path
+    tracker: Tracker
+    command: str
+    provenance: Mapping[str, Any]
+    resolved_config: str
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    _obtained: dict[tuple[str, str], Artifact] = field(default_factory=dict, init=False)
+
+    @cached_property
+    def teacher_fingerprint(self) -> str:
+        """Identity of the teacher, from its files; no weights are loaded."""
+        return model_fingerprint(self.bench.config.model.teacher)
+
+    @cached_property
+    def student_fingerprint(self) -> str:
+        """Identity of the untouched student."""
+        pair = self.bench.config.model
+        return model_fingerprint(pair.student, teacher=pair.teacher)
+
+    def rows_fingerprint(self, *splits: str) -> str:
+        """Identity of the rows of some splits and of how they are tokenised."""
+        bench = self.bench
+        rows = {split: rows_fingerprint(bench.splits[split]) for split in splits}
+        chat = bench.config.model.chat_template
+        return content_key({"rows": rows, "max_length": bench.max_length, "chat_template": chat})
+
+    def key(self, stage: str, **parts: Any) -> str:
+        """Return the content key of a stage: its settings and its inputs, and nothing else."""
+        settings = dict(self.method.settings(stage, self.bench))
+        return content_key({"stage": stage, "settings": settings, **parts})
+
+    def obtain(
+        self,
+        stage: str,
+        key: str,
+        compute: Callable[[Path], Mapping[str, Any] | None],
+        *,
+        label: str | None = None,
+    ) -> Artifact:
+        """Return a stage's artifact from the store, computing it first where it is missing.
+
+        Args:
+            stage: name of the stage, and of its folder in the store.
+            key: content key.
+            compute: writes the artifact's files into a folder, and returns what the manifest should say.
+            label: how the line on the console calls it (default: the stage).
+        """
+        if (stage, key) in self._obtained:
+            return self._obtained[stage, key]
+        refresh = stage in self.bench.config.refresh
+        with self.store.lock(stage, key):
+            artifact = None if refresh else self.store.read(stage, key)
+            reused = artifact is not None
+            watch = Stopwatch.start(self.bench.device)
+            if artifact is None:
+                with self.store.write(stage, key) as draft:
+                    draft.note(compute(draft.folder) or {})
+                    draft.note(
+                        {
+                            "command": self.command,
+                            "provenance": dict(self.provenance),
+                            **watch.stop().as_dict(),
+                        }
+                    )
+                artifact = self.store.read(stage, key)
+                assert artifact is not None
+        self._obtained[stage, key] = artifact
+        self._report(label or stage, key, artifact, watch, reused=reused)
+        return artifact
+
+    def _report(self, label: str, key: str, artifact: Artifact, watch: Stopwatch, *, reused: bool) -> None:
+        cost = watch.stop().as_dict()
+        entry = {"stage": label, "key": key, "reused": reused, **cost}
+        self.reports.append(entry)
+        console.stage(label, "reused" if reused else "computed", cost["seconds"], cost["peak_mb"], key)

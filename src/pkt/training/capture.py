@@ -1,0 +1,111 @@
+"""Run a frozen model over rows once and keep the states that later steps read.
+
+    rows -> length-sorted batches -> decoder up to the deepest layer asked for -> reads -> RowStates
+
+The teacher's states are kept already mapped into the student's space, at the wanted positions only
+(D_S numbers per position instead of L_T x D_T), after which the teacher can be freed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pkt.data.batching import Batch, collate, sorted_batches
+from pkt.data.encoding import Encoded
+from pkt.models.architecture import Architecture
+from pkt.models.taps import Interface, decode, skip_above, tap
+from pkt.training.meter import Meter
+from pkt.training.states import RowStates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """One thing to keep: a weighted sum of layers' states, mapped.
+
+    Attributes:
+        layers: layer numbers, from 1.
+        weights: one per layer (a plain pair has the single weight 1).
+        width: width of what is kept.
+        map: (N, D) -> (N, width); None keeps the states as they are.
+    """
+
+    layers: tuple[int, ...]
+    width: int
+    weights: tuple[float, ...] = (1.0,)
+    map: Callable[[Tensor], Tensor] | None = None
+
+    def __call__(self, states: Mapping[int, Tensor], mask_BT: Tensor) -> Tensor:
+        """Return the (N, width) states at the positions that `mask_BT` selects, row after row."""
+        read = states[self.layers[0]][mask_BT].float() * self.weights[0]
+        for layer, weight in zip(self.layers[1:], self.weights[1:], strict=True):
+            read = read + weight * states[layer][mask_BT].float()
+        return self.map(read) if self.map is not None else read
+
+
+def position_mask(batch: Batch, positions: str) -> Tensor:
+    """Select the positions of a batch that a term covers, as (B, T) bool.
+
+    Args:
+        batch: right-padded rows.
+        positions: ``answer`` (positions that predict an answer token) or ``all`` (every non-padding position).
+    """
+    return batch.supervised if positions == "answer" else batch.attention_mask.bool()
+
+
+def position_counts(encoded: Encoded, positions: str) -> list[int]:
+    """Count the positions of each row that `position_mask` selects, without building a batch."""
+    if positions == "answer":
+        return [
+            length - prompt for length, prompt in zip(encoded.lengths, encoded.prompt_lengths, strict=True)
+        ]
+    return list(encoded.lengths)
+
+
+@torch.no_grad()
+def capture(
+    arch: Architecture,
+    encoded: Encoded,
+    reads: Mapping[int, Read],
+    *,
+    interface: Interface,
+    positions: str,
+    batch_size: int,
+    dtype: torch.dtype = torch.float32,
+    meter: Meter | None = None,
+    listen: Callable[[int], None] | None = None,
+) -> dict[int, RowStates]:
+    """Capture states of every row at one supervision interface.
+
+    Args:
+        arch: the frozen model; layers above the deepest one read are not run.
+        encoded: the rows.
+        reads: what to keep under which key (usually the student's layer number).
+        interface: where in a layer the state is read.
+        positions: ``answer`` or ``all``.
+        batch_size: rows per forward pass.
+        dtype: storage type of the states; statistics before it are float32.
+        meter: counts the forward tokens.
+        listen: called with the number of rows done after each batch.
+
+    Returns:
+        RowStates per key, on the CPU.
+    """
+    counts = position_counts(encoded, positions)
+    kept = {key: RowStates.empty(counts, read.width, dtype) for key, read in reads.items()}
+    layers = sorted({layer for read in reads.values() for layer in read.layers})
+    for rows in sorted_batches(encoded.lengths, batch_size):
+        batch = collate(encoded, rows).to(arch.device)
+        with skip_above(arch, layers[-1]), tap(arch, layers, interface) as states:
+            decode(arch, batch.input_ids, batch.attention_mask)
+        mask_BT = position_mask(batch, positions)
+        for key, read in reads.items():
+            kept[key].write(rows, read(states, mask_BT))
+        if meter is not None:
+            meter.count(int(batch.attention_mask.sum()))
+        if listen is not None:
+            listen(len(rows))
+    return kept

@@ -1,0 +1,214 @@
+"""The one training loop: AdamW over loss terms, resumable to the bit.
+
+    plan(epoch) -> rows per optimiser step -> micro batches -> terms -> backward -> clip -> AdamW -> schedule
+                                                                 every epoch: validation, every minute: snapshot
+
+A term's mean is taken over all positions of the optimiser step, whatever the micro batch size, so that
+accumulation changes memory and not the gradient.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pkt.config import OptimConfig
+from pkt.data.batching import Batch
+from pkt.errors import PktError
+from pkt.training.snapshot import load_snapshot, optimiser_tensors, restore_optimiser, save_snapshot
+
+
+class Loss(Protocol):
+    """A training objective: differentiable means per term, and what they are means over."""
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Positions behind each term."""
+        ...
+
+    def weights(self) -> dict[str, float]:
+        """Weight of each term."""
+        ...
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Mean of each term."""
+        ...
+
+
+Listener = Callable[[int, dict[str, float]], None]
+"""Called after every optimiser step with the step number (from 1) and its metrics."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What training left beside the weights."""
+
+    steps: int
+    validations: list[dict[str, float]]  # one per validation, each with its "step"
+    best_step: int | None  # the step whose weights were kept, where optim.keep=best
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """Train `parameters` on `loss`.
+
+    Attributes:
+        loss: the objective.
+        parameters: what trains, by name.
+        plan: epoch (from 0) -> the rows of each optimiser step; a pure function of the epoch.
+        collate: rows -> batch.
+        optim: hyper-parameters.
+        validate: returns validation metrics (``cross_entropy`` decides what is best).
+        snapshots: folder for resumable state; None keeps none.
+        listen: told of every step.
+    """
+
+    loss: Loss
+    parameters: Mapping[str, nn.Parameter]
+    plan: Callable[[int], Sequence[list[int]]]
+    collate: Callable[[list[int]], Batch]
+    optim: OptimConfig
+    validate: Callable[[], dict[str, float]] | None = None
+    snapshots: Path | None = None
+    listen: Listener | None = None
+    _validations: list[dict[str, float]] = field(default_factory=list, init=False)
+    _best: tuple[int, float, dict[str, Tensor]] | None = field(default=None, init=False)
+
+    def fit(self) -> History:
+        """Run all steps, from the newest snapshot if there is one, and leave the chosen weights in place."""
+        optimiser = torch.optim.AdamW(
+            list(self.parameters.values()),
+            lr=self.optim.lr,
+            betas=(self.optim.betas[0], self.optim.betas[1]),
+            weight_decay=self.optim.weight_decay,
+        )
+        steps_per_epoch = len(self.plan(0))
+        total = steps_per_epoch * self.optim.epochs
+        done = self._resume(optimiser)
+        saved_at = time.monotonic()
+        for epoch in range(self.optim.epochs):
+            if done >= (epoch + 1) * steps_per_epoch:
+                continue
+            for i, rows in enumerate(self.plan(epoch)):
+                step = epoch * steps_per_epoch + i + 1
+                if step <= done:
+                    continue
+                lr = self.optim.lr * schedule(step, total, self.optim)
+                metrics = self._step(optimiser, rows, lr, step)
+                if i + 1 == steps_per_epoch:
+                    metrics |= self._validate(epoch, step, last=step == total)
+                if self.listen is not None:
+                    self.listen(step, metrics)
+                if self.snapshots is not None and time.monotonic() - saved_at > self.optim.save_every:
+                    self._save(optimiser, step)
+                    saved_at = time.monotonic()
+        return self._finish(total)
+
+    def _step(
+        self, optimiser: torch.optim.Optimizer, rows: list[int], lr: float, step: int
+    ) -> dict[str, float]:
+        for group in optimiser.param_groups:
+            group["lr"] = lr
+        size = self.optim.micro_batch_size or self.optim.batch_size
+        batches = [self.collate(rows[i : i + size]) for i in range(0, len(rows), size)]
+        totals: dict[str, int] = {}
+        for batch in batches:
+            for name, count in self.loss.counts(batch).items():
+                totals[name] = totals.get(name, 0) + count
+        metrics = dict.fromkeys(totals, 0.0)
+        weights = self.loss.weights()
+        optimiser.zero_grad(set_to_none=True)
+        for batch in batches:
+            counts = self.loss.counts(batch)
+            terms = {name: mean * (counts[name] / totals[name]) for name, mean in self.loss(batch).items()}
+            for name, term in terms.items():
+                metrics[name] += float(term.detach())
+            self._guard(metrics, step, batch)
+            torch.stack([weights[name] * term for name, term in terms.items()]).sum().backward()
+        metrics["loss"] = sum(weights[name] * value for name, value in metrics.items())
+        limit = self.optim.max_grad_norm if self.optim.max_grad_norm > 0 else math.inf
+        norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)
+        metrics |= {"grad_norm": float(norm), "lr": lr}
+        self._guard(metrics, step, batches[0])
+        optimiser.step()
+        return metrics
+
+    def _guard(self, metrics: dict[str, float], step: int, batch: Batch) -> None:
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if bad:
+            raise PktError(
+                f"{bad[0]} became {metrics[bad[0]]} at optimiser step {step} (rows {batch.index[:4]}...). "
+                "Lower optim.lr, set optim.max_grad_norm, or train in optim.precision=float32; "
+                "the last good snapshot is kept."
+            )
+
+    def _validate(self, epoch: int, step: int, *, last: bool) -> dict[str, float]:
+        every = self.optim.validate_every
+        if self.validate is None or not (last or (every and (epoch + 1) % every == 0)):
+            return {}
+        metrics = self.validate()
+        self._validations.append({"step": step, **metrics})
+        score = metrics["cross_entropy"]
+        if self.optim.keep == "best" and (self._best is None or score < self._best[1]):
+            self._best = (step, score, {n: p.detach().clone() for n, p in self.parameters.items()})
+        return {f"validation/{name}": value for name, value in metrics.items()}
+
+    def _finish(self, total: int) -> History:
+        if self._best is not None:
+            with torch.no_grad():
+                for name, parameter in self.parameters.items():
+                    parameter.copy_(self._best[2][name])
+        best_step = self._best[0] if self._best is not None else None
+        return History(steps=total, validations=self._validations, best_step=best_step)
+
+    def _save(self, optimiser: torch.optim.Optimizer, step: int) -> None:
+        assert self.snapshots is not None
+        tensors = optimiser_tensors(self.parameters, optimiser)
+        state: dict[str, Any] = {"step": step, "validations": self._validations}
+        if self._best is not None:
+            state["best"] = {"step": self._best[0], "score": self._best[1]}
+            tensors |= {f"best:{name}": value for name, value in self._best[2].items()}
+        save_snapshot(self.snapshots, tensors, state)
+
+    def _resume(self, optimiser: torch.optim.Optimizer) -> int:
+        snapshot = load_snapshot(self.snapshots) if self.snapshots is not None else None
+        if snapshot is None:
+            return 0
+        restore_optimiser(self.parameters, optimiser, snapshot.tensors)
+        self._validations = snapshot.state["validations"]
+        if (best := snapshot.state.get("best")) is not None:
+            values = {
+                name: snapshot.tensors[f"best:{name}"].to(parameter.device)
+                for name, parameter in self.parameters.items()
+            }
+            self._best = (best["step"], best["score"], values)
+        step: int = snapshot.state["step"]
+        return step
+
+
+def schedule(step: int, total: int, optim: OptimConfig) -> float:
+    """Return the share of `optim.lr` at a step (from 1): linear warm-up, then the named decay to zero.
+
+    Raises:
+        ValueError: unknown schedule.
+    """
+    warmup = math.ceil(optim.warmup * total)
+    if step <= warmup:
+        return step / max(warmup, 1)
+    progress = (step - warmup) / max(total - warmup, 1)
+    # the last step still moves: decay reaches zero one step after the end
+    progress *= 1 - 1 / max(total - warmup + 1, 1)
+    match optim.schedule:
+        case "constant":
+            return 1.0
+        case "linear":
+            return 1.0 - progress
+        case "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * progress))
+    raise ValueError(f"optim.schedule={optim.schedule!r}; allowed are cosine, linear and constant.")

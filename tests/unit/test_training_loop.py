@@ -1,0 +1,147 @@
+"""The loop: accumulation, resume, schedule, non-finite guard, keeping the best."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pkt.config import OptimConfig
+from pkt.data.batching import Batch
+from pkt.errors import PktError
+from pkt.training.loop import Trainer, schedule
+
+X = torch.randn(24, 5, generator=torch.Generator().manual_seed(0))
+Y = torch.randn(24, generator=torch.Generator().manual_seed(1))
+
+
+class Quadratic:
+    """Squared error of a linear model, with one position per row."""
+
+    def __init__(self, weight: nn.Parameter, poison_at: int | None = None) -> None:
+        self.weight, self.poison_at, self.calls = weight, poison_at, 0
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        return {"loss_output": len(batch.index)}
+
+    def weights(self) -> dict[str, float]:
+        return {"loss_output": 1.0}
+
+    def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
+        self.calls += 1
+        loss = (X[batch.index] @ self.weight - Y[batch.index]).square().mean()
+        return {"loss_output": loss * math.nan if self.calls == self.poison_at else loss}
+
+
+def collate(rows: list[int]) -> Batch:
+    ones = torch.ones(len(rows), 1, dtype=torch.long)
+    return Batch(input_ids=ones, attention_mask=ones, supervised=ones.bool(), index=list(rows))
+
+
+def plan(epoch: int) -> list[list[int]]:
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(epoch)).tolist()
+    return [order[i : i + 8] for i in range(0, 24, 8)]
+
+
+def trainer(weight: nn.Parameter, tmp=None, poison_at=None, validate=None, **optim) -> Trainer:
+    settings = OptimConfig(**{"lr": 0.05, "epochs": 4, "batch_size": 8, "save_every": 0.0, **optim})
+    return Trainer(
+        loss=Quadratic(weight, poison_at),
+        parameters={"weight": weight},
+        plan=plan,
+        collate=collate,
+        optim=settings,
+        validate=validate,
+        snapshots=tmp,
+    )
+
+
+def fitted(**kwargs) -> torch.Tensor:
+    weight = nn.Parameter(torch.zeros(5))
+    trainer(weight, **kwargs).fit()
+    return weight.detach().clone()
+
+
+def test_matches_a_textbook_adamw_loop():
+    weight = nn.Parameter(torch.zeros(5))
+    optimiser = torch.optim.AdamW([weight], lr=0.05, weight_decay=0.0)
+    optim = OptimConfig(lr=0.05, epochs=4, batch_size=8, max_grad_norm=0.0)
+    step = 0
+    for epoch in range(4):
+        for rows in plan(epoch):
+            step += 1
+            optimiser.param_groups[0]["lr"] = 0.05 * schedule(step, 12, optim)
+            optimiser.zero_grad()
+            (X[rows] @ weight - Y[rows]).square().mean().backward()
+            optimiser.step()
+    torch.testing.assert_close(fitted(max_grad_norm=0.0), weight.detach(), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("micro", [1, 3, 8])
+def test_micro_batches_change_memory_and_not_the_gradient(micro):
+    torch.testing.assert_close(fitted(micro_batch_size=micro), fitted(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 11])
+def test_resume_ends_with_the_same_bits(tmp_path, stop_at):
+    class Stop(Exception):
+        pass
+
+    def validate() -> dict[str, float]:
+        return {"cross_entropy": float(weight.detach().square().sum())}
+
+    weight = nn.Parameter(torch.zeros(5))
+    first = trainer(weight, tmp=tmp_path, validate=validate, keep="best")
+
+    def kill(step: int, _metrics: dict[str, float]) -> None:
+        if step > stop_at:
+            raise Stop
+
+    first.listen = kill
+    with pytest.raises(Stop):
+        first.fit()
+    weight = nn.Parameter(torch.zeros(5))
+    history = trainer(weight, tmp=tmp_path, validate=validate, keep="best").fit()
+    resumed = weight.detach().clone()
+    weight = nn.Parameter(torch.zeros(5))
+    uninterrupted = trainer(weight, validate=validate, keep="best").fit()
+    assert torch.equal(resumed, weight.detach())
+    assert history == uninterrupted
+
+
+def test_keep_best_restores_the_weights_of_the_best_validation():
+    seen: list[torch.Tensor] = []
+    scores = iter([3.0, 1.0, 2.0, 5.0])
+
+    def validate() -> dict[str, float]:
+        seen.append(weight.detach().clone())
+        return {"cross_entropy": next(scores)}
+
+    weight = nn.Parameter(torch.zeros(5))
+    history = trainer(weight, validate=validate, keep="best").fit()
+    assert history.best_step == 6
+    assert torch.equal(weight.detach(), seen[1])
+
+
+def test_non_finite_loss_stops_with_the_step(tmp_path):
+    weight = nn.Parameter(torch.zeros(5))
+    with pytest.raises(PktError, match=r"loss_output became nan at optimiser step 5"):
+        trainer(weight, tmp=tmp_path, poison_at=5).fit()
+    assert torch.isfinite(weight).all()
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "constant"])
+def test_schedule_warms_up_and_never_stands_still(name):
+    optim = OptimConfig(warmup=0.1, schedule=name)
+    shares = [schedule(step, 50, optim) for step in range(1, 51)]
+    assert shares[0] == pytest.approx(0.2)
+    assert max(shares) == pytest.approx(1.0)
+    assert min(shares) > 0
+    assert name == "constant" or shares[-1] < 0.05
+
+
+def test_unknown_schedule_is_refused():
+    with pytest.raises(ValueError, match="allowed are cosine, linear and constant"):
+        schedule(30, 50, OptimConfig(schedule="step"))
