@@ -1,0 +1,94 @@
+"""nano_math: one- and two-step word problems; the intermediate result is never written down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from pkt.data.nano.drafts import Draft
+from pkt.data.nano.world import PEOPLE
+
+_ITEMS = [
+    "pens",
+    "apples",
+    "coins",
+    "cards",
+    "shells",
+    "beads",
+    "stamps",
+    "buttons",
+    "marbles",
+    "cakes",
+    "eggs",
+    "books",
+]
+_BOXES = ["boxes", "bags", "trays", "jars", "crates", "baskets"]
+
+Operands = tuple[int, int, int]
+
+
+def _product_first(rng: Random) -> Operands:
+    return rng.randint(2, 9), rng.randint(2, 9), rng.randint(1, 12)
+
+
+def _sum_first(rng: Random) -> Operands:
+    return rng.randint(1, 12), rng.randint(1, 12), rng.randint(2, 5)
+
+
+def _three_terms(rng: Random) -> Operands:
+    return rng.randint(5, 40), rng.randint(1, 20), rng.randint(1, 20)
+
+
+def _two_terms(rng: Random) -> Operands:
+    return rng.randint(5, 50), rng.randint(1, 30), 0
+
+
+Result = Callable[[int, int, int], int]
+
+# kind -> (weight, operands, result, wordings)
+_KINDS: dict[str, tuple[int, Callable[[Random], Operands], Result, tuple[str, ...]]] = {
+    "mul_add": (4, _product_first, lambda a, b, c: a * b + c, (
+        "{n} has {a} {box} of {b} {item} and finds {c} more.",
+        "{n} buys {a} {box} with {b} {item} each and gets {c} from {m}.",
+        "There are {a} {box} with {b} {item} in each. {n} adds {c} {item}.",
+    )),
+    "mul_sub": (4, _product_first, lambda a, b, c: a * b - c, (
+        "{n} has {a} {box} of {b} {item} and loses {c}.",
+        "{n} buys {a} {box} with {b} {item} each and gives {c} to {m}.",
+        "There are {a} {box} with {b} {item} in each. {n} takes {c} {item} away.",
+    )),
+    "add_mul": (3, _sum_first, lambda a, b, c: (a + b) * c, (
+        "{n} puts {a} and then {b} {item} in each of {c} {box}.",
+        "Each of {c} {box} holds {a} {item} of {n} and {b} of {m}.",
+    )),
+    "sub_mul": (3, _sum_first, lambda a, b, c: (a - b) * c, (
+        "{n} puts {a} {item} in each of {c} {box} and takes {b} out of each.",
+        "Each of {c} {box} held {a} {item}, then {m} ate {b} from each.",
+    )),
+    "add_sub": (1, _three_terms, lambda a, b, c: a + b - c, (
+        "{n} has {a} {item}, gets {b} and loses {c}.",
+    )),
+    "add": (1, _two_terms, lambda a, b, c: a + b, (
+        "{n} has {a} {item} and gets {b} more.",
+    )),
+}  # fmt: skip
+_ENDINGS = ("How many {item} are there now?", "How many {item} now?", "Count the {item}.")
+
+
+def problem(rng: Random) -> Draft:
+    """Draft a word problem whose result lies in 0..99."""
+    kinds = tuple(_KINDS)
+    while True:
+        kind = rng.choices(kinds, [_KINDS[name][0] for name in kinds])[0]
+        _, draw, result, wordings = _KINDS[kind]
+        a, b, c = draw(rng)
+        if 0 <= result(a, b, c) <= 99:
+            break
+    name, other = rng.sample(PEOPLE, 2)
+    template = f"{rng.choice(wordings)} {rng.choice(_ENDINGS)}"
+    text = template.format(a=a, b=b, c=c, n=name, m=other, item=rng.choice(_ITEMS), box=rng.choice(_BOXES))
+    return Draft(
+        prompt=f"Problem: {text}\nResult:",
+        answer=f" {result(a, b, c)}",
+        combo=f"math/{kind}/{a}/{b}/{c}",
+    )

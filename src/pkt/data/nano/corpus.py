@@ -1,0 +1,75 @@
+"""Pre-training text: the world's facts, talk and notes, and the tasks themselves on the train side only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+from pkt.data.nano import knowledge
+from pkt.data.nano.drafts import side
+from pkt.data.nano.prose import PROSE
+from pkt.data.nano.splits import DRAFTERS
+
+# share of documents, by kind of corpus; what is not a task is text about the world or talk
+MIXTURES: dict[str, dict[str, float]] = {
+    "teacher": {
+        "nano_knowledge": 26,
+        "nano_math": 26,
+        "nano_code": 13,
+        "nano_program": 13,
+        "facts": 12,
+        "prose": 10,
+    },
+    "student": {
+        "nano_knowledge": 15,
+        "nano_math": 15,
+        "nano_code": 15,
+        "nano_program": 15,
+        "facts": 20,
+        "prose": 20,
+    },
+    "code": {
+        "nano_knowledge": 2,
+        "nano_math": 2,
+        "nano_code": 46,
+        "nano_program": 46,
+        "facts": 2,
+        "prose": 2,
+    },
+}
+KINDS = tuple(MIXTURES)
+
+
+def task_text(task: str, rng: Random) -> str:
+    """Write a solved row of the train side; combinations of the other sides never come up."""
+    while True:
+        draft = DRAFTERS[task](rng)
+        if side(draft.combo) == "train":
+            return draft.prompt + draft.answer
+
+
+def corpus(kind: str, seed: int) -> Iterator[str]:
+    """Yield documents without end.
+
+    Args:
+        kind: One of `KINDS`; who is trained on it decides the mixture.
+        seed: Another seed gives other documents from the same mixture.
+
+    Raises:
+        ValueError: For an unknown kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"no corpus {kind!r}; kinds are {KINDS}")
+    return _documents(MIXTURES[kind], Random(f"nano/corpus/{kind}/{seed}"))
+
+
+def _documents(mixture: dict[str, float], rng: Random) -> Iterator[str]:
+    sources, weights = tuple(mixture), tuple(mixture.values())
+    while True:
+        source = rng.choices(sources, weights)[0]
+        if source == "facts":
+            yield knowledge.fact(rng)
+        elif source == "prose":
+            yield rng.choice(PROSE)(rng)
+        else:
+            yield task_text(source, rng)

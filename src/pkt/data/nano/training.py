@@ -1,0 +1,133 @@
+"""Training of the nano models: packed documents, AdamW, a cosine schedule, an exact resume.
+
+    corpus(kind, seed of the step) -> documents + <eos> -> rows of 128 tokens -> loss on every token
+
+The text of a step depends on the step's number only, so a resumed run needs no state of the stream.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from pkt.data.nano.corpus import corpus
+from pkt.data.nano.family import CONTEXT, EOS_ID, PAD_ID, Recipe
+
+log = logging.getLogger(__name__)
+Report = Callable[[dict[str, Any]], None]
+EVERY = 250
+
+
+def pack(recipe: Recipe, step: int, tokenizer: Tokenizer) -> torch.Tensor:
+    """Fill a step's rows with whole documents, each closed by `<eos>`, and pad what is left.
+
+    Returns:
+        Token ids, `(batch, CONTEXT)`, int64.
+    """
+    stream = corpus(recipe.corpus, seed=recipe.seed * 1_000_000 + step)
+    ids = torch.full((recipe.batch, CONTEXT), PAD_ID)
+    row, used = 0, 0
+    while True:
+        document = [*tokenizer.encode(next(stream)).ids, EOS_ID][:CONTEXT]
+        if used + len(document) > CONTEXT:
+            row, used = row + 1, 0
+        if row == recipe.batch:
+            return ids
+        ids[row, used : used + len(document)] = torch.tensor(document)
+        used += len(document)
+
+
+def rate_at(recipe: Recipe, step: int) -> float:
+    """Return the learning rate: linear warm-up, then half a cosine down to 2 % of the peak."""
+    if step < recipe.warmup:
+        return recipe.rate * (step + 1) / recipe.warmup
+    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return recipe.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def new_model(recipe: Recipe) -> Any:
+    """Build the recipe's model with seeded random weights."""
+    torch.manual_seed(recipe.seed)
+    return LlamaForCausalLM(LlamaConfig(**recipe.config(), attn_implementation="sdpa"))
+
+
+def optimiser_of(model: Any) -> torch.optim.AdamW:
+    """Build AdamW; norms and embeddings do not decay."""
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=True)
+
+
+def _save(path: Path, state: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def train_step(model: Any, optimiser: torch.optim.Optimizer, ids_BT: torch.Tensor, rate: float) -> float:
+    """Take one step on a batch and return its loss in nats per token."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    logits_BTV = model(input_ids=ids_BT[:, :-1], use_cache=False).logits
+    labels = ids_BT[:, 1:].reshape(-1)
+    loss = torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), labels, ignore_index=PAD_ID)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimiser.step()
+    return loss.item()
+
+
+def train(
+    recipe: Recipe,
+    model: Any,
+    tokenizer: Tokenizer,
+    *,
+    checkpoint: Path,
+    report: Report,
+    stop_after: int | None = None,
+) -> Any:
+    """Train a model to the end of its recipe, from the checkpoint if there is one.
+
+    Args:
+        recipe: What to do.
+        model: The model to start from; its weights are replaced when the checkpoint exists.
+        tokenizer: The family's tokenizer.
+        checkpoint: File that is written every `EVERY` steps, atomically.
+        report: Gets a record every `EVERY` steps: step, mean loss since the last one, seconds so far.
+        stop_after: Stop at this step, as a kill would; for tests and rehearsals.
+
+    Returns:
+        The trained model, in evaluation mode.
+    """
+    optimiser = optimiser_of(model)
+    first, seconds = 0, 0.0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        first, seconds = state["step"], state["seconds"]
+        log.info("%s resumes at step %d", recipe.name, first)
+    model.train()
+    begun, losses = time.monotonic() - seconds, []
+    for step in range(first, min(recipe.steps, stop_after or recipe.steps)):
+        losses.append(train_step(model, optimiser, pack(recipe, step, tokenizer), rate_at(recipe, step)))
+        done = step + 1
+        if done % EVERY == 0 or done == recipe.steps:
+            seconds = time.monotonic() - begun
+            report(
+                {"model": recipe.name, "step": done, "loss": sum(losses) / len(losses), "seconds": seconds}
+            )
+            losses = []
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
+            _save(checkpoint, state | {"step": done, "seconds": seconds})
+    return model.eval()
