@@ -18,12 +18,13 @@ from omegaconf import MISSING
 class CheckpointSpec:
     """Where one model of a pair comes from."""
 
-    # hub id "org/name" | local folder | file.gguf | "package:module/path" (inside an installed Python package)
+    # hub id "org/name" | local folder | file.gguf | "package:module/path" (in an installed Python package)
     checkpoint: str | None = None
     revision: str | None = None  # hub revision (commit or tag)
     init: str = "load"  # load | prune (cut from the teacher: keep the layers named below)
     layers: list[int] | None = None  # init=prune: the teacher's layers that stay, numbered from 1
-    dtype: str = "auto"  # auto (bfloat16 where the device has it, else float32) | float32 | bfloat16 | float16
+    # auto (bfloat16 where the device has it, else float32) | float32 | bfloat16 | float16
+    dtype: str = "auto"
     device_map: str | None = None  # accelerate's device_map for a model larger than one device
     roles: dict[str, Any] | None = None  # declared module roles for an architecture that pkt does not know
 
@@ -35,7 +36,7 @@ class PairConfig:
     name: str = MISSING
     teacher: CheckpointSpec = field(default_factory=CheckpointSpec)
     student: CheckpointSpec = field(default_factory=CheckpointSpec)
-    chat_template: bool = False  # wrap prompts in the student tokenizer's chat template, in training and in eval
+    chat_template: bool = False  # prompts in the student tokenizer's chat template, in training and in eval
 
 
 @dataclass(kw_only=True)
@@ -43,7 +44,8 @@ class BenchmarkConfig:
     """The tasks whose train rows feed the transfer and whose test rows score it."""
 
     name: str = MISSING
-    tasks: list[str] = MISSING  # names in pkt.data.tasks; a benchmark's train split is the union of its tasks'
+    # names in pkt.data.tasks; a benchmark's train split is the union of its tasks'
+    tasks: list[str] = MISSING
 
 
 @dataclass(kw_only=True)
@@ -62,7 +64,8 @@ class DataConfig:
 
     sizes: SplitSizes = field(default_factory=SplitSizes)
     max_length: int | None = None  # tokens per row; null: the smaller of the two contexts
-    shuffle_seed: int | None = None  # null: rows in the task's own order; an integer draws the rows of each split anew
+    # null: rows in the task's own order; an integer draws the rows of each split anew
+    shuffle_seed: int | None = None
     train: str | None = None  # JSONL with prompt, answer, id (benchmark=custom only)
     extract: str | None = None  # null: taken from the train file, disjoint from the rows trained on
     align: str | None = None

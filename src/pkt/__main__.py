@@ -1,0 +1,7 @@
+"""`python -m pkt` is `pkt`."""
+
+import sys
+
+from pkt.cli import main
+
+sys.exit(main())

@@ -1,0 +1,159 @@
+"""Everything that pkt prints. Results go to stdout; messages and progress go to stderr.
+
+rich is imported where a table or a progress bar is drawn, so that `pkt --help` stays fast.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from pkt import __version__
+from pkt.searchpath import groups
+
+_USAGE = """\
+pkt: parametric knowledge transfer between language models of different sizes
+
+usage: pkt <verb> [key=value ...] [flags]
+
+verbs
+{verbs}
+
+config groups (group=option; see one with `pkt run --cfg job -p <group>`)
+{groups}
+
+flags
+  -m, --multirun        one job for every combination: `pkt run -m method=a,b seed=0,1`
+  --cfg job             print the composed config and stop (-p model: one part; --resolve)
+  --info defaults       which files the config was composed from (also: searchpath, plugins, config)
+  -cn NAME, -cd FOLDER  another primary config; one more config folder
+  -h                    after a verb: that verb's help with its full config
+  --version             pkt's version
+
+examples
+  pkt run                                      the built-in nano pair, all stages, no network
+  pkt transfer method=semalign optim.lr=1e-4   one stage; what it needs is computed or reused first
+  pkt run -m mapping=critical,depth seed=0,1   a sweep; the teacher's stages run once
+
+environment
+  PKT_OUTPUT_DIR   where store/ and runs/ live (default: outputs)
+  PKT_RUN_DIR      the folder of this run (default: a new one under runs/)
+  PKT_CONFIG_DIR   own config folders, the first one wins
+  PKT_LAUNCHER     Hydra launcher of -m (default: basic)
+  PKT_DEBUG=1      full tracebacks
+  WANDB_MODE       offline (default), online, disabled
+  completion       eval "$(pkt -sc install=bash)"
+
+exit codes: 0 done, 1 the task failed, 2 the request was wrong, 130 stopped (the same command resumes)
+"""
+
+
+class Progress(Protocol):
+    """What code inside `progress` may call."""
+
+    def advance(self, steps: float = 1.0) -> None:
+        """Count the steps as done."""
+
+
+def say(message: str) -> None:
+    """Print a result."""
+    print(message, flush=True)
+
+
+def note(message: str) -> None:
+    """Print a message that is not a result."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def warn(message: str) -> None:
+    """Print a warning."""
+    note(f"pkt: warning: {message}")
+
+
+def fail(message: str) -> None:
+    """Print why pkt stops."""
+    note(f"pkt: {message}")
+
+
+def debugging() -> bool:
+    """Return whether the user asked for tracebacks."""
+    return os.environ.get("PKT_DEBUG", "0") not in ("", "0")
+
+
+def version() -> None:
+    """Print pkt's version."""
+    say(f"pkt {__version__}")
+
+
+def usage(verbs: Mapping[str, str]) -> None:
+    """Print the help of the command.
+
+    Args:
+        verbs: each verb and what it does.
+    """
+    shown = "\n".join(f"  {verb:<10}{text}" for verb, text in verbs.items())
+    listed = "\n".join(f"  {group:<12}{', '.join(options)}" for group, options in groups().items())
+    say(_USAGE.format(verbs=shown, groups=listed).rstrip())
+
+
+def stage(name: str, state: str, seconds: float, peak_mb: float, key: str) -> None:
+    """Print the one line of a finished stage.
+
+    Args:
+        name: the stage.
+        state: `computed`, `reused` or `resumed`.
+        seconds: wall clock of this call.
+        peak_mb: highest memory of the process so far (device memory where there is one).
+        key: the artifact's key in the store.
+    """
+    say(f"{name:<10}{state:<10}{seconds:8.1f} s {peak_mb:8.0f} MB  {key}")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table.
+
+    Args:
+        title: what the table shows.
+        columns: the heading of each column.
+        rows: one sequence per row; numbers are aligned right.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[index], (int, float)) for row in rows)
+        drawn.add_column(column, justify="right" if numeric else "left")
+    for row in rows:
+        drawn.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
+    Console(soft_wrap=True).print(drawn)
+
+
+@contextmanager
+def progress(description: str, total: float) -> Iterator[Progress]:
+    """Draw a progress bar on stderr while the block runs; nothing where stderr is no terminal.
+
+    Args:
+        description: what is being counted.
+        total: how many steps there are.
+    """
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    terminal = Console(stderr=True)
+    with Bars(console=terminal, transient=True, disable=not terminal.is_terminal) as bars:
+        yield _Bar(bars.add_task(description, total=total), bars.advance)
+
+
+class _Bar:
+    def __init__(self, task_id: int, step: object) -> None:
+        self._task_id = task_id
+        self._step = step
+
+    def advance(self, steps: float = 1.0) -> None:
+        """Count the steps as done."""
+        assert callable(self._step)
+        self._step(self._task_id, steps)

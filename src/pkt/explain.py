@@ -1,0 +1,89 @@
+"""Turn what Hydra and OmegaConf raise into one message: what was got, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from pkt.errors import nearest
+from pkt.searchpath import groups
+
+CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
+
+# lines that help a developer of Hydra and not the user of pkt
+_NOISE = re.compile(
+    r"^(full_key:|object_type=|reference_type=|To append to your|See https?:|Config search path|provider=|"
+    r"Set the environment|Available options)"
+)
+_KINDS = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false", "String": "a string"}
+
+
+def explain(error: BaseException) -> str:
+    """Return the one message for a config error.
+
+    Args:
+        error: what composing, overriding or reading the config raised.
+    """
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        hint = nearest(option, error.options)
+        return f"{group}={option}: no such option; allowed: {_listed(error.options)}{hint}"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read the override '{error.override}': {_first(error.message)}"
+    if "Config group override must be" in str(error):
+        return "a config group takes the name of one of its options, as in model=nano (experiment=none: no overlay)"
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        return _explain_value(error, cause)
+    unmatched = re.search(r"Could not override '([^']+)'\. No match in the defaults list", str(error))
+    if unmatched:
+        return f"'{unmatched[1]}' is not a config group in use; groups: {_listed(groups())}"
+    return _clean(str(error))
+
+
+def _explain_value(error: BaseException, cause: OmegaConfBaseException) -> str:
+    text = str(cause)
+    key = cause.full_key or _overridden(error) or ""
+    parent: Any = cause.parent_node
+    if re.search(r"Key '.*' (is )?not in ", text):
+        name = key.rpartition(".")[2]
+        allowed = (
+            sorted(str(k) for k in parent)
+            if isinstance(parent, DictConfig) and not parent._is_missing()
+            else []
+        )
+        if "." not in key:
+            allowed = sorted({*allowed, *groups()})
+        return f"unknown key '{key}'; allowed here: {_listed(allowed)}{nearest(name, allowed)}"
+    typed = re.search(
+        r"Value '(.*)' of type '.*' (?:could not be converted to|is not compatible with type) '?(\w+)", text
+    )
+    if typed:
+        return f"{key}: {_KINDS.get(typed[2], typed[2])} is expected, got '{typed[1]}'"
+    if "Missing mandatory value" in text or "MissingMandatoryValue" in type(cause).__name__:
+        return f"{key or 'a value'} is not set: add {key or 'it'}=... to the command or to a config file"
+    where = f"{key}: " if key and key not in text else ""
+    return where + _clean(text)
+
+
+def _overridden(error: BaseException) -> str | None:
+    found = re.search(r"(?:Could not override|Error merging override) '?([\w./@]+)", str(error))
+    return found[1] if found else None
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(sorted(str(name) for name in names)) or "nothing"
+
+
+def _first(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def _clean(text: str) -> str:
+    """Return a message of Hydra on one line, without the lines meant for developers."""
+    kept = [line.strip() for line in text.splitlines() if line.strip() and not _NOISE.match(line.strip())]
+    return " ".join(kept) or "the config cannot be composed"

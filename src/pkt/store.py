@@ -1,0 +1,310 @@
+"""Artifacts: what a stage leaves behind, stored under the hash of everything that determines it.
+
+    <root>/<stage>/<key>/            manifest.json + files; complete or absent, never half-written
+    <root>/<stage>/<key>.lock        one process computes, the others wait and reuse
+    <root>/<stage>/<key>.partial/    resumable state of a computation that was stopped
+    <root>/<stage>/<key>.tmp-*/      being written; what a killed process left is removed under the next lock
+    <root>/<stage>/<key>.corrupt-*/  failed verification, moved aside
+
+A reader sees a folder only after `os.replace` put it in place, and checks sizes and sha256 before use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pkt import __version__, console
+from pkt.errors import PktError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # of the folder and its manifest; another number makes older artifacts count as missing
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"^[\w.-]+$")
+
+
+def content_key(parts: Mapping[str, Any]) -> str:
+    """Return 16 hex digits that identify `parts`, whatever the order of its keys.
+
+    Args:
+        parts: JSON-like values; tuples count as lists.
+
+    Raises:
+        TypeError: a value has no canonical JSON form.
+    """
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A complete, verified folder in the store.
+
+    Attributes:
+        path: the folder.
+        manifest: the whole manifest.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The content key."""
+        return str(self.manifest["key"])
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """What the stage noted about its result."""
+        meta: Mapping[str, Any] = self.manifest["meta"]
+        return meta
+
+
+@dataclass(kw_only=True)
+class Draft:
+    """An artifact being written.
+
+    Attributes:
+        folder: where the stage puts its files.
+        meta: what the manifest will say.
+    """
+
+    folder: Path
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Add facts (JSON-like) to the manifest's `meta`."""
+        self.meta.update(facts)
+
+
+@dataclass(frozen=True)
+class Store:
+    """The artifacts under one folder.
+
+    Attributes:
+        root: the folder; created when something is written.
+    """
+
+    root: Path
+
+    def path(self, stage: str, key: str) -> Path:
+        """Return the folder of an artifact, whether it exists or not."""
+        assert _NAME.match(stage), stage
+        assert _NAME.match(key), key
+        return self.root / stage / key
+
+    def has(self, stage: str, key: str) -> bool:
+        """Return whether an artifact is complete; its content is verified by `read`."""
+        return (self.path(stage, key) / MANIFEST).is_file()
+
+    def read(self, stage: str, key: str) -> Artifact | None:
+        """Return a verified artifact; None where there is none, or none that can be trusted.
+
+        A folder that does not match its manifest is moved aside with a warning, so that it is computed anew.
+        """
+        path = self.path(stage, key)
+        if not path.exists():
+            return None
+        try:
+            manifest = _verified(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            aside = _fresh(path, "corrupt")
+            with _writing(aside):
+                path.replace(aside)
+            log.warning(
+                "%s/%s cannot be used (%s): moved to %s, computed anew", stage, key, error, aside.name
+            )
+            return None
+        return Artifact(path=path, manifest=manifest) if manifest["format"] == FORMAT else None
+
+    @contextlib.contextmanager
+    def write(self, stage: str, key: str, meta: Mapping[str, Any] | None = None) -> Iterator[Draft]:
+        """Build an artifact beside its place and move it there when the block ends without an exception.
+
+        Args:
+            stage: the stage that computes it.
+            key: its content key.
+            meta: facts known before; `Draft.note` adds more.
+
+        Raises:
+            PktError: the store cannot be written.
+        """
+        path = self.path(stage, key)
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = Draft(folder=_fresh(path, "tmp"), meta=dict(meta or {}))
+            draft.folder.mkdir()
+        try:
+            yield draft
+            with _writing(path):
+                _write_manifest(draft.folder, stage, key, draft.meta)
+                _swap(draft.folder, path)
+        except BaseException as error:
+            shutil.rmtree(draft.folder, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise PktError(_unwritable(path, error)) from error
+            raise
+        shutil.rmtree(self._partial(stage, key), ignore_errors=True)
+
+    def replace(self, artifact: Artifact, name: str, text: str) -> None:
+        """Change one text file of an artifact, and its checksum in the manifest.
+
+        Args:
+            artifact: what to change.
+            name: path inside the artifact.
+            text: the new content.
+        """
+        with self.lock(artifact.path.parent.name, artifact.path.name), _writing(artifact.path):
+            manifest = json.loads((artifact.path / MANIFEST).read_text(encoding="utf-8"))
+            # the manifest goes first: if we are killed in between, verification sees a mismatch, never a lie
+            manifest["files"][name] = _described(text.encode())
+            _write_atomically(artifact.path / MANIFEST, json.dumps(manifest, indent=1))
+            _write_atomically(artifact.path / name, text)
+
+    def partial(self, stage: str, key: str) -> Path:
+        """Return the folder for resumable state; `write` removes it when the artifact is complete."""
+        folder = self._partial(stage, key)
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _partial(self, stage: str, key: str) -> Path:
+        return self.path(stage, key).with_name(f"{key}.partial")
+
+    @contextlib.contextmanager
+    def lock(self, stage: str, key: str) -> Iterator[None]:
+        """Hold an artifact: a second process waits here (and says so), then finds the result.
+
+        Args:
+            stage: the stage.
+            key: the content key.
+
+        Raises:
+            PktError: the store cannot be written.
+        """
+        path = self.path(stage, key)
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(str(path.with_name(f"{key}.lock")), is_singleton=True)
+            _acquire(lock, f"{stage} {key}")
+        try:
+            _sweep(path)
+            yield
+        finally:
+            lock.release()
+
+
+def _acquire(lock: FileLock, what: str) -> None:
+    try:
+        lock.acquire(timeout=0.2)
+    except Timeout:
+        console.note(f"pkt: {what} is being computed by another process: waiting for it")
+        lock.acquire()
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a killed process left while it was writing; the caller holds the lock."""
+    for stale in path.parent.glob(f"{path.name}.tmp-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    for old in path.parent.glob(f"{path.name}.old-*"):
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:  # killed between the two renames of `_swap`
+            old.replace(path)
+
+
+def _fresh(path: Path, kind: str) -> Path:
+    """Return an unused sibling name."""
+    return path.with_name(f"{path.name}.{kind}-{os.getpid()}-{time.time_ns():x}")
+
+
+def _swap(fresh: Path, path: Path) -> None:
+    """Put a complete folder in place; an older one goes first."""
+    old = _fresh(path, "old") if path.exists() else None
+    if old is not None:
+        path.replace(old)
+    fresh.replace(path)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_manifest(folder: Path, stage: str, key: str, meta: Mapping[str, Any]) -> None:
+    files = {name.relative_to(folder).as_posix(): _checksum(name) for name in _files(folder)}
+    manifest = {
+        "format": FORMAT,
+        "stage": stage,
+        "key": key,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "pkt": __version__,
+        "meta": dict(meta),
+        "files": files,
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+
+
+def _described(content: bytes) -> dict[str, Any]:
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _checksum(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+    return {"size": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _verified(path: Path) -> dict[str, Any]:
+    """Return the manifest of a folder whose files are all there and unchanged; ValueError otherwise."""
+    manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    if manifest["key"] != path.name:
+        raise ValueError(f"its manifest is for {manifest['key']}")
+    if not isinstance(manifest["meta"], dict) or not isinstance(manifest["format"], int):
+        raise ValueError("its manifest is malformed")
+    for name, expected in manifest["files"].items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != expected["size"] or _checksum(file) != expected:
+            raise ValueError(f"{name} is missing or changed")
+    return manifest
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    Path(temporary).replace(path)
+
+
+# an OSError out of a stage's own code is about the store when the disk is full
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PktError(_unwritable(path, error)) from error
+
+
+def _unwritable(path: Path, error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"cannot write {path}: {reason}; set output_dir or PKT_OUTPUT_DIR to a folder with room that you may write"
