@@ -1,0 +1,1 @@
+"""The only code that touches transformers' modules: load, pair, architecture, taps, surgery."""

@@ -1,0 +1,197 @@
+"""Read and cut a forward pass with context managers, without touching a model's code.
+
+    tap          keep what chosen layers put out, inside autograd
+    skip_below   start the decoder at a layer, from given states
+    skip_above   stop the decoder after a layer
+    decode       final-normed states of a batch, without the head
+
+All of them nest, and leave the model as it was, also when the body raises.
+Shape suffixes: B rows, T positions, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from pkt.models.architecture import Architecture
+
+
+class Interface(StrEnum):
+    """Where in a layer a state is read.
+
+    ``mlp`` and ``attention``: the sublayer's output before the residual addition; ``residual``: h_out - h_in
+    of the layer (the sum of both where norms do not follow the addition); ``block``: h_out.
+    """
+
+    mlp = "mlp"
+    attention = "attention"
+    residual = "residual"
+    block = "block"
+
+
+class PassThrough(nn.Module):
+    """Stands in for a layer that is skipped: returns the hidden states it is given."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return `hidden_states`."""
+        return _entering(args, kwargs)
+
+
+@contextmanager
+def tap(
+    arch: Architecture, layers: Iterable[int], interface: Interface | str, *, retain_grad: bool = False
+) -> Iterator[dict[int, Tensor]]:
+    """Keep the states of some layers at a supervision interface.
+
+    Args:
+        arch: the model.
+        layers: layer numbers, from 1.
+        interface: where in the layer.
+        retain_grad: make ``states[k].grad`` available after a backward pass, also where no parameter requires
+            a gradient. The values of the forward pass are the same.
+
+    Yields:
+        Layer -> (B, T, D), filled anew by each forward pass; in the graph, not detached.
+
+    Raises:
+        RequestError: a layer that does not exist.
+    """
+    states: dict[int, Tensor] = {}
+    handles: list[RemovableHandle] = []
+    try:
+        for number in sorted(set(layers)):
+            handles += _listen(arch, number, Interface(interface), states, retain_grad)
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _listen(
+    arch: Architecture, number: int, interface: Interface, states: dict[int, Tensor], retain_grad: bool
+) -> list[RemovableHandle]:
+    layer = arch.layer(number)
+    assert not isinstance(layer, PassThrough), f"layer {number} is skipped, so it has no state to tap"
+
+    def on_layer(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        out_BTD = _first(output)
+        if interface is Interface.block:
+            states[number] = _tracked(out_BTD) if retain_grad else out_BTD
+            return _like(output, states[number]) if retain_grad else None
+        in_BTD = _entering(args, kwargs)
+        states[number] = _tracked(out_BTD - in_BTD) if retain_grad else out_BTD - in_BTD
+        return _like(output, _through(in_BTD, states[number], out_BTD)) if retain_grad else None
+
+    if interface in (Interface.block, Interface.residual):
+        return [layer.register_forward_hook(on_layer, with_kwargs=True)]
+
+    shape: list[int] = []
+
+    def on_entry(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        shape[:] = _entering(args, kwargs).shape[:2]  # OPT's MLP flattens its rows
+
+    def on_sublayer(_m: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+        out = _first(output)
+        state_BTD = out.reshape(*shape, out.shape[-1])
+        states[number] = _tracked(state_BTD) if retain_grad else state_BTD
+        return _like(output, states[number].reshape(out.shape)) if retain_grad else None
+
+    sublayer = arch.sublayer_out(number, interface.value)
+    return [
+        layer.register_forward_pre_hook(on_entry, with_kwargs=True),
+        sublayer.register_forward_hook(on_sublayer),
+    ]
+
+
+def _tracked(state: Tensor) -> Tensor:
+    """Make a state collect its gradient; a leaf is started where nothing below it is differentiated."""
+    if not torch.is_grad_enabled():
+        return state
+    if not state.requires_grad:
+        state = state.detach().requires_grad_(True)
+    state.retain_grad()
+    return state
+
+
+def _through(in_BTD: Tensor, residual_BTD: Tensor, out_BTD: Tensor) -> Tensor:
+    """Return h_out, bit for bit, with the gradient of h_in + residual."""
+    return out_BTD.detach() + (in_BTD - in_BTD.detach()) + (residual_BTD - residual_BTD.detach())
+
+
+@contextmanager
+def skip_below(arch: Architecture, first: int, states_BTD: Tensor) -> Iterator[None]:
+    """Start the decoder at a layer: those below are passed through, and `first` receives given states.
+
+    Exact: positions and masks are still built from the batch, whose tokens no longer matter.
+
+    Args:
+        arch: the model.
+        first: the first layer that runs, from 1.
+        states_BTD: what enters it.
+    """
+
+    def enter(
+        _m: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (states_BTD, *args[1:]), dict(kwargs)
+        return args, dict(kwargs) | {"hidden_states": states_BTD}
+
+    handle = arch.layer(first).register_forward_pre_hook(enter, with_kwargs=True, prepend=True)
+    try:
+        with _skipped(arch, range(1, first)):
+            yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def skip_above(arch: Architecture, last: int) -> Iterator[None]:
+    """Stop after a layer: those above `last` (from 1) are passed through."""
+    arch.layer(last)
+    with _skipped(arch, range(last + 1, arch.depth + 1)):
+        yield
+
+
+@contextmanager
+def _skipped(arch: Architecture, numbers: Iterable[int]) -> Iterator[None]:
+    layers = arch.layers
+    before = {number - 1: layers[number - 1] for number in numbers}
+    try:
+        for index in before:
+            layers[index] = PassThrough()
+        yield
+    finally:
+        for index, layer in before.items():
+            layers[index] = layer
+
+
+def decode(arch: Architecture, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+    """Run the decoder: tokens to final-normed states (B, T, D), without head and without KV cache."""
+    run: Callable[..., Any] = arch.decoder
+    states_BTD: Tensor = run(
+        input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False
+    ).last_hidden_state
+    return states_BTD
+
+
+def _entering(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    state: Tensor = args[0] if args else kwargs["hidden_states"]
+    return state
+
+
+def _first(output: Any) -> Tensor:
+    state: Tensor = output[0] if isinstance(output, tuple) else output
+    return state
+
+
+def _like(output: Any, state: Tensor) -> Any:
+    """Give a changed state back in the form in which the module returned it."""
+    return (state, *output[1:]) if isinstance(output, tuple) else state

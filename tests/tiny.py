@@ -1,0 +1,124 @@
+"""Tiny random models of every supported family, and a tokenizer trained in memory: no file, no network.
+
+Weights are larger than a real initialisation, and norms and biases are not at their neutral values, so that a
+forgotten norm, bias, or scale shows in the numbers.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "opt")
+VOCABULARY = 320
+CHAT_TEMPLATE = (
+    "{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
+)
+
+
+def tiny_config(
+    family: str = "llama",
+    *,
+    depth: int = 4,
+    width: int = 32,
+    vocab: int = VOCABULARY,
+    tied: bool = False,
+    context: int = 128,
+    **changes: Any,
+) -> Any:
+    """Return a transformers config of a family; `changes` are passed on to it."""
+    size: dict[str, Any] = {
+        "vocab_size": vocab,
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": 4,
+        "max_position_embeddings": context,
+        "tie_word_embeddings": tied,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+    if family in ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"):
+        size |= {"num_key_value_heads": 2, "intermediate_size": 2 * width, "head_dim": width // 4}
+    if family == "qwen2":
+        del size["head_dim"]
+    if family == "mistral":
+        size |= {"sliding_window": 8}
+    if family.startswith("gemma"):
+        kinds = ["sliding_attention", "full_attention"] * depth
+        size |= {"sliding_window": 8, "query_pre_attn_scalar": width // 4, "layer_types": kinds[:depth]}
+        size |= {"attn_implementation": "eager"}
+    if family == "gpt_neox":
+        size |= {"intermediate_size": 2 * width, "hidden_dropout": 0.0, "attention_dropout": 0.0}
+    if family == "opt":
+        size |= {"ffn_dim": 2 * width, "word_embed_proj_dim": width}
+    return AutoConfig.for_model(family, **(size | changes))
+
+
+def tiny_model(family: str = "llama", *, seed: int = 0, **sizes: Any) -> PreTrainedModel:
+    """Return a random float32 model in eval mode.
+
+    Args:
+        family: One of `FAMILIES`.
+        seed: Of the weights; the global generator is left as it was.
+        sizes: `depth`, `width`, `vocab`, `tied`, `context`, or any key of the family's config.
+    """
+    config = tiny_config(family, **sizes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config).float().eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                noise = torch.randn_like(parameter)
+                parameter.add_(noise * (0.1 if parameter.dim() > 1 else 0.2))
+    return model
+
+
+def _corpus() -> list[str]:
+    names, things = ("Ada", "Ben", "Cleo", "Dan"), ("apples", "books", "coins", "dogs")
+    lines = [f"{n} has {k} {t}. How many {t} has {n}?" for n in names for t in things for k in range(12)]
+    code = [f"def f{k}(x):\n    return x + {k} * {k * k}\n" for k in range(40)]
+    return lines + code + ["The answer is: yes or no, red, green, blue."]
+
+
+@lru_cache(maxsize=8)
+def _trained(vocab: int, bos: bool) -> str:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=["<pad>", "<s>", "</s>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_corpus(), trainer)
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)]
+        )
+    return tokenizer.to_str()
+
+
+def tiny_tokenizer(
+    vocab: int = VOCABULARY, *, bos: bool = False, chat: bool = True
+) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer with <pad>=0, <s>=1, </s>=2.
+
+    Args:
+        vocab: Number of tokens, at least 259 (a larger one extends a smaller one).
+        bos: Whether it puts <s> before every text.
+        chat: Whether it has a chat template.
+    """
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(_trained(vocab, bos)),
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        chat_template=CHAT_TEMPLATE if chat else None,
+    )
