@@ -46,7 +46,7 @@ def build(node: DictConfig, kind: type[Any] | None = None) -> Any:
     path = _path_of(node)
     if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
         raise RequestError(f"{path} is not set: choose one of its options")
-    given = dict(OmegaConf.to_container(node, resolve=True))
+    given = typing.cast(dict[Any, Any], OmegaConf.to_container(node, resolve=True))
     target = given.pop(_TARGET, None)
     cls = _resolve(path, target)
     built = _construct(path, cls, given)

@@ -30,22 +30,11 @@ VERBS = {
     "eval": "score teacher, student and transferred student with lm-eval",
 }
 INTERRUPTED = 130
-_TAKES_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn"} | {
-    "--config-dir",
-    "-cd",
-    "--experimental-rerun",
-}
+_TAKES_VALUE = set("-c -p -cp -cn -cd --cfg --package --config-path --config-name --config-dir".split())
+_TAKES_VALUE.add("--experimental-rerun")
 _INFO = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
-_MODES = {
-    "--multirun": "--multirun",
-    "-m": "--multirun",
-    "--run": "--run",
-    "-r": "--run",
-    "--cfg": "--cfg",
-    "-c": "--cfg",
-    "--info": "--info",
-    "-i": "--info",
-}
+_MODES = {long: long for long in ("--multirun", "--run", "--cfg", "--info")}
+_MODES |= {"-m": "--multirun", "-r": "--run", "-c": "--cfg", "-i": "--info"}
 
 
 class JobFailedError(Exception):

@@ -35,7 +35,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OverrideParseException):
         return f"cannot read the override '{error.override}': {_first(error.message)}"
     if "Config group override must be" in str(error):
-        return "a config group takes the name of one of its options, as in model=nano (experiment=none: no overlay)"
+        return "a config group takes the name of one of its options (experiment=none: no overlay)"
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         return _explain_value(error, cause)

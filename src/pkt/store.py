@@ -6,7 +6,7 @@
     <root>/<stage>/<key>.tmp-*/      being written; what a killed process left is removed under the next lock
     <root>/<stage>/<key>.corrupt-*/  failed verification, moved aside
 
-A reader sees a folder only after `os.replace` put it in place, and checks sizes and sha256 before use.
+A reader sees a folder only after a rename put it in place, and checks sizes and sha256 before use.
 """
 
 from __future__ import annotations
@@ -19,23 +19,20 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pkt import __version__, console
+from pkt import console
 from pkt.errors import PktError
+from pkt.manifest import FORMAT, MANIFEST, described, verified, write_atomically, write_manifest
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the folder and its manifest; another number makes older artifacts count as missing
-MANIFEST = "manifest.json"
 _NAME = re.compile(r"^[\w.-]+$")
 
 
@@ -122,7 +119,7 @@ class Store:
         if not path.exists():
             return None
         try:
-            manifest = _verified(path)
+            manifest = verified(path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             aside = _fresh(path, "corrupt")
             with _writing(aside):
@@ -153,7 +150,7 @@ class Store:
         try:
             yield draft
             with _writing(path):
-                _write_manifest(draft.folder, stage, key, draft.meta)
+                write_manifest(draft.folder, stage, key, draft.meta)
                 _swap(draft.folder, path)
         except BaseException as error:
             shutil.rmtree(draft.folder, ignore_errors=True)
@@ -173,9 +170,9 @@ class Store:
         with self.lock(artifact.path.parent.name, artifact.path.name), _writing(artifact.path):
             manifest = json.loads((artifact.path / MANIFEST).read_text(encoding="utf-8"))
             # the manifest goes first: if we are killed in between, verification sees a mismatch, never a lie
-            manifest["files"][name] = _described(text.encode())
-            _write_atomically(artifact.path / MANIFEST, json.dumps(manifest, indent=1))
-            _write_atomically(artifact.path / name, text)
+            manifest["files"][name] = described(text.encode())
+            write_atomically(artifact.path / MANIFEST, json.dumps(manifest, indent=1))
+            write_atomically(artifact.path / name, text)
 
     def partial(self, stage: str, key: str) -> Path:
         """Return the folder for resumable state; `write` removes it when the artifact is complete."""
@@ -244,55 +241,6 @@ def _swap(fresh: Path, path: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_manifest(folder: Path, stage: str, key: str, meta: Mapping[str, Any]) -> None:
-    files = {name.relative_to(folder).as_posix(): _checksum(name) for name in _files(folder)}
-    manifest = {
-        "format": FORMAT,
-        "stage": stage,
-        "key": key,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "pkt": __version__,
-        "meta": dict(meta),
-        "files": files,
-    }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-
-
-def _described(content: bytes) -> dict[str, Any]:
-    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _checksum(path: Path) -> dict[str, Any]:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256")
-    return {"size": path.stat().st_size, "sha256": digest.hexdigest()}
-
-
-def _verified(path: Path) -> dict[str, Any]:
-    """Return the manifest of a folder whose files are all there and unchanged; ValueError otherwise."""
-    manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    if manifest["key"] != path.name:
-        raise ValueError(f"its manifest is for {manifest['key']}")
-    if not isinstance(manifest["meta"], dict) or not isinstance(manifest["format"], int):
-        raise ValueError("its manifest is malformed")
-    for name, expected in manifest["files"].items():
-        file = path / name
-        if not file.is_file() or file.stat().st_size != expected["size"] or _checksum(file) != expected:
-            raise ValueError(f"{name} is missing or changed")
-    return manifest
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    Path(temporary).replace(path)
-
-
 # an OSError out of a stage's own code is about the store when the disk is full
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -307,4 +255,4 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _unwritable(path: Path, error: OSError) -> str:
     reason = error.strerror or str(error)
-    return f"cannot write {path}: {reason}; set output_dir or PKT_OUTPUT_DIR to a folder with room that you may write"
+    return f"cannot write {path}: {reason}; set output_dir (PKT_OUTPUT_DIR) to a writable folder with room"

@@ -1,0 +1,218 @@
+"""One run's surroundings: seeds, device, threads, cost of a stage, and where its numbers came from."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pkt import __version__
+from pkt.config import Config
+from pkt.errors import RequestError
+
+_RECORDED = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "peft",
+    "lm-eval",
+    "accelerate",
+    "numpy",
+    "hydra-core",
+)
+_MB = 2**20
+
+
+def prepare(config: Config) -> torch.device:
+    """Seed everything, set the CPU threads, and return the device to run on.
+
+    Args:
+        config: the request.
+
+    Raises:
+        RequestError: the device is not there.
+    """
+    device = resolve_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    seed_everything(config.seed)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (all devices).
+
+    Args:
+        seed: not negative; NumPy takes its lowest 32 bits.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of a name.
+
+    Args:
+        name: `auto` (CUDA where it is, else CPU), `cpu`, `cuda` (under torchrun the rank's own), `cuda:N`, `mps`.
+
+    Raises:
+        RequestError: the machine does not have it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        seen = torch.cuda.device_count()
+        raise RequestError(f"device={name}: torch sees {seen} CUDA devices; use device=auto or device=cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise RequestError("device=mps: torch sees no Metal device; use device=auto or device=cpu")
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of a name.
+
+    Args:
+        name: `auto` (bfloat16 on a CUDA device that has it, else float32), `float32`, `bfloat16` or `float16`.
+        device: where the tensors will live.
+
+    Raises:
+        RequestError: no such dtype.
+    """
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if name not in known:
+        raise RequestError(f"dtype: got '{name}'; allowed: auto, {', '.join(known)}")
+    return known[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a stage took.
+
+    Attributes:
+        seconds: wall clock.
+        peak_mb: highest memory while it ran: the GPU's where one is used, else the resident set.
+    """
+
+    seconds: float
+    peak_mb: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the fields as plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopwatch:
+    """Measures seconds and peak memory from `start` on; `stop` may be called more than once."""
+
+    device: torch.device
+    started: float
+
+    @classmethod
+    def start(cls, device: torch.device) -> Stopwatch:
+        """Start measuring; peaks before this moment no longer count (where the system can forget them)."""
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            _forget_peak()
+        return cls(device=device, started=time.perf_counter())
+
+    def stop(self) -> Cost:
+        """Return what was used since the start."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            peak = torch.cuda.max_memory_allocated(self.device) / _MB
+        else:
+            peak = _peak_mb()
+        return Cost(seconds=round(time.perf_counter() - self.started, 3), peak_mb=round(peak, 1))
+
+
+def _forget_peak() -> None:
+    """Reset the peak of the resident set (Linux; elsewhere the peak is that of the whole process)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return
+
+
+def _peak_mb() -> float:
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return next(float(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MB
+
+
+def command_line() -> str:
+    """Return a command that asks for this job again (in a sweep: this job alone)."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return shlex.join(["pkt", *sys.argv[1:]])
+    settings = HydraConfig.get()
+    verb, primary = str(settings.job.name), str(settings.job.config_name)
+    named = [] if primary == verb else ["-cn", primary]
+    return shlex.join(["pkt", verb, *named, *settings.overrides.task])
+
+
+def provenance() -> dict[str, Any]:
+    """Return versions, platform and start time: what one needs to read a number later."""
+    return {
+        "pkt": __version__,
+        "git": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _RECORDED},
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that pkt runs from, `+` where it has changes; None elsewhere."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()
