@@ -1,6 +1,6 @@
 """From a composed request to stages: build everything first, then run what the verb asks for.
 
-    Config -> strategies (refused here if wrong) -> Workbench -> Session -> stages -> table, figures, card
+Config -> strategies (refused here if wrong) -> Workbench -> Session -> stages -> table, figures, card
 """
 
 from __future__ import annotations

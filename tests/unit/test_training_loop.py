@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
+from pkt.data.batching import Batch
 from torch import nn
 
 from pkt.config import OptimConfig
-from pkt.data.batching import Batch
 from pkt.errors import PktError
 from pkt.training.loop import Trainer, schedule
 
@@ -86,7 +86,7 @@ def test_micro_batches_change_memory_and_not_the_gradient(micro):
 
 @pytest.mark.parametrize("stop_at", [1, 5, 11])
 def test_resume_ends_with_the_same_bits(tmp_path, stop_at):
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def validate() -> dict[str, float]:
@@ -97,10 +97,10 @@ def test_resume_ends_with_the_same_bits(tmp_path, stop_at):
 
     def kill(step: int, _metrics: dict[str, float]) -> None:
         if step > stop_at:
-            raise Stop
+            raise StopError
 
     first.listen = kill
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         first.fit()
     weight = nn.Parameter(torch.zeros(5))
     history = trainer(weight, tmp=tmp_path, validate=validate, keep="best").fit()

@@ -213,4 +213,3 @@ def head_view(model: Any) -> HeadView:
     """Return what a semantics map sees of a model: its head, its embeddings, its final norm's weight."""
     arch = model.arch
     return HeadView(weight=arch.head_weight(), embedding=arch.embedding_weight(), norm=arch.norm_weight())
-

@@ -57,8 +57,8 @@ def tune(
         alignment: targets of the layer term; None where the objective has none.
         update: what trains in those layers.
         layers: layer numbers, from 1.
-        cache_prefix: compute the states that enter the first trained layer once instead of every epoch (exact:
-            the layers below it do not change).
+        cache_prefix: compute the states that enter the first trained layer once instead of every epoch
+            (exact: the layers below it do not change).
         snapshots: folder for resumable state.
     """
     arch, optim = bench.student.arch, bench.config.optim

@@ -81,7 +81,7 @@ class Workbench:
 
     @cached_property
     def student(self) -> LanguageModel:
-        """The student; `transfer` changes it, after which `release` must be called before it is used again."""
+        """The student; `transfer` changes it, so `release` it before it is used again."""
         return load_student(self.config.model, self.cache_dir, self.device)
 
     @cached_property

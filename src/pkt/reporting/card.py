@@ -70,7 +70,7 @@ def model_card(facts: CardFacts, *, scores: str | None) -> str:
         "",
         f"A student changed by `pkt` with `method={facts.method}`"
         + (f" from the teacher `{facts.teacher}`." if uses_teacher else " (no teacher was used)."),
-        "Load it with `AutoModelForCausalLM.from_pretrained(<this folder>)`; the update is merged into the weights"
+        "Load it with `AutoModelForCausalLM.from_pretrained(<this folder>)`; the update is merged in"
         + (", and the PEFT adapter lies beside this folder in `adapter/`." if facts.adapter else "."),
         "",
         "## Recipe",
@@ -94,7 +94,9 @@ def model_card(facts: CardFacts, *, scores: str | None) -> str:
         "",
         "## Scores",
         "",
-        scores if scores is not None else "Not measured yet: `pkt eval` with the same settings fills this in.",
+        scores
+        if scores is not None
+        else "Not measured yet: `pkt eval` with the same settings fills this in.",
         "",
         "## Command",
         "",
@@ -107,4 +109,7 @@ def model_card(facts: CardFacts, *, scores: str | None) -> str:
 
 
 def _inline(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {json.dumps(value) if not isinstance(value, str) else value}" for name, value in values.items())
+    return ", ".join(
+        f"{name} {json.dumps(value) if not isinstance(value, str) else value}"
+        for name, value in values.items()
+    )

@@ -54,7 +54,9 @@ def pairing_figure(
         for layer in range(1, depth + 1):
             if depth <= 16 or layer % 4 == 0 or layer == 1:
                 axes.annotate(str(layer), (x[layer - 1], y + shift), ha="center", va="center", fontsize=8)
-    axes.set(yticks=[0, 1], yticklabels=["student", "teacher"], ylim=(-0.4, 1.4), xticks=[], title="Layer pairs")
+    axes.set(
+        yticks=[0, 1], yticklabels=["student", "teacher"], ylim=(-0.4, 1.4), xticks=[], title="Layer pairs"
+    )
     axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
     axes.tick_params(left=False)
     figure.savefig(path, dpi=150)

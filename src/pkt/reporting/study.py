@@ -3,8 +3,7 @@
 A run is a folder with `scores.json` (written by `pkt run` and `pkt eval`). Runs with the same method, map,
 mapping, objective and benchmark are seeds of one arm.
 
-Standard errors: seeds share the test rows, so more seeds shrink the part that comes from training and not the
-part that comes from the rows. The two are added: se^2 = var_seeds / n + mean of the runs' own se^2.
+Standard errors cover both the draw of seeds and that of test rows (`evaluation.statistics.over_seeds`).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pkt.errors import RequestError
-from pkt.evaluation.statistics import Estimate
+from pkt.evaluation.statistics import Estimate, mean_estimate, over_seeds
 from pkt.reporting.table import Table, share_cell
 
 ARM_KEYS = ("method", "semantics", "mapping", "output")
@@ -57,14 +56,6 @@ def arms(runs: Sequence[dict[str, Any]]) -> list[Arm]:
     return [Arm(label=label, runs=tuple(by_seed.values())) for label, by_seed in grouped.items()]
 
 
-def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
-    """Average one quantity over seeds; see the module's text for the standard error."""
-    values = [estimate.value for estimate in estimates]
-    sampling = statistics.fmean(estimate.stderr**2 for estimate in estimates)
-    between = statistics.variance(values) / len(values) if len(values) > 1 else 0.0
-    return Estimate(value=statistics.fmean(values), stderr=math.sqrt(between + sampling))
-
-
 def study_table(runs: Sequence[dict[str, Any]]) -> Table:
     """Return the table: untouched student, one row per arm by share of the gap closed, teacher."""
     tasks = list(next(iter(runs[0]["scores"].values())))
@@ -78,9 +69,12 @@ def study_table(runs: Sequence[dict[str, Any]]) -> Table:
 
 def _arm_row(arm: Arm, tasks: Sequence[str]) -> tuple[str, ...]:
     scores = {
-        task: over_seeds([_estimate(run["scores"]["transferred"][task]) for run in arm.runs]) for task in tasks
+        task: over_seeds([_estimate(run["scores"]["transferred"][task]) for run in arm.runs])
+        for task in tasks
     }
-    mean = over_seeds([_mean([_estimate(run["scores"]["transferred"][task]) for task in tasks]) for run in arm.runs])
+    mean = over_seeds(
+        [mean_estimate([_estimate(run["scores"]["transferred"][task]) for task in tasks]) for run in arm.runs]
+    )
     budget = arm.runs[0]["budget"]
     seconds = statistics.fmean(float(run["budget"].get("seconds", math.nan)) for run in arm.runs)
     return (
@@ -96,21 +90,14 @@ def _arm_row(arm: Arm, tasks: Sequence[str]) -> tuple[str, ...]:
 
 
 def _gap(arm: Arm, tasks: Sequence[str]) -> Estimate:
-    return over_seeds([_mean([_estimate(run["gap_closed"][task]) for task in tasks]) for run in arm.runs])
+    return over_seeds(
+        [mean_estimate([_estimate(run["gap_closed"][task]) for task in tasks]) for run in arm.runs]
+    )
 
 
 def _fixed_row(label: str, scores: dict[str, Any], tasks: Sequence[str]) -> tuple[str, ...]:
     estimates = [_estimate(scores[task]) for task in tasks]
-    return (label, *(_cell(e) for e in estimates), _cell(_mean(estimates)), "", "", "", "", "")
-
-
-def _mean(estimates: Sequence[Estimate]) -> Estimate:
-    """Average over tasks, whose test rows are independent."""
-    n = len(estimates)
-    return Estimate(
-        value=statistics.fmean(e.value for e in estimates),
-        stderr=math.sqrt(sum(e.stderr**2 for e in estimates)) / n,
-    )
+    return (label, *(_cell(e) for e in estimates), _cell(mean_estimate(estimates)), "", "", "", "", "")
 
 
 def _estimate(data: dict[str, Any]) -> Estimate:

@@ -5,6 +5,7 @@ Plain rows of text go to the console, to Markdown and to W&B alike, so that the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -106,7 +107,7 @@ def percent(score: TaskScore) -> str:
 
 def share_cell(share: Estimate) -> str:
     """Return a share of the gap in per cent, or a dash where there is no gap to close."""
-    return "–" if share.value != share.value else f"{100 * share.value:.0f} % ± {100 * share.stderr:.0f}"
+    return "–" if math.isnan(share.value) else f"{100 * share.value:.0f} % ± {100 * share.stderr:.0f}"
 
 
 def _mean_cell(scores: Sequence[TaskScore]) -> str:

@@ -57,7 +57,9 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> None:
 
 
 def _flat(primary: Mapping[str, Mapping[str, Any]], gaps: Mapping[str, Any] | None) -> dict[str, float]:
-    flat = {f"eval/{role}/{task}": score.value for role, tasks in primary.items() for task, score in tasks.items()}
+    flat = {
+        f"eval/{role}/{task}": score.value for role, tasks in primary.items() for task, score in tasks.items()
+    }
     return flat | {f"eval/gap_closed/{task}": share.value for task, share in (gaps or {}).items()}
 
 

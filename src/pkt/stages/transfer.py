@@ -21,7 +21,7 @@ ADAPTER = "adapter"  # the PEFT adapter, where update.kind=lora
 
 
 def key(session: Session) -> str:
-    """The alignment (where the method has one), the student, the train rows, and the method's own settings."""
+    """The alignment (where there is one), the student, the train rows, and the method's settings."""
     uses_teacher = "align" in session.method.stages
     return session.key(
         STAGE,

@@ -51,7 +51,7 @@ def position_mask(batch: Batch, positions: str) -> Tensor:
 
     Args:
         batch: right-padded rows.
-        positions: ``answer`` (positions that predict an answer token) or ``all`` (every non-padding position).
+        positions: ``answer`` (those that predict an answer token) or ``all`` (every non-padding one).
     """
     return batch.supervised if positions == "answer" else batch.attention_mask.bool()
 

@@ -1,7 +1,7 @@
 """The one training loop: AdamW over loss terms, resumable to the bit.
 
     plan(epoch) -> rows per optimiser step -> micro batches -> terms -> backward -> clip -> AdamW -> schedule
-                                                                 every epoch: validation, every minute: snapshot
+                                                                every epoch: validation, each minute: snapshot
 
 A term's mean is taken over all positions of the optimiser step, whatever the micro batch size, so that
 accumulation changes memory and not the gradient.

@@ -8,7 +8,6 @@ same bits as one that was never stopped.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,10 +41,10 @@ def save_snapshot(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[st
         fresh / "tensors.safetensors",
     )
     (fresh / "state.tmp").write_text(json.dumps(dict(state)), encoding="utf-8")
-    os.replace(fresh / "state.tmp", fresh / "state.json")  # written last: its presence means "complete"
+    (fresh / "state.tmp").replace(fresh / "state.json")  # written last: its presence means "complete"
     if target.exists():
-        os.replace(target, old)
-    os.replace(fresh, target)
+        target.replace(old)
+    fresh.replace(target)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -45,7 +45,7 @@ class Trainable:
             parameter.copy_(values[name])
 
     def save_adapter(self, folder: Path, base: str) -> None:
-        """Save the PEFT adapter (nothing to do for `update=full`). `base` is the student's checkpoint name."""
+        """Save the PEFT adapter (nothing for `update=full`); `base` is the student's checkpoint."""
         if self.adapter is not None:
             self.adapter.peft_config["default"].base_model_name_or_path = base
             self.adapter.save_pretrained(str(folder))
