@@ -11,6 +11,7 @@ from pkt.config import Config
 from pkt.errors import RequestError, nearest
 
 STAGES = ("extract", "align", "transfer", "eval")
+STRATEGIES = ("method", "mapping", "semantics", "objective")
 CHOICES: dict[str, tuple[str, ...]] = {
     "optim.schedule": ("cosine", "linear", "constant"),
     "optim.keep": ("last", "best"),

@@ -17,6 +17,19 @@ FORMAT = 1  # of the folder and its manifest; another number makes older artifac
 MANIFEST = "manifest.json"
 
 
+def content_key(parts: Mapping[str, Any]) -> str:
+    """Return 16 hex digits that identify `parts`, whatever the order of its keys.
+
+    Args:
+        parts: JSON-like values; tuples count as lists.
+
+    Raises:
+        TypeError: a value has no canonical JSON form.
+    """
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def write_manifest(folder: Path, stage: str, key: str, meta: Mapping[str, Any]) -> None:
     """Write the manifest of all files in a folder.
 

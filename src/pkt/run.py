@@ -70,7 +70,7 @@ def resolve_device(name: str) -> torch.device:
     """Return the device of a name.
 
     Args:
-        name: `auto` (CUDA where it is, else CPU), `cpu`, `cuda` (under torchrun the rank's own), `cuda:N`, `mps`.
+        name: `auto` (CUDA where it is, else CPU), `cpu`, `cuda` (torchrun: the rank's own), `cuda:N`, `mps`.
 
     Raises:
         RequestError: the machine does not have it.
@@ -82,7 +82,7 @@ def resolve_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         seen = torch.cuda.device_count()
-        raise RequestError(f"device={name}: torch sees {seen} CUDA devices; use device=auto or device=cpu")
+        raise RequestError(f"device={name}: torch sees {seen} CUDA devices; use device=auto")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise RequestError("device=mps: torch sees no Metal device; use device=auto or device=cpu")
     return device
@@ -92,7 +92,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     """Return the dtype of a name.
 
     Args:
-        name: `auto` (bfloat16 on a CUDA device that has it, else float32), `float32`, `bfloat16` or `float16`.
+        name: `auto` (bfloat16 on a CUDA device that has it, else float32), `float32`, `bfloat16`, `float16`.
         device: where the tensors will live.
 
     Raises:

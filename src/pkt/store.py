@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -29,24 +28,13 @@ from filelock import FileLock, Timeout
 
 from pkt import console
 from pkt.errors import PktError
-from pkt.manifest import FORMAT, MANIFEST, described, verified, write_atomically, write_manifest
+from pkt.manifest import FORMAT, MANIFEST, content_key, described, verified, write_atomically, write_manifest
+
+__all__ = ["Artifact", "Draft", "Store", "content_key"]
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"^[\w.-]+$")
-
-
-def content_key(parts: Mapping[str, Any]) -> str:
-    """Return 16 hex digits that identify `parts`, whatever the order of its keys.
-
-    Args:
-        parts: JSON-like values; tuples count as lists.
-
-    Raises:
-        TypeError: a value has no canonical JSON form.
-    """
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,7 +101,7 @@ class WandbTracker:
 
     def close(self) -> None:
         """Finish the run."""
-        self._tell(lambda run: run.finish(quiet=True))
+        self._tell(lambda run: run.finish())
         self._run = None
 
     def _tell(self, action: Callable[[Any], object]) -> None:

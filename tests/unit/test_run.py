@@ -1,0 +1,92 @@
+"""Seeds, devices, cost and provenance."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from pkt.config import Config
+from pkt.errors import RequestError
+from pkt.run import (
+    Stopwatch,
+    command_line,
+    prepare,
+    provenance,
+    resolve_device,
+    resolve_dtype,
+    seed_everything,
+)
+
+
+def draws() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def test_same_seed_same_draws():
+    seed_everything(2**40 + 1)
+    first = draws()
+    seed_everything(2**40 + 1)
+    assert draws() == first
+    seed_everything(2)
+    assert draws() != first
+
+
+def test_prepare_sets_threads_and_device():
+    before = torch.get_num_threads()
+    try:
+        assert prepare(Config(verb="run", output_dir="x", device="cpu", threads=1)).type == "cpu"
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_missing_device_is_refused():
+    assert resolve_device("auto") == torch.device("cpu")
+    with pytest.raises(RequestError, match="device=cuda: torch sees 0 CUDA devices"):
+        resolve_device("cuda")
+    with pytest.raises(RequestError, match="device=cuda:3"):
+        resolve_device("cuda:3")
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="needs a machine without Metal")
+def test_missing_metal_is_refused():
+    with pytest.raises(RequestError, match="no Metal"):
+        resolve_device("mps")
+
+
+def test_dtypes():
+    cpu = torch.device("cpu")
+    assert resolve_dtype("auto", cpu) == torch.float32
+    assert resolve_dtype("bfloat16", cpu) == torch.bfloat16
+    with pytest.raises(RequestError, match="got 'int8'"):
+        resolve_dtype("int8", cpu)
+
+
+def test_stopwatch_measures_time_and_memory():
+    watch = Stopwatch.start(torch.device("cpu"))
+    before = watch.stop().peak_mb
+    block = torch.ones(32, 2**20)  # 128 MB
+    time.sleep(0.02)
+    cost = watch.stop().as_dict()
+    del block
+    assert cost["seconds"] >= 0.02
+    assert cost["peak_mb"] >= before
+    assert cost["peak_mb"] > 100
+    assert set(cost) == {"seconds", "peak_mb"}
+
+
+def test_provenance_is_plain_data():
+    facts = json.loads(json.dumps(provenance()))
+    assert facts["packages"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert {"pkt", "git", "python", "platform", "started", "threads"} <= set(facts)
+
+
+def test_command_line_outside_hydra(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.argv", ["x", "run", "a=b c"])
+    assert command_line() == "pkt run 'a=b c'"
