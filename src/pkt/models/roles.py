@@ -175,7 +175,7 @@ def roles_of(config: Any, declared: Mapping[str, Any] | None = None) -> Roles:
     if missing:
         raise RequestError(
             f"pkt does not know the model type '{model_type}' (it knows {', '.join(ROLES)}), and these "
-            f"module roles are not declared: {', '.join(missing)}. Declare each as a dotted path, for example "
+            f"module roles are not declared: {', '.join(missing)}. Declare each as a dotted path, like "
             "model.teacher.roles.layers=model.layers (model.student.roles for a student); attention and mlp "
             "are relative to a layer."
         )

@@ -1,0 +1,89 @@
+"""Rows to right-padded batches of similar lengths, in an order that a seed decides.
+
+Shape suffixes: B rows, T positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from torch import Tensor
+
+from pkt.data.encoding import Encoded
+
+POOL = 16  # batches that are sorted by length together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Right-padded rows.
+
+    Attributes:
+        input_ids: (B, T) int64; padding is 0, which no masked computation reads.
+        attention_mask: (B, T) int64, 1 on tokens.
+        supervised: (B, T) bool, positions that predict an answer token or EOS.
+        index: the rows' indices in their split, in the batch's order.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    supervised: Tensor
+    index: list[int]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on a device."""
+        return Batch(
+            input_ids=self.input_ids.to(device),
+            attention_mask=self.attention_mask.to(device),
+            supervised=self.supervised.to(device),
+            index=self.index,
+        )
+
+
+def collate(encoded: Encoded, rows: Sequence[int]) -> Batch:
+    """Pad some rows on the right into one batch."""
+    longest = max(encoded.lengths[row] for row in rows)
+    input_ids = torch.zeros(len(rows), longest, dtype=torch.int64)
+    attention_mask = torch.zeros(len(rows), longest, dtype=torch.int64)
+    supervised = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for b, row in enumerate(rows):
+        length = encoded.lengths[row]
+        input_ids[b, :length] = torch.tensor(encoded.input_ids[row])
+        attention_mask[b, :length] = 1
+        supervised[b, encoded.prompt_lengths[row] - 1 : length - 1] = True
+    return Batch(input_ids=input_ids, attention_mask=attention_mask, supervised=supervised, index=list(rows))
+
+
+def sorted_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Cut all rows into batches by length, longest first (so that memory runs out at once or never)."""
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    return _cut(order, batch_size)
+
+
+def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
+    """Cut all rows, shuffled, into batches of similar lengths; each row occurs once.
+
+    Rows are shuffled, sorted by length within pools of 16 batches, cut, and the batches shuffled.
+
+    Args:
+        lengths: tokens per row.
+        batch_size: rows per batch; the smallest batch of an epoch may have fewer.
+        seed: together with `epoch` decides the order, the same on every machine.
+        epoch: number of the epoch.
+    """
+    rng = Random(f"{seed}/{epoch}")
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    batches: list[list[int]] = []
+    for pool in _cut(order, batch_size * POOL):
+        batches += _cut(sorted(pool, key=lambda row: lengths[row]), batch_size)
+    rng.shuffle(batches)
+    return batches
+
+
+def _cut(order: list[int], size: int) -> list[list[int]]:
+    assert size >= 1
+    return [order[start : start + size] for start in range(0, len(order), size)]

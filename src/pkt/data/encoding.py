@@ -1,0 +1,96 @@
+"""Rows to token ids: prompt and answer are tokenised apart and joined, so their border is a token border.
+
+    [BOS] prompt | answer EOS        positions prompt-1 .. length-2 predict an answer token or EOS
+
+The prompt gets the special tokens that lm-eval's HFLM gives it, so training and scoring see the same ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pkt.errors import RequestError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Token ids of rows, not padded.
+
+    Attributes:
+        input_ids: prompt, answer and EOS of each row.
+        prompt_lengths: tokens of each row's prompt, BOS included.
+    """
+
+    input_ids: list[list[int]]
+    prompt_lengths: list[int]
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [len(ids) for ids in self.input_ids]
+
+
+def encode(
+    rows: Iterable[Mapping[str, Any]], tokenizer: Any, *, max_length: int, chat_template: bool
+) -> Encoded:
+    """Tokenise rows; nothing is ever cut off.
+
+    Args:
+        rows: with id, prompt and answer.
+        tokenizer: of the model; needs an EOS token.
+        max_length: tokens that a row may have.
+        chat_template: wrap the prompt as a user's message, in the tokenizer's own chat template.
+
+    Raises:
+        RequestError: a row that is longer, or a tokenizer without EOS or without the chat template asked for.
+    """
+    if tokenizer.eos_token_id is None:
+        raise RequestError("the student's tokenizer has no EOS token, which ends every answer; set one.")
+    if chat_template and not tokenizer.chat_template:
+        raise RequestError(
+            "model.chat_template=true, but the student's tokenizer has no chat template; set it to false."
+        )
+    input_ids: list[list[int]] = []
+    prompt_lengths: list[int] = []
+    for row in rows:
+        text = _chat(tokenizer, row["prompt"]) if chat_template else row["prompt"]
+        prompt = encode_prompt(tokenizer, text)
+        answer = [*tokenizer(row["answer"], add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+        _check(row["id"], len(prompt), len(answer), max_length)
+        input_ids.append(prompt + answer)
+        prompt_lengths.append(len(prompt))
+    return Encoded(input_ids=input_ids, prompt_lengths=prompt_lengths)
+
+
+def encode_prompt(tokenizer: Any, text: str) -> list[int]:
+    """Tokenise a prompt with the BOS that its tokenizer adds, once, and without an EOS at its end."""
+    bos, eos = tokenizer.bos_token, tokenizer.eos_token_id
+    has_bos = bos is not None and text.startswith(bos)
+    ids: list[int] = tokenizer(text, add_special_tokens=not has_bos).input_ids
+    if ids and ids[-1] == eos and not text.endswith(tokenizer.eos_token):
+        return ids[:-1]
+    return ids
+
+
+def _chat(tokenizer: Any, prompt: str) -> str:
+    text: str = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+    )
+    return text
+
+
+def _check(row_id: str, prompt: int, answer: int, max_length: int) -> None:
+    if prompt == 0:
+        raise RequestError(
+            f"row {row_id!r}: its prompt has no tokens and the tokenizer adds no BOS, so nothing "
+            "predicts the answer's first token."
+        )
+    if prompt + answer > max_length:
+        what = "prompt alone fills" if prompt >= max_length else "prompt and answer together exceed"
+        raise RequestError(
+            f"row {row_id!r}: its {what} the context: {prompt} + {answer} tokens, {max_length} allowed. Shorten "
+            "or drop the row, raise data.max_length, or choose models with a longer context."
+        )

@@ -1,0 +1,58 @@
+"""The splits of a benchmark: the union of its tasks' rows, checked, at the sizes asked for."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from datasets import Dataset
+
+from pkt.config import BenchmarkConfig, DataConfig
+from pkt.data.rows import validate
+from pkt.data.tasks import task
+from pkt.errors import RequestError
+
+SPLITS = ("extract", "align", "train", "validation")
+
+
+def load_splits(benchmark: BenchmarkConfig, data: DataConfig) -> dict[str, Dataset]:
+    """Return the extract, align, train and validation rows of a benchmark.
+
+    Args:
+        benchmark: names the tasks; each contributes `data.sizes` rows per split.
+        data: sizes, shuffling, and the files of `benchmark=custom`.
+
+    Raises:
+        RequestError: an unknown task, an empty split, or rows that are not valid.
+    """
+    if not benchmark.tasks:
+        raise RequestError("benchmark.tasks is empty; name at least one task.")
+    return {
+        split: validate(
+            [row for name in benchmark.tasks for row in _drawn(name, split, data)],
+            source=f"{benchmark.name}/{split}",
+        )
+        for split in SPLITS
+    }
+
+
+def test_rows(name: str, data: DataConfig) -> Dataset:
+    """Return all test rows of one task.
+
+    Raises:
+        RequestError: an unknown task, or no test rows.
+    """
+    return validate(task(name, data)("test", None), source=f"{name}/test")
+
+
+def _drawn(name: str, split: str, data: DataConfig) -> list[dict[str, Any]]:
+    """Return the first rows of a task's split, or with a seed a draw from all of them."""
+    count = int(getattr(data.sizes, split))
+    if count < 1:
+        raise RequestError(f"data.sizes.{split}={count}: a split needs at least one row.")
+    source = task(name, data)
+    if data.shuffle_seed is None:
+        return source(split, count)
+    rows = source(split, None)
+    Random(f"{data.shuffle_seed}/{name}/{split}").shuffle(rows)
+    return rows[:count]

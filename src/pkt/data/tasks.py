@@ -1,0 +1,66 @@
+"""The tasks that rows come from: name -> rows of a split, in the task's own order.
+
+A task is a function of a split ("extract", "align", "train", "validation", "test") that returns its rows;
+sizes and shuffling are the business of `pkt.data.splits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pkt.config import DataConfig
+from pkt.data.custom import custom_rows
+from pkt.errors import RequestError, nearest
+
+Rows = list[dict[str, Any]]
+Task = Callable[[str, int | None], Rows]
+"""(split, count or None for all) -> rows; fewer than `count` where the split has fewer."""
+
+
+def _nano(name: str) -> Callable[[DataConfig], Task]:
+    def build(_data: DataConfig) -> Task:
+        def rows(split: str, count: int | None) -> Rows:
+            from pkt.data import nano
+
+            size = nano.SIZES[name][split]
+            return nano.rows(name, split, count=None if count is None else min(count, size))
+
+        return rows
+
+    return build
+
+
+def _pystdlib(_data: DataConfig) -> Task:
+    def rows(split: str, count: int | None) -> Rows:
+        from pkt.data import pystdlib
+
+        found: Rows = pystdlib.rows(split, count=None)
+        return found if count is None else found[:count]
+
+    return rows
+
+
+def _custom(data: DataConfig) -> Task:
+    return lambda split, count: custom_rows(data, split)[:count]
+
+
+TASKS: dict[str, Callable[[DataConfig], Task]] = {
+    "nano_knowledge": _nano("nano_knowledge"),
+    "nano_math": _nano("nano_math"),
+    "nano_code": _nano("nano_code"),
+    "nano_program": _nano("nano_program"),
+    "pystdlib": _pystdlib,
+    "custom": _custom,
+}
+
+
+def task(name: str, data: DataConfig) -> Task:
+    """Return a task by name.
+
+    Raises:
+        RequestError: no such task.
+    """
+    if name not in TASKS:
+        raise RequestError(f"no task '{name}'{nearest(name, TASKS)}; tasks are {', '.join(TASKS)}.")
+    return TASKS[name](data)

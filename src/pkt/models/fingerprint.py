@@ -1,0 +1,84 @@
+"""A checkpoint's identity from its files, without loading the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pkt.config import CheckpointSpec
+from pkt.models.hub import cached_commit
+from pkt.models.source import locate
+
+BLOCK = 64 * 1024  # bytes per sample of a large file
+SAMPLES = 64
+WHOLE = 16 * 1024 * 1024  # bytes up to which a file is read whole
+_TEXT = (".json", ".model", ".txt", ".jinja")  # config, tokenizer, chat template
+
+
+def fingerprint(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) -> str:
+    """Return 16 hex digits that identify what `load_model` would give.
+
+    Files up to 16 MiB are hashed whole, larger ones by their size, first block (a safetensors header) and 64
+    blocks spread over them: an edit in place of single weights in a large file can be missed, a retrained or
+    converted file cannot. A hub id is identified by its commit where the local cache knows it, by its
+    revision otherwise.
+
+    Args:
+        spec: the checkpoint.
+        teacher: the pair's teacher, when `spec` is its student.
+
+    Raises:
+        RequestError: a local checkpoint that does not exist.
+    """
+    if spec.init == "prune":
+        assert teacher is not None
+        cut = [fingerprint(_as(teacher, spec.dtype)), *map(str, spec.layers or [])]
+        return _short(cut)
+    source = locate(spec, "teacher" if teacher is None else "student")
+    if source.kind == "hub":
+        content = f"{source.name}@{cached_commit(source) or source.revision}"
+    else:
+        content = content_digest(source.local)
+    roles = {key: spec.roles[key] for key in spec.roles} if spec.roles else {}
+    return _short([content, spec.dtype, roles])
+
+
+def content_digest(path: Path) -> str:
+    """Return a sha256 over a checkpoint's folder or file."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else list(_read_by_loader(path))
+    for file in files:
+        digest.update(f"{file.name if path.is_dir() else ''}:{file.stat().st_size}\n".encode())
+        for block in _blocks(file):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_by_loader(folder: Path) -> Iterator[Path]:
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and (file.suffix in _TEXT or file.suffix == ".safetensors"):
+            yield file
+
+
+def _blocks(file: Path) -> Iterator[bytes]:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        if size <= WHOLE:
+            yield stream.read()
+            return
+        for sample in range(SAMPLES + 1):
+            stream.seek((size - BLOCK) * sample // SAMPLES)
+            yield stream.read(BLOCK)
+
+
+def _as(spec: CheckpointSpec, dtype: str) -> CheckpointSpec:
+    return CheckpointSpec(
+        checkpoint=spec.checkpoint, revision=spec.revision, dtype=dtype, roles=spec.roles or None
+    )
+
+
+def _short(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,0 +1,112 @@
+"""What can go wrong between here and the Hugging Face hub, as one message that says what to do.
+
+`reach` asks the hub once, briefly, before transformers does: its own retries take over twenty seconds where
+there is no network.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from pkt.errors import PktError, RequestError
+from pkt.models.source import Source, pickles_only
+
+log = logging.getLogger(__name__)
+
+SECONDS = 5.0  # that the hub has for its first answer
+
+
+def cached_commit(source: Source) -> str | None:
+    """Return the commit that the local cache holds for a hub source's revision, or None."""
+    config = huggingface_hub.try_to_load_from_cache(source.name, "config.json", revision=source.revision)
+    return Path(config).parent.name if isinstance(config, str) else None
+
+
+def reach(source: Source) -> dict[str, Any]:
+    """Return the arguments with which transformers should load a hub source.
+
+    Without a network, a source in the local cache is used as it is.
+
+    Raises:
+        PktError: it can be had neither from the hub nor from the cache.
+        RequestError: no such revision, or pickled weights only.
+    """
+    cached = cached_commit(source) is not None
+    problem = _problem(source.who, source.name, source.revision, constants.HF_HUB_OFFLINE)
+    if problem and not cached:
+        raise PktError(missing(source, problem))
+    if problem:
+        log.debug("%s from the local cache: %s", source.name, problem)
+    return {"revision": source.revision, "local_files_only": bool(problem)}
+
+
+@contextmanager
+def explained(source: Source) -> Iterator[None]:
+    """Turn transformers' many ways to say "not available" into one message.
+
+    Raises:
+        PktError: a hub source could not be loaded.
+        RequestError: a local source could not be loaded.
+    """
+    try:
+        yield
+    except OSError as error:
+        if source.kind == "hub":
+            raise PktError(missing(source, _first_line(error))) from error
+        raise RequestError(f"model.{source.who}.checkpoint={source.name}: {_first_line(error)}") from error
+
+
+def missing(source: Source, problem: str) -> str:
+    """Say what is missing and the ways to supply it."""
+    who, name = source.who, source.name
+    return (
+        f"the {who} '{name}' (revision {source.revision}) is not available: {problem}\n"
+        "Supply it in one of these ways:\n"
+        "  hf auth login                            and, for a gated model, accept its licence at\n"
+        f"                                           {constants.ENDPOINT}/{name}\n"
+        f"  model.{who}.checkpoint=/path/to/folder   with config.json, tokenizer files and *.safetensors\n"
+        f"  HF_HOME=/path/to/a/filled/cache          filled where there is a network: hf download {name}"
+    )
+
+
+@cache
+def _problem(who: str, name: str, revision: str, offline: bool) -> str | None:
+    """Say why the hub does not give a model's description, or None; asked once per process."""
+    if offline:
+        return "HF_HUB_OFFLINE is set and the local cache does not hold it."
+    try:
+        info = huggingface_hub.HfApi().model_info(name, revision=revision, timeout=SECONDS)
+    except RevisionNotFoundError as error:
+        raise RequestError(
+            f"model.{who}.revision={revision}: '{name}' has no such revision; use main, a tag, or a commit."
+        ) from error
+    except GatedRepoError:
+        return "its licence has not been accepted with your account, or you are not logged in."
+    except RepositoryNotFoundError:
+        return "the hub knows no such model, or it is private and you are not logged in."
+    except HfHubHTTPError as error:
+        return f"the hub answered: {_first_line(error)}"
+    except Exception as error:  # whichever network error the HTTP library of the day raises
+        return f"the hub cannot be reached ({_first_line(error)})."
+    files = [sibling.rfilename for sibling in info.siblings or []]
+    if any(f.endswith(".bin") for f in files) and not any(f.endswith(".safetensors") for f in files):
+        raise RequestError(pickles_only(name, who))
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,224 @@
+"""Load configs, tokenizers and models from every form of checkpoint.
+
+    CheckpointSpec -> Source (hub | folder | gguf) -> [gguf: converted to safetensors once] -> transformers
+
+A student with `init=prune` is its teacher with fewer layers; every function takes the teacher's spec for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from filelock import FileLock
+
+from pkt.config import CheckpointSpec
+from pkt.errors import PktError, RequestError, nearest
+from pkt.models.fingerprint import content_digest, fingerprint
+from pkt.models.hub import explained, reach
+from pkt.models.source import Source, check_weights, locate
+from pkt.models.surgery import prune, pruned_config
+
+__all__ = ["CheckpointSpec", "context_length", "fingerprint", "load_config", "load_model", "load_tokenizer"]
+
+log = logging.getLogger(__name__)
+
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def load_config(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) -> Any:
+    """Return the config of the language model, without reading weights.
+
+    Args:
+        spec: the checkpoint.
+        teacher: the pair's teacher, when `spec` is its student.
+
+    Raises:
+        PktError: the hub does not give it.
+        RequestError: a checkpoint or layer that does not exist.
+    """
+    if _is_cut(spec, teacher):
+        assert teacher is not None
+        return pruned_config(load_config(teacher), spec.layers or [])
+    source = _source(spec, teacher)
+    with explained(source), _quiet():
+        config = transformers.AutoConfig.from_pretrained(**_arguments(source))
+    return config.get_text_config()
+
+
+def load_tokenizer(
+    spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None, cache_dir: Path | None = None
+) -> Any:
+    """Return the tokenizer of a checkpoint (the teacher's, for a student that is cut from it).
+
+    Args:
+        spec: the checkpoint.
+        teacher: the pair's teacher, when `spec` is its student.
+        cache_dir: where a GGUF file's conversion is kept; None reads the file anew.
+    """
+    if _is_cut(spec, teacher):
+        assert teacher is not None
+        return load_tokenizer(teacher, cache_dir=cache_dir)
+    source = _converted(_source(spec, teacher), cache_dir)
+    with explained(source), _quiet():
+        return transformers.AutoTokenizer.from_pretrained(**_arguments(source))
+
+
+def load_model(
+    spec: CheckpointSpec,
+    cache_dir: Path | None = None,
+    device: torch.device | str = "cpu",
+    *,
+    teacher: CheckpointSpec | None = None,
+) -> Any:
+    """Return a causal language model in eval mode; which parameters require gradients is left as it is.
+
+    Args:
+        spec: the checkpoint.
+        cache_dir: where a GGUF file's conversion is kept; None converts it in memory.
+        device: where it goes, unless `spec.device_map` says otherwise.
+        teacher: the pair's teacher, when `spec` is its student.
+
+    Raises:
+        PktError: the hub does not give it, or weights are missing in it.
+        RequestError: a checkpoint that does not exist, pickled weights only, or layers out of range.
+    """
+    cut = _is_cut(spec, teacher)
+    if cut:
+        load_config(spec, teacher=teacher)  # refuses bad layers before any weights are read
+    source = _source(teacher if cut and teacher is not None else spec, None if cut else teacher)
+    if source.kind == "folder":
+        check_weights(source.local, source.name, source.who)
+    source = _converted(source, cache_dir)
+    placement = {"device_map": spec.device_map} if spec.device_map else {}
+    dtype = choose_dtype(spec.dtype, torch.device(device), spread=bool(spec.device_map))
+    with explained(source), _quiet():
+        model, found = transformers.AutoModelForCausalLM.from_pretrained(
+            **_arguments(source, weights=True), dtype=dtype, output_loading_info=True, **placement
+        )
+    if found["missing_keys"]:
+        raise PktError(
+            f"the {source.who} '{source.name}' lacks {len(found['missing_keys'])} weights, for example "
+            f"{sorted(found['missing_keys'])[0]}; its files are incomplete: fetch them anew."
+        )
+    if cut:
+        declared = (teacher.roles if teacher is not None else None) or None
+        model = prune(model, spec.layers or [], roles=declared)
+    return model.eval() if spec.device_map else model.eval().to(device)
+
+
+def context_length(config: Any) -> int:
+    """Return the number of positions that a model was made for (no limit in its config: `sys.maxsize`)."""
+    return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
+
+
+def choose_dtype(name: str, device: torch.device, *, spread: bool = False) -> torch.dtype:
+    """Return a torch dtype; ``auto`` is bfloat16 on a GPU that has it, float32 elsewhere.
+
+    Args:
+        name: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        device: where the model goes.
+        spread: whether a device_map decides instead.
+
+    Raises:
+        RequestError: any other name.
+    """
+    if name not in _DTYPES:
+        raise RequestError(
+            f"dtype={name} is not allowed{nearest(name, _DTYPES)}; allowed are {', '.join(_DTYPES)}."
+        )
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    on_gpu = device.type == "cuda" or (spread and torch.cuda.is_available())
+    return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def _is_cut(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> bool:
+    if spec.init not in ("load", "prune"):
+        raise RequestError(f"model.student.init={spec.init} is not allowed; allowed are load and prune.")
+    if spec.init == "load":
+        return False
+    if teacher is None:
+        raise RequestError("init=prune cuts a student from its teacher; a teacher itself is always loaded.")
+    if spec.checkpoint is not None:
+        raise RequestError(
+            "model.student.init=prune takes the teacher's weights, but model.student.checkpoint="
+            f"{spec.checkpoint} is set too: use init=load, or model.student.checkpoint=null."
+        )
+    return True
+
+
+def _source(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> Source:
+    return locate(spec, "teacher" if teacher is None else "student")
+
+
+def _arguments(source: Source, *, weights: bool = False) -> dict[str, Any]:
+    """Return transformers' arguments for a source."""
+    if source.kind == "hub":
+        safe = {"use_safetensors": True} if weights else {}
+        return {"pretrained_model_name_or_path": source.name, **reach(source), **safe}
+    if source.kind == "folder":
+        safe = {"use_safetensors": True} if weights else {}
+        return {"pretrained_model_name_or_path": str(source.local), "local_files_only": True, **safe}
+    arguments: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(source.local.parent),
+        "gguf_file": source.local.name,
+    }
+    if weights:  # without it, whether weights stay packed (and untrainable) depends on an optional package
+        arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    return arguments
+
+
+def _converted(source: Source, cache_dir: Path | None) -> Source:
+    """Return the safetensors folder of a GGUF file, made on first use; any other source as it is."""
+    if source.kind != "gguf" or cache_dir is None:
+        return source
+    folder = cache_dir / "gguf" / content_digest(source.local)[:16]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            log.info("converting %s to safetensors, once", source.local.name)
+            _convert(source, folder)
+    return Source(who=source.who, name=source.name, kind="folder", path=folder)
+
+
+def _convert(source: Source, folder: Path) -> None:
+    building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        with explained(source), _quiet():
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                **_arguments(source, weights=True), dtype=torch.float32
+            )
+            model.save_pretrained(building)
+            transformers.AutoTokenizer.from_pretrained(**_arguments(source)).save_pretrained(building)
+        building.replace(folder)
+    except ImportError as error:
+        raise PktError(
+            f"reading {source.local.name} needs the gguf package: pip install 'pkt-llm[real]'."
+        ) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' bars and reports; missing weights are checked by `load_model` itself."""
+    logs = transformers.utils.logging
+    verbosity, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    logs.set_verbosity_error()
+    logs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logs.set_verbosity(verbosity)
+        if bars:
+            logs.enable_progress_bar()

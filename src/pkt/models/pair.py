@@ -1,0 +1,180 @@
+"""A teacher and a student: loaded, and known to speak the same vocabulary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pkt.config import CheckpointSpec, PairConfig
+from pkt.errors import RequestError
+from pkt.models.architecture import Architecture
+from pkt.models.load import fingerprint, load_config, load_model, load_tokenizer
+
+_EXAMPLES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel:
+    """One loaded model and what belongs to it."""
+
+    model: Any
+    tokenizer: Any
+    arch: Architecture
+    spec: CheckpointSpec
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairReport:
+    """How two vocabularies lie beside each other.
+
+    Attributes:
+        shared_ids: token ids that both models know under the same string, (n,) int64.
+        teacher_padding, student_padding: rows of the head that belong to no shared token.
+        teacher_tied, student_tied: whether head and input embedding are one tensor.
+        warnings: what a reader of the results should know.
+    """
+
+    shared_ids: Tensor
+    teacher_padding: int
+    student_padding: int
+    teacher_tied: bool
+    student_tied: bool
+    warnings: tuple[str, ...] = ()
+
+
+def load_teacher(pair: PairConfig, cache_dir: Path | None, device: torch.device | str) -> LanguageModel:
+    """Load the teacher of a pair."""
+    return _load(pair.teacher, None, cache_dir, device)
+
+
+def load_student(pair: PairConfig, cache_dir: Path | None, device: torch.device | str) -> LanguageModel:
+    """Load the student of a pair, or cut it from the teacher (`init=prune`)."""
+    return _load(pair.student, pair.teacher, cache_dir, device)
+
+
+def load_checkpoint(folder: Path, device: torch.device | str) -> LanguageModel:
+    """Load a model folder in the dtype in which it was saved."""
+    spec = CheckpointSpec(checkpoint=str(folder))
+    saved = getattr(load_config(spec), "dtype", None) or torch.float32
+    spec.dtype = str(saved).removeprefix("torch.")
+    return _load(spec, None, None, device)
+
+
+def _load(
+    spec: CheckpointSpec, teacher: CheckpointSpec | None, cache_dir: Path | None, device: torch.device | str
+) -> LanguageModel:
+    model = load_model(spec, cache_dir, device, teacher=teacher)
+    cut = teacher is not None and spec.init == "prune"
+    roles = spec.roles or (teacher.roles if cut and teacher is not None else None)
+    return LanguageModel(
+        model=model,
+        tokenizer=load_tokenizer(spec, teacher=teacher, cache_dir=cache_dir),
+        arch=Architecture.of(model, roles),
+        spec=spec,
+        fingerprint=fingerprint(spec, teacher=teacher),
+    )
+
+
+def check_pair(pair: PairConfig, *, cache_dir: Path | None = None) -> PairReport:
+    """Check that the vocabularies of a pair line up, without loading weights.
+
+    Args:
+        pair: the pair.
+        cache_dir: where a GGUF file's conversion is kept.
+
+    Raises:
+        RequestError: see `compare_vocabularies`.
+    """
+    return compare_vocabularies(
+        load_tokenizer(pair.teacher, cache_dir=cache_dir),
+        load_tokenizer(pair.student, teacher=pair.teacher, cache_dir=cache_dir),
+        load_config(pair.teacher),
+        load_config(pair.student, teacher=pair.teacher),
+    )
+
+
+def compare_vocabularies(teacher: Any, student: Any, teacher_config: Any, student_config: Any) -> PairReport:
+    """Compare two tokenizers id by id.
+
+    Rows of a head beyond its tokenizer are padding, and a tokenizer may have added tokens at its end that the
+    other lacks (WizardCoder's 32,001st): only the ids that both have are shared.
+
+    Args:
+        teacher: the teacher's tokenizer.
+        student: the student's tokenizer.
+        teacher_config: the teacher's config.
+        student_config: the student's config.
+
+    Raises:
+        RequestError: an id stands for different tokens, or one vocabulary has ordinary tokens beyond
+            the other.
+    """
+    teacher_tokens, student_tokens = _tokens(teacher), _tokens(student)
+    _check_same(teacher_tokens, student_tokens)
+    _check_tail("teacher", teacher, teacher_tokens, student_tokens)
+    _check_tail("student", student, student_tokens, teacher_tokens)
+    rows = (int(teacher_config.vocab_size), int(student_config.vocab_size))
+    shared = [i for i in sorted(teacher_tokens.keys() & student_tokens.keys()) if i < min(rows)]
+    return PairReport(
+        shared_ids=torch.tensor(shared, dtype=torch.int64),
+        teacher_padding=rows[0] - len(shared),
+        student_padding=rows[1] - len(shared),
+        teacher_tied=bool(teacher_config.tie_word_embeddings),
+        student_tied=bool(student_config.tie_word_embeddings),
+        warnings=_warnings(teacher_config, student_config, teacher_tokens, student_tokens),
+    )
+
+
+def _tokens(tokenizer: Any) -> dict[int, str]:
+    return {index: token for token, index in tokenizer.get_vocab().items()}
+
+
+def _check_same(teacher: dict[int, str], student: dict[int, str]) -> None:
+    common = range(min(max(teacher), max(student)) + 1)
+    differing = [i for i in common if teacher.get(i) != student.get(i)]
+    if differing:
+        examples = "; ".join(
+            f"id {i}: teacher {teacher.get(i)!r}, student {student.get(i)!r}" for i in differing[:_EXAMPLES]
+        )
+        raise _refusal(f"{len(differing)} of {len(common)} token ids differ ({examples})")
+
+
+def _check_tail(who: str, tokenizer: Any, own: dict[int, str], other: dict[int, str]) -> None:
+    """Allow only added tokens beyond the other vocabulary's end."""
+    extra = [i for i in own if i > max(other) and i not in tokenizer.added_tokens_decoder]
+    if extra:
+        examples = "; ".join(f"id {i}: {own[i]!r}" for i in sorted(extra)[:_EXAMPLES])
+        raise _refusal(f"the {who} has {len(extra)} tokens that the other lacks ({examples})")
+
+
+def _refusal(what: str) -> RequestError:
+    return RequestError(
+        f"teacher and student do not share a vocabulary: {what}. Different vocabularies are not supported in "
+        "this release (semantics.anchors=shared drops padding rows of one common vocabulary, no more). "
+        "Choose a student of the teacher's family, or cut one from it: model.student.init=prune "
+        "model.student.checkpoint=null 'model.student.layers=[...]'."
+    )
+
+
+def _warnings(
+    teacher_config: Any, student_config: Any, teacher: dict[int, str], student: dict[int, str]
+) -> tuple[str, ...]:
+    notes = []
+    for who, config in (("teacher", teacher_config), ("student", student_config)):
+        if cap := getattr(config, "final_logit_softcapping", None):
+            notes.append(
+                f"the {who} soft-caps its logits at {cap:g}: the output cosine needs logits (slower)"
+            )
+        if getattr(config, "lm_head_bias", False):
+            notes.append(f"the {who}'s head has a bias: the output cosine needs logits (slower)")
+    if len(teacher) != len(student):
+        notes.append(
+            f"added tokens differ: the teacher has {len(teacher)} tokens, the student {len(student)}; "
+            "only shared ids are used"
+        )
+    return tuple(notes)

@@ -1,0 +1,161 @@
+"""Change a model's structure: cut layers out, put adapters in, fold adapters into the weights."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from peft import LoraConfig
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from pkt.errors import RequestError
+from pkt.models.architecture import Architecture
+
+_FUSED = ("q", "k", "v")  # what `qkv` stands for where a family computes the three in one map
+
+
+def prune(model: Any, layers: Sequence[int], *, roles: dict[str, Any] | None = None) -> Any:
+    """Keep only some layers of a model; the embedding, final norm and head stay.
+
+    The model is changed in place and returned; its config and the layers' own numbering follow, so that
+    generation with a KV cache and saving work.
+
+    Args:
+        model: a causal language model.
+        layers: the layers that stay, numbered from 1, in ascending order.
+        roles: declared module roles, see `Architecture.of`.
+
+    Raises:
+        RequestError: no layers, an unknown one, or a disorder; or the layers' weights depend on their number.
+    """
+    arch = Architecture.of(model, roles)
+    check_kept(layers, arch.depth)
+    if getattr(model.config, "scale_attn_by_inverse_layer_idx", False):
+        raise RequestError(
+            "a model with scale_attn_by_inverse_layer_idx cannot be pruned: its layers' scales depend on "
+            "their numbers."
+        )
+    depth = arch.depth
+    stack = arch.layers
+    kept = [stack[number - 1] for number in layers]
+    for _ in range(depth):
+        del stack[-1]
+    stack.extend(kept)
+    for index, layer in enumerate(kept):
+        for module in layer.modules():
+            if isinstance(getattr(module, "layer_idx", None), int):
+                module.layer_idx = index  # type: ignore[assignment]
+    for config in _configs(model):
+        _cut(config, layers, depth)
+    return model
+
+
+def pruned_config(config: Any, layers: Sequence[int]) -> Any:
+    """Return a copy of a config that describes the model after `prune`.
+
+    Raises:
+        RequestError: see `prune`.
+    """
+    check_kept(layers, config.num_hidden_layers)
+    cut = copy.deepcopy(config)
+    _cut(cut, layers, config.num_hidden_layers)
+    return cut
+
+
+def check_kept(layers: Sequence[int], depth: int) -> None:
+    """Refuse a list of layers that cannot be kept of a model of some depth.
+
+    Raises:
+        RequestError: it is empty, not ascending, or out of range.
+    """
+    numbers = list(layers)
+    in_range = all(1 <= number <= depth for number in numbers)
+    if not numbers or not in_range or numbers != sorted(set(numbers)):
+        raise RequestError(
+            f"model.student.layers={numbers}: the teacher's layers that stay have to be a non-empty "
+            f"ascending list of numbers from 1 to {depth}."
+        )
+
+
+def _configs(model: Any) -> Iterator[Any]:
+    """Yield every config object that describes the depth, each once (modules usually share one)."""
+    seen: set[int] = set()
+    for module in model.modules():
+        config: Any = getattr(module, "config", None)
+        if hasattr(config, "get_text_config"):
+            config = config.get_text_config()
+            if id(config) not in seen:
+                seen.add(id(config))
+                yield config
+
+
+def _cut(config: Any, layers: Sequence[int], depth: int) -> None:
+    """Set the depth, and slice what a config lists per layer (layer_types, no_rope_layers, ...)."""
+    if getattr(config, "num_hidden_layers", None) != depth:
+        return
+    per_layer = {
+        key: value
+        for key, value in config.to_dict().items()
+        if key.endswith(("layer_types", "_layers")) and isinstance(value, list) and len(value) == depth
+    }
+    config.num_hidden_layers = len(layers)
+    for key, value in per_layer.items():
+        setattr(config, key, [value[number - 1] for number in layers])
+
+
+def lora_config(
+    arch: Architecture, layers: Iterable[int], roles: Iterable[str], *, rank: int, alpha: float
+) -> LoraConfig:
+    """Describe adapters on some projections of some layers, for any family.
+
+    Args:
+        arch: the model.
+        layers: layer numbers, from 1.
+        roles: projection names (q k v o gate up down); where a family fuses q, k and v, each of them means
+            the fused map.
+        rank: LoRA rank.
+        alpha: LoRA alpha; the update is scaled by alpha / rank.
+
+    Raises:
+        RequestError: a layer or projection that does not exist, or none at all.
+    """
+    numbers, names = sorted(set(layers)), list(dict.fromkeys(_available(arch, role) for role in roles))
+    if not numbers or not names:
+        raise RequestError("an adapter needs at least one layer and one projection; got an empty list.")
+    maps = [arch.projection(number, name) for number in numbers for name in names]
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules=_pattern(arch, numbers, names),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in maps),
+    )
+
+
+def _available(arch: Architecture, role: str) -> str:
+    fused = role in _FUSED and role not in arch.projection_names() and "qkv" in arch.projection_names()
+    name = "qkv" if fused else role
+    arch.projection_path(name)
+    return name
+
+
+def _pattern(arch: Architecture, numbers: list[int], names: list[str]) -> str:
+    """Match exactly the chosen modules (peft compares a string with the whole module path)."""
+    stack = re.escape(arch.roles.layers)
+    indices = "|".join(str(number - 1) for number in numbers)
+    paths = "|".join(re.escape(arch.projection_path(name)) for name in names)
+    return rf"{stack}\.({indices})\.({paths})"
+
+
+def merge_adapter(model: Any) -> Any:
+    """Fold a PEFT model's adapters into the weights and return the plain model."""
+    return model.merge_and_unload()
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that require a gradient, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
