@@ -32,3 +32,210 @@ VERBS = {
 INTERRUPTED = 130
 _TAKES_VALUE = {"-c", "-p", "-cp", "-cn", "-cd", "--cfg", "--package", "--config-path", "--config-name"}
 _TAKES_VALUE |= {"--config-dir", "--experimental-rerun"}
+_INFO = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
+_MODES = {long: long for long in ("--multirun", "--run", "--cfg", "--info")}
+_MODES |= {"-m": "--multirun", "-r": "--run", "-c": "--cfg", "-i": "--info"}
+
+
+class JobFailedError(Exception):
+    """One job of a multirun failed and has said so; the other jobs go on."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return f"this job ended with exit code {self.exit_code}; its message is above and in its run folder"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    Args:
+        argv: the words after `pkt`; the process's own when omitted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "-sc" in words or "--shell-completion" in words:
+        return _complete(words)
+    if not words or words[0] in ("-h", "--help", "help"):
+        console.usage(VERBS)
+        return 0
+    if words[0] in ("--version", "-V", "version"):
+        console.version()
+        return 0
+    verb, rest = words[0], words[1:]
+    if verb not in VERBS:
+        console.fail(f"unknown verb '{verb}'; allowed: {', '.join(VERBS)}{nearest(verb, VERBS)}")
+        return 2
+    modes = sorted({_MODES[word.partition("=")[0]] for word in rest if word.partition("=")[0] in _MODES})
+    if len(modes) > 1:
+        console.fail(f"{' and '.join(modes)} cannot be combined; give one of them")
+        return 2
+    return _request(verb, flags_first(rest))
+
+
+def flags_first(words: Sequence[str]) -> list[str]:
+    """Return the words with flags (and their values) before overrides: Hydra's parser wants that order.
+
+    Args:
+        words: the command line after the verb.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not (word.startswith("-") and len(word) > 1):
+            overrides.append(word)
+        elif word in ("--info", "-i"):
+            flags.append(f"--info={rest.pop(0) if rest and rest[0] in _INFO else 'all'}")
+        else:
+            flags.append(word)
+            if word in _TAKES_VALUE and rest:
+                flags.append(rest.pop(0))
+    return flags + overrides
+
+
+def _complete(words: list[str]) -> int:
+    """Answer the shell's completion: verbs ourselves, everything after the verb by Hydra."""
+    verb = "run"
+    if any(word.startswith("query=") for word in words):
+        line = os.environ.get("COMP_LINE", "").split(" ")
+        if len(line) <= 2:
+            console.say(" ".join(name for name in VERBS if name.startswith(line[1] if len(line) > 1 else "")))
+            return 0
+        verb = line.pop(1)
+        if verb not in VERBS:
+            return 0
+        os.environ["COMP_LINE"] = " ".join(line)
+    return _request(verb, words)
+
+
+def _request(verb: str, words: list[str]) -> int:
+    """Hand one request to Hydra and turn whatever comes back into an exit code."""
+    import hydra
+
+    from pkt.explain import CONFIG_ERRORS, explain
+    from pkt.searchpath import builtin_conf_dir, register
+
+    register()
+    sys.argv = [sys.argv[0], *words]
+    try:
+        with _raw_errors(), _one_run_dir():
+            hydra.main(version_base="1.3", config_path=str(builtin_conf_dir()), config_name=verb)(task)()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        return _stopped()
+    except JobFailedError as failed:
+        return failed.exit_code
+    except PktError as error:
+        return _failed(str(error), error.exit_code)
+    except CONFIG_ERRORS as error:
+        return _failed(explain(error), 2)
+    except OSError as error:
+        return _failed(
+            f"cannot write the run folder: {error}; set output_dir or PKT_OUTPUT_DIR to a writable place", 1
+        )
+    except ValueError as error:  # what Hydra raises for its own flags and group values
+        return _failed(explain(error), 2)
+    return 0
+
+
+def task(cfg: DictConfig) -> None:
+    """Run one job; what goes wrong is told here, where the job's folder is known.
+
+    Args:
+        cfg: the composed request.
+
+    Raises:
+        SystemExit: the job failed (single run).
+        JobFailedError: the job failed (multirun: Hydra goes on with the others).
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    settings = HydraConfig.get()
+    code = _job(cfg, Path(settings.runtime.output_dir))
+    if code and settings.mode == RunMode.MULTIRUN:
+        raise JobFailedError(code)
+    if code:
+        raise SystemExit(code)
+
+
+def _job(cfg: DictConfig, run_dir: Path) -> int:
+    from pkt.checks import check
+    from pkt.explain import CONFIG_ERRORS, explain
+
+    try:
+        check(cfg)
+        from pkt.pipeline import run_verb
+
+        run_verb(cfg, run_dir)
+    except PktError as error:
+        return _failed(str(error), error.exit_code)
+    except CONFIG_ERRORS as error:
+        return _failed(explain(error), 2)
+    except Exception as error:
+        return _crashed(error, run_dir)
+    return 0
+
+
+def _failed(message: str, code: int) -> int:
+    if console.debugging():
+        traceback.print_exc()
+    console.fail(message)
+    return code
+
+
+def _crashed(error: Exception, run_dir: Path) -> int:
+    """Keep the traceback of an error that pkt did not foresee, and say where it is."""
+    log = run_dir / "error.log"
+    try:
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        where = f"the traceback is in {log}"
+    except OSError as unwritable:
+        where = f"the traceback could not be kept ({unwritable}); PKT_DEBUG=1 shows it"
+    first = next(iter(str(error).splitlines()), "")
+    return _failed(f"unexpected {type(error).__name__}: {first}; {where}", 1)
+
+
+def _stopped() -> int:
+    console.fail("stopped; the same command resumes")
+    return INTERRUPTED
+
+
+@contextmanager
+def _raw_errors() -> Iterator[None]:
+    """Let Hydra raise instead of printing and leaving with exit code 1."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["PKT_DEBUG"] = os.environ.get("PKT_DEBUG") or ("1" if before == "1" else "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+@contextmanager
+def _one_run_dir() -> Iterator[None]:
+    """Give all ranks that torchrun starts one run folder (each would make its own time stamp)."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "PKT_RUN_DIR" in os.environ:
+        yield
+        return
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    same_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
+    if run_id == "none" and not same_machine:
+        raise PktError("several machines need one run folder: set PKT_RUN_DIR, or give torchrun an --rdzv-id")
+    agent = f"-{os.getppid()}" if same_machine else ""
+    os.environ["PKT_RUN_STAMP"] = f"torchrun-{run_id}{agent}"
+    try:
+        yield
+    finally:
+        os.environ.pop("PKT_RUN_STAMP")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -66,9 +66,13 @@ def test_writing_again_replaces(store: Store):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_nothing_is_left_of_a_failure(store: Store, error: type[BaseException]):
-    with pytest.raises(error), store.write("align", KEY) as draft:
-        (draft.folder / "half").write_text("x")
-        raise error
+    def fail() -> None:
+        with store.write("align", KEY) as draft:
+            (draft.folder / "half").write_text("x")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert not store.has("align", KEY)
     assert names(store) == set()
 
@@ -170,21 +174,21 @@ def test_full_disk_is_one_message(store: Store):
     assert names(store) == set()
 
 
-WORKER = """
+WORKER = f"""
 import sys, time
 from pathlib import Path
 from pkt.store import Store
 store, seconds = Store(Path(sys.argv[1])), float(sys.argv[2])
-with store.lock("align", "{key}"):
-    if store.read("align", "{key}") is None:
-        with store.write("align", "{key}") as draft:
+with store.lock("align", "{KEY}"):
+    if store.read("align", "{KEY}") is None:
+        with store.write("align", "{KEY}") as draft:
             (draft.folder / "who").write_text("x")
             print("computing", flush=True)
             time.sleep(seconds)
         print("computed", flush=True)
     else:
         print("reused", flush=True)
-""".format(key=KEY)
+"""
 
 
 def worker(store: Store, seconds: float) -> subprocess.Popen[str]:
