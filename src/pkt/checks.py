@@ -60,7 +60,9 @@ def check(cfg: DictConfig) -> None:
         RequestError: a value is missing, not one of its choices, or out of range.
         OmegaConfBaseException: a key that `+key=` forced in, or an interpolation that leads nowhere.
     """
-    OmegaConf.merge(OmegaConf.structured(Config), cfg)
+    OmegaConf.merge(
+        OmegaConf.structured(Config), OmegaConf.create(OmegaConf.to_container(cfg))
+    )  # `+key=` forces
     missing = sorted(str(key) for key in OmegaConf.missing_keys(cfg))
     if missing:
         raise RequestError(

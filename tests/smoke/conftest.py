@@ -1,0 +1,87 @@
+"""A tiny random pair on disk, rows as JSONL, and the real command line in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tiny import tiny_model, tiny_tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Exit code and what was printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory) -> dict[str, Path]:
+    """Folders `teacher` (6 layers, width 48) and `student` (4 layers, width 32), and `train`, `test` JSONL."""
+    root = tmp_path_factory.mktemp("pair")
+    for name, sizes in (("teacher", {"depth": 6, "width": 48, "seed": 1}), ("student", {"seed": 2})):
+        tiny_model("llama", **sizes).save_pretrained(root / name)
+        tiny_tokenizer().save_pretrained(root / name)
+    rows = [
+        {"id": str(i), "prompt": f"Ada has {i % 12} apples. How many?\nResult:", "answer": f" {i % 12}"}
+        for i in range(80)
+    ]
+    for name, chosen in (("train", rows[:64]), ("test", rows[64:])):
+        text = "\n".join(json.dumps(row) for row in chosen)
+        (root / f"{name}.jsonl").write_text(text + "\n", encoding="utf-8")
+    return {"teacher": root / "teacher", "student": root / "student", "root": root}
+
+
+@pytest.fixture
+def tiny_request(pair) -> list[str]:
+    """Overrides that make any verb run on the tiny pair in seconds."""
+    return [
+        f"model.teacher.checkpoint={pair['teacher']}",
+        f"model.student.checkpoint={pair['student']}",
+        "model.teacher.dtype=float32",
+        "model.student.dtype=float32",
+        "benchmark=custom",
+        f"data.train={pair['root'] / 'train.jsonl'}",
+        f"data.test={pair['root'] / 'test.jsonl'}",
+        "data.sizes.extract=4",
+        "data.sizes.align=8",
+        "data.sizes.train=16",
+        "data.sizes.validation=4",
+        "optim.epochs=2",
+        "optim.batch_size=8",
+        "eval.limit=4",
+        "eval.max_new_tokens=3",
+        "tracker=none",
+        "threads=1",
+    ]
+
+
+@pytest.fixture
+def pkt(tmp_path, monkeypatch, capfd) -> Run:
+    """Call the command line with its outputs in a fresh folder; `pkt.outputs` names it."""
+    from pkt.cli import main
+
+    outputs = tmp_path / "outputs"
+    monkeypatch.setenv("PKT_OUTPUT_DIR", str(outputs))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> Result:
+        capfd.readouterr()
+        try:
+            code = main(list(words))
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capfd.readouterr()
+        return Result(code=code, out=captured.out, err=captured.err)
+
+    run.outputs = outputs  # type: ignore[attr-defined]
+    return run

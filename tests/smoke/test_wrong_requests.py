@@ -1,0 +1,124 @@
+"""What a user gets wrong: one clear message, the right exit code, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+
+
+def refused(result, code: int, *parts: str) -> None:
+    """Check exit code, one message without a traceback, and what it has to say."""
+    assert result.code == code, (result.code, result.err)
+    assert "Traceback" not in result.err + result.out
+    for part in parts:
+        assert part in result.err, result.err
+
+
+def stored(pkt) -> list[str]:
+    """Finished or half-written artifacts, lock files left out."""
+    store = pkt.outputs / "store"
+    return [str(p) for p in store.rglob("*") if p.is_file() and p.suffix != ".lock"] if store.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["transfr"], ["unknown verb 'transfr'", "transfer"]),
+        (["run", "mehtod=sft"], ["mehtod", "method"]),
+        (["run", "method=semaling"], ["semaling", "semalign"]),
+        (["run", "mapping=critcal"], ["critcal", "critical"]),
+        (["run", "optim.lrr=1"], ["optim.lrr", "lr"]),
+        (["run", "optim.lr=fast"], ["optim.lr", "number", "fast"]),
+        (["run", "method.update.rank=abc"], ["rank", "integer", "abc"]),
+        (["run", "optim.schedule=step"], ["optim.schedule", "cosine", "linear"]),
+        (["run", "method.interface=mpl"], ["interface", "mlp"]),
+        (["run", "method.update.kind=lorra"], ["kind", "lora"]),
+    ],
+)
+def test_wrong_words(pkt, words, parts):
+    refused(pkt(*words), 2, *parts)
+    assert stored(pkt) == []
+
+
+def test_layer_out_of_range(pkt, tiny_request):
+    result = pkt("transfer", "method=semalign", "mapping=explicit", "mapping.pairs=[[9,2]]", *tiny_request)
+    refused(result, 2, "9", "6")
+    assert stored(pkt) == []
+
+
+def test_trained_layer_out_of_range(pkt, tiny_request):
+    refused(pkt("transfer", "method=sft", "method.layers=[7]", *tiny_request), 2, "layer 7", "1 to 4")
+    assert stored(pkt) == []
+
+
+def test_vocabularies_that_differ(pkt, tiny_request, tmp_path):
+    folder = tmp_path / "other"
+    tiny_model("llama", depth=6, width=48).save_pretrained(folder)
+    other = tiny_tokenizer()
+    vocabulary = json.loads(other.backend_tokenizer.to_str())
+    model = vocabulary["model"]["vocab"]
+    a, b = sorted(model, key=model.get)[100:102]
+    model[a], model[b] = model[b], model[a]
+    other.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    request = [*tiny_request, f"model.teacher.checkpoint={folder}"]
+    refused(pkt("transfer", "method=semalign", *request), 2, "vocabular", "2", "100")
+    assert stored(pkt) == []
+
+
+def test_empty_train_split(pkt, tiny_request, tmp_path):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("", encoding="utf-8")
+    refused(pkt("transfer", "method=sft", *tiny_request, f"data.train={empty}"), 2, "empty.jsonl")
+    assert stored(pkt) == []
+
+
+def test_prompt_longer_than_the_context(pkt, tiny_request, tmp_path):
+    rows = tmp_path / "long.jsonl"
+    row = {"id": "long-one", "prompt": "apples " * 400, "answer": " 1"}
+    short = [{"id": str(i), "prompt": f"Ada has {i} books.", "answer": " 1"} for i in range(60)]
+    rows.write_text("\n".join(json.dumps(r) for r in [row, *short]) + "\n", encoding="utf-8")
+    request = [*tiny_request, f"data.train={rows}", "data.sizes.train=40"]
+    refused(pkt("transfer", "method=sft", *request), 2, "long-one", "128")
+    assert stored(pkt) == []
+
+
+def test_checkpoint_without_safetensors(pkt, tiny_request, tmp_path):
+    folder = tmp_path / "pickled"
+    model = tiny_model("llama")
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    refused(pkt("transfer", "method=sft", *tiny_request, f"model.student.checkpoint={folder}"), 2, "safetensors")
+    assert stored(pkt) == []
+
+
+def test_read_only_output_folder(pkt, tiny_request, tmp_path, monkeypatch):
+    blocked = tmp_path / "blocked"
+    if os.geteuid() == 0:  # permissions do not bind root: a path below a file is as closed
+        blocked.write_text("", encoding="utf-8")
+        target = blocked / "outputs"
+    else:
+        blocked.mkdir(mode=0o555)
+        target = blocked / "outputs"
+    monkeypatch.setenv("PKT_OUTPUT_DIR", str(target))
+    refused(pkt("transfer", "method=sft", *tiny_request), 1, "output")
+
+
+def test_hub_out_of_reach(pkt, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    result = pkt("transfer", "model=llama-7b-to-1b", "tracker=none")
+    refused(result, 1, "meta-llama/Llama-2-7b", "hf auth login", "model.teacher.checkpoint=", "HF_HOME")
+    assert stored(pkt) == []
+
+
+def test_a_loss_that_is_not_finite_says_where(pkt, tiny_request):
+    request = [*tiny_request, "optim.lr=1e30", "optim.max_grad_norm=0", "method.update.kind=full"]
+    result = pkt("transfer", "method=sft", *request)
+    refused(result, 1, "optimiser step")
