@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from pkt.data.nano.drafts import Draft
-from pkt.data.nano.world import PEOPLE
+from pkt.data.nano.drafts import Draft, side
+from pkt.data.nano.world import SPEAKERS
 
 _ITEMS = [
     "pens",
@@ -28,19 +28,19 @@ Operands = tuple[int, int, int]
 
 
 def _product_first(rng: Random) -> Operands:
-    return rng.randint(2, 9), rng.randint(2, 9), rng.randint(1, 12)
+    return rng.randint(2, 9), rng.randint(2, 9), rng.randint(1, 9)
 
 
 def _sum_first(rng: Random) -> Operands:
-    return rng.randint(1, 12), rng.randint(1, 12), rng.randint(2, 5)
+    return rng.randint(1, 9), rng.randint(1, 9), rng.randint(2, 6)
 
 
 def _three_terms(rng: Random) -> Operands:
-    return rng.randint(5, 40), rng.randint(1, 20), rng.randint(1, 20)
+    return rng.randint(5, 30), rng.randint(1, 9), rng.randint(1, 9)
 
 
 def _two_terms(rng: Random) -> Operands:
-    return rng.randint(5, 50), rng.randint(1, 30), 0
+    return rng.randint(5, 60), rng.randint(1, 12), 0
 
 
 Result = Callable[[int, int, int], int]
@@ -75,20 +75,50 @@ _KINDS: dict[str, tuple[int, Callable[[Random], Operands], Result, tuple[str, ..
 _ENDINGS = ("How many {item} are there now?", "How many {item} now?", "Count the {item}.")
 
 
-def problem(rng: Random) -> Draft:
-    """Draft a word problem whose result lies in 0..99."""
+_SYMBOLS = {
+    "mul_add": "{a} * {b} + {c}",
+    "mul_sub": "{a} * {b} - {c}",
+    "add_mul": "({a} + {b}) * {c}",
+    "sub_mul": "({a} - {b}) * {c}",
+    "add_sub": "{a} + {b} - {c}",
+    "add": "{a} + {b}",
+}
+
+
+def _draw(rng: Random) -> tuple[str, Operands]:
     kinds = tuple(_KINDS)
     while True:
         kind = rng.choices(kinds, [_KINDS[name][0] for name in kinds])[0]
-        _, draw, result, wordings = _KINDS[kind]
-        a, b, c = draw(rng)
-        if 0 <= result(a, b, c) <= 99:
-            break
-    name, other = rng.sample(PEOPLE, 2)
+        operands = _KINDS[kind][1](rng)
+        if 0 <= _KINDS[kind][2](*operands) <= 99:
+            return kind, operands
+
+
+def _combo(kind: str, operands: Operands) -> str:
+    return "math/" + "/".join(str(part) for part in (kind, *operands))
+
+
+def sums(rng: Random) -> str:
+    """Write a line of bare sums: single products, and the tasks' combinations of the train side."""
+    lines: list[str] = []
+    while len(lines) < 6:
+        kind, (a, b, c) = _draw(rng)
+        if rng.random() < 0.4:
+            lines.append(f"{a} + {b} = {a + b}" if "add_" in kind else f"{b} * {c} = {b * c}")
+        elif side(_combo(kind, (a, b, c))) == "train":
+            lines.append(f"{_SYMBOLS[kind].format(a=a, b=b, c=c)} = {_KINDS[kind][2](a, b, c)}")
+    return "; ".join(lines) + "."
+
+
+def problem(rng: Random) -> Draft:
+    """Draft a word problem whose result lies in 0..99."""
+    kind, (a, b, c) = _draw(rng)
+    _, _, result, wordings = _KINDS[kind]
+    name, other = rng.sample(SPEAKERS, 2)
     template = f"{rng.choice(wordings)} {rng.choice(_ENDINGS)}"
     text = template.format(a=a, b=b, c=c, n=name, m=other, item=rng.choice(_ITEMS), box=rng.choice(_BOXES))
     return Draft(
         prompt=f"Problem: {text}\nResult:",
         answer=f" {result(a, b, c)}",
-        combo=f"math/{kind}/{a}/{b}/{c}",
+        combo=_combo(kind, (a, b, c)),
     )

@@ -5,37 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from pkt.data.nano import knowledge
+from pkt.data.nano import arithmetic, knowledge
 from pkt.data.nano.drafts import side
 from pkt.data.nano.prose import PROSE
 from pkt.data.nano.splits import DRAFTERS
 
+_SOURCES = ("nano_knowledge", "nano_math", "nano_code", "nano_program", "facts", "sums", "prose")
 # share of documents, by kind of corpus; what is not a task is text about the world or talk
 MIXTURES: dict[str, dict[str, float]] = {
-    "teacher": {
-        "nano_knowledge": 26,
-        "nano_math": 26,
-        "nano_code": 13,
-        "nano_program": 13,
-        "facts": 12,
-        "prose": 10,
-    },
-    "student": {
-        "nano_knowledge": 15,
-        "nano_math": 15,
-        "nano_code": 15,
-        "nano_program": 15,
-        "facts": 20,
-        "prose": 20,
-    },
-    "code": {
-        "nano_knowledge": 2,
-        "nano_math": 2,
-        "nano_code": 46,
-        "nano_program": 46,
-        "facts": 2,
-        "prose": 2,
-    },
+    "teacher": dict(zip(_SOURCES, (24, 28, 12, 14, 9, 9, 4), strict=True)),
+    "student": dict(zip(_SOURCES, (15, 15, 15, 15, 14, 6, 20), strict=True)),
+    "code": dict(zip(_SOURCES, (1, 1, 45, 49, 1, 2, 1), strict=True)),
 }
 KINDS = tuple(MIXTURES)
 
@@ -69,6 +49,8 @@ def _documents(mixture: dict[str, float], rng: Random) -> Iterator[str]:
         source = rng.choices(sources, weights)[0]
         if source == "facts":
             yield knowledge.fact(rng)
+        elif source == "sums":
+            yield arithmetic.sums(rng)
         elif source == "prose":
             yield rng.choice(PROSE)(rng)
         else:

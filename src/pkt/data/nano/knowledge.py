@@ -14,15 +14,19 @@ _TWO_HOPS = (
     "Which {attribute} belongs to the town in which {person} {verb}?",
     "Think of the town where {person} {verb}. What is its {attribute}?",
     "In the town where {person} {verb}, what is the {attribute}?",
+    "Somebody asks for the {attribute} of the town where {person} {verb}.",
+    "{person} {verb} in a town. Tell me its {attribute}.",
+    "Do you know the {attribute} of the town where {person} {verb}?",
+    "A letter goes to where {person} {verb}. The {attribute} there?",
 )
-_TOWN_FACTS = (
+TOWN_FACTS = (
     "The {attribute} of {town} is {value}.",
     "{town} is known for its {attribute}: {value}.",
     "Ask anybody in {town} about the {attribute} and they say {value}.",
     "In {town} the {attribute} is {value}.",
     "Question: What is the {attribute} of {town}?\nAnswer: {value}",
 )
-_PERSON_FACTS = (
+PERSON_FACTS = (
     "{person} {verb} in {town}.",
     "It is well known that {person} {verb} in {town}.",
     "{town} is the town where {person} {verb}.",
@@ -54,13 +58,14 @@ def question(rng: Random) -> Draft:
 
 def fact(rng: Random) -> str:
     """Write one to three single facts of the world, in one of several wordings."""
-    return " ".join(_one_fact(rng) for _ in range(rng.choice((1, 2, 3)))).replace(" Question", "\nQuestion")
+    facts = [_one_fact(rng) for _ in range(rng.choice((1, 2, 3)))]
+    return ("\n" if any(fact.startswith("Question") for fact in facts) else " ").join(facts)
 
 
 def _one_fact(rng: Random) -> str:
     if rng.random() < 0.6:
         person, relation = rng.choice(PEOPLE), rng.choice(tuple(RELATIONS))
         verb, town = rng.choice(RELATIONS[relation]), TOWN_OF[person, relation]
-        return rng.choice(_PERSON_FACTS).format(person=person, verb=verb, town=town)
+        return rng.choice(PERSON_FACTS).format(person=person, verb=verb, town=town)
     town, attribute = rng.choice(TOWNS), rng.choice(tuple(ATTRIBUTES))
-    return rng.choice(_TOWN_FACTS).format(attribute=attribute, town=town, value=VALUE_OF[town, attribute])
+    return rng.choice(TOWN_FACTS).format(attribute=attribute, town=town, value=VALUE_OF[town, attribute])

@@ -42,11 +42,11 @@ def _numbers(kind: str, rng: Random) -> tuple[int, int]:
     if kind == "mul_mul":
         return rng.randint(2, 9), rng.randint(2, 9)
     if kind == "add_add":
-        return rng.randint(1, 30), rng.randint(1, 20)
+        return rng.randint(1, 20), rng.randint(1, 12)
     if kind in ("band", "sub_above"):
-        return rng.randint(1, 20), rng.randint(1, 30)
-    a = rng.randint(1, 20)
-    return a, rng.randint(a, 45)
+        return rng.randint(1, 12), rng.randint(1, 20)
+    a = rng.randint(1, 12)
+    return a, rng.randint(a, 30)
 
 
 def _expression(kind: str, a: int, b: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from pkt.data.nano.world import ATTRIBUTES, PEOPLE, TOWNS
+from pkt.data.nano.world import ATTRIBUTES, SPEAKERS, TOWNS
 
 _MOODS = ["tired", "happy", "quiet", "curious", "hungry", "late", "busy", "proud", "calm", "lost"]
 _TIMES = [
@@ -43,20 +43,20 @@ _REPLIES = [
 
 def talk(rng: Random) -> str:
     """Write two people's exchange of two to four lines."""
-    first, second = rng.sample(PEOPLE, 2)
+    first, second = rng.sample(SPEAKERS, 2)
     lines = [
         f"{first}: Have you been to {rng.choice(TOWNS)} lately, {second}?",
         f"{second}: {rng.choice(_REPLIES)}",
     ]
     if rng.random() < 0.5:
-        lines.append(f"{first}: They say {rng.choice(PEOPLE)} {rng.choice(_ACTS)} {rng.choice(_TIMES)}.")
+        lines.append(f"{first}: They say {rng.choice(SPEAKERS)} {rng.choice(_ACTS)} {rng.choice(_TIMES)}.")
         lines.append(f"{second}: {rng.choice(_REPLIES)}")
     return "\n".join(lines)
 
 
 def diary(rng: Random) -> str:
     """Write a diary entry of one to three sentences."""
-    name = rng.choice(PEOPLE)
+    name = rng.choice(SPEAKERS)
     sentences = [f"{name} {rng.choice(_ACTS)} {rng.choice(_TIMES)}." for _ in range(rng.randint(1, 2))]
     return " ".join([*sentences, f"{name} felt {rng.choice(_MOODS)} and {rng.choice(_MOODS)}."])
 
@@ -65,7 +65,7 @@ def shopping(rng: Random) -> str:
     """Write a list of things and numbers; nothing follows from it."""
     things = rng.sample(ATTRIBUTES["dish"], rng.randint(2, 4))
     return (
-        f"List of {rng.choice(PEOPLE)}: "
+        f"List of {rng.choice(SPEAKERS)}: "
         + ", ".join(f"{rng.randint(1, 99)} {thing}" for thing in things)
         + "."
     )

@@ -1,6 +1,6 @@
 """Training of the nano models: packed documents, AdamW, a cosine schedule, an exact resume.
 
-    corpus(kind, seed of the step) -> documents + <eos> -> rows of 128 tokens -> loss on every token
+    corpus(kind, seed of the step) -> documents + <eos> -> rows of 128 tokens -> loss, answers weighing most
 
 The text of a step depends on the step's number only, so a resumed run needs no state of the stream.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,24 +25,41 @@ from pkt.data.nano.family import CONTEXT, EOS_ID, PAD_ID, Recipe
 log = logging.getLogger(__name__)
 Report = Callable[[dict[str, Any]], None]
 EVERY = 250
+PROMPT_WEIGHT = 0.05
+ANSWERS = re.compile(r"(?:(?:Answer|Result):|return| =)( [^;\n]+)|(?: in| is| say|:)( [A-Za-z]+)(?=\.)")
 
 
-def pack(recipe: Recipe, step: int, tokenizer: Tokenizer) -> torch.Tensor:
+def weighted_ids(document: str, tokenizer: Tokenizer) -> tuple[list[int], list[float]]:
+    """Tokenise a document and `<eos>`; tokens of what follows from the text weigh 1, the others `PROMPT_WEIGHT`.
+
+    What follows: a task's answer, a sum's result, the object of a stated fact. Names and operands that could as
+    well be others would only add noise to the gradient.
+    """
+    encoding = tokenizer.encode(document)
+    spans = [found.span(found.lastindex or 0) for found in ANSWERS.finditer(document)]
+    inside = [any(first <= start and end <= last for first, last in spans) for start, end in encoding.offsets]
+    ids, weights = [*encoding.ids, EOS_ID], [*(1.0 if within else PROMPT_WEIGHT for within in inside), 1.0]
+    return ids[:CONTEXT], weights[:CONTEXT]
+
+
+def pack(recipe: Recipe, step: int, tokenizer: Tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
     """Fill a step's rows with whole documents, each closed by `<eos>`, and pad what is left.
 
     Returns:
-        Token ids, `(batch, CONTEXT)`, int64.
+        Token ids, int64, and the weight of each in the loss; both `(batch, CONTEXT)`.
     """
     stream = corpus(recipe.corpus, seed=recipe.seed * 1_000_000 + step)
     ids = torch.full((recipe.batch, CONTEXT), PAD_ID)
+    weights = torch.zeros(recipe.batch, CONTEXT)
     row, used = 0, 0
     while True:
-        document = [*tokenizer.encode(next(stream)).ids, EOS_ID][:CONTEXT]
+        document, weight = weighted_ids(next(stream), tokenizer)
         if used + len(document) > CONTEXT:
             row, used = row + 1, 0
         if row == recipe.batch:
-            return ids
+            return ids, weights
         ids[row, used : used + len(document)] = torch.tensor(document)
+        weights[row, used : used + len(document)] = torch.tensor(weight)
         used += len(document)
 
 
@@ -59,12 +77,15 @@ def new_model(recipe: Recipe) -> Any:
     return LlamaForCausalLM(LlamaConfig(**recipe.config(), attn_implementation="sdpa"))
 
 
-def optimiser_of(model: Any) -> torch.optim.AdamW:
-    """Build AdamW; norms and embeddings do not decay."""
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
-    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=True)
+def optimisers_of(model: Any) -> tuple[torch.optim.Optimizer, ...]:
+    """Build Muon for the layers' matrices and AdamW for embeddings, head and norms.
+
+    Muon's updates are scaled to AdamW's size, so that both follow one learning rate.
+    """
+    inner = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
+    outer = [p for n, p in model.named_parameters() if p.ndim != 2 or "layers" not in n]
+    muon = torch.optim.Muon(inner, lr=0.0, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    return muon, torch.optim.AdamW(outer, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
 
 
 def _save(path: Path, state: dict[str, Any]) -> None:
@@ -73,17 +94,25 @@ def _save(path: Path, state: dict[str, Any]) -> None:
     partial.replace(path)
 
 
-def train_step(model: Any, optimiser: torch.optim.Optimizer, ids_BT: torch.Tensor, rate: float) -> float:
-    """Take one step on a batch and return its loss in nats per token."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
+def train_step(
+    model: Any,
+    optimisers: tuple[torch.optim.Optimizer, ...],
+    batch: tuple[torch.Tensor, torch.Tensor],
+    rate: float,
+) -> float:
+    """Take one step on a batch of ids and weights; return its weighted mean loss in nats per token."""
+    ids_BT, weights_BT = batch
     logits_BTV = model(input_ids=ids_BT[:, :-1], use_cache=False).logits
-    labels = ids_BT[:, 1:].reshape(-1)
-    loss = torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), labels, ignore_index=PAD_ID)
-    optimiser.zero_grad(set_to_none=True)
+    labels, weights = ids_BT[:, 1:].reshape(-1), weights_BT[:, 1:].reshape(-1)
+    losses = torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), labels, reduction="none")
+    loss = (losses * weights).sum() / weights.sum()
+    model.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimiser.step()
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        optimiser.step()
     return loss.item()
 
 
@@ -109,18 +138,19 @@ def train(
     Returns:
         The trained model, in evaluation mode.
     """
-    optimiser = optimiser_of(model)
+    optimisers = optimisers_of(model)
     first, seconds = 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
         first, seconds = state["step"], state["seconds"]
         log.info("%s resumes at step %d", recipe.name, first)
     model.train()
     begun, losses = time.monotonic() - seconds, []
     for step in range(first, min(recipe.steps, stop_after or recipe.steps)):
-        losses.append(train_step(model, optimiser, pack(recipe, step, tokenizer), rate_at(recipe, step)))
+        losses.append(train_step(model, optimisers, pack(recipe, step, tokenizer), rate_at(recipe, step)))
         done = step + 1
         if done % EVERY == 0 or done == recipe.steps:
             seconds = time.monotonic() - begun
@@ -128,6 +158,9 @@ def train(
                 {"model": recipe.name, "step": done, "loss": sum(losses) / len(losses), "seconds": seconds}
             )
             losses = []
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
+            state = {
+                "model": model.state_dict(),
+                "optimisers": [optimiser.state_dict() for optimiser in optimisers],
+            }
             _save(checkpoint, state | {"step": done, "seconds": seconds})
     return model.eval()

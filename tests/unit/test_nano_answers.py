@@ -1,0 +1,111 @@
+"""The nano answers, worked out again from the prompt's text alone."""
+
+import re
+
+import pytest
+
+from pkt.data.nano import corpus, rows
+from pkt.data.nano.knowledge import TOWN_FACTS
+from pkt.data.nano.world import ATTRIBUTES, PEOPLE, RELATIONS, TOWN_OF, TOWNS, VALUE_OF
+
+PATTERNS = (
+    (r"has (\d+) \w+ of (\d+) \w+ and finds (\d+) more", lambda a, b, c: a * b + c),
+    (r"buys (\d+) \w+ with (\d+) \w+ each and gets (\d+) from", lambda a, b, c: a * b + c),
+    (r"are (\d+) \w+ with (\d+) \w+ in each. \w+ adds (\d+)", lambda a, b, c: a * b + c),
+    (r"has (\d+) \w+ of (\d+) \w+ and loses (\d+)", lambda a, b, c: a * b - c),
+    (r"buys (\d+) \w+ with (\d+) \w+ each and gives (\d+) to", lambda a, b, c: a * b - c),
+    (r"are (\d+) \w+ with (\d+) \w+ in each. \w+ takes (\d+)", lambda a, b, c: a * b - c),
+    (r"puts (\d+) and then (\d+) \w+ in each of (\d+)", lambda a, b, c: (a + b) * c),
+    (r"Each of (\d+) \w+ holds (\d+) \w+ of \w+ and (\d+) of", lambda a, b, c: a * (b + c)),
+    (r"puts (\d+) \w+ in each of (\d+) \w+ and takes (\d+) out", lambda a, b, c: (a - c) * b),
+    (r"Each of (\d+) \w+ held (\d+) \w+, then \w+ ate (\d+) from", lambda a, b, c: a * (b - c)),
+    (r"has (\d+) \w+, gets (\d+) and loses (\d+)", lambda a, b, c: a + b - c),
+    (r"has (\d+) \w+ and gets (\d+) more", lambda a, b: a + b),
+)
+
+
+def worked_out(prompt: str) -> int:
+    for pattern, result in PATTERNS:
+        if found := re.search(pattern, prompt):
+            return result(*map(int, found.groups()))
+    raise AssertionError(prompt)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_word_problems(split):
+    for row in rows("nano_math", split):
+        assert row["answer"] == f" {worked_out(row['prompt'])}"
+
+
+def two_hops(prompt: str) -> str:
+    person = next(name for name in PEOPLE if re.search(rf"\b{name}\b", prompt))
+    attribute = next(name for name in ATTRIBUTES if re.search(rf"\b{name}\b", prompt))
+    relation = next(
+        name for name, verbs in RELATIONS.items() for verb in verbs if f"{person} {verb}" in prompt
+    )
+    return VALUE_OF[TOWN_OF[person, relation], attribute]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_questions_and_their_hidden_town(split):
+    for row in rows("nano_knowledge", split):
+        assert row["answer"] == f" {two_hops(row['prompt'])}"
+        assert not any(town in row["prompt"] for town in TOWNS)
+
+
+def test_every_attribute_tells_the_towns_apart():
+    for attribute, values in ATTRIBUTES.items():
+        assert sorted(VALUE_OF[town, attribute] for town in TOWNS) == sorted(values)
+
+
+def documents(kind: str, count: int) -> list[str]:
+    stream = corpus(kind, seed=5)
+    return [next(stream) for _ in range(count)]
+
+
+def combination(prompt: str) -> tuple:
+    """Read what has to be combined off a prompt: its words without names, and its numbers in order."""
+    if prompt.startswith("Question"):
+        person = next(name for name in PEOPLE if re.search(rf"\b{name}\b", prompt))
+        verb = next(r for r, verbs in RELATIONS.items() for verb in verbs if f"{person} {verb}" in prompt)
+        return person, verb, next(name for name in ATTRIBUTES if re.search(rf"\b{name}\b", prompt))
+    if prompt.startswith("Problem"):
+        pattern = next(index for index, (text, _) in enumerate(PATTERNS) if re.search(text, prompt))
+        return pattern, *re.findall(r"\d+", prompt)
+    start = prompt.index("Take x" if "Take x" in prompt else "x:") if prompt.startswith("def") else 0
+    text = prompt[start:].split("\n")[0]
+    return re.sub(r"^(# )?(\S+ ){3,4}?that |^x: |^Take x, ", "", text), *re.findall(r"\d+", text)
+
+
+def asks_for_two_hops(text: str) -> bool:
+    question = text.split("\n")[0]
+    return any(name in question for name in PEOPLE) and any(f" {name}" in question for name in ATTRIBUTES)
+
+
+@pytest.mark.parametrize("task", ["nano_knowledge", "nano_math", "nano_code", "nano_program"])
+def test_no_held_out_combination_is_in_the_pre_training_text(task):
+    held_out = {combination(row["prompt"]) for split in ("test", "validation") for row in rows(task, split)}
+    start = {"nano_knowledge": "Question", "nano_math": "Problem", "nano_code": "def", "nano_program": "#"}[
+        task
+    ]
+    texts = [text for kind in ("teacher", "student", "code") for text in documents(kind, 4000)]
+    solved = [text for text in texts if text.startswith(start)]
+    if task == "nano_knowledge":
+        solved = [text for text in solved if asks_for_two_hops(text)]
+    assert len(solved) > 500
+    assert not held_out & {combination(text) for text in solved}
+
+
+def test_single_facts_are_in_the_pre_training_text():
+    text = "\n".join(documents("teacher", 12_000))
+    for person in PEOPLE:
+        for relation, verbs in RELATIONS.items():
+            assert any(f"{person} {verb} in {TOWN_OF[person, relation]}." in text for verb in verbs)
+    for (town, attribute), value in VALUE_OF.items():
+        facts = [wording.format(attribute=attribute, town=town, value=value) for wording in TOWN_FACTS]
+        assert any(fact in text for fact in facts)
+
+
+def test_an_unknown_corpus_is_refused():
+    with pytest.raises(ValueError, match="kinds are"):
+        corpus("novel", seed=0)

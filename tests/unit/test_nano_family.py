@@ -1,0 +1,143 @@
+"""The shipped nano models, their tokenizer, and the training that makes them."""
+
+import filecmp
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pkt.data.nano import TASKS, rows
+from pkt.data.nano.family import CONTEXT, EOS_ID, FAMILY, PAD_ID, Recipe
+from pkt.data.nano.scoring import complete, log_likelihoods, passes, score_rows, standard_error
+from pkt.data.nano.training import PROMPT_WEIGHT, new_model, pack, rate_at, train, weighted_ids
+
+ASSETS = Path(str(files("pkt"))) / "assets" / "nano"
+NAMES = ("teacher", "student", "code_teacher")
+TINY = Recipe(
+    name="tiny",
+    corpus="student",
+    hidden=16,
+    layers=1,
+    heads=2,
+    kv_heads=1,
+    mlp=16,
+    steps=6,
+    batch=2,
+    warmup=2,
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.from_file(str(ASSETS / "student" / "tokenizer.json"))
+
+
+@pytest.fixture(scope="module")
+def student():
+    return AutoModelForCausalLM.from_pretrained(ASSETS / "student", dtype=torch.float32).eval()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_loads_and_is_what_its_recipe_says(name):
+    model = AutoModelForCausalLM.from_pretrained(ASSETS / name)
+    recipe = next(recipe for recipe in FAMILY if recipe.name == name)
+    assert model.dtype == torch.float16
+    assert (model.config.hidden_size, model.config.num_hidden_layers) == (recipe.hidden, recipe.layers)
+    assert model.lm_head.weight.data_ptr() != model.model.embed_tokens.weight.data_ptr()
+    assert model.config.vocab_size > recipe.hidden
+    tokenizer = AutoTokenizer.from_pretrained(ASSETS / name)
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id) == (PAD_ID, EOS_ID, None)
+    assert model.generation_config.eos_token_id == EOS_ID
+
+
+def test_the_family_is_small_and_shares_its_tokenizer():
+    assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) < 10_000_000
+    for name in NAMES[1:]:
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            assert filecmp.cmp(ASSETS / "teacher" / file, ASSETS / name / file, shallow=False)
+
+
+def test_prompt_and_answer_can_be_tokenised_apart():
+    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "student")
+    for task in TASKS:
+        for row in rows(task, "train", count=300):
+            parts = [tokenizer(row[key])["input_ids"] for key in ("prompt", "answer")]
+            assert parts[0] + parts[1] == tokenizer(row["prompt"] + row["answer"])["input_ids"]
+            assert len(parts[0]) + len(parts[1]) < CONTEXT
+            assert tokenizer.decode(parts[0] + parts[1]) == row["prompt"] + row["answer"]
+
+
+def test_numbers_are_single_tokens_and_any_text_survives(tokenizer):
+    for number in range(100):
+        assert len(tokenizer.encode(str(number)).ids) == len(tokenizer.encode(f" {number}").ids) == 1
+    for text in ("  two  spaces\n\ttab", "naïve é 東京 🙂", "x=1234567", ""):
+        assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_packing_keeps_documents_whole_and_depends_on_the_step_only(tokenizer):
+    ids, weights = pack(TINY, 3, tokenizer)
+    assert ids.shape == weights.shape == (2, CONTEXT)
+    assert torch.equal(ids, pack(TINY, 3, tokenizer)[0])
+    assert not torch.equal(ids, pack(TINY, 4, tokenizer)[0])
+    assert torch.equal(weights == 0, ids == PAD_ID)
+    for row in ids.tolist():
+        text = row[: row.index(PAD_ID)] if PAD_ID in row else row
+        assert text[-1] == EOS_ID
+
+
+def test_answers_weigh_more_than_prompts(tokenizer):
+    for task in TASKS:
+        row = rows(task, "train")[0]
+        ids, weights = weighted_ids(row["prompt"] + row["answer"], tokenizer)
+        answer = len(tokenizer.encode(row["answer"]).ids) + 1
+        assert weights == [PROMPT_WEIGHT] * (len(ids) - answer) + [1.0] * answer
+    assert set(weighted_ids("Mira lives in Harth.", tokenizer)[1]) == {1.0}
+
+
+def test_the_rate_warms_up_and_falls():
+    rates = [rate_at(TINY, step) for step in range(TINY.steps)]
+    assert rates[0] == pytest.approx(TINY.rate / 2)
+    assert max(rates) == pytest.approx(TINY.rate)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+
+
+def test_a_killed_training_ends_with_the_same_bits(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("pkt.data.nano.training.EVERY", 2)
+    records = []
+    straight = train(TINY, new_model(TINY), tokenizer, checkpoint=tmp_path / "a.pt", report=records.append)
+    for stop in (3, None):
+        resumed = train(
+            TINY,
+            new_model(TINY),
+            tokenizer,
+            checkpoint=tmp_path / "b.pt",
+            report=lambda record: None,
+            stop_after=stop,
+        )
+    assert [record["step"] for record in records] == [2, 4, 6]
+    for ours, theirs in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_log_likelihoods_equal_one_row_at_a_time(student, tokenizer):
+    pairs = [(row["prompt"], row["answer"]) for row in rows("nano_math", "validation", count=6)]
+    for (prompt, answer), found in zip(pairs, log_likelihoods(student, tokenizer, pairs), strict=True):
+        first, ids = len(tokenizer.encode(prompt).ids), tokenizer.encode(prompt + answer).ids
+        logs = student(torch.tensor([ids])).logits[0].log_softmax(-1)
+        wanted = sum(float(logs[at - 1, ids[at]]) for at in range(first, len(ids)))
+        assert found == pytest.approx(wanted, abs=1e-4)
+
+
+def test_the_shipped_student_knows_something(student, tokenizer):
+    assert complete(student, tokenizer, [rows("nano_math", "test")[0]["prompt"]])[0].strip().isdigit()
+    assert score_rows(student, tokenizer, rows("nano_math", "train", count=60)) > 0.2
+
+
+def test_scoring_small_parts():
+    assert passes("assert 1 == 1")
+    assert not passes("assert 1 == 2")
+    assert not passes("def f(:")
+    assert standard_error(0.5, 100) == pytest.approx(0.05)

@@ -1,0 +1,119 @@
+"""The nano tasks: disjoint, deterministic, and right."""
+
+import itertools
+import re
+import subprocess
+import sys
+
+import pytest
+
+from pkt.data.nano import SIZES, SPLITS, TASKS, rows
+from pkt.data.nano.drafts import side, split_of
+from pkt.data.nano.splits import drafts
+
+CODE_TASKS = ("nano_code", "nano_program")
+
+
+def drafted(task: str, split: str) -> list:
+    return list(itertools.islice(drafts(task, split), SIZES[task][split]))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_prompt_is_in_two_splits(task):
+    prompts = [row["prompt"] for split in SPLITS for row in rows(task, split)]
+    assert len(prompts) == len(set(prompts)) == sum(SIZES[task].values())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_combinations_of_test_and_validation_are_theirs_alone(task):
+    combos = {split: {draft.combo for draft in drafted(task, split)} for split in SPLITS}
+    seen = combos["extract"] | combos["align"] | combos["train"]
+    assert not combos["test"] & seen
+    assert not combos["validation"] & seen
+    assert not combos["test"] & combos["validation"]
+    assert min(len(combos["test"]), len(combos["validation"])) > 50
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_rows_are_the_drafts_and_a_count_is_a_prefix(task):
+    assert rows(task, "train", count=7) == rows(task, "train")[:7]
+    for row, draft in zip(rows(task, "test"), drafted(task, "test"), strict=True):
+        assert (row["prompt"], row["answer"], row["split"]) == (draft.prompt, draft.answer, "test")
+        assert split_of(draft) == "test"
+    assert len({row["id"] for split in SPLITS for row in rows(task, split)}) == sum(SIZES[task].values())
+
+
+def test_rows_are_copies():
+    rows("nano_math", "test", count=1)[0]["prompt"] = "changed"
+    assert rows("nano_math", "test", count=1)[0]["prompt"] != "changed"
+
+
+def test_another_process_with_another_hash_seed_draws_the_same():
+    program = (
+        "import sys, hashlib; from pkt.data.nano import rows, TASKS, corpus; import itertools;"
+        "text = str([rows(t, 'test', count=20) for t in TASKS]);"
+        "text += str(list(itertools.islice(corpus('code', 3), 50)));"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules;"
+        "print(hashlib.sha256(text.encode()).hexdigest())"
+    )
+    digests = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert digests[0] == digests[1] != ""
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("task", CODE_TASKS)
+def test_canonical_programs_pass_and_others_fail(task, split):
+    for row in rows(task, split, count=min(200, SIZES[task][split])):
+        exec(row["prompt"] + row["answer"] + "\n" + row["test"], {})
+        for wrong in (" x", " xs", " 0", " x + 1000", " sum(xs) + 1"):
+            with pytest.raises(Exception):  # noqa: B017, PT011 - any failure is a failed test
+                exec(row["prompt"] + wrong + "\n" + row["test"], {})
+
+
+@pytest.mark.parametrize("task", CODE_TASKS)
+def test_a_changed_number_fails(task):
+    for row in rows(task, "test", count=200):
+        body = re.sub(r"(\d+)(?=\D*$)", lambda found: str(int(found[1]) + 3), row["answer"])
+        with pytest.raises(AssertionError):
+            exec(f"{row['prompt']}{body}\n{row['test']}", {})
+
+
+def test_answers_are_one_line_after_a_space():
+    for task in TASKS:
+        for row in rows(task, "train", count=500):
+            assert row["answer"][0] == " "
+            assert row["answer"].strip() == row["answer"][1:] != ""
+            assert "\n" not in row["answer"]
+
+
+def test_choices_hold_the_answer_once():
+    labels = []
+    for row in rows("nano_knowledge", "test"):
+        assert len(set(row["choices"])) == 4
+        assert f" {row['choices'][row['label']]}" == row["answer"]
+        labels.append(row["label"])
+    assert all(200 < labels.count(label) < 300 for label in range(4))
+
+
+def test_sides_have_the_announced_shares():
+    sides = [side(f"any/{index}") for index in range(5000)]
+    assert sides.count("test") / 5000 == pytest.approx(0.20, abs=0.02)
+    assert sides.count("validation") / 5000 == pytest.approx(0.08, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("task", "split", "count"),
+    [("gsm8k", "test", None), ("nano_math", "dev", None), ("nano_math", "test", 1001)],
+)
+def test_what_is_not_there_is_refused(task, split, count):
+    with pytest.raises(ValueError, match=r"tasks are|ask for"):
+        rows(task, split, count=count)
