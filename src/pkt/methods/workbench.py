@@ -91,7 +91,7 @@ class Workbench:
         Raises:
             RequestError: they do not.
         """
-        return check_pair(self.config.model)
+        return check_pair(self.config.model, cache_dir=self.cache_dir)
 
     def release(self, *names: str) -> None:
         """Free models that are no longer needed (``teacher``, ``student``)."""

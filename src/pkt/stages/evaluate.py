@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pkt.config import CheckpointSpec
 from pkt.data.rows import fingerprint as rows_fingerprint
 from pkt.data.splits import test_rows
 from pkt.errors import RequestError
 from pkt.evaluation.harness import Evaluation, evaluate
+from pkt.models.fingerprint import fingerprint as model_fingerprint
 from pkt.models.pair import LanguageModel, load_checkpoint
 from pkt.stages import transfer as transfer_stage
 from pkt.stages.session import Session
@@ -52,9 +53,6 @@ def _scored(session: Session, role: str) -> Artifact:
         evaluation = _evaluate(session, model)
         session.bench.release(role)
         evaluation.save(folder / "scores.json")
-        for task, samples in evaluation.samples.items():
-            lines = (json.dumps(sample, ensure_ascii=False) for sample in samples)
-            (folder / f"samples_{task}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
         return {"role": role, "identity": identity}
 
     return session.obtain(STAGE, key(session, identity), compute, label=f"eval {role}")
@@ -78,7 +76,7 @@ def _identity(session: Session, role: str, checkpoint: Path | None) -> str:
         return session.student_fingerprint
     if session.bench.config.eval.checkpoint is None:
         return transfer_stage.key(session)
-    return session.fingerprint_of(checkpoint)
+    return model_fingerprint(CheckpointSpec(checkpoint=str(checkpoint)))
 
 
 def _untouched(session: Session, role: str) -> LanguageModel:
@@ -97,4 +95,5 @@ def _evaluate(session: Session, model: LanguageModel) -> Evaluation:
         device=session.bench.device,
         chat_template=config.model.chat_template,
         timeout=config.eval.timeout,
+        custom_rows=list(test_rows("custom", config.data)) if "custom" in config.benchmark.tasks else None,
     )

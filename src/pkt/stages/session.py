@@ -12,7 +12,7 @@ from pkt import console
 from pkt.data.rows import fingerprint as rows_fingerprint
 from pkt.methods.base import Method
 from pkt.methods.workbench import Workbench
-from pkt.models.load import fingerprint as model_fingerprint
+from pkt.models.fingerprint import fingerprint as model_fingerprint
 from pkt.run import Stopwatch
 from pkt.store import Artifact, Store, content_key
 from pkt.tracking import Tracker

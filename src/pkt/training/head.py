@@ -60,4 +60,4 @@ class OutputHead:
     @torch.no_grad()
     def top1(self, states_nD: Tensor) -> Tensor:
         """Return the likeliest token per position, (n,) int64."""
-        return torch.cat([self.read_out(chunk).argmax(-1) for chunk in states_nD.split(CHUNK)])
+        return torch.cat([self.read_out(chunk).argmax(-1) for chunk in torch.split(states_nD, CHUNK)])
