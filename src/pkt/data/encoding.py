@@ -91,6 +91,6 @@ def _check(row_id: str, prompt: int, answer: int, max_length: int) -> None:
     if prompt + answer > max_length:
         what = "prompt alone fills" if prompt >= max_length else "prompt and answer together exceed"
         raise RequestError(
-            f"row {row_id!r}: its {what} the context: {prompt} + {answer} tokens, {max_length} allowed. Shorten "
-            "or drop the row, raise data.max_length, or choose models with a longer context."
+            f"row {row_id!r}: its {what} the context: {prompt} + {answer} tokens, {max_length} allowed. "
+            "Shorten or drop the row, raise data.max_length, or choose models with a longer context."
         )

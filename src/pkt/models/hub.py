@@ -73,13 +73,18 @@ def explained(source: Source) -> Iterator[None]:
 def missing(source: Source, problem: str) -> str:
     """Say what is missing and the ways to supply it."""
     who, name = source.who, source.name
-    return (
-        f"the {who} '{name}' (revision {source.revision}) is not available: {problem}\n"
-        "Supply it in one of these ways:\n"
-        "  hf auth login                            and, for a gated model, accept its licence at\n"
-        f"                                           {constants.ENDPOINT}/{name}\n"
-        f"  model.{who}.checkpoint=/path/to/folder   with config.json, tokenizer files and *.safetensors\n"
-        f"  HF_HOME=/path/to/a/filled/cache          filled where there is a network: hf download {name}"
+    ways = {
+        "hf auth login": f"for a gated model, also accept its licence: {constants.ENDPOINT}/{name}",
+        f"model.{who}.checkpoint=/path/to/folder": "with config.json, tokenizer files and *.safetensors",
+        "HF_HOME=/path/to/a/filled/cache": f"filled where there is a network: hf download {name}",
+    }
+    lines = [f"  {way:<42}{note}" for way, note in ways.items()]
+    return "\n".join(
+        [
+            f"the {who} '{name}' (revision {source.revision}) is not available: {problem}",
+            "Supply it in one of these ways:",
+            *lines,
+        ]
     )
 
 

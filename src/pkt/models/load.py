@@ -7,12 +7,13 @@ A student with `init=prune` is its teacher with fewer layers; every function tak
 
 from __future__ import annotations
 
+import io
 import logging
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,15 @@ log = logging.getLogger(__name__)
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def load_config(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) -> Any:
+def load_config(
+    spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None, cache_dir: Path | None = None
+) -> Any:
     """Return the config of the language model, without reading weights.
 
     Args:
         spec: the checkpoint.
         teacher: the pair's teacher, when `spec` is its student.
+        cache_dir: where a GGUF file's conversion is kept; it is used if it is there, and not made for this.
 
     Raises:
         PktError: the hub does not give it.
@@ -47,8 +51,10 @@ def load_config(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) 
     """
     if _is_cut(spec, teacher):
         assert teacher is not None
-        return pruned_config(load_config(teacher), spec.layers or [])
+        return pruned_config(load_config(teacher, cache_dir=cache_dir), spec.layers or [])
     source = _source(spec, teacher)
+    if source.kind == "gguf" and cache_dir is not None and _conversion(source, cache_dir).is_dir():
+        source = _converted(source, cache_dir)
     with explained(source), _quiet():
         config = transformers.AutoConfig.from_pretrained(**_arguments(source))
     return config.get_text_config()
@@ -93,7 +99,7 @@ def load_model(
     """
     cut = _is_cut(spec, teacher)
     if cut:
-        load_config(spec, teacher=teacher)  # refuses bad layers before any weights are read
+        load_config(spec, teacher=teacher, cache_dir=cache_dir)  # refuses bad layers first
     source = _source(teacher if cut and teacher is not None else spec, None if cut else teacher)
     if source.kind == "folder":
         check_weights(source.local, source.name, source.who)
@@ -182,7 +188,7 @@ def _converted(source: Source, cache_dir: Path | None) -> Source:
     """Return the safetensors folder of a GGUF file, made on first use; any other source as it is."""
     if source.kind != "gguf" or cache_dir is None:
         return source
-    folder = cache_dir / "gguf" / content_digest(source.local)[:16]
+    folder = _conversion(source, cache_dir)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
@@ -191,10 +197,15 @@ def _converted(source: Source, cache_dir: Path | None) -> Source:
     return Source(who=source.who, name=source.name, kind="folder", path=folder)
 
 
+def _conversion(source: Source, cache_dir: Path) -> Path:
+    return cache_dir / "gguf" / content_digest(source.local)[:16]
+
+
 def _convert(source: Source, folder: Path) -> None:
     building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
-        with explained(source), _quiet():
+        # the GGUF reader's own bar heeds no setting
+        with explained(source), _quiet(), redirect_stderr(io.StringIO()):
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 **_arguments(source, weights=True), dtype=torch.float32
             )

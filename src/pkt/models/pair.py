@@ -93,8 +93,8 @@ def check_pair(pair: PairConfig, *, cache_dir: Path | None = None) -> PairReport
     return compare_vocabularies(
         load_tokenizer(pair.teacher, cache_dir=cache_dir),
         load_tokenizer(pair.student, teacher=pair.teacher, cache_dir=cache_dir),
-        load_config(pair.teacher),
-        load_config(pair.student, teacher=pair.teacher),
+        load_config(pair.teacher, cache_dir=cache_dir),
+        load_config(pair.student, teacher=pair.teacher, cache_dir=cache_dir),
     )
 
 
@@ -146,7 +146,8 @@ def _check_same(teacher: dict[int, str], student: dict[int, str]) -> None:
 
 def _check_tail(who: str, tokenizer: Any, own: dict[int, str], other: dict[int, str]) -> None:
     """Allow only added tokens beyond the other vocabulary's end."""
-    extra = [i for i in own if i > max(other) and i not in tokenizer.added_tokens_decoder]
+    end, added = max(other), tokenizer.added_tokens_decoder  # a slow property: read once
+    extra = [i for i in own if i > end and i not in added]
     if extra:
         examples = "; ".join(f"id {i}: {own[i]!r}" for i in sorted(extra)[:_EXAMPLES])
         raise _refusal(f"the {who} has {len(extra)} tokens that the other lacks ({examples})")
