@@ -1,0 +1,93 @@
+"""A layer pair, what a pairing strategy looks like, and the two rules that strategies share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+from pkt.errors import RequestError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerPair:
+    """One student layer and what it gets: the weighted sum of some teacher layers' states.
+
+    Attributes:
+        student: student layer, from 1.
+        teacher: teacher layers, from 1.
+        weights: one per teacher layer.
+
+    Raises:
+        ValueError: a layer below 1, no teacher layer, or not one weight per teacher layer.
+    """
+
+    student: int
+    teacher: tuple[int, ...]
+    weights: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if min((self.student, *self.teacher)) < 1 or not self.teacher:
+            raise ValueError(f"layers are numbered from 1, and a pair has at least one teacher layer: {self}")
+        if len(self.teacher) != len(self.weights):
+            raise ValueError(f"one weight per teacher layer is needed: {self}")
+
+
+@runtime_checkable
+class Mapping(Protocol):
+    """A pairing strategy.
+
+    Attributes:
+        needs_scores: whether `pairs` reads one attribution score per teacher layer.
+    """
+
+    needs_scores: ClassVar[bool]
+
+    def pairs(
+        self, teacher_depth: int, student_depth: int, scores: Sequence[float] | None = None
+    ) -> tuple[LayerPair, ...]:
+        """Pair the layers of a teacher and a student of given depths; one pair per student layer at most."""
+        ...
+
+
+def depth_layer(student_layer: int, teacher_depth: int, student_depth: int) -> int:
+    """Return depth(k) = max(1, floor(L_T k / L_S)), the teacher layer at student layer k's relative depth."""
+    return max(1, teacher_depth * student_layer // student_depth)
+
+
+def spread(count: int | None, depth: int) -> tuple[int, ...]:
+    """Choose `count` layers of `depth`, evenly spread and always with the last one.
+
+    k_i = round(depth i / count) for i = 1..count (halves upwards); None chooses every layer. Our reading: the
+    last layer stays because it is the one that the head reads.
+
+    Raises:
+        RequestError: more layers than there are.
+    """
+    if count is None:
+        return tuple(range(1, depth + 1))
+    if count > depth:
+        raise RequestError(
+            f"mapping.count={count}: the student has {depth} layers; choose 1 to {depth} or null."
+        )
+    return tuple((2 * depth * i + count) // (2 * count) for i in range(1, count + 1))
+
+
+def check_depths(teacher_depth: int, student_depth: int) -> None:
+    """Refuse models without layers.
+
+    Raises:
+        ValueError: a depth below 1.
+    """
+    if teacher_depth < 1 or student_depth < 1:
+        raise ValueError(f"depths are at least 1, got teacher {teacher_depth} and student {student_depth}")
+
+
+def check_count(count: int | None) -> None:
+    """Refuse a count below 1.
+
+    Raises:
+        ValueError: the count is below 1.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"count is a number of student layers, at least 1 (null: all), got {count}")
