@@ -172,7 +172,9 @@ def test_retained_gradients_are_the_derivative(arch, interface, frozen):
         handle.remove()
         return value
 
-    slope = (loss(1e-3) - loss(-1e-3)) / 2e-3  # norms compute in float32 whatever the model's dtype
+    # RMS norms compute in float32 whatever the model's dtype; OPT does not, and its ReLU has kinks
+    eps = 1e-5 if arch.model.config.model_type == "opt" else 1e-3
+    slope = (loss(eps) - loss(-eps)) / (2 * eps)
     torch.testing.assert_close(slope, expected, atol=1e-4, rtol=1e-2)
 
 

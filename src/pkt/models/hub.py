@@ -32,26 +32,28 @@ SECONDS = 5.0  # that the hub has for its first answer
 
 def cached_commit(source: Source) -> str | None:
     """Return the commit that the local cache holds for a hub source's revision, or None."""
-    config = huggingface_hub.try_to_load_from_cache(source.name, "config.json", revision=source.revision)
-    return Path(config).parent.name if isinstance(config, str) else None
+    folder = _cached(source)
+    return folder.name if folder is not None else None
 
 
 def reach(source: Source) -> dict[str, Any]:
     """Return the arguments with which transformers should load a hub source.
 
-    Without a network, a source in the local cache is used as it is.
+    Without a network, a source in the local cache is used as it is, as a folder: transformers would still ask
+    the hub for it, even with `local_files_only`, and wait.
 
     Raises:
         PktError: it can be had neither from the hub nor from the cache.
         RequestError: no such revision, or pickled weights only.
     """
-    cached = cached_commit(source) is not None
+    cached = _cached(source)
     problem = _problem(source.who, source.name, source.revision, constants.HF_HUB_OFFLINE)
-    if problem and not cached:
+    if problem is None:
+        return {"pretrained_model_name_or_path": source.name, "revision": source.revision}
+    if cached is None:
         raise PktError(missing(source, problem))
-    if problem:
-        log.debug("%s from the local cache: %s", source.name, problem)
-    return {"revision": source.revision, "local_files_only": bool(problem)}
+    log.debug("%s from the local cache: %s", source.name, problem)
+    return {"pretrained_model_name_or_path": str(cached), "local_files_only": True}
 
 
 @contextmanager
@@ -86,6 +88,11 @@ def missing(source: Source, problem: str) -> str:
             *lines,
         ]
     )
+
+
+def _cached(source: Source) -> Path | None:
+    config = huggingface_hub.try_to_load_from_cache(source.name, "config.json", revision=source.revision)
+    return Path(config).parent if isinstance(config, str) else None
 
 
 @cache

@@ -12,6 +12,7 @@ import logging
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -55,7 +56,7 @@ def load_config(
     source = _source(spec, teacher)
     if source.kind == "gguf" and cache_dir is not None and _conversion(source, cache_dir).is_dir():
         source = _converted(source, cache_dir)
-    with explained(source), _quiet():
+    with explained(source), quiet():
         config = transformers.AutoConfig.from_pretrained(**_arguments(source))
     return config.get_text_config()
 
@@ -74,7 +75,7 @@ def load_tokenizer(
         assert teacher is not None
         return load_tokenizer(teacher, cache_dir=cache_dir)
     source = _converted(_source(spec, teacher), cache_dir)
-    with explained(source), _quiet():
+    with explained(source), quiet():
         return transformers.AutoTokenizer.from_pretrained(**_arguments(source))
 
 
@@ -106,7 +107,7 @@ def load_model(
     source = _converted(source, cache_dir)
     placement = {"device_map": spec.device_map} if spec.device_map else {}
     dtype = choose_dtype(spec.dtype, torch.device(device), spread=bool(spec.device_map))
-    with explained(source), _quiet():
+    with explained(source), quiet():
         model, found = transformers.AutoModelForCausalLM.from_pretrained(
             **_arguments(source, weights=True), dtype=dtype, output_loading_info=True, **placement
         )
@@ -171,7 +172,7 @@ def _arguments(source: Source, *, weights: bool = False) -> dict[str, Any]:
     """Return transformers' arguments for a source."""
     if source.kind == "hub":
         safe = {"use_safetensors": True} if weights else {}
-        return {"pretrained_model_name_or_path": source.name, **reach(source), **safe}
+        return {**reach(source), **safe}
     if source.kind == "folder":
         safe = {"use_safetensors": True} if weights else {}
         return {"pretrained_model_name_or_path": str(source.local), "local_files_only": True, **safe}
@@ -205,7 +206,7 @@ def _convert(source: Source, folder: Path) -> None:
     building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
         # the GGUF reader's own bar heeds no setting
-        with explained(source), _quiet(), redirect_stderr(io.StringIO()):
+        with explained(source), quiet(), redirect_stderr(io.StringIO()):
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 **_arguments(source, weights=True), dtype=torch.float32
             )
@@ -221,14 +222,17 @@ def _convert(source: Source, folder: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence transformers' bars and reports; missing weights are checked by `load_model` itself."""
     logs = transformers.utils.logging
     verbosity, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
     logs.set_verbosity_error()
     logs.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            # transformers 5 warns peft 0.21 about a name that peft reads
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+            yield
     finally:
         logs.set_verbosity(verbosity)
         if bars:

@@ -134,5 +134,5 @@ def _in_package(name: str, who: str) -> Path:
 
 def _neighbours(path: Path) -> str:
     """Suggest the sibling whose name is closest."""
-    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    siblings = [p.name for p in path.parent.iterdir() if p.name[0] != "."] if path.parent.is_dir() else []
     return nearest(path.name, siblings)

@@ -1,0 +1,184 @@
+"""Rows are checked where they enter, and splits are disjoint, sized and reproducible."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pkt.config import BenchmarkConfig, DataConfig, SplitSizes
+from pkt.data import splits, tasks
+from pkt.data.rows import fingerprint, from_jsonl, validate
+from pkt.errors import RequestError
+
+
+def row(index: int, **fields):
+    return {"id": f"r{index}", "split": "train", "prompt": f"p{index}", "answer": f" a{index}", **fields}
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    return path
+
+
+def test_columns_are_the_union():
+    table = validate([row(0), row(1, choices=["a", "b"]), row(2, label=1)])
+    assert table.column_names == ["prompt", "answer", "id", "split", "choices", "label"]
+    assert table[0]["choices"] is None
+    assert table[1]["choices"] == ["a", "b"]
+    assert table[2]["label"] == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([], "no rows"),
+        ([row(0), {"id": "x", "split": "train", "prompt": "p"}], "row 2: 'answer' is missing"),
+        ([{**row(0), "prompt": 3}], "row 1: 'prompt' is int, not a string"),
+        ([row(0, answer="")], "row 1: 'answer' is empty"),
+        ([row(0), row(1), row(0)], "id 'r0' occurs in rows 1 and 3"),
+        ([row(0, label=1), row(1, label="b")], "different types"),
+    ],
+)
+def test_bad_rows(rows, says):
+    with pytest.raises(RequestError, match=says):
+        validate(rows)
+
+
+def test_jsonl(tmp_path):
+    path = write(tmp_path / "t.jsonl", [row(0), row(1, extra=5)])
+    path.write_text(path.read_text() + "\n\n")
+    rows = from_jsonl(path, split="align")
+    assert [r["split"] for r in rows] == ["align", "align"]
+    assert rows[1]["extra"] == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no rows"),
+        ('{"prompt": "p"', r"t\.jsonl, line 1: not JSON"),
+        ("[1]", "line 1: a list, not an object"),
+        (
+            '\n{"prompts": "p", "answer": "a", "id": "1"}',
+            r"line 2: 'prompt' is missing \(did you mean 'prompts'\?\)",
+        ),
+        ('{"prompt": "p", "answer": "a", "id": 1}', "line 1: 'id' is int, not a string"),
+        ('{"prompt": "p", "answer": "a", "id": "1"}\n' * 2, "line 2: id '1' is already on line 1"),
+    ],
+)
+def test_bad_jsonl(tmp_path, text, says):
+    (tmp_path / "t.jsonl").write_text(text)
+    with pytest.raises(RequestError, match=says):
+        from_jsonl(tmp_path / "t.jsonl", split="train")
+
+
+def test_missing_file():
+    with pytest.raises(RequestError, match=r"data\.train=nowhere\.jsonl: no file at .*nowhere"):
+        from_jsonl("nowhere.jsonl", split="train")
+
+
+def test_fingerprint_follows_content_and_order():
+    rows = [row(0), row(1)]
+    first = fingerprint(validate(rows))
+    assert fingerprint(rows) == first
+    assert fingerprint([{k: rows[0][k] for k in reversed(rows[0])}, rows[1]]) == first
+    assert fingerprint(rows[::-1]) != first
+    assert fingerprint([row(0), row(1, answer=" b")]) != first
+
+
+def custom(**fields) -> dict:
+    data = DataConfig(**fields)
+    return splits.load_splits(BenchmarkConfig(name="custom", tasks=["custom"]), data)
+
+
+def test_custom_splits_are_cut_disjointly_from_train(tmp_path):
+    path = write(tmp_path / "train.jsonl", [row(i) for i in range(80)])
+    sizes = SplitSizes(extract=5, align=100, train=1000, validation=8)
+    found = custom(train=str(path), sizes=sizes)
+    assert {name: len(table) for name, table in found.items()} == {
+        "extract": 5, "align": 10, "train": 57, "validation": 8,
+    }  # fmt: skip
+    ids = [i for table in found.values() for i in table["id"]]
+    assert sorted(ids) == sorted(f"r{i}" for i in range(80))
+    assert set(found["align"]["split"]) == {"align"}
+    assert found["train"]["id"] == sorted(found["train"]["id"], key=lambda i: int(i[1:]))
+    write(path, [row(i) for i in reversed(range(80))])
+    again = custom(train=str(path), sizes=sizes)
+    assert {k: set(v["id"]) for k, v in again.items()} == {k: set(v["id"]) for k, v in found.items()}
+    assert set(custom(train=str(path), sizes=sizes, shuffle_seed=1)["align"]["id"]) != set(
+        found["align"]["id"]
+    )
+
+
+def test_custom_files_are_used_as_they_are(tmp_path):
+    files = {
+        split: str(write(tmp_path / f"{split}.jsonl", [row(i, prompt=split) for i in range(9)]))
+        for split in ("train", "extract", "align", "validation", "test")
+    }
+    found = custom(**files)
+    for split in splits.SPLITS:
+        assert found[split]["prompt"] == [split] * 9
+    assert splits.test_rows("custom", DataConfig(**files))["prompt"] == ["test"] * 9
+
+
+def test_custom_requests_are_checked(tmp_path):
+    with pytest.raises(RequestError, match=r"data\.train="):
+        custom()
+    path = write(tmp_path / "train.jsonl", [row(i) for i in range(5)])
+    with pytest.raises(RequestError, match=r"has 5 rows; extract, align, validation are cut .* 8 or more"):
+        custom(train=str(path))
+    with pytest.raises(RequestError, match=r"data\.test="):
+        splits.test_rows("custom", DataConfig(train=str(path)))
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    def source(split, count):
+        return [row(i, id=f"toy/{split}/{i}", split=split) for i in range(50)][:count]
+
+    monkeypatch.setitem(tasks.TASKS, "toy", lambda _data: source)
+    monkeypatch.setitem(tasks.TASKS, "empty", lambda _data: lambda _split, _count: [])
+    return BenchmarkConfig(name="toys", tasks=["toy"])
+
+
+def test_splits_have_the_sizes_asked_for(toy):
+    found = splits.load_splits(toy, DataConfig(sizes=SplitSizes(extract=2, align=4, train=100, validation=6)))
+    assert {name: len(table) for name, table in found.items()} == {
+        "extract": 2, "align": 4, "train": 50, "validation": 6,
+    }  # fmt: skip
+    assert found["align"]["id"] == [f"toy/align/{i}" for i in range(4)]
+
+
+def test_shuffling_draws_from_all_rows(toy):
+    sizes = SplitSizes(extract=2, align=4, train=10, validation=6)
+    draw = [
+        splits.load_splits(toy, DataConfig(sizes=sizes, shuffle_seed=s))["train"]["id"] for s in (0, 0, 1)
+    ]
+    assert draw[0] == draw[1] != draw[2]
+    assert len(set(draw[0])) == 10
+    assert max(int(i.rsplit("/")[-1]) for i in draw[0]) >= 10
+
+
+def test_split_requests_are_checked(toy):
+    with pytest.raises(RequestError, match=r"data\.sizes\.align=0"):
+        splits.load_splits(toy, DataConfig(sizes=SplitSizes(align=0)))
+    with pytest.raises(
+        RequestError, match=r"no task 'toi' \(did you mean 'toy'\?\); tasks are nano_knowledge, "
+    ):
+        splits.load_splits(BenchmarkConfig(name="b", tasks=["toi"]), DataConfig())
+    with pytest.raises(RequestError, match="b/extract: no rows"):
+        splits.load_splits(BenchmarkConfig(name="b", tasks=["empty"]), DataConfig())
+    with pytest.raises(RequestError, match="tasks is empty"):
+        splits.load_splits(BenchmarkConfig(name="b", tasks=[]), DataConfig())
+    with pytest.raises(RequestError, match="occurs in rows"):
+        splits.load_splits(BenchmarkConfig(name="b", tasks=["toy", "toy"]), DataConfig())
+
+
+def test_nano_tasks_make_one_benchmark():
+    sizes = SplitSizes(extract=2, align=2, train=3, validation=2)
+    bench = BenchmarkConfig(name="nano", tasks=["nano_knowledge", "nano_math", "nano_code", "nano_program"])
+    found = splits.load_splits(bench, DataConfig(sizes=sizes))
+    assert len(found["train"]) == 12
+    assert len(set(found["train"]["id"])) == 12
+    assert len(splits.load_splits(bench, DataConfig(sizes=SplitSizes(extract=999)))["extract"]) == 4 * 32

@@ -1,0 +1,120 @@
+"""Two vocabularies beside each other, and the pairs that ship as configs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from pkt.config import CheckpointSpec, PairConfig
+from pkt.errors import RequestError
+from pkt.models.pair import check_pair, compare_vocabularies
+from tiny import tiny_config, tiny_model, tiny_tokenizer
+
+PAIRS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
+
+
+class Words:
+    """A tokenizer reduced to its vocabulary."""
+
+    def __init__(self, words: list[str], added: int = 0) -> None:
+        self.words, self.added = words, added
+
+    def get_vocab(self) -> dict[str, int]:
+        return {word: i for i, word in enumerate(self.words) if word}
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, str]:
+        end = len(self.words)
+        return {i: self.words[i] for i in range(end - self.added, end)}
+
+
+def compare(teacher: Words, student: Words, teacher_rows: int = 320, student_rows: int = 320, **config):
+    return compare_vocabularies(
+        teacher,
+        student,
+        tiny_config("gemma2", vocab=teacher_rows, tied=True, **config),
+        tiny_config("llama", vocab=student_rows),
+    )
+
+
+def test_equal_vocabularies_with_padding_rows():
+    words = [f"w{i}" for i in range(300)]
+    report = compare(Words(words), Words(words), teacher_rows=320, student_rows=304)
+    torch.testing.assert_close(report.shared_ids, torch.arange(300))
+    assert (report.teacher_padding, report.student_padding) == (20, 4)
+    assert (report.teacher_tied, report.student_tied) == (True, False)
+
+
+def test_head_with_fewer_rows_than_tokens():
+    words = [f"w{i}" for i in range(300)]
+    report = compare(Words(words), Words(words), teacher_rows=320, student_rows=290)
+    assert len(report.shared_ids) == 290
+
+
+def test_one_more_added_token_is_allowed():
+    words = [f"w{i}" for i in range(300)]
+    report = compare(Words([*words, "[PAD]"], added=1), Words(words), teacher_rows=301, student_rows=300)
+    torch.testing.assert_close(report.shared_ids, torch.arange(300))
+    assert report.teacher_padding == 1
+    assert any("the teacher has 301 tokens, the student 300" in note for note in report.warnings)
+
+
+def test_holes_are_not_shared():
+    words = ["a", "", "c"]
+    report = compare(Words(words), Words(words))
+    assert report.shared_ids.tolist() == [0, 2]
+
+
+def test_soft_cap_is_noted():
+    words = ["a", "b"]
+    report = compare(Words(words), Words(words), final_logit_softcapping=30.0)
+    assert any("teacher soft-caps its logits at 30" in note for note in report.warnings)
+
+
+def test_differing_tokens_are_counted_and_shown():
+    teacher, student = [f"w{i}" for i in range(20)], [f"w{i}" if i < 13 else f"x{i}" for i in range(20)]
+    with pytest.raises(RequestError) as caught:
+        compare(Words(teacher), Words(student))
+    message = str(caught.value)
+    assert "7 of 20 token ids differ (id 13: teacher 'w13', student 'x13'; " in message
+    assert message.count("; id ") == 4
+    assert "not supported in this release" in message
+    assert "init=prune" in message
+
+
+@pytest.mark.parametrize("longer", ["teacher", "student"])
+def test_ordinary_tokens_beyond_the_other_are_refused(longer):
+    words = [f"w{i}" for i in range(20)]
+    models = {"teacher": Words(words), "student": Words(words)} | {longer: Words([*words, "more"])}
+    with pytest.raises(RequestError, match=f"the {longer} has 1 tokens that the other lacks .id 20: 'more'"):
+        compare(models["teacher"], models["student"])
+
+
+def test_check_pair_reads_no_weights(tmp_path):
+    for who, vocab in (("teacher", 320), ("student", 320), ("other", 280)):
+        tiny_model("llama", vocab=320, depth=1).config.save_pretrained(tmp_path / who)
+        tiny_tokenizer(vocab).save_pretrained(tmp_path / who)
+    specs = {who: CheckpointSpec(checkpoint=str(tmp_path / who)) for who in ("teacher", "student", "other")}
+    report = check_pair(PairConfig(name="p", teacher=specs["teacher"], student=specs["student"]))
+    assert len(report.shared_ids) == 320
+    with pytest.raises(RequestError, match="teacher has 40 tokens that the other lacks"):
+        check_pair(PairConfig(name="p", teacher=specs["teacher"], student=specs["other"]))
+    cut = CheckpointSpec(init="prune", layers=[1])
+    assert len(check_pair(PairConfig(name="p", teacher=specs["teacher"], student=cut)).shared_ids) == 320
+
+
+def test_there_are_pairs():
+    assert {path.stem for path in PAIRS} >= {"nano", "nano-code", "llama-13b-to-7b", "smollm2-135m-to-pruned"}
+
+
+@pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)
+def test_pair_configs_fit_the_schema(path):
+    pair = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PairConfig), OmegaConf.load(path)))
+    assert isinstance(pair, PairConfig)
+    assert pair.name == path.stem
+    assert pair.teacher.checkpoint
+    assert pair.student.init == ("prune" if pair.student.checkpoint is None else "load")
+    assert all(s.dtype in ("auto", "float32", "bfloat16") for s in (pair.teacher, pair.student))
