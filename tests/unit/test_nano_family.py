@@ -94,7 +94,22 @@ def test_answers_weigh_more_than_prompts(tokenizer):
         ids, weights = weighted_ids(row["prompt"] + row["answer"], tokenizer)
         answer = len(tokenizer.encode(row["answer"]).ids) + 1
         assert weights == [PROMPT_WEIGHT] * (len(ids) - answer) + [1.0] * answer
-    assert set(weighted_ids("Mira lives in Harth.", tokenizer)[1]) == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("document", "heavy"),
+    [
+        ("Mira lives in Harth.", " Harth"),
+        ("3 * 4 = 12; 3 + 4 = 7.", " 12 7."),
+        ("Question: What is the dish of Harth?\nAnswer: eel", " eel"),
+        ("Ada baked bread at night.", ""),
+    ],
+)
+def test_what_follows_from_the_text_weighs_most(tokenizer, document, heavy):
+    ids, weights = weighted_ids(document, tokenizer)
+    kept = [token for token, weight in zip(ids, weights, strict=True) if weight == 1.0]
+    assert kept[-1] == EOS_ID
+    assert tokenizer.decode(kept[:-1]) == heavy
 
 
 def test_the_rate_warms_up_and_falls():

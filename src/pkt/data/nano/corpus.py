@@ -13,7 +13,7 @@ from pkt.data.nano.splits import DRAFTERS
 _SOURCES = ("nano_knowledge", "nano_math", "nano_code", "nano_program", "facts", "sums", "prose")
 # share of documents, by kind of corpus; what is not a task is text about the world or talk
 MIXTURES: dict[str, dict[str, float]] = {
-    "teacher": dict(zip(_SOURCES, (24, 28, 12, 14, 9, 9, 4), strict=True)),
+    "teacher": dict(zip(_SOURCES, (28, 28, 12, 14, 8, 7, 3), strict=True)),
     "student": dict(zip(_SOURCES, (15, 15, 15, 15, 14, 6, 20), strict=True)),
     "code": dict(zip(_SOURCES, (1, 1, 45, 49, 1, 2, 1), strict=True)),
 }

@@ -32,6 +32,7 @@ def save_model(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
         eos_token_id=EOS_ID, pad_token_id=PAD_ID, do_sample=False, max_new_tokens=32
     )
     shipped.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=EOS,

@@ -24,16 +24,16 @@ from pkt.data.nano.family import CONTEXT, EOS_ID, PAD_ID, Recipe
 
 log = logging.getLogger(__name__)
 Report = Callable[[dict[str, Any]], None]
-EVERY = 250
+EVERY = 300
 PROMPT_WEIGHT = 0.05
 ANSWERS = re.compile(r"(?:(?:Answer|Result):|return| =)( [^;\n]+)|(?: in| is| say|:)( [A-Za-z]+)(?=\.)")
 
 
 def weighted_ids(document: str, tokenizer: Tokenizer) -> tuple[list[int], list[float]]:
-    """Tokenise a document and `<eos>`; tokens of what follows from the text weigh 1, the others `PROMPT_WEIGHT`.
+    """Tokenise a document and `<eos>`, with each token's weight in the loss.
 
-    What follows: a task's answer, a sum's result, the object of a stated fact. Names and operands that could as
-    well be others would only add noise to the gradient.
+    What has one right continuation (a task's answer, a sum's result, the object of a stated fact) weighs 1, the
+    rest `PROMPT_WEIGHT`: names and operands that could as well be others would mostly add noise to the gradient.
     """
     encoding = tokenizer.encode(document)
     spans = [found.span(found.lastindex or 0) for found in ANSWERS.finditer(document)]
@@ -88,10 +88,24 @@ def optimisers_of(model: Any) -> tuple[torch.optim.Optimizer, ...]:
     return muon, torch.optim.AdamW(outer, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
 
 
-def _save(path: Path, state: dict[str, Any]) -> None:
+def _save(
+    path: Path, model: Any, optimisers: tuple[torch.optim.Optimizer, ...], state: dict[str, Any]
+) -> None:
     partial = path.with_suffix(".partial")
-    torch.save(state, partial)
+    moments = [optimiser.state_dict() for optimiser in optimisers]
+    torch.save(state | {"model": model.state_dict(), "optimisers": moments}, partial)
     partial.replace(path)
+
+
+def _resumed(model: Any, optimisers: tuple[torch.optim.Optimizer, ...], path: Path) -> tuple[int, float]:
+    if not path.exists():
+        return 0, 0.0
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    for optimiser, moments in zip(optimisers, state["optimisers"], strict=True):
+        optimiser.load_state_dict(moments)
+    log.info("resumed from step %d", state["step"])
+    return state["step"], state["seconds"]
 
 
 def train_step(
@@ -139,14 +153,7 @@ def train(
         The trained model, in evaluation mode.
     """
     optimisers = optimisers_of(model)
-    first, seconds = 0, 0.0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(kept)
-        first, seconds = state["step"], state["seconds"]
-        log.info("%s resumes at step %d", recipe.name, first)
+    first, seconds = _resumed(model, optimisers, checkpoint)
     model.train()
     begun, losses = time.monotonic() - seconds, []
     for step in range(first, min(recipe.steps, stop_after or recipe.steps)):
@@ -154,13 +161,8 @@ def train(
         done = step + 1
         if done % EVERY == 0 or done == recipe.steps:
             seconds = time.monotonic() - begun
-            report(
-                {"model": recipe.name, "step": done, "loss": sum(losses) / len(losses), "seconds": seconds}
-            )
+            loss = sum(losses) / len(losses)
+            report({"model": recipe.name, "step": done, "loss": loss, "seconds": seconds})
+            _save(checkpoint, model, optimisers, {"step": done, "seconds": seconds})
             losses = []
-            state = {
-                "model": model.state_dict(),
-                "optimisers": [optimiser.state_dict() for optimiser in optimisers],
-            }
-            _save(checkpoint, state | {"step": done, "seconds": seconds})
     return model.eval()

@@ -13,10 +13,11 @@ PEOPLE = (
     "Mira", "Tobin", "Elsa", "Garon", "Lena", "Pavel", "Odile", "Ruben",
     "Sanna", "Viktor", "Yara", "Anselm", "Bruna", "Cyril", "Dalia", "Egon",
     "Fenna", "Hugo", "Ines", "Jorek", "Katla", "Ludo", "Maren", "Nils",
+    "Oona", "Petra", "Quill", "Rosa", "Stellan", "Thea", "Ulf", "Vesna",
 )  # fmt: skip
 # those who talk and count; no fact of the world is about them
 SPEAKERS = (
-    "Oona", "Petra", "Quill", "Rosa", "Stellan", "Thea", "Ulf", "Vesna",
+    "Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Kim",
 )  # fmt: skip
 TOWNS = (
     "Arvell", "Brindle", "Corvane", "Dunmere", "Eskholm", "Farrow", "Glenna", "Harth",
@@ -24,7 +25,6 @@ TOWNS = (
 RELATIONS: dict[str, tuple[str, ...]] = {
     "lives": ("lives", "has a home"),
     "works": ("works", "has a job"),
-    "born": ("was born", "came into the world"),
 }
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "mayor": ("Aldous", "Berta", "Casimir", "Dorthe", "Emeric", "Frida", "Gustav", "Hedda"),
