@@ -23,7 +23,7 @@ class Objective:
         layer_weight: its weight, above 0.
         output: ``cosine`` (1 - mean cos of the logits to the one-hot label), ``ce`` or ``none``.
         output_weight: its weight, above 0.
-        positions: of the layer term: ``answer`` (those that predict an answer token) or ``all`` (not padding).
+        positions: of the layer term: ``answer`` (those that predict an answer token) or ``all`` (no padding).
 
     Raises:
         ValueError: an unknown choice, a weight of a used term that is not above 0, or no term at all.

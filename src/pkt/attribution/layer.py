@@ -1,0 +1,160 @@
+"""Layer Gradient x Activation of the supervised loss, for all layers in a single backward pass.
+
+    batch -> decoder (taps keep h of every layer) -> supervised positions -> head, chunked
+          -> d loss / d final state -> one backward pass -> g of every layer -> sum of g*h per example -> mean
+
+Shape suffixes: B rows, T positions, D width, N supervised positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pkt.errors import RequestError, nearest
+from pkt.models.architecture import Architecture
+from pkt.models.taps import Interface, decode, tap
+
+REDUCTIONS = ("example", "signed", "abs", "l2")
+CHUNK = 2048  # positions whose V-wide numbers are alive at once
+
+
+class Supervised(Protocol):
+    """A batch of token rows.
+
+    Attributes:
+        input_ids: (B, T) int64.
+        attention_mask: (B, T), 0 at padding.
+        supervised: (B, T) bool; position t predicts the answer token input_ids[t + 1].
+    """
+
+    @property
+    def input_ids(self) -> Tensor:
+        """Tokens."""
+        ...
+
+    @property
+    def attention_mask(self) -> Tensor:
+        """0 at padding."""
+        ...
+
+    @property
+    def supervised(self) -> Tensor:
+        """Positions that predict an answer token."""
+        ...
+
+
+def layer_attribution(
+    teacher: Architecture,
+    batches: Iterable[Supervised],
+    interface: Interface | str,
+    *,
+    reduce: str = "example",
+    chunk: int = CHUNK,
+) -> Tensor:
+    """Score every layer by gradient x activation of each example's mean answer-token cross-entropy.
+
+    With g = d loss_n / d h at the supervision interface of a layer, summed over positions t and channels d:
+
+    - ``example`` (default, our reading): mean_n |sum_td g h|
+    - ``signed``: mean_n sum_td g h
+    - ``abs``: mean_n sum_td |g h|
+    - ``l2``: mean_n sqrt(sum_td (g h)^2)
+
+    Examples do not interact, so the gradient of the sum of their losses holds each one's own; batch size and
+    padding do not matter. The model has to be in eval mode; its parameters are frozen while this runs.
+
+    Args:
+        teacher: the model.
+        batches: rows on the model's device.
+        interface: where in a layer h is read.
+        reduce: see above.
+        chunk: positions whose V-wide numbers are alive at once.
+
+    Returns:
+        (L_T) float64 on the CPU; layer 1 first.
+
+    Raises:
+        RequestError: an unknown reduction, no batch, or an example without a supervised position.
+
+    Source: SemAlign v1 (arXiv 2510.24208); captum's LayerGradientXActivation per layer.
+    """
+    if reduce not in REDUCTIONS:
+        allowed = ", ".join(REDUCTIONS)
+        raise RequestError(f"reduce={reduce} is not one of {allowed}{nearest(reduce, REDUCTIONS)}.")
+    layers = range(1, teacher.depth + 1)
+    totals, examples = torch.zeros(teacher.depth, dtype=torch.float64), 0
+    for batch in batches:
+        tapped = tap(teacher, layers, interface, retain_grad=True)
+        with _frozen(teacher.model), torch.enable_grad(), tapped as states:
+            _backward(teacher, batch, chunk)
+        for layer in layers:
+            totals[layer - 1] += _reduced(states.pop(layer), batch.attention_mask, reduce)
+        examples += len(batch.input_ids)
+    if examples == 0:
+        raise RequestError("attribution has no rows: the extract split is empty; raise data.sizes.extract.")
+    return totals / examples
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Let the graph hold activations only."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def _backward(teacher: Architecture, batch: Supervised, chunk: int) -> None:
+    """Run forward and backward of the sum of the examples' losses."""
+    counts_B = batch.supervised.sum(1)
+    if not bool((counts_B > 0).all()):
+        empty = (counts_B == 0).nonzero()[:, 0].tolist()
+        raise RequestError(
+            f"rows {empty} of an extract batch have no answer token to predict; give every row an answer."
+        )
+    final_BTD = decode(teacher, batch.input_ids, batch.attention_mask)
+    supervised_BT = batch.supervised.to(final_BTD.device)
+    labels_N = functional.pad(batch.input_ids[:, 1:], (0, 1))[batch.supervised].to(final_BTD.device)
+    shares_N = (1.0 / counts_B)[batch.supervised.nonzero()[:, 0]].to(final_BTD.device)
+    final_ND = final_BTD[supervised_BT]
+    torch.autograd.backward(final_ND, _head_gradient(teacher, final_ND.detach(), labels_N, shares_N, chunk))
+
+
+def _head_gradient(
+    teacher: Architecture, final_ND: Tensor, labels_N: Tensor, shares_N: Tensor, chunk: int
+) -> Tensor:
+    """Return d (sum_n share_n * cross-entropy_n) / d final state, a chunk of logits at a time."""
+    gradients: list[Tensor] = []
+    for start in range(0, len(final_ND), chunk):
+        part = slice(start, start + chunk)
+        leaf_nD = final_ND[part].requires_grad_(True)
+        logits_nV = teacher.read_out(leaf_nD).float()
+        losses_n = functional.cross_entropy(logits_nV, labels_N[part].to(logits_nV.device), reduction="none")
+        weighted = (losses_n * shares_N[part].to(losses_n.device)).sum()
+        gradients += torch.autograd.grad(weighted, leaf_nD)
+    return torch.cat(gradients)
+
+
+def _reduced(state_BTD: Tensor, attention_mask_BT: Tensor, reduce: str) -> Tensor:
+    """Return the sum over examples of the reduced products of one layer, float64 on the CPU."""
+    assert state_BTD.grad is not None, "a tapped state is part of every forward pass"
+    device = torch.device("cpu") if state_BTD.device.type == "mps" else state_BTD.device
+    state, gradient = (side.detach().to(device).double() for side in (state_BTD, state_BTD.grad))
+    mask_BT1 = attention_mask_BT.to(device).bool()[..., None]
+    product_BN = torch.where(mask_BT1, gradient * state, 0.0).flatten(1)
+    if reduce == "abs":
+        return product_BN.abs().sum().cpu()
+    per_example_B: Tensor = (
+        torch.linalg.vector_norm(product_BN, dim=1) if reduce == "l2" else product_BN.sum(1)
+    )
+    return (per_example_B.abs() if reduce == "example" else per_example_B).sum().cpu()

@@ -1,0 +1,31 @@
+"""Vocabulary-defined semantics: maps from the teacher's latent space to the student's.
+
+    heads | embeddings | paired states -> strategy.fit -> AlignmentMap: (N, D_T) -> (N, D_S) -> QualityCard
+
+Tensors in, tensors out; nothing is logged: ranks and conditions are in `AlignmentMap.info`.
+"""
+
+from pkt.semantics.alignment import AlignmentMap, HeadView, Semantics, States
+from pkt.semantics.basis import Basis, alignment_matrix, factorise, gram, inverse_gram
+from pkt.semantics.quality import QualityCard, quality_card, readout_kl
+from pkt.semantics.ridge import Ridge
+from pkt.semantics.vocabulary import Cosine, Input, Random
+
+__all__ = [
+    "AlignmentMap",
+    "Basis",
+    "Cosine",
+    "HeadView",
+    "Input",
+    "QualityCard",
+    "Random",
+    "Ridge",
+    "Semantics",
+    "States",
+    "alignment_matrix",
+    "factorise",
+    "gram",
+    "inverse_gram",
+    "quality_card",
+    "readout_kl",
+]

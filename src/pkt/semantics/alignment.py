@@ -1,0 +1,119 @@
+"""The map between two latent spaces, what it is made from, and what makes it.
+
+Shape suffixes: N positions, V vocabulary, D width (D_T teacher, D_S student).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+States = tuple[Tensor, Tensor]
+"""Paired states at the same positions: teacher (N, D_T), student (N, D_S)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadView:
+    """What a map sees of a model.
+
+    Attributes:
+        weight: W, the LM head, (V, D).
+        embedding: the input embedding, (V, D).
+        norm: what the final norm multiplies a state with, (D); None where it has no weight.
+        shared: rows whose tokens both models have, (A) int64, in the same order on both sides.
+    """
+
+    weight: Tensor
+    embedding: Tensor | None = None
+    norm: Tensor | None = None
+    shared: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentMap:
+    """h* = M (h - mean) [/ |h - mean|] + bias.
+
+    Attributes:
+        weight: M, (D_S, D_T), float32.
+        bias: (D_S) or None.
+        mean: (D_T), subtracted first, or None.
+        normalise: whether the state is scaled to length 1 first (a zero state stays zero).
+        name: of the strategy.
+        info: ranks, condition numbers and the like.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    mean: Tensor | None = None
+    normalise: bool = False
+    name: str = ""
+    info: dict[str, float | int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        width_student, width_teacher = self.weight.shape
+        for what, vector, width in (("bias", self.bias, width_student), ("mean", self.mean, width_teacher)):
+            if vector is not None and vector.shape != (width,):
+                raise ValueError(f"{what} has shape {tuple(vector.shape)}, the map needs ({width},)")
+
+    def __call__(self, states_ND: Tensor, *, eps: float = 1e-12) -> Tensor:
+        """Map teacher states.
+
+        Args:
+            states_ND: (..., D_T), any float dtype.
+            eps: lower bound of |h|.
+
+        Returns:
+            (..., D_S) float32, on the states' device.
+
+        Raises:
+            ValueError: states of another width.
+        """
+        if states_ND.shape[-1] != self.weight.shape[1]:
+            raise ValueError(f"the map reads {self.weight.shape[1]} channels, got {states_ND.shape[-1]}")
+        with torch.autocast(states_ND.device.type, enabled=False):
+            h_ND, device = states_ND.float(), states_ND.device
+            if self.mean is not None:
+                h_ND = h_ND - self.mean.to(device)
+            if self.normalise:
+                h_ND = h_ND / h_ND.norm(dim=-1, keepdim=True).clamp_min(eps)
+            bias = None if self.bias is None else self.bias.to(device)
+            return torch.nn.functional.linear(h_ND, self.weight.to(device), bias)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name, as copies on the CPU (safetensors refuses shared memory)."""
+        named = {"weight": self.weight, "bias": self.bias, "mean": self.mean}
+        given = {name: value for name, value in named.items() if value is not None}
+        return {name: value.detach().cpu().contiguous().clone() for name, value in given.items()}
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], *, normalise: bool, name: str, info: Mapping[str, float | int]
+    ) -> AlignmentMap:
+        """Rebuild a map from `tensors()` and its other fields."""
+        return cls(
+            weight=tensors["weight"],
+            bias=tensors.get("bias"),
+            mean=tensors.get("mean"),
+            normalise=normalise,
+            name=name,
+            info=dict(info),
+        )
+
+
+@runtime_checkable
+class Semantics(Protocol):
+    """A way to make an alignment map.
+
+    Attributes:
+        needs_states: whether `fit` reads paired states of the align split.
+    """
+
+    needs_states: ClassVar[bool]
+
+    def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:
+        """Make the map from the teacher's space to the student's, on the device of the teacher's head."""
+        ...

@@ -1,0 +1,138 @@
+"""How well a map carries the teacher's states into the student's space, on paired states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pkt.semantics.alignment import AlignmentMap
+from pkt.semantics.basis import compute_device
+
+BLOCK = 4096  # positions alive in float64 at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityCard:
+    """A map, measured on the align split. y = map(h_T), h = the untouched student's own state.
+
+    Attributes:
+        cosine: mean_n cos(y_n, h_n).
+        cosine_centred: the same after the mean over the positions is taken off both sides.
+        explained_variance: share of the student states' variance about their mean that the mapped states
+            predict: 1 - sum |h - y|^2 / sum |h - mean h|^2 for a map that predicts values (ridge). A
+            normalised map gives directions without lengths, so one scale and one offset are fitted first,
+            which makes it <y_c, h_c>^2 / (|y_c|^2 |h_c|^2), with the sign of the product (our reading).
+            0 where the student's states do not vary.
+        condition: ratio of the extreme singular values of M above the rank's cut.
+        rank: number of singular values of M above 1e-5 of the largest.
+        positions: N.
+    """
+
+    cosine: float
+    cosine_centred: float
+    explained_variance: float
+    condition: float
+    rank: int
+    positions: int
+
+
+@torch.no_grad()
+def quality_card(alignment: AlignmentMap, teacher_ND: Tensor, student_ND: Tensor) -> QualityCard:
+    """Measure a map on paired states.
+
+    Args:
+        alignment: the map.
+        teacher_ND: teacher states (N, D_T).
+        student_ND: the student's own states at the same positions (N, D_S).
+
+    Raises:
+        ValueError: no position, or not the same number on both sides.
+    """
+    if len(teacher_ND) != len(student_ND) or len(student_ND) == 0:
+        raise ValueError(
+            f"paired states are needed, got {len(teacher_ND)} teacher and {len(student_ND)} student positions"
+        )
+    count = len(student_ND)
+    cosine, mean_y, mean_h = 0.0, torch.zeros(()), torch.zeros(())
+    for y_nD, h_nD in _blocks(alignment, teacher_ND, student_ND):
+        cosine += float(functional.cosine_similarity(y_nD, h_nD, dim=-1).sum()) / count
+        mean_y = mean_y + y_nD.sum(0) / count
+        mean_h = mean_h + h_nD.sum(0) / count
+    centred, square_y, square_h, product, error = 0.0, 0.0, 0.0, 0.0, 0.0
+    for y_nD, h_nD in _blocks(alignment, teacher_ND, student_ND):
+        error += float((h_nD - y_nD).square().sum())
+        y_nD, h_nD = y_nD - mean_y, h_nD - mean_h
+        centred += float(functional.cosine_similarity(y_nD, h_nD, dim=-1).sum()) / count
+        square_y += float(y_nD.square().sum())
+        square_h += float(h_nD.square().sum())
+        product += float((y_nD * h_nD).sum())
+    rank, condition = _rank_and_condition(alignment.weight)
+    return QualityCard(
+        cosine=cosine,
+        cosine_centred=centred,
+        explained_variance=(
+            _fitted_share(square_y, square_h, product) if alignment.normalise else _share(error, square_h)
+        ),
+        condition=condition,
+        rank=rank,
+        positions=count,
+    )
+
+
+@torch.no_grad()
+def readout_kl(
+    student_ND: Tensor, mapped_ND: Tensor, read_out: Callable[[Tensor], Tensor], *, chunk: int = 2048
+) -> float:
+    """Return mean_n KL(p(h_n) || p(y_n)) in nats, p = softmax of the student's read-out.
+
+    Args:
+        student_ND: the student's own states h.
+        mapped_ND: mapped teacher states y.
+        read_out: student states to logits (final norm and head: the length of y is arbitrary).
+        chunk: positions whose V-wide numbers are alive at once.
+
+    Raises:
+        ValueError: no position, or shapes that differ.
+    """
+    if student_ND.shape != mapped_ND.shape or len(student_ND) == 0:
+        raise ValueError(
+            f"paired states are needed, got {tuple(student_ND.shape)} and {tuple(mapped_ND.shape)}"
+        )
+    total = 0.0
+    for h_nD, y_nD in zip(torch.split(student_ND, chunk), torch.split(mapped_ND, chunk), strict=True):
+        own_nV, other_nV = (read_out(side).float().log_softmax(-1) for side in (h_nD, y_nD))
+        total += float(functional.kl_div(other_nV, own_nV, reduction="sum", log_target=True))
+    return total / len(student_ND)
+
+
+def _blocks(
+    alignment: AlignmentMap, teacher_ND: Tensor, student_ND: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for teacher_nD, student_nD in zip(
+        torch.split(teacher_ND, BLOCK), torch.split(student_ND, BLOCK), strict=True
+    ):
+        device = compute_device(student_nD)
+        yield alignment(teacher_nD).to(device).double(), student_nD.to(device).double()
+
+
+def _share(error: float, square_h: float) -> float:
+    return 1.0 - error / square_h if square_h > 0 else 0.0
+
+
+def _fitted_share(square_y: float, square_h: float, product: float) -> float:
+    if square_y <= 0 or square_h <= 0:
+        return 0.0
+    return product * abs(product) / (square_y * square_h)
+
+
+def _rank_and_condition(weight: Tensor, *, rcond: float = 1e-5) -> tuple[int, float]:
+    """Return rank and condition of M from the eigenvalues of the smaller of M M^T and M^T M, in float64."""
+    matrix = weight.double().cpu() if weight.device.type != "cpu" else weight.double()
+    matrix = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    singular = torch.linalg.eigvalsh(matrix @ matrix.T).clamp_min(0).sqrt()
+    kept = singular[singular > rcond * singular[-1]]
+    return len(kept), float(kept[-1] / kept[0]) if len(kept) else 0.0

@@ -1,0 +1,170 @@
+"""Maps through the vocabulary: the teacher's coefficients over its tokens, recomposed over the student's.
+
+All are linear in h / |h|, so the V coefficients never appear per token: h* = M h / |h|.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pkt.errors import RequestError, nearest
+from pkt.semantics.alignment import AlignmentMap, HeadView, States
+from pkt.semantics.basis import Basis, alignment_matrix, factorise, gram
+
+ANCHORS = ("all", "shared")
+PRECISIONS = ("float64", "float32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine:
+    """SemAlign's map, M = S_S S_T^T with the semantic bases s_i = G^-1 w_i / |G^-1 w_i| of both heads.
+
+    v1: a = S_T^T h / |h|, h* = S_S a (arXiv 2510.24208). Rank-deficient heads are normal (tied, padded or
+    never-trained rows): G^-1 is a pseudoinverse with a relative cut, and a zero basis vector contributes
+    nothing.
+
+    Attributes:
+        fold_norm: multiply each column of W by the final norm's weight, through which a layer's output meets
+            the head (ours).
+        anchors: ``all`` rows (index-aligned; rows beyond the shorter vocabulary are padding) or those of
+            ``HeadView.shared``. G is always that of the whole head.
+        rcond: eigenvalues of G below rcond times the largest count as zero.
+        precision: of the block products (``float64`` or ``float32``); G, sums and solves are float64.
+
+    Raises:
+        ValueError: an unknown choice, or rcond outside [0, 1).
+    """
+
+    needs_states: ClassVar[bool] = False
+
+    fold_norm: bool = False
+    anchors: str = "all"
+    rcond: float = 1e-10
+    precision: str = "float64"
+
+    def __post_init__(self) -> None:
+        _check_choice("anchors", self.anchors, ANCHORS)
+        _check_choice("precision", self.precision, PRECISIONS)
+        if not 0 <= self.rcond < 1:
+            raise ValueError(f"rcond is a share of the largest eigenvalue, in [0, 1), got {self.rcond}")
+
+    @torch.no_grad()
+    def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:
+        """Return the map; info: rank_*, width_*, condition_* of both heads (of W, kept part), anchors.
+
+        Raises:
+            RequestError: ``anchors=shared`` without shared tokens.
+            PktError: a head that is zero or not finite.
+        """
+        teacher_rows, student_rows = _anchor_rows(self.anchors, teacher, student)
+        info: dict[str, float | int] = {}
+        bases = []
+        for who, view, rows in (("teacher", teacher, teacher_rows), ("student", student, student_rows)):
+            scale_D = view.norm if self.fold_norm else None
+            factor = factorise(gram(view.weight, scale_D=scale_D), self.rcond)
+            bases.append(Basis(weight_VD=view.weight, factor=factor, scale_D=scale_D, rows=rows))
+            info |= {f"rank_{who}": factor.rank, f"width_{who}": view.weight.shape[1]}
+            info[f"condition_{who}"] = factor.condition
+        info["anchors"] = min(basis.size for basis in bases)
+        matrix = alignment_matrix(bases[1], bases[0], dtype=getattr(torch, self.precision))
+        return _normalised_map(matrix, "cosine", info, teacher)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """The paper's negative control: the input-side basis, s_i = e_i / |e_i| with e_i the embedding rows.
+
+    Our reading of "input-side basis": the embedding rows themselves, without a pseudoinverse; otherwise the
+    construction of `Cosine`, M = S_S S_T^T.
+
+    Attributes:
+        anchors: ``all`` or ``shared``, as in `Cosine`.
+
+    Raises:
+        ValueError: an unknown choice.
+    """
+
+    needs_states: ClassVar[bool] = False
+
+    anchors: str = "all"
+
+    def __post_init__(self) -> None:
+        _check_choice("anchors", self.anchors, ANCHORS)
+
+    @torch.no_grad()
+    def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:
+        """Return the map; info: anchors, width_*.
+
+        Raises:
+            RequestError: no embeddings, or ``anchors=shared`` without shared tokens.
+        """
+        if teacher.embedding is None or student.embedding is None:
+            raise RequestError("semantics=input reads both models' embeddings, and they were not given.")
+        teacher_rows, student_rows = _anchor_rows(self.anchors, teacher, student)
+        left = Basis(weight_VD=student.embedding, factor=None, rows=student_rows)
+        right = Basis(weight_VD=teacher.embedding, factor=None, rows=teacher_rows)
+        info: dict[str, float | int] = {
+            "anchors": min(left.size, right.size),
+            "width_teacher": teacher.embedding.shape[1],
+            "width_student": student.embedding.shape[1],
+        }
+        return _normalised_map(alignment_matrix(left, right), "input", info, teacher)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Random:
+    """A control: a Gaussian matrix with the Frobenius norm of the cosine map.
+
+    Attributes:
+        seed: of the matrix.
+    """
+
+    needs_states: ClassVar[bool] = False
+
+    seed: int = 0
+
+    @torch.no_grad()
+    def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:
+        """Return the map; info as `Cosine`.
+
+        Raises:
+            PktError: a head that is zero or not finite.
+        """
+        cosine = Cosine().fit(teacher=teacher, student=student)
+        generator = torch.Generator().manual_seed(self.seed)
+        matrix = torch.randn(cosine.weight.shape, generator=generator, dtype=torch.float64)
+        matrix *= cosine.weight.double().norm().cpu() / matrix.norm()
+        return _normalised_map(matrix, "random", cosine.info, teacher)
+
+
+def _normalised_map(
+    matrix: Tensor, name: str, info: dict[str, float | int], teacher: HeadView
+) -> AlignmentMap:
+    weight = matrix.float().to(teacher.weight.device)
+    return AlignmentMap(weight=weight, normalise=True, name=name, info=info)
+
+
+def _anchor_rows(anchors: str, teacher: HeadView, student: HeadView) -> tuple[Tensor | None, Tensor | None]:
+    """Return the anchor rows of both sides; None: all of them, by index."""
+    if anchors == "all":
+        return None, None
+    if teacher.shared is None or student.shared is None:
+        raise RequestError(
+            "semantics.anchors=shared needs the tokens that both tokenizers have, and they were not given; "
+            "use semantics.anchors=all for models with one vocabulary."
+        )
+    if len(teacher.shared) != len(student.shared) or len(teacher.shared) == 0:
+        raise RequestError(
+            f"semantics.anchors=shared: {len(teacher.shared)} teacher and {len(student.shared)} student "
+            "tokens; both lists have to be equally long and not empty."
+        )
+    return teacher.shared, student.shared
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value} is not one of {', '.join(allowed)}{nearest(value, allowed)}")
