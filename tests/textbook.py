@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pkt.data.batching import epoch_batches
-from pkt.data.encoding import Encoded
-from pkt.objectives import Objective
 from torch import Tensor
 
 from pkt.config import OptimConfig
+from pkt.data.batching import epoch_batches
+from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, tap
+from pkt.objectives import Objective
 from pkt.training.loop import schedule
 from pkt.training.trainable import make_trainable
 

@@ -109,7 +109,7 @@ def stage(name: str, state: str, seconds: float, peak_mb: float, key: str) -> No
         peak_mb: highest memory of the process so far (device memory where there is one).
         key: the artifact's key in the store.
     """
-    say(f"{name:<10}{state:<10}{seconds:8.1f} s {peak_mb:8.0f} MB  {key}")
+    say(f"{name:<17}{state:<10}{seconds:8.1f} s {peak_mb:8.0f} MB  {key}")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -129,7 +129,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
         drawn.add_column(column, justify="right" if numeric else "left")
     for row in rows:
         drawn.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
-    Console(soft_wrap=True).print(drawn)
+    console = Console()
+    # in a file or a pipe nobody wraps lines: a cut table would lose numbers
+    (console if console.is_terminal else Console(width=500)).print(drawn)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from tiny import tiny_model, tiny_tokenizer
 
 

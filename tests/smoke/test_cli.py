@@ -85,12 +85,15 @@ def inline(env: dict[str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
     monkeypatch.setitem(sys.modules, "pkt.pipeline", fake)
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
+        from hydra.core.hydra_config import HydraConfig
+
         from pkt.cli import main
 
         capfd.readouterr()
         handlers = logging.root.handlers[:]
         code = main(words)
         logging.root.handlers[:] = handlers
+        HydraConfig.instance().cfg = None
         out, err = capfd.readouterr()
         return subprocess.CompletedProcess(words, code, out, err)
 
@@ -143,7 +146,7 @@ def test_run_leaves_its_folder(env: dict[str, str]):
     ("words", "parts"),
     [
         (["rnu"], ["unknown verb 'rnu'", "transfer", "did you mean 'run'"]),
-        (["run", "model=nani"], ["model=nani", "allowed: mine, nano", "did you mean 'nano'"]),
+        (["run", "model=nani"], ["model=nani", "mine, nano", "did you mean 'nano'"]),
         (["run", "modle=nano"], ["unknown key 'modle'", "did you mean 'model'"]),
         (
             ["run", "optim.lrr=1"],

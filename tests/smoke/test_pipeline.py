@@ -32,13 +32,13 @@ def checkpoint(outputs: Path) -> Path:
 def test_run_leaves_a_table_and_a_checkpoint_that_scores_the_same(pkt, tiny_request, method):
     result = pkt("run", f"method={method}", *tiny_request)
     assert result.code == 0, result.err
-    assert "share of the gap closed" in result.out
+    assert "gap closed" in result.out
     folder = checkpoint(pkt.outputs)
     (scores_file,) = pkt.outputs.glob("runs/run/*/scores.json")
     scores = json.loads(scores_file.read_text())
     assert set(scores["scores"]) == {"teacher", "student", "transferred"}
     card = (folder / "README.md").read_text()
-    assert "share of the gap closed" in card
+    assert "gap closed" in card
     assert f"method={method}" in card
     if method != "sft":
         assert "layer pairs" in card
@@ -85,8 +85,13 @@ def test_a_sweep_runs_the_teacher_once_per_distinct_extraction(pkt, tiny_request
     original = workbench.load_teacher
     monkeypatch.setattr(workbench, "load_teacher", lambda *args: loads.append(1) or original(*args))
     swept = pkt(
-        "transfer", "-m", "method=semalign", "mapping=critical,depth,interpolate", "optim.lr=1e-4,3e-4,1e-3", *tiny_request
-    )  # fmt: skip
+        "transfer",
+        "-m",
+        "method=semalign",
+        "mapping=critical,depth,interpolate",
+        "optim.lr=1e-4,3e-4,1e-3",
+        *tiny_request,
+    )
     assert swept.code == 0, swept.err
     for stage, distinct in (("extract", 3), ("align", 3), ("transfer", 9)):
         states = [line.split()[1] for line in lines(swept.out, stage)]
@@ -123,8 +128,10 @@ def test_a_killed_run_resumes_with_the_same_final_bits(tmp_path, tiny_request):
         return {**os.environ, "PKT_OUTPUT_DIR": str(tmp_path / name), "OMP_NUM_THREADS": "1"}
 
     assert subprocess.run(command, env=environment("whole"), capture_output=True, check=False).returncode == 0
-    process = subprocess.Popen(command, env=environment("killed"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
+    process = subprocess.Popen(
+        command, env=environment("killed"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 240
     while not list((tmp_path / "killed").rglob("snapshot/state.json")):
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline

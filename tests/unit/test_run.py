@@ -88,5 +88,6 @@ def test_provenance_is_plain_data():
 
 
 def test_command_line_outside_hydra(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.initialized", lambda: False)
     monkeypatch.setattr("sys.argv", ["x", "run", "a=b c"])
     assert command_line() == "pkt run 'a=b c'"

@@ -36,7 +36,7 @@ def test_arms_group_seeds_and_name_only_what_differs():
 
 def test_study_table_sorts_by_gap_between_student_and_teacher():
     table = study_table([run(0, "semalign", lift=0.3), run(1, "semalign", lift=0.1), run(0, "sft", lift=0.1)])
-    assert [row[0] for row in table.rows] == ["student (untouched)", "sft", "semalign", "teacher"]
+    assert [row[0] for row in table.rows] == ["student", "sft", "semalign", "teacher"]
     semalign = next(row for row in table.rows if row[0] == "semalign")
     assert semalign[1].startswith("60.0 ±")
     assert semalign[table.columns.index("seeds")] == "2"

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from pkt.data.batching import Batch
 from torch import nn
 
 from pkt.config import OptimConfig
+from pkt.data.batching import Batch
 from pkt.errors import PktError
 from pkt.training.loop import Trainer, schedule
 

@@ -17,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from pkt.attribution import layer_attribution
 from pkt.data.batching import collate, sorted_batches
@@ -27,6 +28,7 @@ from pkt.mapping import LayerPair
 from pkt.methods.base import Alignment, Extraction, Transferred, described
 from pkt.methods.tuning import Update, tune
 from pkt.methods.workbench import Workbench
+from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.semantics import AlignmentMap, HeadView, quality_card
 from pkt.training.capture import Read, capture
@@ -49,11 +51,11 @@ class SemAlign:
     stages: ClassVar[tuple[str, ...]] = ("extract", "align", "transfer")
 
     name: str = "semalign"
-    interface: str = "mlp"
-    reduce: str = "example"
+    interface: Literal["mlp", "attention", "residual", "block"] = "mlp"
+    reduce: Literal["example", "signed", "abs", "l2"] = "example"
     update: Update = field(default_factory=Update)
     cache_prefix: bool = True
-    cache_dtype: str = "float32"
+    cache_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
         """Name what each stage depends on besides models and rows."""
@@ -98,7 +100,6 @@ class SemAlign:
 
     def align(self, bench: Workbench, extraction: Extraction) -> Alignment:
         """Fit the map per pair, grade it on the align split, and keep the mapped teacher states."""
-        bench.pair_report  # noqa: B018  refuses vocabularies that differ before anything is computed
         positions = bench.objective.positions
         student_states = self._student_states(bench, extraction, positions)
         teacher_states = self._teacher_states(bench, extraction, positions, "align", maps=None)
@@ -133,10 +134,11 @@ class SemAlign:
         teacher_states: dict[int, RowStates],
         student_states: dict[int, RowStates],
     ) -> dict[int, AlignmentMap]:
-        teacher, student = (head_view(model) for model in (bench.teacher, bench.student))
+        shared = bench.pair_report.shared_ids
+        teacher, student = (head_view(model.arch, shared) for model in (bench.teacher, bench.student))
         if not bench.semantics.needs_states:
-            shared = bench.semantics.fit(teacher=teacher, student=student, states=None)
-            return {pair.student: shared for pair in pairs}
+            one = bench.semantics.fit(teacher=teacher, student=student)
+            return {pair.student: one for pair in pairs}
         return {
             pair.student: bench.semantics.fit(
                 teacher=teacher,
@@ -209,7 +211,12 @@ class SemAlign:
         )
 
 
-def head_view(model: Any) -> HeadView:
-    """Return what a semantics map sees of a model: its head, its embeddings, its final norm's weight."""
-    arch = model.arch
-    return HeadView(weight=arch.head_weight(), embedding=arch.embedding_weight(), norm=arch.norm_weight())
+def head_view(arch: Architecture, shared: Tensor) -> HeadView:
+    """Return what a semantics map sees of a model: head, embeddings, final norm, tokens that both models have."""
+    norm = arch.norm_weight()
+    return HeadView(
+        weight=arch.head_weight().detach(),
+        embedding=arch.embedding_weight().detach(),
+        norm=norm.detach() if norm is not None else None,
+        shared=shared,
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -35,7 +36,7 @@ class Update:
         targets: projection roles that get an adapter.
     """
 
-    kind: str = "lora"
+    kind: Literal["lora", "full"] = "lora"
     rank: int = 16
     alpha: float = 16.0
     targets: list[str] = field(default_factory=lambda: ["up", "down", "v", "o"])

@@ -67,12 +67,13 @@ class Workbench:
     @cached_property
     def teacher_config(self) -> Any:
         """The teacher's transformers config; no weights are read."""
-        return load_config(self.config.model.teacher)
+        return load_config(self.config.model.teacher, cache_dir=self.cache_dir)
 
     @cached_property
     def student_config(self) -> Any:
         """The student's transformers config; no weights are read."""
-        return load_config(self.config.model.student, teacher=self.config.model.teacher)
+        pair = self.config.model
+        return load_config(pair.student, teacher=pair.teacher, cache_dir=self.cache_dir)
 
     @cached_property
     def teacher(self) -> LanguageModel:

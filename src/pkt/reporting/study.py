@@ -60,7 +60,7 @@ def study_table(runs: Sequence[dict[str, Any]]) -> Table:
     """Return the table: untouched student, one row per arm by share of the gap closed, teacher."""
     tasks = list(next(iter(runs[0]["scores"].values())))
     ranked = sorted(arms(runs), key=lambda arm: _gap(arm, tasks).value)
-    rows = [_fixed_row("student (untouched)", runs[0]["scores"]["student"], tasks)]
+    rows = [_fixed_row("student", runs[0]["scores"]["student"], tasks)]
     rows += [_arm_row(arm, tasks) for arm in ranked]
     rows.append(_fixed_row("teacher", runs[0]["scores"]["teacher"], tasks))
     columns = ("", *tasks, "mean", "gap closed", "seeds", "trained", "steps", "seconds")

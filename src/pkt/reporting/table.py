@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pkt.evaluation.harness import Evaluation, TaskScore
 from pkt.evaluation.statistics import Estimate, gap_closed, mean_estimate
 
-ROLES = {"teacher": "teacher", "student": "student (untouched)", "transferred": "student after transfer"}
+ROLES = {"teacher": "teacher", "student": "student"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +42,15 @@ def headline(evaluations: Mapping[str, Evaluation], method: str) -> Table:
     tasks = list(next(iter(primary.values())))
     rows = []
     for role, scores in primary.items():
-        name = f"{ROLES[role]} ({method})" if role == "transferred" else ROLES[role]
+        name = ROLES.get(role, f"student + {method}")
         cells = [percent(scores[task]) for task in tasks]
         rows.append((name, *cells, _mean_cell([scores[task] for task in tasks])))
     if gaps := gap_row(primary):
-        rows.append(("share of the gap closed", *gaps))
+        rows.append(("gap closed", *gaps))
     units = {task: unit(next(iter(primary.values()))[task]) for task in tasks}
     columns = ("", *(f"{task}{units[task]}" for task in tasks), "mean")
-    return Table(title="scores ± standard error", columns=columns, rows=tuple(rows))
+    title = "scores ± standard error; gap closed: share of teacher minus student"
+    return Table(title=title, columns=columns, rows=tuple(rows))
 
 
 def primary_scores(evaluation: Evaluation) -> dict[str, TaskScore]:
@@ -66,13 +67,17 @@ def gap_estimates(primary: Mapping[str, Mapping[str, TaskScore]]) -> dict[str, E
     if not {"teacher", "student", "transferred"} <= set(primary):
         return None
     return {
-        task: gap_closed(
-            teacher=_estimate(primary["teacher"][task]),
-            student=_estimate(primary["student"][task]),
-            transferred=_estimate(primary["transferred"][task]),
-        )
+        task: _gap(*(_estimate(primary[role][task]) for role in ("teacher", "student", "transferred")))
         for task in primary["teacher"]
     }
+
+
+def _gap(teacher: Estimate, student: Estimate, transferred: Estimate) -> Estimate:
+    """Return the share of the gap closed; NaN where the gap itself is inside two standard errors."""
+    noise = math.hypot(teacher.stderr, student.stderr)
+    if not abs(teacher.value - student.value) > 2 * noise:
+        return Estimate(value=math.nan, stderr=math.nan)
+    return gap_closed(teacher=teacher, student=student, transferred=transferred)
 
 
 def gap_row(primary: Mapping[str, Mapping[str, TaskScore]]) -> list[str] | None:
@@ -106,7 +111,7 @@ def percent(score: TaskScore) -> str:
 
 
 def share_cell(share: Estimate) -> str:
-    """Return a share of the gap in per cent, or a dash where there is no gap to close."""
+    """Return a share of the gap in per cent, or a dash where there is no gap above the noise."""
     return "–" if math.isnan(share.value) else f"{100 * share.value:.0f} % ± {100 * share.stderr:.0f}"
 
 

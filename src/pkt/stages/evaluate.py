@@ -40,6 +40,8 @@ def key(session: Session, identity: str) -> str:
 def scores(session: Session) -> dict[str, Evaluation]:
     """Return an evaluation per role: ``teacher``, ``student``, ``transferred``, in the order asked for."""
     roles = session.bench.config.eval.models
+    if "transferred" in roles:  # in the order of the flow: what has to be trained comes before what is scored
+        _checkpoint(session)
     return {role: Evaluation.load(_scored(session, role).path / "scores.json") for role in roles}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pkt import console
 from pkt.methods.base import Extraction
 from pkt.stages.session import Session
 from pkt.store import Artifact
@@ -27,6 +28,10 @@ def extract(session: Session) -> Artifact:
     """Make sure that the extraction is in the store."""
 
     def compute(folder: Path) -> Mapping[str, Any]:
+        for (
+            warning
+        ) in session.bench.pair_report.warnings:  # refuses vocabularies that differ, before any work
+            console.warn(warning)
         extraction = session.method.extract(session.bench)
         extraction.save(folder)
         return {"teacher_forward_tokens": session.bench.teacher_meter.forward_tokens}

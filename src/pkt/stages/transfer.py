@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pkt.methods.base import Transferred, described
+from pkt.models.load import quiet
 from pkt.reporting.card import CardFacts, model_card
 from pkt.stages import align as align_stage
 from pkt.stages import extract as extract_stage
@@ -51,10 +52,10 @@ def _save(session: Session, transferred: Transferred, folder: Path) -> None:
     pair = session.bench.config.model
     student = session.bench.student
     base = str(pair.student.checkpoint or pair.teacher.checkpoint)
-    transferred.trainable.save_adapter(folder / ADAPTER, base)
-    merged = transferred.trainable.merged()
-    merged.save_pretrained(str(folder / MODEL))
-    student.tokenizer.save_pretrained(str(folder / MODEL))
+    with quiet():
+        transferred.trainable.save_adapter(folder / ADAPTER, base)
+        transferred.trainable.merged().save_pretrained(str(folder / MODEL))
+        student.tokenizer.save_pretrained(str(folder / MODEL))
     metrics = {"history": asdict(transferred.history), "budget": transferred.budget}
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     (folder / "config.yaml").write_text(session.resolved_config, encoding="utf-8")

@@ -130,7 +130,8 @@ class Trainer:
             for name, term in terms.items():
                 metrics[name] += float(term.detach())
             self._guard(metrics, step, batch)
-            torch.stack([weights[name] * term for name, term in terms.items()]).sum().backward()
+            total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+            total.backward()  # type: ignore[no-untyped-call]
         metrics["loss"] = sum(weights[name] * value for name, value in metrics.items())
         limit = self.optim.max_grad_norm if self.optim.max_grad_norm > 0 else math.inf
         norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)

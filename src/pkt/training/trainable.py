@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
+from pkt.models.load import quiet
 from pkt.models.surgery import lora_config
 
 
@@ -89,7 +90,8 @@ def make_trainable(
     if update == "full":
         return _whole_layers(arch, layers)
     torch.manual_seed(seed)  # peft draws the adapters' start from the global generator
-    adapter = get_peft_model(model, lora_config(arch, layers, targets, rank=rank, alpha=alpha))
+    with quiet():
+        adapter = get_peft_model(model, lora_config(arch, layers, targets, rank=rank, alpha=alpha))
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     return Trainable(model=model, parameters=parameters, adapter=adapter, dtypes={})
 

@@ -1,0 +1,151 @@
+"""What the sandbox's child does to itself: namespaces, Landlock, rlimits, an unprivileged user, an audit hook.
+
+    fork server: namespaces() -> landlock() -> per program, after the fork: limit(), drop(), watch()
+
+Standard library only, and nothing from pkt: the child loads this file in an isolated interpreter. Linux gives every
+layer; elsewhere, or where the kernel refuses, the audit hook stands in for the layers that are missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import struct
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable
+from typing import Any
+
+NOBODY = 65534
+NEWUSER, NEWPID, NEWNET, NEWIPC = 0x10000000, 0x20000000, 0x40000000, 0x08000000
+SET_DEATH_SIGNAL, SET_NO_NEW_PRIVILEGES = 1, 38
+LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
+READ = 1 << 0 | 1 << 2 | 1 << 3  # execute (for shared objects), read a file, list a folder
+FILE_ONLY = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14
+# what the audit hook refuses where the kernel does not: layer -> prefixes of audit events
+EVENTS: dict[str, tuple[str, ...]] = {
+    "network": ("socket.",),
+    "signals": ("os.kill", "signal.pthread_kill"),
+    "files": (
+        "os.remove",
+        "os.rename",
+        "os.rmdir",
+        "os.mkdir",
+        "os.link",
+        "os.symlink",
+        "os.truncate",
+        "os.ch",
+    ),
+}
+ESCAPES = ("ctypes.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.", "os.spawn")
+
+
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def namespaces() -> set[str]:
+    """Leave the network and the process tree; return the layers that hold now (``network``, ``signals``).
+
+    A process id namespace takes effect in the next child: the caller forks once and goes on in that child.
+    """
+    if not sys.platform.startswith("linux"):
+        return set()
+    user = 0 if os.geteuid() == 0 else NEWUSER  # root needs none, and could not drop to nobody inside one
+    if _libc().unshare(user | NEWPID | NEWNET | NEWIPC) == 0:
+        return {"network", "signals"}
+    return {"network"} if _libc().unshare(user | NEWNET) == 0 else set()
+
+
+def die_with_parent() -> None:
+    """Ask for SIGKILL when the process that started this one ends (Linux)."""
+    if sys.platform.startswith("linux"):
+        _libc().prctl(SET_DEATH_SIGNAL, 9, 0, 0, 0)
+
+
+def landlock(writable: str) -> set[str]:
+    """Allow reading Python and the system's libraries, writing below one folder, and no other file.
+
+    Returns:
+        ``{"files"}`` where the kernel (5.13 and later) does it, else nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return set()
+    libc = _libc()
+    version = libc.syscall(LANDLOCK_CREATE, None, 0, 1)
+    if version < 1:
+        return set()
+    every = (1 << {1: 13, 2: 14}.get(version, 15)) - 1
+    rules = struct.pack("Q", every)
+    ruleset = libc.syscall(LANDLOCK_CREATE, rules, len(rules), 0)
+    if ruleset < 0:
+        return set()
+    for path in _readable():
+        _allow(libc, ruleset, path, READ)
+    _allow(libc, ruleset, "/dev/null", READ | 1 << 1)
+    _allow(libc, ruleset, writable, every)
+    libc.prctl(SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    done = libc.syscall(LANDLOCK_RESTRICT, ruleset, 0) == 0
+    os.close(ruleset)
+    return {"files"} if done else set()
+
+
+def _readable() -> Iterable[str]:
+    library = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+    return [*sorted(library), "/usr/lib", "/usr/share/zoneinfo", "/lib", "/lib64", "/dev/urandom"]
+
+
+def _allow(libc: Any, ruleset: int, path: str, rights: int) -> None:
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        if not os.path.isdir(path):  # noqa: PTH112 - pathlib is not loaded here
+            rights &= FILE_ONLY
+        libc.syscall(LANDLOCK_ADD, ruleset, 1, struct.pack("=Qi", rights, handle), 0)
+        os.close(handle)
+
+
+def limit(seconds: float, memory: int, file_size: int) -> None:
+    """Set the fork's rlimits: CPU seconds, address space, file size, no core dump, no process, no thread."""
+    cpu = int(seconds) + 1
+    for name, value in (
+        ("RLIMIT_CPU", cpu),
+        ("RLIMIT_AS", memory),
+        ("RLIMIT_FSIZE", file_size),
+        ("RLIMIT_CORE", 0),
+        ("RLIMIT_NOFILE", 64),
+        ("RLIMIT_NPROC", 0),
+    ):
+        with contextlib.suppress(ValueError, OSError, AttributeError):
+            resource.setrlimit(getattr(resource, name), (value, value))
+
+
+def drop() -> None:
+    """Become nobody when root, because RLIMIT_NPROC does not bind root; fails when it cannot."""
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+def watch(missing: set[str], writable: str) -> None:
+    """Refuse, through an audit hook that cannot be taken off, what the missing layers would have refused."""
+    if missing:
+        sys.addaudithook(_hook(missing, writable))
+
+
+def _hook(missing: set[str], writable: str) -> Callable[[str, tuple[Any, ...]], None]:
+    refused = tuple(event for layer in sorted(missing) for event in EVENTS[layer]) + ESCAPES
+    inside, guard, real = os.path.realpath(writable) + os.sep, "files" in missing, os.path.realpath
+
+    def hook(event: str, details: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, mode, flags = details
+            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if guard and writes and not (isinstance(path, str) and real(path).startswith(inside)):
+                raise PermissionError(f"the sandbox refuses to write {path!r} (mode {mode!r})")
+        elif event.startswith(refused):
+            raise PermissionError(f"the sandbox refuses {event}")
+
+    return hook

@@ -1,0 +1,252 @@
+"""The lm-eval adapter: a model and a tokenizer in memory, task names in, an `Evaluation` out.
+
+    tasks -> lm_eval.simple_evaluate(Scorer) -> samples -> grading -> scores with standard errors
+
+pkt's own tasks lie in tasks/ and need no network. Any other name is looked for among lm-eval's tasks (indexing them takes
+some ten seconds), which load their data from a hub as lm-eval does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from pkt.errors import PktError, RequestError, nearest
+from pkt.evaluation import grading
+from pkt.evaluation.results import Evaluation, TaskScore
+from pkt.evaluation.statistics import mean
+
+__all__ = ["TASKS", "Evaluation", "TaskScore", "evaluate"]
+
+FOLDER = Path(__file__).with_name("tasks")
+# task -> the lm-eval tasks that make it up; the first one's records are the task's samples
+TASKS: dict[str, tuple[str, ...]] = {
+    "nano_knowledge": ("nano_knowledge",),
+    "nano_math": ("nano_math",),
+    "nano_code": ("nano_code",),
+    "nano_program": ("nano_program",),
+    "pystdlib": ("pystdlib",),
+    "custom": ("custom_generate", "custom_likelihood"),
+}
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    tasks: Sequence[str],
+    *,
+    limit: int | None = None,
+    batch_size: int = 64,
+    max_new_tokens: int | None = None,
+    device: Any = "cpu",
+    chat_template: bool = False,
+    timeout: float = 5.0,
+    custom_rows: Sequence[Mapping[str, Any]] | None = None,
+) -> Evaluation:
+    """Score a model, zero-shot and greedily, on each task's test rows.
+
+    Args:
+        model: a causal Hugging Face model; moved to `device` unless accelerate has spread it.
+        tokenizer: its tokenizer; left as it is.
+        tasks: names in `TASKS`, or lm-eval's own (those may need a hub).
+        limit: test rows per task; None is all.
+        batch_size: rows at a time when generating; log-likelihoods take as many tokens as 128 times that.
+        max_new_tokens: None is the task's own.
+        device: a torch device or its name.
+        chat_template: wrap prompts in the tokenizer's chat template.
+        timeout: seconds per generated program.
+        custom_rows: test rows of the task ``custom`` (prompt, answer, id).
+
+    Raises:
+        RequestError: unknown task, rows that exceed the context, no rows for ``custom``, no chat template.
+        PktError: lm-eval failed (data that cannot be fetched, for example).
+    """
+    _check(tasks, tokenizer, limit, batch_size, chat_template, custom_rows)
+    names = list(dict.fromkeys(part for task in tasks for part in TASKS.get(task, (task,))))
+    with quiet(), _evaluating(model, device):
+        from pkt.evaluation.scorer import Scorer  # imports lm-eval: seconds
+
+        scorer = Scorer(model, tokenizer, batch_size=batch_size)
+        found = _simple_evaluate(scorer, names, limit, max_new_tokens, chat_template, custom_rows)
+        return _collect(tasks, found, scorer.hits, timeout)
+
+
+def _check(
+    tasks: Sequence[str],
+    tokenizer: Any,
+    limit: int | None,
+    batch_size: int,
+    chat_template: bool,
+    custom_rows: Sequence[Mapping[str, Any]] | None,
+) -> None:
+    if not tasks:
+        raise RequestError(f"no task to score: choose from {', '.join(TASKS)}")
+    for task in tasks:  # a typing error must not cost the indexing of lm-eval's tasks
+        if task not in TASKS and difflib.get_close_matches(task, TASKS, cutoff=0.8):
+            raise _unknown(task, TASKS)
+    if (limit is not None and limit < 1) or batch_size < 1:
+        raise RequestError(
+            f"eval.limit={limit}, eval.batch_size={batch_size}: both must be at least 1 (limit: or null)"
+        )
+    if chat_template and not getattr(tokenizer, "chat_template", None):
+        raise RequestError("chat_template=true, but the tokenizer has none: set model.chat_template=false")
+    if "custom" in tasks and not custom_rows:
+        raise RequestError("task custom has no test rows: give data.test=<file.jsonl> with prompt, answer and id")
+
+
+def _unknown(name: str, known: Iterable[str]) -> RequestError:
+    own = ", ".join(TASKS)
+    return RequestError(
+        f"no task {name!r}{nearest(name, known)}: pkt has {own}; `lm-eval ls tasks` lists the others"
+    )
+
+
+def _simple_evaluate(
+    scorer: Any,
+    names: Sequence[str],
+    limit: int | None,
+    max_new_tokens: int | None,
+    chat_template: bool,
+    custom_rows: Sequence[Mapping[str, Any]] | None,
+) -> dict[str, Any]:
+    """Run lm-eval without its bootstrap (errors are ours) and without touching any random state."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    own = {part for parts in TASKS.values() for part in parts}
+    manager = TaskManager(
+        include_defaults=not own.issuperset(names),
+        include_path=str(FOLDER),
+        metadata={"rows": [dict(row) for row in custom_rows or ()]},
+    )
+    for name in names:
+        if name not in manager.task_index:
+            raise _unknown(name, [*TASKS, *manager.all_tasks])
+    try:
+        found: dict[str, Any] = lm_eval.simple_evaluate(
+            model=scorer,
+            tasks=list(names),
+            task_manager=manager,
+            limit=limit,
+            bootstrap_iters=0,
+            gen_kwargs={"max_gen_toks": max_new_tokens} if max_new_tokens else None,
+            apply_chat_template=chat_template,
+            random_seed=None,
+            numpy_random_seed=None,
+            torch_random_seed=None,
+            fewshot_random_seed=1234,
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PktError(f"lm-eval could not score {', '.join(names)}: {reason}") from error
+    return found
+
+
+def _collect(
+    tasks: Sequence[str], found: Mapping[str, Any], hits: Mapping[Any, Any], timeout: float
+) -> Evaluation:
+    """Grade pkt's tasks, take over lm-eval's numbers for the others."""
+    scores: list[TaskScore] = []
+    samples: dict[str, list[dict[str, Any]]] = {}
+    for task in dict.fromkeys(tasks):
+        for name in TASKS.get(task, ()):
+            ordered = sorted(found["samples"][name], key=lambda sample: int(sample["doc_id"]))
+            records = grading.grade(name, ordered, hits, timeout)
+            samples.setdefault(task, records)
+            scores += grading.scores(task, name, records)
+    own = {part for parts in TASKS.values() for part in parts}
+    for name, logged in found["samples"].items():
+        if name not in own:
+            scores += _stock(name, logged, found["higher_is_better"].get(name, {}))
+            samples[name] = [_stock_record(sample) for sample in logged]
+    return Evaluation(scores=tuple(scores), samples=samples, versions=_versions(found))
+
+
+def _stock(task: str, logged: Sequence[Mapping[str, Any]], higher: Mapping[str, Any]) -> list[TaskScore]:
+    """Return the mean of each per-row metric of a task of lm-eval's; metrics that are no mean are left out."""
+    kinds = dict.fromkeys((metric, sample["filter"]) for sample in logged for metric in sample["metrics"])
+    scores = []
+    for metric, kind in kinds:
+        values = [sample[metric] for sample in logged if sample["filter"] == kind]
+        if all(isinstance(value, int | float) for value in values):
+            estimate = mean([float(value) for value in values])
+            name = metric if kind == "none" else f"{metric},{kind}"
+            good = bool(higher.get(metric, True))
+            scores.append(
+                TaskScore(
+                    task=task,
+                    metric=name,
+                    value=estimate.value,
+                    stderr=estimate.stderr,
+                    n=len(values),
+                    higher_is_better=good,
+                )
+            )
+    return scores
+
+
+def _stock_record(sample: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": str(sample["doc_id"]),
+        "prompt": str(sample["arguments"][0][0]),
+        "output": str(sample["filtered_resps"][0]),
+        "target": str(sample["target"]),
+        "correct": None,
+        "filter": sample["filter"],
+    }
+
+
+def _versions(found: Mapping[str, Any]) -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {"lm_eval": version("lm_eval")} | {
+        task: str(number) for task, number in found["versions"].items()
+    }
+
+
+@contextlib.contextmanager
+def _evaluating(model: Any, device: Any) -> Iterator[None]:
+    """Move the model, switch dropout off, and give it back in the mode in which it came."""
+    training = model.training
+    if getattr(model, "hf_device_map", None) is None:
+        model.to(device)
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence lm-eval and transformers: log chatter, progress bars, git and environment probes, known warnings."""
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "transformers", "datasets")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(lm_eval|datasets|evaluate|jinja2)")
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(lm_eval|datasets|transformers)")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            _patch(stack)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _patch(stack: contextlib.ExitStack) -> None:
+    """Take out what lm-eval does on the side: a bar per task, `git describe`, `pip list`."""
+    import lm_eval.api.task
+    import lm_eval.evaluator
+
+    bar = functools.partial(lm_eval.api.task.tqdm, disable=True)
+    stack.enter_context(mock.patch.object(lm_eval.api.task, "tqdm", bar))
+    stack.enter_context(mock.patch.object(lm_eval.evaluator, "get_git_commit_hash", lambda: None))
+    stack.enter_context(mock.patch.object(lm_eval.evaluator, "add_env_info", lambda results: None))

@@ -1,0 +1,180 @@
+"""Run generated programs, each in a confined process of its own.
+
+    run_programs -> workers, each with one clean child interpreter (forkserver.py) -> a fork per program (confine.py)
+
+A fork of a small interpreter costs about a millisecond, a new interpreter fifteen. A program gets: an empty folder as its working
+directory, no environment, output to nowhere, limits on CPU, wall clock, memory and file size, and may start no process
+and no thread. Linux also takes away the network, other processes and the file system outside Python's library (read
+only) and that folder; where a namespace or Landlock is refused, an audit hook refuses the same calls from Python.
+
+What it does not do: hide the interpreter from the program (one that inspects the frames above it can forge a pass),
+limit the disk beyond `file_size` per file, or protect from a hole in the kernel or the interpreter. Without
+namespaces and Landlock (macOS, some containers) native code can pass the audit hook. Models are not attackers; code
+from strangers needs a virtual machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import select
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from pkt.errors import PktError
+
+MEMORY = 512 * 2**20
+FILE_SIZE = 16 * 2**20
+GRACE = 10.0  # seconds that the child has, after a program's own, to answer
+
+
+class Outcome(StrEnum):
+    """How a program ended: `fail` raised, `crash` ended without reaching its last statement or raising."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    TIMEOUT = "timeout"
+    CRASH = "crash"
+
+
+def run_programs(programs: Sequence[str], *, timeout: float, workers: int = 2) -> list[Outcome]:
+    """Run each program to its last statement and say how it ended; equal programs run once.
+
+    Args:
+        programs: Python source; a failed `assert`, any exception and any exit before the end are no pass.
+        timeout: seconds of wall clock per program.
+        workers: programs at a time.
+
+    Returns:
+        An outcome per program, in order.
+
+    Raises:
+        ValueError: `timeout` or `workers` is not positive.
+        PktError: the child process cannot be started.
+    """
+    if timeout <= 0 or workers < 1:
+        raise ValueError(f"timeout={timeout}, workers={workers}: both must be positive")
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    distinct = list(dict.fromkeys(programs))
+    for program in distinct:
+        waiting.put(program)
+    outcomes: dict[str, Outcome] = {}
+
+    def work() -> None:
+        with Child() as child, contextlib.suppress(queue.Empty):
+            while True:
+                program = waiting.get_nowait()
+                outcomes[program] = child.run(program, timeout)
+
+    count = min(workers, len(distinct))
+    if count:
+        with ThreadPoolExecutor(count) as pool:
+            for future in [pool.submit(work) for _ in range(count)]:
+                future.result()
+    return [outcomes[program] for program in programs]
+
+
+class Child:
+    """One fork server; started anew if a program brings it down."""
+
+    def __init__(self, *, namespaces: bool = True, memory: int = MEMORY, file_size: int = FILE_SIZE) -> None:
+        """Prepare a child; it starts with the first program.
+
+        Args:
+            namespaces: use the kernel's layers; False leaves the audit hook alone (to test it).
+            memory: bytes of address space per program.
+            file_size: bytes per file that a program writes.
+        """
+        self.options = {"namespaces": namespaces, "memory": memory, "file_size": file_size}
+        self.layers: tuple[str, ...] = ()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def run(self, program: str, timeout: float) -> Outcome:
+        """Run one program; an unanswered request counts as a crash and restarts the child."""
+        process = self._process or self._start()
+        source = program.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate is no source
+        try:
+            _write(process.stdin, {"program": source, "timeout": timeout})
+            return Outcome(_read(process.stdout, timeout + GRACE)["outcome"])
+        except (EOFError, OSError):
+            self.close()
+            return Outcome.CRASH
+
+    def close(self) -> None:
+        """End the child and remove its folder."""
+        if self._process is not None:
+            self._process.kill()
+            for stream in (self._process.stdin, self._process.stdout):
+                with contextlib.suppress(OSError):
+                    stream.close() if stream else None
+            self._process.wait()
+            self._process = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._folder = tempfile.TemporaryDirectory(prefix="pkt-sandbox-", ignore_cleanup_errors=True)
+        folder = Path(self._folder.name)
+        if os.geteuid() == 0:
+            folder.chmod(0o711)  # nobody passes through it to its own folder
+        options = json.dumps(self.options | {"folder": str(folder)})
+        script = Path(__file__).with_name("forkserver.py")
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-B", str(script), options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            env={},
+            start_new_session=True,
+        )
+        self._process = process
+        try:
+            self.layers = tuple(_read(process.stdout, 60.0)["layers"])
+        except (EOFError, OSError) as error:
+            self.close()
+            raise PktError(
+                "The sandbox for generated programs did not start: "
+                f"{sys.executable} -I {script.name} gave no answer. Check that it runs and that processes may be forked, "
+                "or leave out the tasks that run code (nano_code, nano_program)."
+            ) from error
+        return process
+
+
+def _write(stream: IO[bytes] | None, message: dict[str, Any]) -> None:
+    assert stream is not None
+    data = json.dumps(message).encode()
+    stream.write(struct.pack("!I", len(data)) + data)
+    stream.flush()
+
+
+def _read(stream: IO[bytes] | None, seconds: float) -> dict[str, Any]:
+    """Read one message, or raise EOFError when the child is gone or silent."""
+    assert stream is not None
+    if not select.select([stream], [], [], seconds)[0]:
+        raise EOFError("no answer in time")
+    head = stream.read(4)
+    if len(head) < 4:
+        raise EOFError("the child is gone")
+    message: dict[str, Any] = json.loads(stream.read(struct.unpack("!I", head)[0]))
+    return message
