@@ -57,7 +57,7 @@ clean: ## remove the virtual environment and caches (not outputs/)
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	@[ -n "$(PYTHON)" ] && $(PYTHON) -c '$(FITS)' || { \
-	  echo "pkt needs Python 3.11, 3.12 or 3.13; got: $$( $(or $(PYTHON),python3) --version 2>&1). Name one: make PYTHON=/path/to/python3.12 demo" >&2; exit 2; }
+	  echo "pkt needs Python 3.11, 3.12 or 3.13; got: $$( $(or $(PYTHON),python3) --version 2>&1 | head -n 1). Name one: make PYTHON=/path/to/python3.12 demo" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) torch)
 	$(PIP) -e .

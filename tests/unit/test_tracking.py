@@ -8,6 +8,7 @@ import math
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,20 @@ def wandb_records(run_dir: Path) -> Iterator[Any]:
             yield record
 
 
+def wandb_finished(run_dir: Path) -> list[Any]:
+    """Wait for the file's last record: W&B's writer goes on for a moment after `finish`."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        records = list(wandb_records(run_dir))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(0.05)
+    raise AssertionError("the W&B file has no exit record")
+
+
 def wandb_read(run_dir: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"history": [], "summary": {}, "config": {}, "artifacts": []}
-    for record in wandb_records(run_dir):
+    for record in wandb_finished(run_dir):
         kind = record.WhichOneof("record_type")
         if kind == "run":
             found |= {"group": record.run.run_group, "job_type": record.run.job_type, "id": record.run.run_id}
