@@ -44,7 +44,13 @@ def test_leaving_before_the_asserts_is_no_pass(child, exit_early):
 
 
 def test_guessing_at_the_channel_is_no_pass(child):
-    source = "import os\nfor fd in range(64):\n    try: os.write(fd, b'0123456789abcdef')\n    except OSError: pass\nos._exit(0)"
+    source = """
+        import os
+        for fd in range(64):
+            try: os.write(fd, b'0123456789abcdef')
+            except OSError: pass
+        os._exit(0)
+    """
     assert run(child, source) is Outcome.CRASH
 
 

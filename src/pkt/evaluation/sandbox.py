@@ -2,10 +2,11 @@
 
     run_programs -> workers, each with one clean child interpreter (forkserver.py) -> a fork per program (confine.py)
 
-A fork of a small interpreter costs about a millisecond, a new interpreter fifteen. A program gets: an empty folder as its working
-directory, no environment, output to nowhere, limits on CPU, wall clock, memory and file size, and may start no process
-and no thread. Linux also takes away the network, other processes and the file system outside Python's library (read
-only) and that folder; where a namespace or Landlock is refused, an audit hook refuses the same calls from Python.
+A fork of a small interpreter costs a few milliseconds, a new interpreter many more. A program gets: an empty
+folder as its working directory, no environment, output to nowhere, limits on CPU, wall clock, memory and file size,
+and may start no process and no thread. Linux also takes away the network, other processes and the file system
+outside Python's library (read only) and that folder; where a namespace or Landlock is refused, an audit hook refuses
+the same calls from Python.
 
 What it does not do: hide the interpreter from the program (one that inspects the frames above it can forge a pass),
 limit the disk beyond `file_size` per file, or protect from a hole in the kernel or the interpreter. Without
@@ -154,8 +155,8 @@ class Child:
         except (EOFError, OSError) as error:
             self.close()
             raise PktError(
-                "The sandbox for generated programs did not start: "
-                f"{sys.executable} -I {script.name} gave no answer. Check that it runs and that processes may be forked, "
+                f"The sandbox for generated programs did not start: {sys.executable} -I {script.name} "
+                "gave no answer. Check that it runs and that processes may be forked, "
                 "or leave out the tasks that run code (nano_code, nano_program)."
             ) from error
         return process
