@@ -1,4 +1,5 @@
 import ast
+import hashlib
 import subprocess
 import sys
 import sysconfig
@@ -65,8 +66,10 @@ def module_of(identity):
 
 
 def test_order_does_not_depend_on_the_process(everything):
-    code = "import hashlib; from pkt.data.pystdlib import rows; print(hashlib.sha256(repr(rows('test')).encode()).hexdigest())"
-    import hashlib
+    code = (
+        "import hashlib; from pkt.data.pystdlib import rows; "
+        "print(hashlib.sha256(repr(rows('test')).encode()).hexdigest())"
+    )
 
     start = time.monotonic()
     other = subprocess.run(

@@ -2,9 +2,9 @@
 
     source files of the stdlib -> ast -> functions with a docstring -> split by module -> rows
 
-Real code for real models without a download. `prompt + answer` is the function's exact source, as it stands in its file:
-the prompt ends with the docstring's closing quotes, the answer begins with the newline after them. Which functions
-there are depends on the Python version, so results compare within one version only.
+Real code for real models without a download. `prompt + answer` is the function's exact source, as it stands in
+its file: the prompt ends with the docstring's closing quotes, the answer begins with the newline after them. Which
+functions there are depends on the Python version, so results compare within one version only.
 """
 
 from __future__ import annotations
