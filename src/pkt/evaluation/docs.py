@@ -30,7 +30,9 @@ def pystdlib(**_: Any) -> dict[str, Any]:
 def custom(*, rows: Sequence[Row] | None = None, **_: Any) -> dict[str, Any]:
     """Return the user's test rows, which the harness passes on as the task manager's metadata."""
     if not rows:
-        raise RequestError("task custom has no test rows: give data.test=<file.jsonl> with prompt, answer and id")
+        raise RequestError(
+            "task custom has no test rows: give data.test=<file.jsonl> with prompt, answer and id"
+        )
     keys = ("prompt", "answer", "id")
     return {"test": datasets.Dataset.from_list([{key: row[key] for key in keys} for row in rows])}
 

@@ -60,13 +60,40 @@ def scores(task: str, name: str, records: Sequence[Record]) -> list[TaskScore]:
     """
     kind = KINDS[name]
     if kind == "likelihood":
-        bits, length, right, tokens = ([r[key] for r in records] for key in ("bits", "bytes", "right", "tokens"))
+        bits, length, right, tokens = (
+            [r[key] for r in records] for key in ("bits", "bytes", "right", "tokens")
+        )
         return [
             _score(task, "bits_per_byte", ratio(bits, length), len(records), higher=False),
             _score(task, "token_accuracy", ratio(right, tokens), len(records)),
         ]
     metric = {"choice": "acc", "exact": "exact_match", "program": "pass@1"}[kind]
     return [_score(task, metric, mean([float(record["correct"]) for record in records]), len(records))]
+
+
+def stock_scores(task: str, logged: Sequence[Sample], higher: Mapping[str, Any]) -> list[TaskScore]:
+    """Return the mean of each per-row metric of a task of lm-eval's; metrics that are no mean are left out."""
+    kinds = dict.fromkeys((metric, sample["filter"]) for sample in logged for metric in sample["metrics"])
+    found = []
+    for metric, kind in kinds:
+        values = [sample[metric] for sample in logged if sample["filter"] == kind]
+        if all(isinstance(value, int | float) for value in values):
+            name = metric if kind == "none" else f"{metric},{kind}"
+            estimate = mean([float(value) for value in values])
+            found.append(_score(task, name, estimate, len(values), higher=bool(higher.get(metric, True))))
+    return found
+
+
+def stock_record(sample: Sample) -> Record:
+    """Return the record of a row of a task of lm-eval's."""
+    return {
+        "id": str(sample["doc_id"]),
+        "prompt": str(sample["arguments"][0][0]),
+        "output": str(sample["filtered_resps"][0]),
+        "target": str(sample["target"]),
+        "correct": None,
+        "filter": sample["filter"],
+    }
 
 
 def _score(task: str, metric: str, estimate: Estimate, n: int, *, higher: bool = True) -> TaskScore:

@@ -2,26 +2,23 @@
 
     tasks -> lm_eval.simple_evaluate(Scorer) -> samples -> grading -> scores with standard errors
 
-pkt's own tasks lie in tasks/ and need no network. Any other name is looked for among lm-eval's tasks (indexing them takes
-some ten seconds), which load their data from a hub as lm-eval does.
+pkt's own tasks lie in tasks/ and need no network. Any other name is looked for among lm-eval's tasks (indexing
+them takes some ten seconds), which load their data from a hub as lm-eval does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-import functools
-import logging
-import warnings
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from pkt.errors import PktError, RequestError, nearest
 from pkt.evaluation import grading
+from pkt.evaluation.quiet import quiet
 from pkt.evaluation.results import Evaluation, TaskScore
-from pkt.evaluation.statistics import mean
 
 __all__ = ["TASKS", "Evaluation", "TaskScore", "evaluate"]
 
@@ -98,7 +95,9 @@ def _check(
     if chat_template and not getattr(tokenizer, "chat_template", None):
         raise RequestError("chat_template=true, but the tokenizer has none: set model.chat_template=false")
     if "custom" in tasks and not custom_rows:
-        raise RequestError("task custom has no test rows: give data.test=<file.jsonl> with prompt, answer and id")
+        raise RequestError(
+            "task custom has no test rows: give data.test=<file.jsonl> with prompt, answer and id"
+        )
 
 
 def _unknown(name: str, known: Iterable[str]) -> RequestError:
@@ -164,89 +163,30 @@ def _collect(
     own = {part for parts in TASKS.values() for part in parts}
     for name, logged in found["samples"].items():
         if name not in own:
-            scores += _stock(name, logged, found["higher_is_better"].get(name, {}))
-            samples[name] = [_stock_record(sample) for sample in logged]
+            scores += grading.stock_scores(name, logged, found["higher_is_better"].get(name, {}))
+            samples[name] = [grading.stock_record(sample) for sample in logged]
     return Evaluation(scores=tuple(scores), samples=samples, versions=_versions(found))
-
-
-def _stock(task: str, logged: Sequence[Mapping[str, Any]], higher: Mapping[str, Any]) -> list[TaskScore]:
-    """Return the mean of each per-row metric of a task of lm-eval's; metrics that are no mean are left out."""
-    kinds = dict.fromkeys((metric, sample["filter"]) for sample in logged for metric in sample["metrics"])
-    scores = []
-    for metric, kind in kinds:
-        values = [sample[metric] for sample in logged if sample["filter"] == kind]
-        if all(isinstance(value, int | float) for value in values):
-            estimate = mean([float(value) for value in values])
-            name = metric if kind == "none" else f"{metric},{kind}"
-            good = bool(higher.get(metric, True))
-            scores.append(
-                TaskScore(
-                    task=task,
-                    metric=name,
-                    value=estimate.value,
-                    stderr=estimate.stderr,
-                    n=len(values),
-                    higher_is_better=good,
-                )
-            )
-    return scores
-
-
-def _stock_record(sample: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "id": str(sample["doc_id"]),
-        "prompt": str(sample["arguments"][0][0]),
-        "output": str(sample["filtered_resps"][0]),
-        "target": str(sample["target"]),
-        "correct": None,
-        "filter": sample["filter"],
-    }
 
 
 def _versions(found: Mapping[str, Any]) -> dict[str, str]:
     from importlib.metadata import version
 
-    return {"lm_eval": version("lm_eval")} | {
-        task: str(number) for task, number in found["versions"].items()
-    }
+    return {"lm_eval": version("lm_eval")} | {task: str(number) for task, number in found["versions"].items()}
 
 
 @contextlib.contextmanager
 def _evaluating(model: Any, device: Any) -> Iterator[None]:
-    """Move the model, switch dropout off, and give it back in the mode in which it came."""
-    training = model.training
+    """Move the model; give it back in its mode, and the random generators in their states (lm-eval draws)."""
+    import numpy as np
+    import torch
+
+    training, states = model.training, (random.getstate(), np.random.get_state(), torch.get_rng_state())
     if getattr(model, "hf_device_map", None) is None:
         model.to(device)
     try:
         yield
     finally:
         model.train(training)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence lm-eval and transformers: log chatter, progress bars, git and environment probes, known warnings."""
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "transformers", "datasets")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(lm_eval|datasets|evaluate|jinja2)")
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(lm_eval|datasets|transformers)")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            _patch(stack)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-def _patch(stack: contextlib.ExitStack) -> None:
-    """Take out what lm-eval does on the side: a bar per task, `git describe`, `pip list`."""
-    import lm_eval.api.task
-    import lm_eval.evaluator
-
-    bar = functools.partial(lm_eval.api.task.tqdm, disable=True)
-    stack.enter_context(mock.patch.object(lm_eval.api.task, "tqdm", bar))
-    stack.enter_context(mock.patch.object(lm_eval.evaluator, "get_git_commit_hash", lambda: None))
-    stack.enter_context(mock.patch.object(lm_eval.evaluator, "add_env_info", lambda results: None))
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

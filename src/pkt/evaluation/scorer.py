@@ -125,7 +125,9 @@ class Scorer(HFLM):  # type: ignore[misc]
         logs = picked_NV.log_softmax(-1).gather(-1, targets[:, None]).flatten().double().cpu()
         right = (picked_NV.argmax(-1) == targets).cpu()
         sizes = [len(ids) for ids in answers]
-        for (_, pair), log, hit in zip(asked, logs.split(sizes), right.split(sizes), strict=True):
+        for (_, pair), log, hit in zip(
+            asked, torch.split(logs, sizes), torch.split(right, sizes), strict=True
+        ):
             self.hits[pair] = Hits(loglikelihood=float(log.sum()), tokens=len(log), right=int(hit.sum()))
 
     @torch.inference_mode()
@@ -160,7 +162,9 @@ class Scorer(HFLM):  # type: ignore[misc]
         self._check(longest, 1, texts[0])
         pad, end = self.tokenizer.pad_token_id, self._ends()
         ids = torch.tensor([[pad] * (longest - len(row)) + row for row in prompts], device=self.device)
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=self.device)
+        mask = torch.tensor(
+            [[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=self.device
+        )
         out = self.model.generate(
             input_ids=ids,
             attention_mask=mask,

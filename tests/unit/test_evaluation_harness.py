@@ -1,0 +1,153 @@
+import logging
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from pkt.data import nano, pystdlib
+from pkt.errors import RequestError
+from pkt.evaluation.harness import TASKS, evaluate
+from pkt.evaluation.quiet import quiet
+from pkt.evaluation.results import Evaluation
+from tiny import tiny_model, tiny_tokenizer
+
+ROWS = [
+    {"prompt": "2+2=", "answer": "4", "id": "a", "split": "test"},
+    {"prompt": "1+1=", "answer": "2", "id": "b"},
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model(depth=2, context=512)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Put a model's answers in place of the scorer's: a function of the prompt."""
+    with quiet():
+        from pkt.evaluation.scorer import Hits, Scorer
+
+    def install(text, likes):
+        def loglikelihood(self, requests, disable_tqdm=False):
+            pairs = [request.args for request in requests]
+            self.hits |= {pair: Hits(loglikelihood=likes(*pair), tokens=2, right=1) for pair in pairs}
+            return [(likes(*pair), False) for pair in pairs]
+
+        def generate(self, requests, disable_tqdm=False):
+            return [text(request.args[0]) for request in requests]
+
+        monkeypatch.setattr(Scorer, "loglikelihood", loglikelihood)
+        monkeypatch.setattr(Scorer, "generate_until", generate)
+
+    return install
+
+
+def test_every_nano_task_runs_on_a_random_model(model, tokenizer, capfd):
+    evaluation = evaluate(model, tokenizer, nano.TASKS, limit=5, batch_size=4)
+    assert [score.task for score in evaluation.scores] == list(nano.TASKS)
+    assert {score.metric for score in evaluation.scores} == {"acc", "exact_match", "pass@1"}
+    for score in evaluation.scores:
+        records = evaluation.samples[score.task]
+        assert score.n == 5 == len(records)
+        assert score.value == sum(record["correct"] for record in records) / 5
+        rows = nano.rows(score.task, "test", count=5)
+        assert [(r["id"], r["prompt"], r["target"]) for r in records] == [
+            (row["id"], row["prompt"], row["answer"]) for row in rows
+        ]
+    assert Evaluation.from_json(evaluation.to_json()) == evaluation
+    assert evaluation.versions["nano_math"] == "1"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_right_answers_score_one_and_wrong_ones_nothing(answers, model, tokenizer):
+    right = {row["prompt"]: row["answer"] for task in nano.TASKS for row in nano.rows(task, "test", count=20)}
+    answers(right.__getitem__, lambda prompt, option: 0.0 if option == right[prompt] else -9.0)
+    perfect = evaluate(model, tokenizer, nano.TASKS, limit=20)
+    assert {score.value for score in perfect.scores} == {1.0}
+    assert {score.stderr for score in perfect.scores} == {0.0}
+    answers(lambda prompt: " None", lambda prompt, option: -9.0 if option == right[prompt] else 0.0)
+    hopeless = evaluate(model, tokenizer, nano.TASKS, limit=20)
+    assert {score.value for score in hopeless.scores} == {0.0}
+
+
+def test_nothing_is_left_changed(model, tokenizer):
+    model.train()
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    level = logging.getLogger("lm_eval").level
+    evaluate(model, tokenizer, ["nano_math"], limit=2, max_new_tokens=1)
+    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    assert before == after
+    assert model.training
+    assert logging.getLogger("lm_eval").level == level
+    model.eval()
+
+
+def test_pystdlib_is_scored_in_bits_per_byte_of_the_answers(answers, model, tokenizer):
+    answers(lambda prompt: "", lambda prompt, answer: -2.0 * np.log(2))
+    evaluation = evaluate(model, tokenizer, ["pystdlib"], limit=3)
+    length = sum(len(row["answer"].encode()) for row in pystdlib.rows("test", count=3))
+    bits, right = evaluation.scores
+    assert (bits.metric, bits.value) == ("bits_per_byte", pytest.approx(6 / length))
+    assert (right.metric, right.value) == ("token_accuracy", 0.5)
+
+
+def test_custom_rows_are_generated_and_scored(model, tokenizer, answers):
+    answers(lambda prompt: " 4\n", lambda prompt, answer: -2.0)
+    evaluation = evaluate(model, tokenizer, ["custom"], custom_rows=ROWS)
+    assert [score.metric for score in evaluation.scores] == ["exact_match", "bits_per_byte", "token_accuracy"]
+    assert {score.task for score in evaluation.scores} == {"custom"}
+    assert evaluation.scores[0].value == 0.5
+    assert [record["id"] for record in evaluation.samples["custom"]] == ["a", "b"]
+
+
+def test_chat_template_wraps_the_prompt(model, tokenizer):
+    evaluation = evaluate(
+        model, tokenizer, ["custom"], custom_rows=ROWS, chat_template=True, max_new_tokens=2
+    )
+    assert evaluation.samples["custom"][0]["prompt"] == "[user] 2+2=\n[assistant] "
+
+
+@pytest.mark.parametrize(
+    ("tasks", "options", "message"),
+    [
+        (["nano_mth"], {}, "did you mean 'nano_math'"),
+        ([], {}, "choose from nano_knowledge"),
+        (["custom"], {}, "data.test="),
+        (["nano_math"], {"limit": 0}, "eval.limit=0"),
+        (["nano_math"], {"batch_size": 0}, "at least 1"),
+    ],
+)
+def test_wrong_requests(model, tokenizer, tasks, options, message):
+    with pytest.raises(RequestError, match=message):
+        evaluate(model, tokenizer, tasks, **options)
+
+
+def test_a_missing_chat_template_and_a_small_context_are_refused(model):
+    with pytest.raises(RequestError, match="tokenizer has none"):
+        evaluate(model, tiny_tokenizer(chat=False), ["nano_math"], chat_template=True)
+    with pytest.raises(RequestError, match="context holds 8"):
+        evaluate(tiny_model(context=8), tiny_tokenizer(), ["nano_math"], limit=1)
+
+
+@pytest.mark.slow  # indexes all of lm-eval's tasks
+def test_a_task_that_nobody_has(model, tokenizer):
+    with pytest.raises(RequestError, match="no task 'hella_swagger'"):
+        evaluate(model, tokenizer, ["hella_swagger"])
+
+
+def test_own_tasks_are_files_in_the_package():
+    from pkt.evaluation import grading
+    from pkt.evaluation.harness import FOLDER
+
+    files = {path.stem for path in FOLDER.rglob("*.yaml")}
+    assert files == {part for parts in TASKS.values() for part in parts} == set(grading.KINDS)
