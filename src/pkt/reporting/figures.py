@@ -22,7 +22,7 @@ def attribution_figure(scores: Sequence[float], chosen: Sequence[int], path: Pat
     figure = Figure(figsize=(max(4.0, 0.28 * len(scores) + 2), 3.0), layout="constrained")
     axes = figure.subplots()
     axes.bar(layers, scores, color=[TEACHER if layer in chosen else QUIET for layer in layers])
-    axes.set(xlabel="teacher layer", ylabel="attribution", title="Layer Gradient × Activation (blue: paired)")
+    axes.set(xlabel="teacher layer", ylabel="attribution", title="gradient × activation (blue: paired)")
     axes.set_xticks([layer for layer in layers if len(scores) <= 16 or layer % 5 == 0 or layer == 1])
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pkt import console
 from pkt.methods.base import Alignment
 from pkt.stages import extract as extract_stage
 from pkt.stages.session import Session
@@ -32,11 +33,24 @@ def align(session: Session) -> Artifact:
     def compute(folder: Path) -> Mapping[str, Any]:
         before = session.bench.teacher_meter.forward_tokens
         alignment = session.method.align(session.bench, extract_stage.load(extraction))
+        for note in deficient_ranks(alignment):
+            console.warn(note)
         alignment.save(folder)
         session.bench.release("teacher")
         return {"teacher_forward_tokens": session.bench.teacher_meter.forward_tokens - before}
 
     return session.obtain(STAGE, key(session), compute)
+
+
+def deficient_ranks(alignment: Alignment) -> list[str]:
+    """Say where a head spans less than its width: the map is then defined on the rest only."""
+    infos = {map_.name: map_.info for map_ in alignment.maps.values()}
+    return [
+        f"the {who}'s head has rank {info[f'rank_{who}']} of {info[f'width_{who}']}: semantics={name} maps that part"
+        for name, info in infos.items()
+        for who in ("teacher", "student")
+        if info.get(f"rank_{who}", 0) < info.get(f"width_{who}", 0) and f"rank_{who}" in info
+    ]
 
 
 def load(artifact: Artifact) -> Alignment:

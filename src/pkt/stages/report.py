@@ -64,10 +64,22 @@ def _flat(primary: Mapping[str, Mapping[str, Any]], gaps: Mapping[str, Any] | No
 
 
 def _budget(session: Session) -> dict[str, Any]:
+    """Return what the checkpoint cost, from the manifests: the same whether a stage was reused or not."""
     if "transfer" not in {entry["stage"] for entry in session.reports}:
         return {}
-    budget = transfer_stage.transfer(session).meta.get("budget", {})
-    return {**budget, "seconds": sum(entry["seconds"] for entry in session.reports if not entry["reused"])}
+    made = transfer_stage.transfer(session)
+    before = [extract_stage.extract(session), align_stage.align(session)] if uses_teacher(session) else []
+    return {
+        **made.meta["budget"],
+        "teacher_forward_tokens": sum(artifact.meta["teacher_forward_tokens"] for artifact in before),
+        "seconds": sum(artifact.meta["seconds"] for artifact in [*before, made]),
+        "peak_mb": max(artifact.meta["peak_mb"] for artifact in [*before, made]),
+    }
+
+
+def uses_teacher(session: Session) -> bool:
+    """Whether the method takes anything from a teacher."""
+    return "align" in session.method.stages
 
 
 def _finish_checkpoint(session: Session, scores: str) -> None:
