@@ -19,6 +19,11 @@ from pkt.config import Config
 from pkt.searchpath import builtin_conf_dir, groups, register
 
 ROOT = Path(__file__).resolve().parents[2]
+# options that make no sense without a value of the user's
+NEEDS = {
+    "benchmark=custom": ["data.train=rows.jsonl", "data.test=rows.jsonl"],
+    "mapping=explicit": ["mapping.layers=[[1,1]]"],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +52,7 @@ def test_every_verb_composes(verb: str):
 
 @pytest.mark.parametrize("choice", options(*groups()))
 def test_every_option_composes_and_makes_sense(choice: str):
-    extra = ["data.train=rows.jsonl", "data.test=rows.jsonl"] if choice == "benchmark=custom" else []
-    check(composed(choice, *extra))
+    check(composed(choice, *NEEDS.get(choice, [])))
 
 
 @pytest.mark.parametrize("choice", options(*STRATEGIES))
@@ -56,7 +60,7 @@ def test_every_strategy_builds(choice: str):
     from pkt.build import build
 
     group = choice.partition("=")[0]
-    assert dataclasses.is_dataclass(build(composed(choice)[group]))
+    assert dataclasses.is_dataclass(build(composed(choice, *NEEDS.get(choice, []))[group]))
 
 
 @pytest.mark.parametrize("choice", options("experiment", "method", "benchmark"))
