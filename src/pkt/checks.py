@@ -16,7 +16,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optim.schedule": ("cosine", "linear", "constant"),
     "optim.keep": ("last", "best"),
     "optim.precision": ("float32", "bfloat16"),
-    "eval.backend": ("hf", "vllm"),
     "tracker.name": ("wandb", "none"),
     "tracker.mode": ("offline", "online", "disabled"),
     "model.teacher.init": ("load",),

@@ -101,7 +101,6 @@ class EvalConfig:
     max_new_tokens: int | None = None  # null: the task's own
     models: list[str] = field(default_factory=lambda: ["teacher", "student", "transferred"])
     checkpoint: str | None = None  # score this saved folder as "transferred" instead of the pipeline's own
-    backend: str = "hf"  # hf | vllm
     timeout: float = 5.0  # seconds of wall clock per generated program
 
 
