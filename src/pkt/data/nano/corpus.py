@@ -14,7 +14,7 @@ _SOURCES = ("nano_knowledge", "nano_math", "nano_code", "nano_program", "facts",
 # share of documents, by kind of corpus; what is not a task is text about the world or talk
 MIXTURES: dict[str, dict[str, float]] = {
     "teacher": dict(zip(_SOURCES, (28, 28, 12, 14, 8, 7, 3), strict=True)),
-    "student": dict(zip(_SOURCES, (15, 15, 15, 15, 14, 6, 20), strict=True)),
+    "student": dict(zip(_SOURCES, (14, 44, 5, 16, 10, 8, 3), strict=True)),
     "code": dict(zip(_SOURCES, (1, 1, 45, 49, 1, 2, 1), strict=True)),
 }
 KINDS = tuple(MIXTURES)
