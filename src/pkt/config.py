@@ -87,7 +87,7 @@ class OptimConfig:
     schedule: str = "cosine"  # cosine | linear | constant
     max_grad_norm: float = 1.0  # 0 switches clipping off
     validate_every: int = 1  # epochs between validations; 0: only after the last step
-    keep: str = "last"  # last | best (lowest validation loss of the output term)
+    keep: str = "last"  # last | best (lowest validation cross-entropy)
     save_every: float = 60.0  # seconds between resumable snapshots
     precision: str = "float32"  # float32 | bfloat16 (autocast; weights that train stay float32)
 

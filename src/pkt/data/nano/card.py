@@ -86,7 +86,6 @@ def _curve(records: list[dict[str, Any]]) -> str:
     lines = [
         [str(r["model"]), str(r["step"]), f"{r['loss']:.3f}", *(f"{100 * r[task]:.0f}" for task in TASKS)]
         for r in records
-        if r["step"] % 1000 == 0 or r["model"] == "code_teacher"
     ]
     return _table(["model", "step", "loss", *TASKS], lines)
 
