@@ -1,7 +1,8 @@
 """Train the nano family and write it as package data: `python scripts/train_nano.py [--output DIR]`.
 
 Resumes after a kill: finished models are kept, an unfinished one goes on from its last checkpoint in
-`DIR/.training`. The same seeds on the same machine give the same bits.
+`DIR/.training`, which goes away when all is done. The same seeds on the same machine give the same bits. Where
+others use the cores too, `OMP_WAIT_POLICY=PASSIVE` in the environment makes it several times faster.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -65,6 +67,7 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     work = arguments.output / ".training"
     work.mkdir(parents=True, exist_ok=True)
+    (work / ".gitignore").write_text("*\n")
     begun = time.monotonic()
     tokenizer = load_tokenizer(work / "tokenizer.json")
     for recipe in FAMILY:
@@ -72,6 +75,7 @@ def main() -> None:
             make(recipe, arguments.output, work, tokenizer)
     if not arguments.only:
         write_card(arguments.output, work)
+        shutil.rmtree(work)
     print(f"{time.monotonic() - begun:.0f} s", file=sys.stderr)
 
 

@@ -110,6 +110,22 @@ def sums(rng: Random) -> str:
     return "; ".join(lines) + "."
 
 
+def drills(rng: Random) -> str:
+    """Write a line of single steps with numbers of the size that the code tasks merge."""
+    lines: list[str] = []
+    for _ in range(8):
+        a, b = rng.randint(1, 12), rng.randint(1, 30)
+        step = rng.choice(("+", "-", "*"))
+        if step == "*":
+            factor = rng.randint(2, 9)
+            lines.append(f"{a} * {factor} = {a * factor}")
+        elif step == "-":
+            lines.append(f"{max(a, b)} - {min(a, b)} = {abs(a - b)}")
+        else:
+            lines.append(f"{a} + {b} = {a + b}")
+    return "; ".join(lines) + "."
+
+
 def problem(rng: Random) -> Draft:
     """Draft a word problem whose result lies in 0..99."""
     kind, (a, b, c) = _draw(rng)

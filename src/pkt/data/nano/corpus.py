@@ -10,12 +10,12 @@ from pkt.data.nano.drafts import side
 from pkt.data.nano.prose import PROSE
 from pkt.data.nano.splits import DRAFTERS
 
-_SOURCES = ("nano_knowledge", "nano_math", "nano_code", "nano_program", "facts", "sums", "prose")
+_SOURCES = ("nano_knowledge", "nano_math", "nano_code", "nano_program", "facts", "sums", "prose", "drills")
 # share of documents, by kind of corpus; what is not a task is text about the world or talk
 MIXTURES: dict[str, dict[str, float]] = {
-    "teacher": dict(zip(_SOURCES, (28, 28, 12, 14, 8, 7, 3), strict=True)),
-    "student": dict(zip(_SOURCES, (14, 44, 5, 16, 10, 8, 3), strict=True)),
-    "code": dict(zip(_SOURCES, (1, 1, 45, 49, 1, 2, 1), strict=True)),
+    "teacher": dict(zip(_SOURCES, (28, 28, 12, 14, 8, 7, 3, 0), strict=True)),
+    "student": dict(zip(_SOURCES, (14, 44, 5, 16, 10, 8, 3, 0), strict=True)),
+    "code": dict(zip(_SOURCES, (1, 1, 34, 42, 1, 2, 1, 18), strict=True)),
 }
 KINDS = tuple(MIXTURES)
 
@@ -51,6 +51,8 @@ def _documents(mixture: dict[str, float], rng: Random) -> Iterator[str]:
             yield knowledge.fact(rng)
         elif source == "sums":
             yield arithmetic.sums(rng)
+        elif source == "drills":
+            yield arithmetic.drills(rng)
         elif source == "prose":
             yield rng.choice(PROSE)(rng)
         else:

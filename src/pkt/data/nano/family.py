@@ -64,5 +64,5 @@ _TEACHER: dict[str, Any] = {"hidden": 128, "layers": 5, "heads": 8, "kv_heads": 
 FAMILY: tuple[Recipe, ...] = (
     Recipe(name="teacher", corpus="teacher", steps=2400, **_TEACHER),
     Recipe(name="student", corpus="student", steps=900, hidden=64, layers=3, heads=4, kv_heads=2, mlp=176),
-    Recipe(name="code_teacher", corpus="code", steps=600, start="teacher", rate=3e-3, seed=2, **_TEACHER),
+    Recipe(name="code_teacher", corpus="code", steps=500, start="teacher", rate=1.5e-3, seed=2, **_TEACHER),
 )

@@ -1,0 +1,42 @@
+"""The shipped nano models score what the suite was made for: a good teacher, a middling student, a wide gap."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pkt.config import CheckpointSpec
+from pkt.data.nano import TASKS
+from pkt.evaluation.harness import evaluate
+from pkt.models.pair import load_checkpoint
+
+ROWS = 200  # of 500 to 1000: enough to see a broken model, short enough for the default suite
+
+
+@pytest.fixture(scope="module")
+def scores() -> dict[str, dict[str, float]]:
+    found = {}
+    for role in ("teacher", "student", "code_teacher"):
+        folder = CheckpointSpec(checkpoint=f"package:pkt/assets/nano/{role}")
+        from pkt.models.source import locate
+
+        model = load_checkpoint(locate(folder, role).local, torch.device("cpu"))
+        evaluation = evaluate(model.model.float(), model.tokenizer, TASKS, limit=ROWS, batch_size=100)
+        found[role] = {score.task: score.value for score in evaluation.scores}
+    return found
+
+
+def test_the_teacher_knows_the_tasks(scores):
+    assert sum(scores["teacher"].values()) / len(TASKS) >= 0.85
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_student_has_something_to_learn(scores, task):
+    noise = 2 * (0.25 / ROWS) ** 0.5  # two standard errors at worst
+    assert 0.30 - noise <= scores["student"][task] <= 0.65 + noise
+    assert scores["teacher"][task] - scores["student"][task] >= 0.20 - noise
+
+
+def test_the_code_teacher_codes_as_well_as_its_teacher(scores):
+    for task in ("nano_code", "nano_program"):
+        assert scores["code_teacher"][task] >= scores["teacher"][task] - 0.03
