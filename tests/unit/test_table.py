@@ -30,7 +30,7 @@ def test_arms_group_seeds_and_name_only_what_differs():
     assert {arm.label: len(arm.runs) for arm in arms(runs)} == {
         "semalign (semantics cosine)": 2,
         "semalign (semantics ridge)": 1,
-        "sft (semantics cosine)": 1,
+        "sft": 1,
     }
 
 

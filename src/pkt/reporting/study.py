@@ -45,12 +45,13 @@ def load_runs(folders: Iterable[Path]) -> list[dict[str, Any]]:
 
 
 def arms(runs: Sequence[dict[str, Any]]) -> list[Arm]:
-    """Group runs into arms; the label names only what differs between them."""
+    """Group runs into arms; the label names what differs between the runs of one method."""
     settings = [{key: run["settings"].get(key) for key in ARM_KEYS} for run in runs]
-    varying = [key for key in ARM_KEYS[1:] if len({str(s[key]) for s in settings}) > 1]
     grouped: dict[str, dict[int, dict[str, Any]]] = {}
     for run, setting in zip(runs, settings, strict=True):
-        extra = [f"{key} {setting[key]}" for key in varying if setting[key] is not None]
+        siblings = [other for other in settings if other["method"] == setting["method"]]
+        varying = [key for key in ARM_KEYS[1:] if len({str(other[key]) for other in siblings}) > 1]
+        extra = [f"{key} {setting[key]}" for key in varying]
         label = str(setting["method"]) + (f" ({', '.join(extra)})" if extra else "")
         grouped.setdefault(label, {})[run["seed"]] = run  # a seed that was run twice counts once
     return [Arm(label=label, runs=tuple(by_seed.values())) for label, by_seed in grouped.items()]

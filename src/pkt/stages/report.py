@@ -33,8 +33,8 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> None:
         "seed": session.bench.config.seed,
         "settings": {
             "method": session.method.name,
-            "mapping": type(session.bench.mapping).__name__.lower(),
-            "semantics": type(session.bench.semantics).__name__.lower(),
+            "mapping": type(session.bench.mapping).__name__.lower() if uses_teacher(session) else None,
+            "semantics": type(session.bench.semantics).__name__.lower() if uses_teacher(session) else None,
             "output": session.bench.objective.output,
         },
         "command": session.command,
