@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from safetensors.torch import load_file
+
 from tiny import tiny_model, tiny_tokenizer
 
 METHODS = ("semalign", "semalign_joint", "sft")
