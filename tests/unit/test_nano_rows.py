@@ -31,7 +31,7 @@ def test_combinations_of_test_and_validation_are_theirs_alone(task):
     assert not combos["test"] & seen
     assert not combos["validation"] & seen
     assert not combos["test"] & combos["validation"]
-    assert min(len(combos["test"]), len(combos["validation"])) > 50
+    assert min(len(combos["test"]), len(combos["validation"])) > 30
 
 
 @pytest.mark.parametrize("task", TASKS)
