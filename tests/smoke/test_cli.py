@@ -202,7 +202,13 @@ def test_debug_shows_the_traceback(env: dict[str, str], name: str):
 def test_interrupt_is_one_line_and_130(env: dict[str, str]):
     command = [sys.executable, "-c", FAKE, "run", "seed=4"]
     with subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a runner in the background hands down an ignored SIGINT, which a terminal would not
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "working\n"
@@ -262,7 +268,7 @@ def test_own_primary_config_and_folders(
     assert "lr: 0.25" in inline("transfer", "-cn", "mytransfer", "--cfg", "job").stdout
     (user / "optim").mkdir()
     (user / "optim" / "nano.yaml").write_text("lr: 0.75\n")  # wins over the built-in file of that name
-    assert "lr: 0.75" in inline("run", "--cfg", "job", "-p", "optim").stdout
+    assert "lr: 0.75" in inline("run", "optim=nano", "--cfg", "job", "-p", "optim").stdout
     extra = tmp_path / "extra"
     (extra / "optim").mkdir(parents=True)
     (extra / "optim" / "slow.yaml").write_text("lr: 0.0625\n")
