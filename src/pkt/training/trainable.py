@@ -49,7 +49,8 @@ class Trainable:
         """Save the PEFT adapter (nothing for `update=full`); `base` is the student's checkpoint."""
         if self.adapter is not None:
             self.adapter.peft_config["default"].base_model_name_or_path = base
-            self.adapter.save_pretrained(str(folder))
+            # False: the vocabulary never changes, and peft would look for the base model on the hub to find out
+            self.adapter.save_pretrained(str(folder), save_embedding_layers=False)
 
     @torch.no_grad()
     def merged(self) -> PreTrainedModel:
