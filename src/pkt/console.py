@@ -59,8 +59,11 @@ class Progress(Protocol):
 
 
 def say(message: str) -> None:
-    """Print a result."""
-    print(message, flush=True)
+    """Print a result; a reader that has seen enough (`| head`) does not stop the work."""
+    try:
+        print(message, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(message: str) -> None:

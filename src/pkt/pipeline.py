@@ -5,7 +5,7 @@ Config -> strategies (refused here if wrong) -> Workbench -> Session -> stages -
 
 from __future__ import annotations
 
-import logging
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pkt import console
 from pkt.build import build
 from pkt.config import Config
+from pkt.errors import PktError
 from pkt.mapping import Mapping
 from pkt.methods.base import Method
 from pkt.methods.workbench import Workbench
@@ -26,8 +27,6 @@ from pkt.stages import align, evaluate, extract, report, transfer
 from pkt.stages.session import Session
 from pkt.store import Store
 from pkt.tracking import open_tracker
-
-log = logging.getLogger(__name__)
 
 
 def run_verb(cfg: DictConfig, run_dir: Path) -> None:
@@ -41,11 +40,50 @@ def run_verb(cfg: DictConfig, run_dir: Path) -> None:
         RequestError: the request does not make sense.
         PktError: it does, and failed.
     """
-    session = open_session(cfg, run_dir)
+    reports: list[dict[str, Any]] = []
     try:
+        _run_stages(cfg, run_dir, reports)
+    except PktError:
+        if not reports:  # nothing was computed: leave nothing
+            _forget(run_dir, Path(str(cfg.output_dir)).resolve())
+        raise
+
+
+def _run_stages(cfg: DictConfig, run_dir: Path, reports: list[dict[str, Any]]) -> None:
+    session = open_session(cfg, run_dir)
+    session.reports = reports
+    try:
+        check_models(session.bench)
         VERBS[str(cfg.verb)](session)
     finally:
         session.tracker.close()
+
+
+def check_models(bench: Workbench) -> None:
+    """Find out whether both models are to be had, before any work.
+
+    Raises:
+        PktError: one message for all that is missing.
+    """
+    problems: list[PktError] = []
+    for config in ("teacher_config", "student_config"):
+        try:
+            getattr(bench, config)
+        except PktError as error:
+            problems.append(error)
+    if len(problems) > 1 and problems[0].exit_code == problems[1].exit_code:
+        raise type(problems[0])("\n".join(str(problem) for problem in problems))
+    if problems:
+        raise problems[0]
+
+
+def _forget(run_dir: Path, output_dir: Path) -> None:
+    """Remove a run's folder, and those above it that became empty."""
+    shutil.rmtree(run_dir, ignore_errors=True)
+    for parent in run_dir.parents:
+        if parent == output_dir.parent or not parent.is_dir() or any(parent.iterdir()):
+            return
+        parent.rmdir()
 
 
 def open_session(cfg: DictConfig, run_dir: Path) -> Session:
@@ -92,11 +130,7 @@ def _track(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda n: bar.advance(float(n))
 
 
-def _evaluate(session: Session) -> Any:
-    report.report(session, evaluate.scores(session))
-
-
-def _run(session: Session) -> Any:
+def _evaluate(session: Session) -> None:
     report.report(session, evaluate.scores(session))
 
 
@@ -105,5 +139,5 @@ VERBS: dict[str, Callable[[Session], Any]] = {
     "align": lambda session: report.show_alignment(session, align.align(session)),
     "transfer": lambda session: report.show_transfer(session, transfer.transfer(session)),
     "eval": _evaluate,
-    "run": _run,
+    "run": _evaluate,  # the scores need every stage before them
 }

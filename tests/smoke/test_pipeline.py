@@ -42,6 +42,9 @@ def test_run_leaves_a_table_and_a_checkpoint_that_scores_the_same(pkt, tiny_requ
     assert f"method={method}" in card
     if method != "sft":
         assert "layer pairs" in card
+        assert list(pkt.outputs.glob("runs/run/*/pairing.png"))
+    if method == "semalign":
+        assert list(pkt.outputs.glob("runs/run/*/attribution.png"))
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert AutoTokenizer.from_pretrained(folder)("a")["input_ids"]
     assert not any("lora" in name for name, _ in model.named_parameters())

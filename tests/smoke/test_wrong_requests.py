@@ -117,8 +117,9 @@ def test_hub_out_of_reach(pkt, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     result = pkt("transfer", "model=llama-7b-to-1b", "tracker=none")
-    refused(result, 1, "Llama", "hf auth login", ".checkpoint=/path/to/folder", "HF_HOME")
-    assert stored(pkt) == []
+    ways = ("hf auth login", "model.teacher.checkpoint=/path/to/folder", "HF_HOME")
+    refused(result, 1, "meta-llama/Llama-2-7b-hf", "TinyLlama", *ways)
+    assert not pkt.outputs.exists(), list(pkt.outputs.rglob("*"))
 
 
 def test_a_loss_that_is_not_finite_says_where(pkt, tiny_request):

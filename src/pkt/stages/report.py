@@ -10,7 +10,7 @@ from typing import Any
 from pkt import console
 from pkt.evaluation.harness import Evaluation
 from pkt.mapping import LayerPair
-from pkt.methods.base import Extraction
+from pkt.methods.base import Alignment, Extraction
 from pkt.reporting.card import model_card
 from pkt.reporting.figures import attribution_figure, pairing_figure
 from pkt.reporting.table import gap_estimates, headline, primary_scores
@@ -52,6 +52,8 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> None:
     console.say("")
     console.table(table.title, table.columns, table.rows)
     if "transferred" in evaluations and session.bench.config.eval.checkpoint is None:
+        if uses_teacher(session):
+            _track_layers(session)
         _finish_checkpoint(session, table.markdown())
     _where(session)
 
@@ -107,6 +109,14 @@ def show_extraction(session: Session, artifact: Artifact) -> None:
     _draw(session, extraction)
 
 
+def _track_layers(session: Session) -> None:
+    """Track pairs, attribution and map quality of a whole run; the console showed none of them."""
+    extraction = extract_stage.load(extract_stage.extract(session))
+    session.tracker.table("extract/pairs", *pair_rows(extraction))
+    session.tracker.table("align/quality", *quality_rows(align_stage.load(align_stage.align(session))))
+    _draw(session, extraction)
+
+
 def _draw(session: Session, extraction: Extraction) -> None:
     chosen = sorted({layer for pair in extraction.pairs for layer in pair.teacher})
     if extraction.scores is not None:
@@ -138,6 +148,13 @@ def pair_rows(extraction: Extraction) -> tuple[tuple[str, ...], list[tuple[str, 
 def show_alignment(session: Session, artifact: Artifact) -> None:
     """Print and track the quality card of every map."""
     alignment = align_stage.load(artifact)
+    columns, rows = quality_rows(alignment)
+    session.tracker.table("align/quality", columns, rows)
+    console.table(f"map quality on the align split ({alignment.positions} positions)", columns, rows)
+
+
+def quality_rows(alignment: Alignment) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return column names and one row of text per map."""
     names = sorted({name for card in alignment.quality.values() for name in card})
     rows = [
         (
@@ -147,9 +164,7 @@ def show_alignment(session: Session, artifact: Artifact) -> None:
         )
         for pair in alignment.pairs
     ]
-    columns = ("student layer", "teacher layer", *names)
-    session.tracker.table("align/quality", columns, rows)
-    console.table(f"map quality on the align split ({alignment.positions} positions)", columns, rows)
+    return ("student layer", "teacher layer", *names), rows
 
 
 def show_transfer(session: Session, artifact: Artifact) -> None:
