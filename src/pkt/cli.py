@@ -8,6 +8,7 @@ the pipeline only, so help, completion and config errors answer at once.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -121,7 +122,7 @@ def _request(verb: str, words: list[str]) -> int:
     register()
     sys.argv = [sys.argv[0], *words]
     try:
-        with _raw_errors(), _one_run_dir():
+        with _raw_errors(), _one_run_dir(), _closed_logs():
             hydra.main(version_base="1.3", config_path=str(builtin_conf_dir()), config_name=verb)(task)()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -217,6 +218,18 @@ def _raw_errors() -> Iterator[None]:
         os.environ.pop("HYDRA_FULL_ERROR")
         if before is not None:
             os.environ["HYDRA_FULL_ERROR"] = before
+
+
+@contextmanager
+def _closed_logs() -> Iterator[None]:
+    """Close the log files that Hydra opens and leaves open (a second request in one process would pile them up)."""
+    try:
+        yield
+    finally:
+        root = logging.getLogger()
+        for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
+            root.removeHandler(handler)
+            handler.close()
 
 
 @contextmanager
