@@ -1,12 +1,13 @@
 """Layer pairing: which teacher layers go to which student layer.
 
-    (L_T, L_S, scores) -> strategy -> LayerPair(student, teacher layers, weights), ...
+    (L_T, L_S, scores, similarity) -> strategy -> LayerPair(student, teacher layers, weights), ...
 
-Pure functions of two depths (and, for `critical`, one score per teacher layer); layers are numbered from 1.
+Pure functions of two depths and, where a strategy says so, of one score per teacher layer and of the similarity
+of every teacher layer to every student layer; layers are numbered from 1.
 """
 
 from pkt.mapping.free import Explicit, Last, Random
-from pkt.mapping.pairs import LayerPair, Mapping, depth_layer, spread
+from pkt.mapping.pairs import LayerPair, Mapping, Similarity, depth_layer, spread
 from pkt.mapping.strategies import Critical, Depth, Interpolate
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "LayerPair",
     "Mapping",
     "Random",
+    "Similarity",
     "depth_layer",
     "spread",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pkt.errors import RequestError
-from pkt.mapping.pairs import LayerPair, check_count, check_depths, spread
+from pkt.mapping.pairs import LayerPair, Similarity, check_count, check_depths, spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +16,14 @@ class Last:
     """Pair the last layer with the last layer."""
 
     needs_scores: ClassVar[bool] = False
+    needs_similarity: ClassVar[bool] = False
 
     def pairs(
-        self, teacher_depth: int, student_depth: int, scores: Sequence[float] | None = None
+        self,
+        teacher_depth: int,
+        student_depth: int,
+        scores: Sequence[float] | None = None,
+        similarity: Similarity | None = None,
     ) -> tuple[LayerPair, ...]:
         """Return the pair (L_T, L_S).
 
@@ -38,6 +43,7 @@ class Explicit:
     """
 
     needs_scores: ClassVar[bool] = False
+    needs_similarity: ClassVar[bool] = False
 
     layers: list[list[int]]
 
@@ -51,7 +57,11 @@ class Explicit:
             raise ValueError(f"each student layer may occur once in layers, got students {students}")
 
     def pairs(
-        self, teacher_depth: int, student_depth: int, scores: Sequence[float] | None = None
+        self,
+        teacher_depth: int,
+        student_depth: int,
+        scores: Sequence[float] | None = None,
+        similarity: Similarity | None = None,
     ) -> tuple[LayerPair, ...]:
         """Return the listed pairs.
 
@@ -86,6 +96,7 @@ class Random:
     """
 
     needs_scores: ClassVar[bool] = False
+    needs_similarity: ClassVar[bool] = False
 
     seed: int = 0
     count: int = 1
@@ -94,7 +105,11 @@ class Random:
         check_count(self.count)
 
     def pairs(
-        self, teacher_depth: int, student_depth: int, scores: Sequence[float] | None = None
+        self,
+        teacher_depth: int,
+        student_depth: int,
+        scores: Sequence[float] | None = None,
+        similarity: Similarity | None = None,
     ) -> tuple[LayerPair, ...]:
         """Return the drawn pairs, by student layer.
 

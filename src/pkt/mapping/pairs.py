@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from pkt.errors import RequestError
+
+Similarity = Sequence[Sequence[float]]
+"""One row per teacher layer, one column per student layer; layer 1 first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +38,24 @@ class LayerPair:
 
 @runtime_checkable
 class Mapping(Protocol):
-    """A pairing strategy.
+    """A pairing strategy; what it needs may depend on its options."""
 
-    Attributes:
-        needs_scores: whether `pairs` reads one attribution score per teacher layer.
-    """
+    @property
+    def needs_scores(self) -> bool:
+        """Whether `pairs` reads one attribution score per teacher layer."""
+        ...
 
-    needs_scores: ClassVar[bool]
+    @property
+    def needs_similarity(self) -> bool:
+        """Whether `pairs` reads the similarity of every teacher layer to every student layer."""
+        ...
 
     def pairs(
-        self, teacher_depth: int, student_depth: int, scores: Sequence[float] | None = None
+        self,
+        teacher_depth: int,
+        student_depth: int,
+        scores: Sequence[float] | None = None,
+        similarity: Similarity | None = None,
     ) -> tuple[LayerPair, ...]:
         """Pair the layers of a teacher and a student of given depths; one pair per student layer at most."""
         ...

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pkt.errors import PktError, RequestError
-from pkt.mapping.pairs import LayerPair, check_count, check_depths, depth_layer, spread
+from pkt.mapping.pairs import LayerPair, Similarity, check_count, check_depths, depth_layer, spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,7 @@ class Depth:
     """
 
     needs_scores: ClassVar[bool] = False
+    needs_similarity: ClassVar[bool] = False
 
     count: int | None = None
 
@@ -30,7 +31,11 @@ class Depth:
         check_count(self.count)
 
     def pairs(
-        self, teacher_depth: int, student_depth: int, scores: Sequence[float] | None = None
+        self,
+        teacher_depth: int,
+        student_depth: int,
+        scores: Sequence[float] | None = None,
+        similarity: Similarity | None = None,
     ) -> tuple[LayerPair, ...]:
         """Return one pair per chosen student layer, from shallow to deep.
 
@@ -55,6 +60,7 @@ class Critical:
     """
 
     needs_scores: ClassVar[bool] = True
+    needs_similarity: ClassVar[bool] = False
 
     top_n: int = 1
 
@@ -63,7 +69,11 @@ class Critical:
             raise ValueError(f"top_n is a number of teacher layers, at least 1, got {self.top_n}")
 
     def pairs(
-        self, teacher_depth: int, student_depth: int, scores: Sequence[float] | None = None
+        self,
+        teacher_depth: int,
+        student_depth: int,
+        scores: Sequence[float] | None = None,
+        similarity: Similarity | None = None,
     ) -> tuple[LayerPair, ...]:
         """Return the pairs of the critical layers, from shallow to deep.
 
@@ -71,6 +81,7 @@ class Critical:
             teacher_depth: L_T.
             student_depth: L_S.
             scores: one per teacher layer; layer 1 first.
+            similarity: not read.
 
         Raises:
             RequestError: `top_n` exceeds the teacher's depth.
@@ -120,6 +131,7 @@ class Interpolate:
     """
 
     needs_scores: ClassVar[bool] = False
+    needs_similarity: ClassVar[bool] = False
 
     count: int | None = None
 
@@ -127,7 +139,11 @@ class Interpolate:
         check_count(self.count)
 
     def pairs(
-        self, teacher_depth: int, student_depth: int, scores: Sequence[float] | None = None
+        self,
+        teacher_depth: int,
+        student_depth: int,
+        scores: Sequence[float] | None = None,
+        similarity: Similarity | None = None,
     ) -> tuple[LayerPair, ...]:
         """Return one pair per chosen student layer, from shallow to deep.
 
