@@ -8,9 +8,11 @@ of every teacher layer to every student layer; layers are numbered from 1.
 
 from pkt.mapping.free import Explicit, Last, Random
 from pkt.mapping.pairs import LayerPair, Mapping, Similarity, depth_layer, spread
+from pkt.mapping.similar import Cka, Monotone
 from pkt.mapping.strategies import Critical, Depth, Interpolate
 
 __all__ = [
+    "Cka",
     "Critical",
     "Depth",
     "Explicit",
@@ -18,6 +20,7 @@ __all__ = [
     "Last",
     "LayerPair",
     "Mapping",
+    "Monotone",
     "Random",
     "Similarity",
     "depth_layer",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from pkt.errors import RequestError
+from pkt.errors import PktError, RequestError
 
 Similarity = Sequence[Sequence[float]]
 """One row per teacher layer, one column per student layer; layer 1 first."""
@@ -102,3 +103,42 @@ def check_count(count: int | None) -> None:
     """
     if count is not None and count < 1:
         raise ValueError(f"count is a number of student layers, at least 1 (null: all), got {count}")
+
+
+def check_scores(scores: Sequence[float] | None, teacher_depth: int) -> Sequence[float]:
+    """Return the scores if there is a finite one per teacher layer.
+
+    Raises:
+        PktError: a score is NaN or infinite.
+        ValueError: not one score per teacher layer.
+    """
+    if scores is None or len(scores) != teacher_depth:
+        got = "none" if scores is None else len(scores)
+        raise ValueError(f"one score per teacher layer is needed ({teacher_depth}), got {got}")
+    if not all(math.isfinite(score) for score in scores):
+        raise PktError(
+            "the attribution of a teacher layer is NaN or infinite, so no layer can be called critical; "
+            "load the teacher in float32 (model.teacher.dtype=float32)."
+        )
+    return scores
+
+
+def check_similarity(similarity: Similarity | None, teacher_depth: int, student_depth: int) -> Similarity:
+    """Return the similarities if there is a finite one per pair of layers.
+
+    Raises:
+        PktError: a similarity is NaN or infinite.
+        ValueError: another shape.
+    """
+    shape = (teacher_depth, {student_depth})
+    if similarity is None or (len(similarity), {*map(len, similarity)}) != shape:
+        got = "none" if similarity is None else f"{len(similarity)} rows of {sorted({*map(len, similarity)})}"
+        raise ValueError(
+            f"the similarity of every layer pair is needed ({teacher_depth} x {student_depth}), got {got}"
+        )
+    if not all(math.isfinite(value) for row in similarity for value in row):
+        raise PktError(
+            "the CKA of a layer pair is NaN or infinite, so layers cannot be compared; load both models in "
+            "float32 or bfloat16 (model.teacher.dtype, model.student.dtype)."
+        )
+    return similarity

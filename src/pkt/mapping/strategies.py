@@ -5,13 +5,20 @@ Source: "Beyond Neural Incompatibility" (arXiv 2510.24208 v1), restated where a 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pkt.errors import PktError, RequestError
-from pkt.mapping.pairs import LayerPair, Similarity, check_count, check_depths, depth_layer, spread
+from pkt.errors import RequestError
+from pkt.mapping.pairs import (
+    LayerPair,
+    Similarity,
+    check_count,
+    check_depths,
+    check_scores,
+    depth_layer,
+    spread,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,18 +96,11 @@ class Critical:
             ValueError: not one score per teacher layer, or a depth below 1.
         """
         check_depths(teacher_depth, student_depth)
-        if scores is None or len(scores) != teacher_depth:
-            got = "none" if scores is None else len(scores)
-            raise ValueError(f"one score per teacher layer is needed ({teacher_depth}), got {got}")
+        scores = check_scores(scores, teacher_depth)
         if self.top_n > teacher_depth:
             raise RequestError(
                 f"mapping.top_n={self.top_n}: the teacher has {teacher_depth} layers; "
                 f"choose 1 to {teacher_depth}."
-            )
-        if not all(math.isfinite(score) for score in scores):
-            raise PktError(
-                "the attribution of a teacher layer is NaN or infinite, so no layer can be called critical; "
-                "load the teacher in float32 (model.teacher.dtype=float32)."
             )
         ranked = sorted(range(1, teacher_depth + 1), key=lambda layer: (-scores[layer - 1], layer))
         students = {self._student(layer, teacher_depth, student_depth) for layer in ranked[: self.top_n]}

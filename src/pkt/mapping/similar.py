@@ -1,0 +1,206 @@
+"""Pairings by how alike layers are, and the programme that keeps them in the order of depth.
+
+    similarity (L_T, L_S) [x scores] -> gains -> best per student layer | best without crossings -> pairs
+
+Both read a matrix of linear CKA (`pkt.attribution.layer_similarity`). Totals are exact (fractions), so that the
+scale of the scores does not matter and a tie is a tie: then the pairing nearest to relative depth wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar, Literal
+
+from pkt.mapping.pairs import (
+    LayerPair,
+    Similarity,
+    check_count,
+    check_depths,
+    check_scores,
+    check_similarity,
+    depth_layer,
+    spread,
+)
+
+Gain = tuple[Fraction, int]
+"""What a pair adds: its score times its similarity, and minus its distance from relative depth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monotone:
+    """Pair without crossings so that the sum of score_T(l) * similarity(l, k) is largest.
+
+    pi = argmax sum_k score_T(pi(k)) * similarity(pi(k), k) over the chosen student layers k, one teacher layer
+    each, pi(1) < pi(2) < ... Where more student layers are chosen than the teacher has (n > L_T), neighbours may
+    share a teacher layer, each at most ceil(n / L_T) times (our reading, as is the programme: SemAlign's later
+    versions are known to us by their abstracts).
+    A negative score (``reduce=signed``) counts against a layer. Only ratios of scores matter.
+
+    Attributes:
+        similarity: ``cka`` (linear CKA of the layers' states) or ``one`` (scores alone decide).
+        count: number of student layers, evenly spread and always with the last one (see `spread`); None: all.
+    """
+
+    needs_scores: ClassVar[bool] = True
+
+    similarity: Literal["cka", "one"] = "cka"
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.similarity not in ("cka", "one"):
+            raise ValueError(f"similarity={self.similarity} is not one of cka, one")
+        check_count(self.count)
+
+    @property
+    def needs_similarity(self) -> bool:
+        """Whether CKA weighs the scores."""
+        return self.similarity == "cka"
+
+    def pairs(
+        self,
+        teacher_depth: int,
+        student_depth: int,
+        scores: Sequence[float] | None = None,
+        similarity: Similarity | None = None,
+    ) -> tuple[LayerPair, ...]:
+        """Return one pair per chosen student layer, from shallow to deep.
+
+        Args:
+            teacher_depth: L_T.
+            student_depth: L_S.
+            scores: one per teacher layer; layer 1 first.
+            similarity: (L_T, L_S) rows of numbers; not read with ``similarity=one``.
+
+        Raises:
+            RequestError: `count` exceeds the student's depth.
+            PktError: a score or a similarity is NaN or infinite.
+            ValueError: scores or similarities of another shape, or a depth below 1.
+        """
+        check_depths(teacher_depth, student_depth)
+        scores = check_scores(scores, teacher_depth)
+        ones = [[1.0] * student_depth] * teacher_depth
+        alike = check_similarity(similarity, teacher_depth, student_depth) if self.needs_similarity else ones
+        students = spread(self.count, student_depth)
+        gains = _gains(students, alike, scores, teacher_depth, student_depth)
+        return _paired(students, without_crossings(gains))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cka:
+    """Pair each student layer with the teacher layer of highest linear CKA.
+
+    Attributes:
+        monotone: keep the order of depth: the largest sum of CKA without crossings, as `Monotone` with equal
+            scores. False: every student layer for itself, so that a teacher layer may occur more than once.
+        count: number of student layers, evenly spread and always with the last one (see `spread`); None: all.
+
+    Source: the paper's layer-by-layer CKA (arXiv 2510.24208 v1, figures 4 to 6), as a pairing (ours).
+    """
+
+    needs_scores: ClassVar[bool] = False
+    needs_similarity: ClassVar[bool] = True
+
+    monotone: bool = False
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count(self.count)
+
+    def pairs(
+        self,
+        teacher_depth: int,
+        student_depth: int,
+        scores: Sequence[float] | None = None,
+        similarity: Similarity | None = None,
+    ) -> tuple[LayerPair, ...]:
+        """Return one pair per chosen student layer, from shallow to deep.
+
+        Args:
+            teacher_depth: L_T.
+            student_depth: L_S.
+            scores: not read.
+            similarity: (L_T, L_S) rows of numbers.
+
+        Raises:
+            RequestError: `count` exceeds the student's depth.
+            PktError: a similarity is NaN or infinite.
+            ValueError: similarities of another shape, or a depth below 1.
+        """
+        check_depths(teacher_depth, student_depth)
+        alike = check_similarity(similarity, teacher_depth, student_depth)
+        students = spread(self.count, student_depth)
+        gains = _gains(students, alike, [1.0] * teacher_depth, teacher_depth, student_depth)
+        if self.monotone:
+            return _paired(students, without_crossings(gains))
+        # max takes the first of equals: the shallower layer
+        return _paired(students, [max(range(teacher_depth), key=row.__getitem__) for row in gains])
+
+
+def without_crossings(gains: Sequence[Sequence[Gain]]) -> list[int]:
+    """Return the column of each row so that columns increase and the sum of gains is largest.
+
+    Dynamic programme over prefixes: best[i][c] = gain[i][c] + max over c' < c of best[i-1][c']. With more rows
+    than columns each column is there ceil(rows / columns) times, side by side, which lets neighbours share it.
+    Of equal sums the one whose last columns are smaller wins.
+
+    Args:
+        gains: one row per student layer, one column per teacher layer.
+    """
+    copies = -(-len(gains) // len(gains[0]))
+    before: list[Gain | None] = []
+    choices: list[list[int]] = []
+    for number, row in enumerate(gains):
+        wide = [gain for gain in row for _ in range(copies)]
+        choice = _best_before(before, len(wide)) if number else [0] * len(wide)
+        before = [_added(gain, before, choice[c], number) for c, gain in enumerate(wide)]
+        choices.append(choice)
+    column = max((c for c, total in enumerate(before) if total), key=lambda c: (before[c], -c))
+    columns = [column]
+    for choice in reversed(choices[1:]):
+        columns.append(choice[columns[-1]])
+    return [c // copies for c in reversed(columns)]
+
+
+def _best_before(totals: Sequence[Gain | None], width: int) -> list[int]:
+    """Return, for each column, the column to the left of it with the largest total; -1: there is none."""
+    best, choice = -1, [-1]
+    for c in range(width - 1):
+        total, leader = totals[c], totals[best] if best >= 0 else None
+        if total is not None and (leader is None or total > leader):
+            best = c
+        choice.append(best)
+    return choice
+
+
+def _added(gain: Gain, totals: Sequence[Gain | None], left: int, number: int) -> Gain | None:
+    if number == 0:
+        return gain
+    total = totals[left] if left >= 0 else None
+    return None if total is None else (total[0] + gain[0], total[1] + gain[1])
+
+
+def _gains(
+    students: Sequence[int],
+    alike: Similarity,
+    scores: Sequence[float],
+    teacher_depth: int,
+    student_depth: int,
+) -> list[list[Gain]]:
+    return [
+        [
+            (
+                Fraction(scores[layer - 1]) * Fraction(alike[layer - 1][k - 1]),
+                -abs(layer - depth_layer(k, teacher_depth, student_depth)),
+            )
+            for layer in range(1, teacher_depth + 1)
+        ]
+        for k in students
+    ]
+
+
+def _paired(students: Sequence[int], columns: Sequence[int]) -> tuple[LayerPair, ...]:
+    return tuple(
+        LayerPair(student=k, teacher=(column + 1,)) for k, column in zip(students, columns, strict=True)
+    )
