@@ -2,7 +2,7 @@
 
     similarity (L_T, L_S) [x scores] -> gains -> best per student layer | best without crossings -> pairs
 
-Both read a matrix of linear CKA (`pkt.attribution.layer_similarity`). Totals are exact (fractions), so that the
+Both read a matrix of linear CKA (`pkt.attribution.similarity`). Totals are exact (fractions), so that the
 scale of the scores does not matter and a tie is a tie: then the pairing nearest to relative depth wins.
 """
 

@@ -1,0 +1,225 @@
+"""How alike two layers are: linear CKA, and its matrix over all layers of teacher and student.
+
+    rows -> batches -> both decoders (taps of every layer) --+-> centred moments X^T Y, X^T X, Y^T Y --+-> CKA
+                       [wide models: chosen positions] ------+-> Gram matrices X X^T, Y Y^T -----------+
+
+Linear CKA compares states of any two widths at the same positions; it does not see rotations, offsets or scale.
+Shape suffixes: L layers, N positions (n of a batch, P those that are kept), D width, E another width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pkt.data.batching import Batch, collate, sorted_batches
+from pkt.data.encoding import Encoded
+from pkt.errors import RequestError
+from pkt.models.architecture import Architecture
+from pkt.models.taps import Interface, decode, tap
+from pkt.semantics.basis import compute_device
+
+MEMORY = 2 << 30  # bytes of the numbers that are summed over the rows
+ROUND_OFF = 1e-12  # a share of a state's length below which it does not vary
+
+
+@torch.no_grad()
+def linear_cka(x_ND: Tensor, y_NE: Tensor) -> float:
+    """Return the linear CKA of two sets of states at the same positions.
+
+    CKA = |Y_c^T X_c|_F^2 / (|X_c^T X_c|_F |Y_c^T Y_c|_F) = <K, L>_F / (|K|_F |L|_F) with K = X_c X_c^T and
+    L = Y_c Y_c^T, states centred over the positions; the form with the smaller matrices is computed, in float64.
+    Between 0 and 1; 0 where a side does not vary. With fewer positions than channels it is biased upwards.
+
+    Args:
+        x_ND: states (N, D).
+        y_NE: states (N, E).
+
+    Raises:
+        ValueError: no position, or not the same number on both sides.
+
+    Source: Kornblith et al., "Similarity of Neural Network Representations Revisited" (arXiv 1905.00414, eq. 5).
+    """
+    if len(x_ND) != len(y_NE) or len(x_ND) == 0:
+        raise ValueError(f"states are paired by position, got {len(x_ND)} and {len(y_NE)} positions")
+    x, y = (_centred(side) for side in (x_ND, y_NE))
+    if len(x) ** 2 < x.shape[1] * y.shape[1]:
+        gram_x, gram_y = x @ x.T, y @ y.T
+        return float(_ratio((gram_x * gram_y).sum(), gram_x.norm(), gram_y.norm()))
+    return float(_ratio((x.T @ y).square().sum(), (x.T @ x).norm(), (y.T @ y).norm()))
+
+
+@torch.no_grad()
+def layer_similarity(
+    teacher: Architecture,
+    student: Architecture,
+    encoded: Encoded,
+    *,
+    interface: Interface | str,
+    positions: str = "all",
+    batch_size: int = 8,
+    memory: int = MEMORY,
+    listen: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Return the linear CKA of every teacher layer with every student layer, (L_T, L_S) float64 on the CPU.
+
+    Centred moments of all pairs are summed over the batches: L_T L_S D_T D_S numbers. Where that exceeds
+    `memory`, P positions are kept instead, evenly spread over those of the split in the order of its rows
+    (floor(i N / P)), as many as Gram matrices of both models fit (about 1900 for 40 and 32 layers), and the
+    result is that of these positions. Neither batch size nor padding matters.
+
+    Args:
+        teacher: a model in eval mode.
+        student: a model in eval mode that reads the same tokens.
+        encoded: the rows.
+        interface: where in a layer the state is read, in both models.
+        positions: ``answer`` (those that predict an answer token) or ``all`` (every non-padding one).
+        batch_size: rows per forward pass.
+        memory: bytes, see above.
+        listen: called with rows and tokens of each batch once both models have read it.
+
+    Raises:
+        RequestError: no position.
+    """
+    kept_N = _kept(encoded, positions, _capacity(teacher, student, memory))
+    if len(kept_N) == 0:
+        raise RequestError(
+            "layers are compared on rows, and the split has none; raise its size (data.sizes)."
+        )
+    sums = _Sums() if _capacity(teacher, student, memory) is None else _Grams()
+    starts = _starts(encoded, positions)
+    for rows in sorted_batches(encoded.lengths, batch_size):
+        batch = collate(encoded, rows)
+        keep_n = torch.cat([kept_N[starts[row] : starts[row + 1]] for row in rows])
+        x_LnD, y_LnE = (_states(arch, batch, interface, positions, keep_n) for arch in (teacher, student))
+        sums.add(x_LnD, y_LnE.to(x_LnD.device))
+        if listen is not None:
+            listen(len(rows), int(batch.attention_mask.sum()))
+    return sums.similarity()
+
+
+@dataclass(kw_only=True)
+class _Sums:
+    """Moments of all pairs of layers, about a fixed point near the mean (so that little cancels)."""
+
+    count: int = 0
+    near: list[Tensor] = field(default_factory=list)  # (L, 1, D) per side
+    sums: list[Tensor] = field(default_factory=list)  # (L, 1, D) per side
+    own: list[Tensor] = field(default_factory=list)  # X^T X, (L, D, D) per side
+    cross: Tensor = field(default_factory=lambda: torch.zeros(()))  # (L_T D, L_S E)
+
+    def add(self, x_LnD: Tensor, y_LnE: Tensor) -> None:
+        sides = [x_LnD.double(), y_LnE.double()]
+        if x_LnD.shape[1] == 0:
+            return
+        if not self.near:
+            self.near = [side.mean(1, keepdim=True) for side in sides]
+            self.sums = [torch.zeros_like(side) for side in self.near]
+            self.own = [side.new_zeros(side.shape[0], side.shape[2], side.shape[2]) for side in sides]
+            self.cross = sides[0].new_zeros([side.shape[0] * side.shape[2] for side in sides])
+        self.count += x_LnD.shape[1]
+        shifted = [side - near for side, near in zip(sides, self.near, strict=True)]
+        for side, total, own in zip(shifted, self.sums, self.own, strict=True):
+            total += side.sum(1, keepdim=True)
+            own.baddbmm_(side.mT, side)
+        x_Tn, y_nS = shifted[0].mT.flatten(0, 1), shifted[1].mT.flatten(0, 1).T
+        self.cross.addmm_(x_Tn, y_nS)
+
+    def similarity(self) -> Tensor:
+        x, y = self.sums
+        cross = self.cross - x.flatten()[:, None] * y.flatten() / self.count
+        cross_LDLE = cross.view(*x.shape[::2], *y.shape[::2])
+        norms = [
+            self._norms(near, total, own)
+            for near, total, own in zip(self.near, self.sums, self.own, strict=True)
+        ]
+        return _ratio(cross_LDLE.square().sum((1, 3)), norms[0][:, None], norms[1]).cpu()
+
+    def _norms(self, near_L1D: Tensor, total_L1D: Tensor, own_LDD: Tensor) -> Tensor:
+        """Return |X_c^T X_c| per layer; 0 for a layer that varies by round-off only."""
+        centred_LDD = own_LDD - total_L1D.mT * total_L1D / self.count
+        size_L, varies_L = (
+            side.diagonal(dim1=1, dim2=2).sum(1).clamp_min(0) for side in (own_LDD, centred_LDD)
+        )
+        size_L = size_L + self.count * near_L1D.square().sum((1, 2))
+        return torch.where(varies_L <= ROUND_OFF**2 * size_L, 0.0, centred_LDD.flatten(1).norm(dim=1))
+
+
+@dataclass(kw_only=True)
+class _Grams:
+    """States at the kept positions, and their Gram matrices."""
+
+    parts: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def add(self, x_LnD: Tensor, y_LnE: Tensor) -> None:
+        self.device = x_LnD.device
+        self.parts.append((x_LnD.cpu(), y_LnE.cpu()))
+
+    def similarity(self) -> Tensor:
+        grams = []
+        for side in (0, 1):
+            layers = range(len(self.parts[0][side]))
+            grams.append(torch.stack([self._gram(side, layer).flatten() for layer in layers]))
+        x_LM, y_LM = grams
+        return _ratio(x_LM @ y_LM.T, x_LM.norm(dim=1)[:, None], y_LM.norm(dim=1))
+
+    def _gram(self, side: int, layer: int) -> Tensor:
+        x_PD = _centred(torch.cat([part[side][layer] for part in self.parts]).to(self.device))
+        return (x_PD @ x_PD.T).cpu()
+
+
+def _states(
+    arch: Architecture, batch: Batch, interface: Interface | str, positions: str, keep_n: Tensor
+) -> Tensor:
+    """Return the states of all layers at the kept positions, row after row, (L, n, D) float32."""
+    own = batch.to(arch.device)
+    with tap(arch, range(1, arch.depth + 1), interface) as states:
+        decode(arch, own.input_ids, own.attention_mask)
+    mask_BT = batch.supervised if positions == "answer" else batch.attention_mask.bool()
+    chosen_BT = mask_BT.clone()
+    chosen_BT[mask_BT] = keep_n
+    read = [states.pop(layer) for layer in range(1, arch.depth + 1)]
+    device = compute_device(read[0])
+    return torch.stack([state[chosen_BT.to(state.device)].float().to(device) for state in read])
+
+
+def _starts(encoded: Encoded, positions: str) -> list[int]:
+    """Return where each row's positions start when the split's are numbered through, and their number."""
+    starts = [0]
+    for length, prompt in zip(encoded.lengths, encoded.prompt_lengths, strict=True):
+        starts.append(starts[-1] + (length - prompt if positions == "answer" else length))
+    return starts
+
+
+def _kept(encoded: Encoded, positions: str, capacity: int | None) -> Tensor:
+    """Say of each of the split's N positions whether it is used, (N) bool."""
+    count = _starts(encoded, positions)[-1]
+    if capacity is None or count <= capacity:
+        return torch.ones(count, dtype=torch.bool)
+    kept_N = torch.zeros(count, dtype=torch.bool)
+    kept_N[torch.arange(capacity) * count // capacity] = True
+    return kept_N
+
+
+def _capacity(teacher: Architecture, student: Architecture, memory: int) -> int | None:
+    """Return how many positions fit as Gram matrices; None: moments fit, so that all positions are used."""
+    wide_T, wide_S = teacher.depth * teacher.width, student.depth * student.width
+    if 8 * (wide_T * wide_S + wide_T * teacher.width + wide_S * student.width) <= memory:
+        return None
+    return max(2, math.isqrt(memory // (8 * (teacher.depth + student.depth))))
+
+
+def _centred(states_ND: Tensor) -> Tensor:
+    states = states_ND.detach().to(compute_device(states_ND)).double()
+    centred = states - states.mean(0)
+    return torch.where(centred.norm() <= ROUND_OFF * states.norm(), 0.0, centred)
+
+
+def _ratio(product: Tensor, norm_x: Tensor, norm_y: Tensor) -> Tensor:
+    bound = norm_x * norm_y
+    return torch.where(bound == 0, 0.0, product / bound)
