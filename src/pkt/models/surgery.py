@@ -5,16 +5,26 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from peft import LoraConfig
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
 
 _FUSED = ("q", "k", "v")  # what `qkv` stands for where a family computes the three in one map
+_ENDS = ("embed", "head")  # matrices outside the layers that can get an adapter too
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A matrix of a model: a projection of a layer, or ``embed`` or ``head`` (layer None)."""
+
+    role: str
+    layer: int | None = None
 
 
 def prune(model: Any, layers: Sequence[int], *, roles: dict[str, Any] | None = None) -> Any:
@@ -106,32 +116,90 @@ def _cut(config: Any, layers: Sequence[int], depth: int) -> None:
         setattr(config, key, [value[number - 1] for number in layers])
 
 
-def lora_config(
-    arch: Architecture, layers: Iterable[int], roles: Iterable[str], *, rank: int, alpha: float
-) -> LoraConfig:
-    """Describe adapters on some projections of some layers, for any family.
+def sites(arch: Architecture, layers: Iterable[int], roles: Iterable[str]) -> dict[str, Site]:
+    """Find the matrices that get adapters: module path -> site, in the order of the forward pass.
 
     Args:
         arch: the model.
         layers: layer numbers, from 1.
-        roles: projection names (q k v o gate up down); where a family fuses q, k and v, each of them means
-            the fused map.
-        rank: LoRA rank.
-        alpha: LoRA alpha; the update is scaled by alpha / rank.
+        roles: projection names (q k v o gate up down) in each of those layers, and ``embed`` and ``head``;
+            where a family fuses q, k and v, each of them means the fused map.
 
     Raises:
         RequestError: a layer or projection that does not exist, or none at all.
     """
-    numbers, names = sorted(set(layers)), list(dict.fromkeys(_available(arch, role) for role in roles))
-    if not numbers or not names:
+    numbers, wanted = sorted(set(layers)), list(dict.fromkeys(roles))
+    names = list(dict.fromkeys(_available(arch, role) for role in wanted if role not in _ENDS))
+    if not numbers or not wanted:
         raise RequestError("an adapter needs at least one layer and one projection; got an empty list.")
-    maps = [arch.projection(number, name) for number in numbers for name in names]
+    found = [Site(role=role) for role in ("embed",) if role in wanted]
+    found += [Site(role=name, layer=number) for number in numbers for name in names]
+    found += [Site(role=role) for role in ("head",) if role in wanted]
+    return {site_path(arch, site): site for site in found}
+
+
+def site_path(arch: Architecture, site: Site) -> str:
+    """Return the module path of a site.
+
+    Raises:
+        RequestError: the model has no such layer or projection.
+    """
+    if site.layer is None:
+        return arch.roles.embed if site.role == "embed" else arch.roles.head
+    arch.layer(site.layer)
+    return f"{arch.roles.layers}.{site.layer - 1}.{arch.projection_path(site.role)}"
+
+
+def matrix_OI(module: nn.Module) -> Tensor:
+    """Return a module's weight as a linear map, (outputs, inputs), whatever way it is stored.
+
+    GPT-2's `Conv1D` keeps (inputs, outputs), and so does an embedding: tokens are its inputs. A view: writing
+    into it changes the module.
+    """
+    base = getattr(module, "base_layer", module)
+    weight = base.weight
+    assert isinstance(weight, Tensor)
+    assert weight.dim() == 2
+    return weight.T if isinstance(base, (Conv1D, nn.Embedding)) else weight
+
+
+def lora_config(
+    arch: Architecture,
+    layers: Iterable[int],
+    roles: Iterable[str],
+    *,
+    rank: int,
+    alpha: float,
+    dropout: float = 0.0,
+) -> LoraConfig:
+    """Describe adapters on some matrices, for any family.
+
+    Args:
+        arch: the model.
+        layers: layer numbers, from 1.
+        roles: see `sites`.
+        rank: LoRA rank.
+        alpha: LoRA alpha; the update is scaled by alpha / rank.
+        dropout: on the adapters' input.
+
+    Raises:
+        RequestError: see `sites`; or the embedding or head of a model that ties them.
+    """
+    found = sites(arch, layers, roles)
+    ends = [site.role for site in found.values() if site.layer is None]
+    if ends and arch.tied:
+        raise RequestError(
+            f"adapters on {' and '.join(ends)} were asked for, but in this {arch.model.config.model_type} "
+            "model input embedding and head are one tensor: folding an adapter into one would change the "
+            "other. Leave embed and head out of the update's targets (recipe=laten in method=seeking)."
+        )
+    maps = [arch.model.get_submodule(path) for path in found]
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
         lora_alpha=alpha,
-        lora_dropout=0.0,
-        target_modules=_pattern(arch, numbers, names),
+        lora_dropout=dropout,
+        target_modules=_pattern(arch, found.values()),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in maps),
     )
 
@@ -143,12 +211,15 @@ def _available(arch: Architecture, role: str) -> str:
     return name
 
 
-def _pattern(arch: Architecture, numbers: list[int], names: list[str]) -> str:
+def _pattern(arch: Architecture, found: Iterable[Site]) -> str:
     """Match exactly the chosen modules (peft compares a string with the whole module path)."""
-    stack = re.escape(arch.roles.layers)
-    indices = "|".join(str(number - 1) for number in numbers)
-    paths = "|".join(re.escape(arch.projection_path(name)) for name in names)
-    return rf"{stack}\.({indices})\.({paths})"
+    inside = [site for site in found if site.layer is not None]
+    indices = "|".join(str(number - 1) for number in sorted({site.layer for site in inside if site.layer}))
+    names = dict.fromkeys(arch.projection_path(site.role) for site in inside)
+    paths = "|".join(re.escape(path) for path in names)
+    patterns = [rf"{re.escape(arch.roles.layers)}\.({indices})\.({paths})"] if inside else []
+    patterns += [re.escape(site_path(arch, site)) for site in found if site.layer is None]
+    return "|".join(patterns)
 
 
 def merge_adapter(model: Any) -> Any:

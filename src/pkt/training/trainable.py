@@ -2,33 +2,60 @@
 
 Everything that is not declared here is frozen. Weights that train are float32 whatever the student's dtype:
 AdamW's steps at these learning rates are smaller than a bfloat16 weight can resolve.
+
+An adapter that starts from factors (A0, B0) trains on W - scale B0 A0, so that the student's function is
+unchanged at the beginning:
+
+    W x + scale (B A drop(x) - B0 A0 x)
+
+B0 A0 is kept as a second, frozen adapter instead of being subtracted from W: the same function, without a
+float32 copy of W and without rounding W - scale B0 A0 to the student's dtype.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.load import quiet
-from pkt.models.surgery import lora_config
+from pkt.models.surgery import lora_config, matrix_OI, sites
+from pkt.training.lora_start import LoraStart
+
+_TRAINED, _TAKEN_OFF = "default", "start"  # names of the two adapters
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trainable:
-    """The parameters that train, by name, and the adapter that holds them (None when whole layers train)."""
+    """The parameters that train, by name, and the adapter that holds them (None when whole layers train).
+
+    Attributes:
+        model: the student; in eval mode but for the adapters' dropout.
+        parameters: what trains.
+        adapter: the PEFT model around it.
+        dtypes: of whole layers' parameters, before they became float32.
+        started: whether the adapter started from a `LoraStart`.
+        dropouts: the only modules in training mode.
+    """
 
     model: PreTrainedModel
     parameters: dict[str, nn.Parameter]
     adapter: PeftModel | None
     dtypes: dict[str, torch.dtype]
+    started: bool = False
+    dropouts: tuple[nn.Module, ...] = ()
 
     @property
     def count(self) -> int:
@@ -45,16 +72,65 @@ class Trainable:
         for name, parameter in self.parameters.items():
             parameter.copy_(values[name])
 
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Switch the adapters' dropout off, for validation."""
+        before = [dropout.training for dropout in self.dropouts]
+        try:
+            for dropout in self.dropouts:
+                dropout.eval()
+            yield
+        finally:
+            for dropout, training in zip(self.dropouts, before, strict=True):
+                dropout.train(training)
+
     def save_adapter(self, folder: Path, base: str) -> None:
-        """Save the PEFT adapter (nothing for `update=full`); `base` is the student's checkpoint."""
-        if self.adapter is not None:
-            self.adapter.peft_config["default"].base_model_name_or_path = base
+        """Save a PEFT adapter for the untouched student (nothing for `update=full`).
+
+        An adapter with a start becomes one of twice the rank, [B, -B0] [A; A0], since W keeps its values
+        there. Call it before `merged`.
+
+        Args:
+            folder: of the adapter.
+            base: the student's checkpoint, for the adapter's config.
+        """
+        if self.adapter is None:
+            return
+        config = self.adapter.peft_config[_TRAINED]
+        config.base_model_name_or_path = base
+        if not self.started:
             # False: the vocabulary never changes, and peft would look for the base model on the hub to find out
             self.adapter.save_pretrained(str(folder), save_embedding_layers=False)
+            return
+        both = copy.copy(config)
+        both.r, both.lora_alpha = 2 * config.r, 2 * config.lora_alpha  # the same scale
+        both.inference_mode = True
+        folder.mkdir(parents=True, exist_ok=True)
+        both.save_pretrained(str(folder))
+        save_file(self._joined(), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+    def _joined(self) -> dict[str, Tensor]:
+        """Put the trained adapter and the one that is taken off side by side."""
+        trained, taken = (
+            get_peft_model_state_dict(self.adapter, adapter_name=name, save_embedding_layers=False)
+            for name in (_TRAINED, _TAKEN_OFF)
+        )
+        assert trained.keys() == taken.keys()
+        return {
+            name: torch.cat([value, taken[name]], dim=1 if "_B" in name else 0).detach().cpu().contiguous()
+            for name, value in trained.items()
+        }
 
     @torch.no_grad()
     def merged(self) -> PreTrainedModel:
         """Fold the trained weights into the student, in its own dtype, and return it; call once, last."""
+        if self.adapter is not None and self.started:
+            for module in _wrapped(self.adapter):
+                weight_OI = matrix_OI(module)
+                # one sum in float32: adding the two adapters one after the other would round in between
+                weight_OI.copy_(weight_OI.float() + _change_OI(module))
+            plain: PreTrainedModel = self.adapter.unload()
+            return plain
         if self.adapter is not None:
             merged: PreTrainedModel = self.adapter.merge_and_unload()
             return merged
@@ -72,6 +148,8 @@ def make_trainable(
     alpha: float = 16.0,
     targets: Sequence[str] = ("up", "down", "v", "o"),
     seed: int = 0,
+    start: LoraStart | None = None,
+    dropout: float = 0.0,
 ) -> Trainable:
     """Freeze the student and declare what trains.
 
@@ -81,20 +159,98 @@ def make_trainable(
         layers: layer numbers, from 1.
         rank: LoRA rank.
         alpha: LoRA alpha; the update is scaled by alpha / rank.
-        targets: projection roles that get an adapter.
+        targets: projection roles that get an adapter, and ``embed`` and ``head``.
         seed: of the adapters' start.
+        start: where the adapters start; None: peft's default (A random, B zero). The function of the student
+            is the same either way.
+        dropout: on the adapters' input, active until `Trainable.evaluating`; peft has none on an embedding.
+
+    Raises:
+        RequestError: unknown update; a start or dropout with ``full``; see `pkt.models.surgery.lora_config`.
     """
     if update not in ("lora", "full"):
         raise RequestError(f"method.update={update!r} is not an update; allowed are lora and full.")
     model = arch.model
     model.requires_grad_(False)
     if update == "full":
+        if start is not None or dropout > 0:
+            raise RequestError(
+                "update.kind=full has no adapters that could have a start or dropout; use update.kind=lora "
+                "or set dropout to 0."
+            )
         return _whole_layers(arch, layers)
+    config = lora_config(arch, layers, targets, rank=rank, alpha=alpha, dropout=dropout)
+    expected = sites(arch, layers, targets).keys()
     torch.manual_seed(seed)  # peft draws the adapters' start from the global generator
-    with quiet():
-        adapter = get_peft_model(model, lora_config(arch, layers, targets, rank=rank, alpha=alpha))
+    with quiet(), warnings.catch_warnings():
+        # GPT-2's head is a Linear beside its Conv1D: peft corrects the flag per module, and says so
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        adapter = get_peft_model(model, config)
+        if start is not None:
+            assert start.factors.keys() == expected, "a start names each adapted module, and no other"
+            _begin(adapter, config, start)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    return Trainable(model=model, parameters=parameters, adapter=adapter, dtypes={})
+    return Trainable(
+        model=model,
+        parameters=parameters,
+        adapter=adapter,
+        dtypes={},
+        started=start is not None,
+        dropouts=_active_dropouts(adapter),
+    )
+
+
+@torch.no_grad()
+def _begin(adapter: PeftModel, config: Any, start: LoraStart) -> None:
+    """Set the trained adapter to (A0, B0), and take scale B0 A0 off with a second, frozen one."""
+    frozen = copy.copy(config)
+    frozen.lora_dropout = 0.0
+    adapter.add_adapter(_TAKEN_OFF, frozen)
+    adapter.base_model.set_adapter([_TRAINED, _TAKEN_OFF])
+    for path, (A_rI, B_Or) in start.factors.items():
+        module = adapter.get_base_model().get_submodule(path)
+        for name, sign in ((_TRAINED, 1.0), (_TAKEN_OFF, -1.0)):
+            own_A, own_B = _factors(module, name)
+            assert own_A.shape == A_rI.shape, path
+            assert own_B.shape == B_Or.shape, path
+            own_A.data = A_rI.to(own_A.device, torch.float32, copy=True)
+            own_B.data = B_Or.to(own_B.device, torch.float32) * sign
+            own_A.requires_grad_(name == _TRAINED)
+            own_B.requires_grad_(name == _TRAINED)
+
+
+def _wrapped(adapter: PeftModel) -> Iterator[nn.Module]:
+    for module in adapter.modules():
+        if hasattr(module, "base_layer") and hasattr(module, "scaling"):
+            yield module
+
+
+def _factors(module: Any, name: str) -> tuple[Tensor, Tensor]:
+    """Return A (r, in) and B (out, r) of one adapter of a module; an embedding's inputs are its tokens."""
+    if name in module.lora_embedding_A:
+        return module.lora_embedding_A[name], module.lora_embedding_B[name]
+    return module.lora_A[name].weight, module.lora_B[name].weight
+
+
+def _change_OI(module: Any) -> Tensor:
+    """Return scale (B A - B0 A0) of a module, (out, in), float32."""
+    total = None
+    for name in (_TRAINED, _TAKEN_OFF):
+        A_rI, B_Or = _factors(module, name)
+        change_OI: Tensor = module.scaling[name] * (B_Or.float() @ A_rI.float())
+        total = change_OI if total is None else total + change_OI
+    assert total is not None
+    return total
+
+
+def _active_dropouts(adapter: PeftModel) -> tuple[nn.Module, ...]:
+    """Put the adapters' dropout into training mode: the rest of the student stays in eval mode."""
+    adapter.eval()  # peft's own modules start in training mode
+    named = adapter.named_modules()
+    dropouts = tuple(m for name, m in named if isinstance(m, nn.Dropout) and ".lora_dropout." in name)
+    for dropout in dropouts:
+        dropout.train()
+    return dropouts
 
 
 def _whole_layers(arch: Architecture, layers: Sequence[int]) -> Trainable:
