@@ -1,4 +1,4 @@
-"""Ridge against least squares on an augmented system, and the quality card against its definitions."""
+"""Ridge against least squares on an augmented system; the quality card against its definitions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from pkt.errors import PktError, RequestError
-from pkt.semantics import AlignmentMap, HeadView, Ridge, quality, quality_card, readout_kl, ridge
+from pkt.semantics import AlignmentMap, HeadView, Ridge, paired, quality, quality_card, readout_kl
 
 NOWHERE = HeadView(weight=torch.zeros(1, 1))
 SIZES = [(50, 8, 5), (50, 5, 8), (6, 20, 5), (6, 5, 20), (1, 4, 3)]  # N, D_T, D_S
@@ -38,7 +38,7 @@ def textbook_ridge(x, y, alpha, intercept):
 @pytest.mark.parametrize("alpha", [0.0, 1e-3, 1.0])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_ridge_equals_least_squares_with_a_penalty(sizes, alpha, intercept, monkeypatch):
-    monkeypatch.setattr(ridge, "BLOCK", 7)
+    monkeypatch.setattr(paired, "BLOCK", 7)
     x, y = pair(*sizes)
     fitted = Ridge(alpha=alpha, intercept=intercept).fit(teacher=NOWHERE, student=NOWHERE, states=(x, y))
     states = torch.cat([x, pair(9, *sizes[1:])[0]])
@@ -139,6 +139,7 @@ def test_quality_card_of_one_position_and_of_a_zero_map(normalise):
         card = quality_card(AlignmentMap(weight=weight, normalise=normalise), x, h)
         assert card.explained_variance == 0.0
         assert all(value == value for value in vars(card).values())  # no NaN
+        assert card.readout_kl is None
     assert (card.rank, card.condition) == (0, 0.0)
 
 
@@ -159,3 +160,26 @@ def test_readout_kl():
     got = readout_kl(h.float(), y.float(), lambda side: side @ head.T.float(), chunk=4)
     assert got == pytest.approx(expected, rel=1e-5)
     assert readout_kl(h, h, lambda side: side @ head.T) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_quality_card_reads_states_out(normalise, monkeypatch):
+    monkeypatch.setattr(quality, "BLOCK", 4)
+    x, h = pair(10, 8, 5)
+    alignment = AlignmentMap(weight=draw(5, 8, seed=4).float(), normalise=normalise)
+    head = draw(11, 5, seed=5).float()
+
+    def read_out(states):
+        assert states.dtype == torch.float32
+        return states @ head.T
+
+    y = alignment(x)
+    if normalise:  # a direction is read out at the length of the student's states
+        y = y * (h.norm(dim=-1).mean() / y.norm(dim=-1).mean())
+    expected = readout_kl(h.float(), y.float(), read_out)
+    assert quality_card(alignment, x, h, read_out=read_out).readout_kl == pytest.approx(expected, rel=1e-4)
+    perfect = AlignmentMap(weight=torch.eye(5))
+    assert quality_card(perfect, h, h, read_out=read_out).readout_kl == pytest.approx(0, abs=1e-6)
+    zero = AlignmentMap(weight=torch.zeros(5, 8), normalise=normalise)
+    uniform = quality_card(zero, x, h, read_out=read_out).readout_kl
+    assert uniform == pytest.approx(float(readout_kl(h.float(), 0 * h.float(), read_out)), rel=1e-5)

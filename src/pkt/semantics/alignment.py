@@ -12,6 +12,8 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from pkt.semantics.decomposition import TopTokens
+
 States = tuple[Tensor, Tensor]
 """Paired states at the same positions: teacher (N, D_T), student (N, D_S)."""
 
@@ -37,6 +39,8 @@ class HeadView:
 class AlignmentMap:
     """h* = M (h - mean) [/ |h - mean|] + bias.
 
+    With `tokens` the decomposition takes the place of M, which is then what it would be with every token kept.
+
     Attributes:
         weight: M, (D_S, D_T), float32.
         bias: (D_S) or None.
@@ -44,6 +48,7 @@ class AlignmentMap:
         normalise: whether the state is scaled to length 1 first (a zero state stays zero).
         name: of the strategy.
         info: ranks, condition numbers and the like.
+        tokens: keep the strongest tokens only; None: all of them, summed into M.
     """
 
     weight: Tensor
@@ -52,6 +57,7 @@ class AlignmentMap:
     normalise: bool = False
     name: str = ""
     info: dict[str, float | int] = field(default_factory=dict)
+    tokens: TopTokens | None = None
 
     def __post_init__(self) -> None:
         width_student, width_teacher = self.weight.shape
@@ -81,11 +87,16 @@ class AlignmentMap:
             if self.normalise:
                 h_ND = h_ND / h_ND.norm(dim=-1, keepdim=True).clamp_min(eps)
             bias = None if self.bias is None else self.bias.to(device)
+            if self.tokens is not None:
+                return self.tokens(h_ND) if bias is None else self.tokens(h_ND) + bias
             return torch.nn.functional.linear(h_ND, self.weight.to(device), bias)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by name, as copies on the CPU (safetensors refuses shared memory)."""
         named = {"weight": self.weight, "bias": self.bias, "mean": self.mean}
+        if (tokens := self.tokens) is not None:
+            named |= {"teacher_basis": tokens.teacher_AD, "student_basis": tokens.student_AD}
+            named["top_k"] = torch.tensor(tokens.top_k)
         given = {name: value for name, value in named.items() if value is not None}
         return {name: value.detach().cpu().contiguous().clone() for name, value in given.items()}
 
@@ -94,6 +105,13 @@ class AlignmentMap:
         cls, tensors: Mapping[str, Tensor], *, normalise: bool, name: str, info: Mapping[str, float | int]
     ) -> AlignmentMap:
         """Rebuild a map from `tensors()` and its other fields."""
+        tokens = None
+        if "top_k" in tensors:
+            tokens = TopTokens(
+                teacher_AD=tensors["teacher_basis"],
+                student_AD=tensors["student_basis"],
+                top_k=int(tensors["top_k"]),
+            )
         return cls(
             weight=tensors["weight"],
             bias=tensors.get("bias"),
@@ -101,6 +119,7 @@ class AlignmentMap:
             normalise=normalise,
             name=name,
             info=dict(info),
+            tokens=tokens,
         )
 
 

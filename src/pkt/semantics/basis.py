@@ -68,13 +68,18 @@ class Basis:
         """Return the orthonormal frame (D, r) of `coordinates`; None: the identity."""
         return None if self.factor is None else self.factor.vectors_Dr
 
+    def block(self, start: int, stop: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Return the rows w_i of anchors start .. stop-1, scaled, (n, D)."""
+        chosen = slice(start, stop) if self.rows is None else self.rows[start:stop].to(self.weight_VD.device)
+        rows_nD = self.weight_VD[chosen].detach().to(device).to(dtype)
+        return rows_nD if self.scale_D is None else rows_nD * self.scale_D.detach().to(device).to(dtype)
+
     def coordinates(self, start: int, stop: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Return s_start .. s_stop-1 in the frame, (n, r), length 1 each; zeros where s_i is zero.
 
         s_i = Q diag(1/l) Q^T w_i and Q is orthonormal, so |s_i| = |diag(1/l) Q^T w_i|.
         """
-        chosen = slice(start, stop) if self.rows is None else self.rows[start:stop].to(self.weight_VD.device)
-        rows_nD = _block(self.weight_VD[chosen], self.scale_D, device, dtype)
+        rows_nD = self.block(start, stop, device, dtype)
         if self.factor is None:
             return _unit(rows_nD, rows_nD.norm(dim=-1) > 0)
         kept_nr = rows_nD @ self.factor.vectors_Dr.to(device, dtype)
@@ -82,6 +87,15 @@ class Basis:
         # G^-1 up to a factor that keeps float32 in range; lengths are set to 1 anyway
         stretch_r = self.factor.values_r[0] / self.factor.values_r
         return _unit(kept_nr * stretch_r.to(device, dtype), exists_n)
+
+    def vectors(self, count: int, *, block: int = BLOCK) -> Tensor:
+        """Return s_1 .. s_count by row, (count, D) float32 where W is: the whole basis, in memory."""
+        device, frame = compute_device(self.weight_VD), self.frame()
+        parts = []
+        for start in range(0, count, block):
+            part = self.coordinates(start, min(start + block, count), device, torch.float64)
+            parts.append((part if frame is None else part @ frame.T.to(device)).float())
+        return torch.cat(parts).to(self.weight_VD.device)
 
 
 def gram(
@@ -103,11 +117,33 @@ def gram(
     Raises:
         PktError: W holds NaN or infinity.
     """
-    device, width = compute_device(weight_VD), weight_VD.shape[1]
-    total_DD = torch.zeros(width, width, dtype=torch.float64, device=device)
-    for start in range(0, len(weight_VD), block):
-        rows_nD = _block(weight_VD[start : start + block], scale_D, device, dtype)
-        total_DD += (rows_nD.T @ rows_nD).double()
+    rows = Basis(weight_VD=weight_VD, factor=None, scale_D=scale_D)
+    return cross_gram(rows, rows, block=block, dtype=dtype)
+
+
+def cross_gram(
+    left: Basis, right: Basis, *, block: int = BLOCK, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """Return the sum of w_left,i w_right,i^T over the anchors (D_left, D_right), float64 on the CPU.
+
+    Args:
+        left: rows of one side; its basis vectors are not read.
+        right: rows of the other, in the same order; without `rows`, those beyond the shorter are left out.
+        block: rows alive at once.
+        dtype: of the block products, see `gram`.
+
+    Raises:
+        PktError: a row holds NaN or infinity.
+    """
+    device = compute_device(right.weight_VD)
+    shape = left.weight_VD.shape[1], right.weight_VD.shape[1]
+    total_DD = torch.zeros(*shape, dtype=torch.float64, device=device)
+    count = min(left.size, right.size)
+    for start in range(0, count, block):
+        stop = min(start + block, count)
+        left_nD = left.block(start, stop, device, dtype)
+        right_nD = left_nD if right is left else right.block(start, stop, device, dtype)
+        total_DD += (left_nD.T @ right_nD).double()
     if not torch.isfinite(total_DD).all():
         raise PktError(
             "an LM head holds NaN or infinity; check the model's files, or load it with dtype=float32 or bfloat16."
@@ -173,11 +209,6 @@ def alignment_matrix(
 def compute_device(weight: Tensor) -> torch.device:
     """Return where blocks of a matrix are multiplied: its own device, unless that has no float64 (MPS)."""
     return torch.device("cpu") if weight.device.type == "mps" else weight.device
-
-
-def _block(rows_nD: Tensor, scale_D: Tensor | None, device: torch.device, dtype: torch.dtype) -> Tensor:
-    rows_nD = rows_nD.detach().to(device).to(dtype)
-    return rows_nD if scale_D is None else rows_nD * scale_D.detach().to(device).to(dtype)
 
 
 def _unit(rows_nr: Tensor, exists_n: Tensor) -> Tensor:

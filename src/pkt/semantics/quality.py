@@ -27,7 +27,9 @@ class QualityCard:
             normalised map gives directions without lengths, so one scale and one offset are fitted first,
             which makes it <y_c, h_c>^2 / (|y_c|^2 |h_c|^2), with the sign of the product (our reading).
             0 where the student's states do not vary.
-        condition: ratio of the extreme singular values of M above the rank's cut.
+        readout_kl: mean_n KL(p(h_n) || p(y_n)) in nats, p = softmax of the student's read-out; for a normalised
+            map y has the mean length of h. None where the head cannot read the states (only block states).
+        condition: ratio of the extreme singular values of M above the rank's cut (with top_k: of all tokens).
         rank: number of singular values of M above 1e-5 of the largest.
         positions: N.
     """
@@ -38,16 +40,24 @@ class QualityCard:
     condition: float
     rank: int
     positions: int
+    readout_kl: float | None = None
 
 
 @torch.no_grad()
-def quality_card(alignment: AlignmentMap, teacher_ND: Tensor, student_ND: Tensor) -> QualityCard:
+def quality_card(
+    alignment: AlignmentMap,
+    teacher_ND: Tensor,
+    student_ND: Tensor,
+    *,
+    read_out: Callable[[Tensor], Tensor] | None = None,
+) -> QualityCard:
     """Measure a map on paired states.
 
     Args:
         alignment: the map.
         teacher_ND: teacher states (N, D_T).
         student_ND: the student's own states at the same positions (N, D_S).
+        read_out: float32 student states, where they are stored, to logits: final norm and head. None: no KL.
 
     Raises:
         ValueError: no position, or not the same number on both sides.
@@ -57,11 +67,13 @@ def quality_card(alignment: AlignmentMap, teacher_ND: Tensor, student_ND: Tensor
             f"paired states are needed, got {len(teacher_ND)} teacher and {len(student_ND)} student positions"
         )
     count = len(student_ND)
-    cosine, mean_y, mean_h = 0.0, torch.zeros(()), torch.zeros(())
+    cosine, mean_y, mean_h, length_y, length_h = 0.0, torch.zeros(()), torch.zeros(()), 0.0, 0.0
     for y_nD, h_nD in _blocks(alignment, teacher_ND, student_ND):
         cosine += float(functional.cosine_similarity(y_nD, h_nD, dim=-1).sum()) / count
         mean_y = mean_y + y_nD.sum(0) / count
         mean_h = mean_h + h_nD.sum(0) / count
+        length_y += float(y_nD.norm(dim=-1).sum())
+        length_h += float(h_nD.norm(dim=-1).sum())
     centred, square_y, square_h, product, error = 0.0, 0.0, 0.0, 0.0, 0.0
     for y_nD, h_nD in _blocks(alignment, teacher_ND, student_ND):
         error += float((h_nD - y_nD).square().sum())
@@ -80,12 +92,31 @@ def quality_card(alignment: AlignmentMap, teacher_ND: Tensor, student_ND: Tensor
         condition=condition,
         rank=rank,
         positions=count,
+        readout_kl=None
+        if read_out is None
+        else _card_kl(alignment, teacher_ND, student_ND, read_out, length_h, length_y),
     )
+
+
+def _card_kl(
+    alignment: AlignmentMap,
+    teacher_ND: Tensor,
+    student_ND: Tensor,
+    read_out: Callable[[Tensor], Tensor],
+    length_h: float,
+    length_y: float,
+) -> float:
+    # a norm forgets a length, but for its eps
+    stretch = length_h / length_y if alignment.normalise and length_y > 0 else 1.0
+    total = 0.0
+    for y_nD, h_nD in _blocks(alignment, teacher_ND, student_ND):
+        total += len(h_nD) * readout_kl(h_nD.float(), (stretch * y_nD).float(), read_out)
+    return total / len(student_ND)
 
 
 @torch.no_grad()
 def readout_kl(
-    student_ND: Tensor, mapped_ND: Tensor, read_out: Callable[[Tensor], Tensor], *, chunk: int = 2048
+    student_ND: Tensor, mapped_ND: Tensor, read_out: Callable[[Tensor], Tensor], *, chunk: int = 512
 ) -> float:
     """Return mean_n KL(p(h_n) || p(y_n)) in nats, p = softmax of the student's read-out.
 

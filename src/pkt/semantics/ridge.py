@@ -9,11 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pkt.errors import PktError, RequestError
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
-from pkt.semantics.basis import compute_device, inverse_gram
-
-BLOCK = 4096  # positions alive in float64 at once
+from pkt.semantics.basis import inverse_gram
+from pkt.semantics.paired import checked_states, mean_state, moments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +52,11 @@ class Ridge:
             RequestError: no position in the align split.
             PktError: states that are not finite.
         """
-        x_ND, y_ND = _checked(states)
-        mean_x, mean_y = (_mean(side_ND) if self.intercept else None for side_ND in (x_ND, y_ND))
-        xx_DD, xy_DD = _moments(x_ND, y_ND, mean_x, mean_y)
+        x_ND, y_ND = checked_states(states, "ridge")
+        mean_x, mean_y = (mean_state(side_ND) if self.intercept else None for side_ND in (x_ND, y_ND))
+        xx_DD, xy_DD = moments(x_ND, y_ND, mean_x, mean_y)
         penalty = self.alpha * float(xx_DD.diagonal().mean())
         weight = self._solve(xx_DD, xy_DD, penalty).T
-        if not torch.isfinite(weight).all():
-            raise PktError(
-                "the states of the align split hold NaN or infinity; load both models in float32 or bfloat16 "
-                "(model.teacher.dtype, model.student.dtype)."
-            )
         device = teacher.weight.device
         return AlignmentMap(
             weight=weight.float().contiguous().to(device),
@@ -74,8 +67,6 @@ class Ridge:
         )
 
     def _solve(self, xx_DD: Tensor, xy_DD: Tensor, penalty: float) -> Tensor:
-        if not (torch.isfinite(xx_DD).all() and torch.isfinite(xy_DD).all()):
-            return torch.full_like(xy_DD, math.nan)
         if not xx_DD.diagonal().any():  # nothing varies (one position): the mean is the whole map
             return torch.zeros_like(xy_DD)
         if penalty == 0:
@@ -85,39 +76,3 @@ class Ridge:
         if failed:  # a penalty below round-off
             return inverse_gram(shifted, self.rcond)[0] @ xy_DD
         return torch.cholesky_solve(xy_DD, factor)
-
-
-def _checked(states: States | None) -> States:
-    if states is None:
-        raise ValueError("semantics=ridge is fitted on paired states; give states=(teacher, student)")
-    teacher_ND, student_ND = states
-    if len(teacher_ND) != len(student_ND):
-        raise ValueError(
-            f"states are paired: {len(teacher_ND)} teacher and {len(student_ND)} student positions differ"
-        )
-    if len(teacher_ND) == 0:
-        raise RequestError("semantics=ridge needs states; the align split has none: raise data.sizes.align.")
-    return teacher_ND, student_ND
-
-
-def _mean(states_ND: Tensor) -> Tensor:
-    total = torch.zeros(states_ND.shape[1], dtype=torch.float64)
-    for block_nD in torch.split(states_ND, BLOCK):
-        total += block_nD.to(compute_device(block_nD)).double().sum(0).cpu()
-    return total / len(states_ND)
-
-
-def _moments(
-    x_ND: Tensor, y_ND: Tensor, mean_x: Tensor | None, mean_y: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Return X^T X and X^T Y of the centred states, float64 on the CPU."""
-    device = compute_device(x_ND)
-    xx = torch.zeros(x_ND.shape[1], x_ND.shape[1], dtype=torch.float64, device=device)
-    xy = torch.zeros(x_ND.shape[1], y_ND.shape[1], dtype=torch.float64, device=device)
-    for x_nD, y_nD in zip(torch.split(x_ND, BLOCK), torch.split(y_ND, BLOCK), strict=True):
-        x, y = x_nD.to(device).double(), y_nD.to(device).double()
-        x = x if mean_x is None else x - mean_x.to(device)
-        y = y if mean_y is None else y - mean_y.to(device)
-        xx += x.T @ x
-        xy += x.T @ y
-    return xx.cpu(), xy.cpu()

@@ -1,11 +1,12 @@
 """Maps through the vocabulary: the teacher's coefficients over its tokens, recomposed over the student's.
 
-All are linear in h / |h|, so the V coefficients never appear per token: h* = M h / |h|.
+All are linear in h / |h|, so the V coefficients never appear per token: h* = M h / |h|. (`Cosine` with `top_k` is
+not, and computes them.)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from pkt.errors import RequestError, nearest
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
-from pkt.semantics.basis import Basis, alignment_matrix, factorise, gram
+from pkt.semantics.basis import Basis, alignment_matrix, cross_gram, factorise, gram
+from pkt.semantics.decomposition import TopTokens
 
 ANCHORS = ("all", "shared")
 PRECISIONS = ("float64", "float32")
@@ -34,9 +36,12 @@ class Cosine:
             ``HeadView.shared``. G is always that of the whole head.
         rcond: eigenvalues of G below rcond times the largest count as zero.
         precision: of the block products (``float64`` or ``float32``); G, sums and solves are float64.
+        top_k: per state, recompose only the k tokens of largest |a_i| (the paper's strength of decomposition);
+            None, or as many as there are: all of them. Both bases are then held in memory and stored,
+            V (D_T + D_S) numbers.
 
     Raises:
-        ValueError: an unknown choice, or rcond outside [0, 1).
+        ValueError: an unknown choice, rcond outside [0, 1), or a top_k below 1.
     """
 
     needs_states: ClassVar[bool] = False
@@ -45,12 +50,15 @@ class Cosine:
     anchors: str = "all"
     rcond: float = 1e-10
     precision: str = "float64"
+    top_k: int | None = None
 
     def __post_init__(self) -> None:
         _check_choice("anchors", self.anchors, ANCHORS)
         _check_choice("precision", self.precision, PRECISIONS)
         if not 0 <= self.rcond < 1:
             raise ValueError(f"rcond is a share of the largest eigenvalue, in [0, 1), got {self.rcond}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k is a number of tokens, at least 1 (null: all), got {self.top_k}")
 
     @torch.no_grad()
     def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:
@@ -71,7 +79,80 @@ class Cosine:
             info[f"condition_{who}"] = factor.condition
         info["anchors"] = min(basis.size for basis in bases)
         matrix = alignment_matrix(bases[1], bases[0], dtype=getattr(torch, self.precision))
-        return _normalised_map(matrix, "cosine", info, teacher)
+        whole = _normalised_map(matrix, "cosine", info, teacher)
+        return whole if self.top_k is None else _strongest(whole, bases[0], bases[1], self.top_k)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitLstsq:
+    """M = W_S^+ W_T: the student state whose logits come closest to those of the teacher's state.
+
+    h* = argmin |W_S h* - W_T x|^2 = W_S^+ W_T x, of minimal length, over the anchors; x = h / |h|, because the head
+    reads a state through a norm that removes its length (`normalise`; a factor sqrt(D_T) and a LayerNorm's mean
+    are left out), or x = h. With `fold_norm` both W are multiplied with the final norm's weight first, and W_T x
+    is the teacher's own read-out up to that factor. Computed as G_S^+ (W_S^T W_T), G_S = W_S^T W_S.
+
+    Attributes:
+        fold_norm: multiply each column of W by the final norm's weight.
+        anchors: ``all`` rows (index-aligned; rows beyond the shorter vocabulary are padding) or those of
+            ``HeadView.shared``. Logits of other tokens do not count.
+        normalise: scale states to length 1 first: the map gives directions. False: it keeps h's length.
+        rcond: eigenvalues of G_S below rcond times the largest count as zero.
+
+    Raises:
+        ValueError: an unknown choice, or rcond outside [0, 1).
+
+    Source: the initial projector of "A Dual-Space Framework for General Knowledge Distillation of LLMs" (arXiv
+    2504.11426), as a fixed map.
+    """
+
+    needs_states: ClassVar[bool] = False
+
+    fold_norm: bool = False
+    anchors: str = "all"
+    normalise: bool = True
+    rcond: float = 1e-10
+
+    def __post_init__(self) -> None:
+        _check_choice("anchors", self.anchors, ANCHORS)
+        if not 0 <= self.rcond < 1:
+            raise ValueError(f"rcond is a share of the largest eigenvalue, in [0, 1), got {self.rcond}")
+
+    @torch.no_grad()
+    def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:
+        """Return the map; info: rank_student, width_student, condition_student (of W_S, kept part), anchors.
+
+        Raises:
+            RequestError: ``anchors=shared`` without shared tokens.
+            PktError: a head that is zero or not finite.
+        """
+        count = min(len(teacher.weight), len(student.weight))
+        right, left = (
+            Basis(
+                weight_VD=view.weight[:count] if rows is None else view.weight,
+                factor=None,
+                scale_D=view.norm if self.fold_norm else None,
+                rows=rows,
+            )
+            for view, rows in zip(
+                (teacher, student), _anchor_rows(self.anchors, teacher, student), strict=True
+            )
+        )
+        factor = factorise(cross_gram(left, left), self.rcond)
+        inverse_DD = (factor.vectors_Dr / factor.values_r) @ factor.vectors_Dr.T
+        weight = (inverse_DD @ cross_gram(left, right)).float().contiguous()
+        info: dict[str, float | int] = {
+            "rank_student": factor.rank,
+            "width_student": student.weight.shape[1],
+            "condition_student": factor.condition,
+            "anchors": left.size,
+        }
+        return AlignmentMap(
+            weight=weight.to(teacher.weight.device),
+            normalise=self.normalise,
+            name="logit_lstsq",
+            info=info,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +227,19 @@ def _normalised_map(
 ) -> AlignmentMap:
     weight = matrix.float().to(teacher.weight.device)
     return AlignmentMap(weight=weight, normalise=True, name=name, info=info)
+
+
+def _strongest(whole: AlignmentMap, teacher: Basis, student: Basis, top_k: int) -> AlignmentMap:
+    """Return the map that keeps the k strongest tokens; the linear one where that is all of them."""
+    count = min(teacher.size, student.size)
+    if top_k >= count:
+        return whole
+    tokens = TopTokens(
+        teacher_AD=teacher.vectors(count),
+        student_AD=student.vectors(count).to(whole.weight.device),
+        top_k=top_k,
+    )
+    return replace(whole, tokens=tokens, info=whole.info | {"top_k": top_k})
 
 
 def _anchor_rows(anchors: str, teacher: HeadView, student: HeadView) -> tuple[Tensor | None, Tensor | None]:

@@ -1,0 +1,68 @@
+"""Semi-orthogonal Procrustes: the rotation that turns teacher states into the student's own states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from pkt.semantics.alignment import AlignmentMap, HeadView, States
+from pkt.semantics.paired import checked_states, mean_state, moments
+
+RANK_CUT = 1e-10  # singular values of Y^T X below this share of the largest count as zero
+
+
+@dataclass(frozen=True, kw_only=True)
+class Procrustes:
+    """M = argmax <X M^T, Y> over semi-orthogonal M: M M^T = I if D_T >= D_S, M^T M = I if D_T <= D_S.
+
+    X (N, D_T) are the paired teacher layer's states, Y (N, D_S) the student's own at the same positions, both
+    centred if `intercept`. <X M^T, Y> = <M, Y^T X>, so with Y^T X = U S V^T (thin) M = U V^T, and the maximum is
+    the sum of S. Where D_T <= D_S no length changes, and this M is also argmin |X M^T - Y|. Where D_T > D_S M is
+    a projection: the least-squares problem has no closed form, and the alignment above is what is solved (our
+    reading). With `scale` M is multiplied with c = argmin |c X M^T - Y| = sum S / |X M^T|^2.
+
+    Directions that the states do not span (N <= min(D_T, D_S), or constant channels) are turned arbitrarily:
+    info says the rank.
+
+    Attributes:
+        scale: fit one scale, so that lengths are those of the student's states.
+        intercept: centre both sides, and add the student's mean.
+
+    Source: Schoenemann, "A generalized solution of the orthogonal Procrustes problem" (Psychometrika, 1966).
+    """
+
+    needs_states: ClassVar[bool] = True
+
+    scale: bool = True
+    intercept: bool = True
+
+    @torch.no_grad()
+    def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:
+        """Return the map; info: positions, rank (of Y^T X), scale (c).
+
+        Raises:
+            ValueError: no states, or not the same number on both sides.
+            RequestError: no position in the align split.
+            PktError: states that are not finite.
+        """
+        x_ND, y_ND = checked_states(states, "procrustes")
+        mean_x, mean_y = (mean_state(side_ND) if self.intercept else None for side_ND in (x_ND, y_ND))
+        xx_DD, xy_DD = moments(x_ND, y_ND, mean_x, mean_y)
+        left, singular, right = torch.linalg.svd(xy_DD.T, full_matrices=False)
+        turn_DD = left @ right
+        length = float((turn_DD @ xx_DD * turn_DD).sum())  # |X M^T|^2
+        factor = (float(singular.sum()) / length if length > 0 else 0.0) if self.scale else 1.0
+        device = teacher.weight.device
+        return AlignmentMap(
+            weight=(factor * turn_DD).float().contiguous().to(device),
+            bias=None if mean_y is None else mean_y.float().to(device),
+            mean=None if mean_x is None else mean_x.float().to(device),
+            name="procrustes",
+            info={
+                "positions": len(x_ND),
+                "rank": int((singular > RANK_CUT * singular[0]).sum()),
+                "scale": factor,
+            },
+        )
