@@ -151,16 +151,20 @@ def site_path(arch: Architecture, site: Site) -> str:
 
 
 def matrix_OI(module: nn.Module) -> Tensor:
-    """Return a module's weight as a linear map, (outputs, inputs), whatever way it is stored.
-
-    GPT-2's `Conv1D` keeps (inputs, outputs), and so does an embedding: tokens are its inputs. A view: writing
-    into it changes the module.
-    """
-    base = getattr(module, "base_layer", module)
-    weight = base.weight
+    """Return a module's weight as a linear map, (outputs, inputs); a view: writing into it changes the module."""
+    weight = getattr(module, "base_layer", module).weight
     assert isinstance(weight, Tensor)
-    assert weight.dim() == 2
-    return weight.T if isinstance(base, (Conv1D, nn.Embedding)) else weight
+    return oriented(module, weight)
+
+
+def oriented(module: nn.Module, stored: Tensor) -> Tensor:
+    """View numbers that lie like a module's weight as (outputs, inputs).
+
+    GPT-2's `Conv1D` keeps (inputs, outputs), and so does an embedding: tokens are its inputs.
+    """
+    assert stored.dim() == 2
+    base = getattr(module, "base_layer", module)
+    return stored.T if isinstance(base, (Conv1D, nn.Embedding)) else stored
 
 
 def lora_config(

@@ -3,13 +3,8 @@
 Everything that is not declared here is frozen. Weights that train are float32 whatever the student's dtype:
 AdamW's steps at these learning rates are smaller than a bfloat16 weight can resolve.
 
-An adapter that starts from factors (A0, B0) trains on W - scale B0 A0, so that the student's function is
-unchanged at the beginning:
-
-    W x + scale (B A drop(x) - B0 A0 x)
-
-B0 A0 is kept as a second, frozen adapter instead of being subtracted from W: the same function, without a
-float32 copy of W and without rounding W - scale B0 A0 to the student's dtype.
+Adapters start at zero, or from given factors (`pkt.training.started`); the student's function at the beginning
+is its own either way.
 """
 
 from __future__ import annotations
@@ -20,10 +15,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import PeftModel, get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -31,10 +25,11 @@ from transformers import PreTrainedModel
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.load import quiet
-from pkt.models.surgery import lora_config, matrix_OI, sites
+from pkt.models.surgery import lora_config, sites
 from pkt.training.lora_start import LoraStart
+from pkt.training.started import TRAINED, begin, folded, joined
 
-_TRAINED, _TAKEN_OFF = "default", "start"  # names of the two adapters
+__all__ = ["LoraStart", "Trainable", "make_trainable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +91,7 @@ class Trainable:
         """
         if self.adapter is None:
             return
-        config = self.adapter.peft_config[_TRAINED]
+        config = self.adapter.peft_config[TRAINED]
         config.base_model_name_or_path = base
         if not self.started:
             # False: the vocabulary never changes, and peft would look for the base model on the hub to find out
@@ -107,30 +102,13 @@ class Trainable:
         both.inference_mode = True
         folder.mkdir(parents=True, exist_ok=True)
         both.save_pretrained(str(folder))
-        save_file(self._joined(), folder / "adapter_model.safetensors", metadata={"format": "pt"})
-
-    def _joined(self) -> dict[str, Tensor]:
-        """Put the trained adapter and the one that is taken off side by side."""
-        trained, taken = (
-            get_peft_model_state_dict(self.adapter, adapter_name=name, save_embedding_layers=False)
-            for name in (_TRAINED, _TAKEN_OFF)
-        )
-        assert trained.keys() == taken.keys()
-        return {
-            name: torch.cat([value, taken[name]], dim=1 if "_B" in name else 0).detach().cpu().contiguous()
-            for name, value in trained.items()
-        }
+        save_file(joined(self.adapter), folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
     @torch.no_grad()
     def merged(self) -> PreTrainedModel:
         """Fold the trained weights into the student, in its own dtype, and return it; call once, last."""
         if self.adapter is not None and self.started:
-            for module in _wrapped(self.adapter):
-                weight_OI = matrix_OI(module)
-                # one sum in float32: adding the two adapters one after the other would round in between
-                weight_OI.copy_(weight_OI.float() + _change_OI(module))
-            plain: PreTrainedModel = self.adapter.unload()
-            return plain
+            return folded(self.adapter)
         if self.adapter is not None:
             merged: PreTrainedModel = self.adapter.merge_and_unload()
             return merged
@@ -188,7 +166,7 @@ def make_trainable(
         adapter = get_peft_model(model, config)
         if start is not None:
             assert start.factors.keys() == expected, "a start names each adapted module, and no other"
-            _begin(adapter, config, start)
+            begin(adapter, config, start)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     return Trainable(
         model=model,
@@ -198,49 +176,6 @@ def make_trainable(
         started=start is not None,
         dropouts=_active_dropouts(adapter),
     )
-
-
-@torch.no_grad()
-def _begin(adapter: PeftModel, config: Any, start: LoraStart) -> None:
-    """Set the trained adapter to (A0, B0), and take scale B0 A0 off with a second, frozen one."""
-    frozen = copy.copy(config)
-    frozen.lora_dropout = 0.0
-    adapter.add_adapter(_TAKEN_OFF, frozen)
-    adapter.base_model.set_adapter([_TRAINED, _TAKEN_OFF])
-    for path, (A_rI, B_Or) in start.factors.items():
-        module = adapter.get_base_model().get_submodule(path)
-        for name, sign in ((_TRAINED, 1.0), (_TAKEN_OFF, -1.0)):
-            own_A, own_B = _factors(module, name)
-            assert own_A.shape == A_rI.shape, path
-            assert own_B.shape == B_Or.shape, path
-            own_A.data = A_rI.to(own_A.device, torch.float32, copy=True)
-            own_B.data = B_Or.to(own_B.device, torch.float32) * sign
-            own_A.requires_grad_(name == _TRAINED)
-            own_B.requires_grad_(name == _TRAINED)
-
-
-def _wrapped(adapter: PeftModel) -> Iterator[nn.Module]:
-    for module in adapter.modules():
-        if hasattr(module, "base_layer") and hasattr(module, "scaling"):
-            yield module
-
-
-def _factors(module: Any, name: str) -> tuple[Tensor, Tensor]:
-    """Return A (r, in) and B (out, r) of one adapter of a module; an embedding's inputs are its tokens."""
-    if name in module.lora_embedding_A:
-        return module.lora_embedding_A[name], module.lora_embedding_B[name]
-    return module.lora_A[name].weight, module.lora_B[name].weight
-
-
-def _change_OI(module: Any) -> Tensor:
-    """Return scale (B A - B0 A0) of a module, (out, in), float32."""
-    total = None
-    for name in (_TRAINED, _TAKEN_OFF):
-        A_rI, B_Or = _factors(module, name)
-        change_OI: Tensor = module.scaling[name] * (B_Or.float() @ A_rI.float())
-        total = change_OI if total is None else total + change_OI
-    assert total is not None
-    return total
 
 
 def _active_dropouts(adapter: PeftModel) -> tuple[nn.Module, ...]:

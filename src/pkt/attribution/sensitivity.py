@@ -1,0 +1,184 @@
+"""Sensitivity of single weights, summed on disk while the gradients stream by.
+
+    row -> loss -> backward: as each gradient is ready, |theta * g| is added to a file and the gradient is freed
+
+No gradient outlives its own matrix and no sum is held in memory: the peak is the weights, the activations of
+one row and about one matrix. A call that was interrupted at any moment goes on from its last checkpoint and
+ends with the same bits (on the CPU; the sums of a CUDA embedding gradient have no fixed order).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pkt.attribution.disk_sums import DiskSums, slot_file
+from pkt.attribution.layer import Supervised
+from pkt.errors import PktError, RequestError
+from pkt.models.architecture import Architecture
+from pkt.models.taps import decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """S of a model: elementwise for the parameters that were kept, summed for every parameter of a layer.
+
+    Attributes:
+        folder: where the elementwise sums are.
+        shapes: of the kept parameters, by name, as they are stored.
+        slots: which file of a kept parameter is current; a parameter that never had a gradient is missing.
+        sums: sum of S over each parameter.
+        rows: rows that were summed.
+        skipped: rows without a supervised position, left out.
+    """
+
+    folder: Path
+    shapes: dict[str, tuple[int, ...]]
+    slots: dict[str, int]
+    sums: dict[str, float]
+    rows: int
+    skipped: tuple[int, ...]
+
+    def matrix(self, name: str) -> Tensor:
+        """Read S of a kept parameter, float32, in the parameter's own orientation."""
+        shape = self.shapes[name]
+        if name not in self.slots:
+            return torch.zeros(shape)
+        values = np.fromfile(slot_file(self.folder, name, self.slots[name]), dtype=np.float32)
+        return torch.from_numpy(values).reshape(shape)
+
+    def layer_scores(self, arch: Architecture) -> tuple[float, ...]:
+        """Return the sum of S over all parameters of each layer, layer 1 first."""
+        scores = []
+        for index in range(arch.depth):
+            prefix = f"{arch.roles.layers}.{index}."
+            scores.append(math.fsum(value for name, value in self.sums.items() if name.startswith(prefix)))
+        return tuple(scores)
+
+
+def sensitivity(
+    arch: Architecture,
+    row: Callable[[int], Supervised],
+    rows: int,
+    *,
+    keep: Collection[str],
+    folder: Path,
+    save_every: float = 60.0,
+    listen: Callable[[int], None] | None = None,
+) -> Sensitivity:
+    """Compute S(theta) = sum_n |theta * d L_n / d theta|, L_n the mean answer-token cross-entropy of row n.
+
+    Elementwise, the absolute value per row, rows one at a time; products and sums in float32, a parameter's
+    total in float64. Parameters outside the layers take part only if they are kept. The model has to be in
+    eval mode; it is left as it was.
+
+    Args:
+        arch: the model.
+        row: index -> that row alone, as a batch of one on the model's device; without a supervised position
+            the row is left out (its mean would be 0 / 0).
+        rows: number of rows.
+        keep: names of the parameters whose S is kept element by element, in `folder`: eight bytes a weight.
+        folder: of the sums and of resumable state; goes on where an interrupted call stopped.
+        save_every: seconds between checkpoints; 0: after each row.
+        listen: called with the number of rows done since the last call.
+
+    Raises:
+        RequestError: no row with a supervised position.
+        PktError: a loss or a sum that is not finite.
+
+    Source: Zhong et al., "Seeking Neural Nuggets" (ICLR 2024), equations 2 and 3.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sums = DiskSums(folder=folder, keep=frozenset(keep))
+    done, saved_at = sums.resume(), time.monotonic()
+    if listen is not None and done:
+        listen(done)
+    with _hooked(arch, sums), torch.enable_grad():
+        for index in range(done, rows):
+            if not _backward(arch, row(index), index):
+                sums.skipped.append(index)
+            if index + 1 == rows or time.monotonic() - saved_at >= save_every:
+                sums.checkpoint(index + 1)
+                saved_at = time.monotonic()
+            if listen is not None:
+                listen(1)
+    if rows == len(sums.skipped):
+        raise RequestError(
+            f"sensitivity has no row to learn from: of {rows} extract rows, {len(sums.skipped)} have no answer "
+            "token to predict. Give rows with an answer, or raise data.sizes.extract."
+        )
+    shapes = {name: tuple(p.shape) for name, p in arch.model.named_parameters() if name in sums.keep}
+    return Sensitivity(
+        folder=folder,
+        shapes=shapes,
+        slots={name: slot for name, slot in sums.slots.items() if name in sums.keep},
+        sums=dict(sums.totals),
+        rows=rows - len(sums.skipped),
+        skipped=tuple(sums.skipped),
+    )
+
+
+def parameter_name(arch: Architecture, module: nn.Module) -> str:
+    """Return the name under which the model lists a module's weight (once, if it is shared)."""
+    names = [name for name, value in arch.model.named_parameters() if value is module.weight]
+    assert len(names) == 1
+    return str(names[0])
+
+
+@contextmanager
+def _hooked(arch: Architecture, sums: DiskSums) -> Iterator[None]:
+    """Give every parameter of a layer, and every kept one, a hook that takes its gradient away."""
+    named = dict(arch.model.named_parameters())
+    unknown = sums.keep - named.keys()
+    assert not unknown, f"no such parameters: {sorted(unknown)}"
+    before = {name: parameter.requires_grad for name, parameter in named.items()}
+    handles = []
+
+    def hook(name: str) -> Callable[[Tensor], None]:
+        def take(parameter: Tensor) -> None:
+            gradient, parameter.grad = parameter.grad, None
+            assert gradient is not None
+            sums.add(name, parameter, gradient)
+
+        return take
+
+    try:
+        for name, parameter in named.items():
+            wanted = name in sums.keep or name.startswith(f"{arch.roles.layers}.")
+            parameter.requires_grad_(wanted)
+            if wanted:
+                handles.append(parameter.register_post_accumulate_grad_hook(hook(name)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for name, parameter in named.items():
+            parameter.requires_grad_(before[name])
+            parameter.grad = None
+
+
+def _backward(arch: Architecture, batch: Supervised, index: int) -> bool:
+    """Run forward and backward of one row's loss; False where it has no supervised position."""
+    assert len(batch.input_ids) == 1, "the absolute value is per row: one row at a time"
+    if not bool(batch.supervised.any()):
+        return False
+    final_BTD = decode(arch, batch.input_ids, batch.attention_mask)
+    logits_nV = arch.read_out(final_BTD[batch.supervised.to(final_BTD.device)]).float()
+    labels_n = functional.pad(batch.input_ids[:, 1:], (0, 1))[batch.supervised].to(logits_nV.device)
+    loss = functional.cross_entropy(logits_nV, labels_n)
+    if not math.isfinite(float(loss.detach())):
+        raise PktError(
+            f"the loss of extract row {index} is {float(loss.detach())}; load the teacher in float32 "
+            "(model.teacher.dtype=float32), or drop the row."
+        )
+    torch.autograd.backward(loss)
+    return True
