@@ -8,10 +8,11 @@ Tensors in, tensors out; nothing is logged: ranks and conditions are in `Alignme
 from pkt.semantics.alignment import AlignmentMap, HeadView, Semantics, States
 from pkt.semantics.basis import Basis, alignment_matrix, cross_gram, factorise, gram, inverse_gram
 from pkt.semantics.decomposition import TopTokens
+from pkt.semantics.logits import LogitLstsq
 from pkt.semantics.procrustes import Procrustes
 from pkt.semantics.quality import QualityCard, quality_card, readout_kl
 from pkt.semantics.ridge import Ridge
-from pkt.semantics.vocabulary import Cosine, Input, LogitLstsq, Random
+from pkt.semantics.vocabulary import Cosine, Input, Random
 
 __all__ = [
     "AlignmentMap",

@@ -12,12 +12,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pkt.errors import RequestError, nearest
+from pkt.errors import RequestError
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
-from pkt.semantics.basis import Basis, alignment_matrix, cross_gram, factorise, gram
+from pkt.semantics.anchors import ANCHORS, anchor_rows, check_choice
+from pkt.semantics.basis import Basis, alignment_matrix, factorise, gram
 from pkt.semantics.decomposition import TopTokens
 
-ANCHORS = ("all", "shared")
 PRECISIONS = ("float64", "float32")
 
 
@@ -53,8 +53,8 @@ class Cosine:
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        _check_choice("anchors", self.anchors, ANCHORS)
-        _check_choice("precision", self.precision, PRECISIONS)
+        check_choice("anchors", self.anchors, ANCHORS)
+        check_choice("precision", self.precision, PRECISIONS)
         if not 0 <= self.rcond < 1:
             raise ValueError(f"rcond is a share of the largest eigenvalue, in [0, 1), got {self.rcond}")
         if self.top_k is not None and self.top_k < 1:
@@ -68,7 +68,7 @@ class Cosine:
             RequestError: ``anchors=shared`` without shared tokens.
             PktError: a head that is zero or not finite.
         """
-        teacher_rows, student_rows = _anchor_rows(self.anchors, teacher, student)
+        teacher_rows, student_rows = anchor_rows(self.anchors, teacher, student)
         info: dict[str, float | int] = {}
         bases = []
         for who, view, rows in (("teacher", teacher, teacher_rows), ("student", student, student_rows)):
@@ -81,78 +81,6 @@ class Cosine:
         matrix = alignment_matrix(bases[1], bases[0], dtype=getattr(torch, self.precision))
         whole = _normalised_map(matrix, "cosine", info, teacher)
         return whole if self.top_k is None else _strongest(whole, bases[0], bases[1], self.top_k)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogitLstsq:
-    """M = W_S^+ W_T: the student state whose logits come closest to those of the teacher's state.
-
-    h* = argmin |W_S h* - W_T x|^2 = W_S^+ W_T x, of minimal length, over the anchors; x = h / |h|, because the head
-    reads a state through a norm that removes its length (`normalise`; a factor sqrt(D_T) and a LayerNorm's mean
-    are left out), or x = h. With `fold_norm` both W are multiplied with the final norm's weight first, and W_T x
-    is the teacher's own read-out up to that factor. Computed as G_S^+ (W_S^T W_T), G_S = W_S^T W_S.
-
-    Attributes:
-        fold_norm: multiply each column of W by the final norm's weight.
-        anchors: ``all`` rows (index-aligned; rows beyond the shorter vocabulary are padding) or those of
-            ``HeadView.shared``. Logits of other tokens do not count.
-        normalise: scale states to length 1 first: the map gives directions. False: it keeps h's length.
-        rcond: eigenvalues of G_S below rcond times the largest count as zero.
-
-    Raises:
-        ValueError: an unknown choice, or rcond outside [0, 1).
-
-    Source: the initial projector of "A Dual-Space Framework for General Knowledge Distillation of LLMs" (arXiv
-    2504.11426), as a fixed map.
-    """
-
-    needs_states: ClassVar[bool] = False
-
-    fold_norm: bool = False
-    anchors: str = "all"
-    normalise: bool = True
-    rcond: float = 1e-10
-
-    def __post_init__(self) -> None:
-        _check_choice("anchors", self.anchors, ANCHORS)
-        if not 0 <= self.rcond < 1:
-            raise ValueError(f"rcond is a share of the largest eigenvalue, in [0, 1), got {self.rcond}")
-
-    @torch.no_grad()
-    def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:
-        """Return the map; info: rank_student, width_student, condition_student (of W_S, kept part), anchors.
-
-        Raises:
-            RequestError: ``anchors=shared`` without shared tokens.
-            PktError: a head that is zero or not finite.
-        """
-        count = min(len(teacher.weight), len(student.weight))
-        right, left = (
-            Basis(
-                weight_VD=view.weight[:count] if rows is None else view.weight,
-                factor=None,
-                scale_D=view.norm if self.fold_norm else None,
-                rows=rows,
-            )
-            for view, rows in zip(
-                (teacher, student), _anchor_rows(self.anchors, teacher, student), strict=True
-            )
-        )
-        factor = factorise(cross_gram(left, left), self.rcond)
-        inverse_DD = (factor.vectors_Dr / factor.values_r) @ factor.vectors_Dr.T
-        weight = (inverse_DD @ cross_gram(left, right)).float().contiguous()
-        info: dict[str, float | int] = {
-            "rank_student": factor.rank,
-            "width_student": student.weight.shape[1],
-            "condition_student": factor.condition,
-            "anchors": left.size,
-        }
-        return AlignmentMap(
-            weight=weight.to(teacher.weight.device),
-            normalise=self.normalise,
-            name="logit_lstsq",
-            info=info,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +102,7 @@ class Input:
     anchors: str = "all"
 
     def __post_init__(self) -> None:
-        _check_choice("anchors", self.anchors, ANCHORS)
+        check_choice("anchors", self.anchors, ANCHORS)
 
     @torch.no_grad()
     def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:
@@ -185,7 +113,7 @@ class Input:
         """
         if teacher.embedding is None or student.embedding is None:
             raise RequestError("semantics=input reads both models' embeddings, and they were not given.")
-        teacher_rows, student_rows = _anchor_rows(self.anchors, teacher, student)
+        teacher_rows, student_rows = anchor_rows(self.anchors, teacher, student)
         left = Basis(weight_VD=student.embedding, factor=None, rows=student_rows)
         right = Basis(weight_VD=teacher.embedding, factor=None, rows=teacher_rows)
         info: dict[str, float | int] = {
@@ -240,25 +168,3 @@ def _strongest(whole: AlignmentMap, teacher: Basis, student: Basis, top_k: int) 
         top_k=top_k,
     )
     return replace(whole, tokens=tokens, info=whole.info | {"top_k": top_k})
-
-
-def _anchor_rows(anchors: str, teacher: HeadView, student: HeadView) -> tuple[Tensor | None, Tensor | None]:
-    """Return the anchor rows of both sides; None: all of them, by index."""
-    if anchors == "all":
-        return None, None
-    if teacher.shared is None or student.shared is None:
-        raise RequestError(
-            "semantics.anchors=shared needs the tokens that both tokenizers have, and they were not given; "
-            "use semantics.anchors=all for models with one vocabulary."
-        )
-    if len(teacher.shared) != len(student.shared) or len(teacher.shared) == 0:
-        raise RequestError(
-            f"semantics.anchors=shared: {len(teacher.shared)} teacher and {len(student.shared)} student "
-            "tokens; both lists have to be equally long and not empty."
-        )
-    return teacher.shared, student.shared
-
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}={value} is not one of {', '.join(allowed)}{nearest(value, allowed)}")
