@@ -124,7 +124,7 @@ def test_bfloat16_weights_are_summed_in_float32_and_rounded_once():
     arrived = 0.0
     for delta in changes:
         old, new = (
-            Architecture.of(model).projection(delta.layer, delta.module).weight
+            Architecture.of(model).projection(delta.layer, delta.module).weight.detach()
             for model in (before, arch.model)
         )
         assert new.dtype == torch.bfloat16
