@@ -23,7 +23,7 @@ from torch import Tensor
 from pkt.errors import PktError
 
 _STATE = "sensitivity.json"
-_PART = 1 << 22  # weights whose float32 products are alive at once
+_PART = 1 << 20  # weights whose float32 products are alive at once
 
 
 @dataclass(kw_only=True)

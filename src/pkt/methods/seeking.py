@@ -1,0 +1,239 @@
+"""Seeking: the teacher's most sensitive sub-matrices choose the subspace that the student's adapters start in.
+
+Idea: |weight x gradient| over a few seed rows ranks the teacher's layers and, in each matrix, the window of the
+student's shape; its leading singular directions become LoRA's start, what they add is taken off the student's
+weights, and LoRA then trains on the labels. At step 0 the student is unchanged: only the subspace is new.
+
+Reference: Zhong, An, Li, Lin, Chen, Guo, "Seeking Neural Nuggets: Knowledge Transfer in Large Language Models
+from a Parametric Perspective" (ICLR 2024, arXiv 2310.11451).
+Deviations: sensitivity is streamed to disk (same sums, memory of about one matrix); windows by prefix sums (same
+maximum); a fused q/k/v map (GPT-2) gets a window in each third; one shared tensor for embedding and head counts
+both of its gradients in a tied teacher, and a tied student takes no adapters there.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from pkt.attribution.sensitivity import Sensitivity, parameter_name, sensitivity
+from pkt.attribution.windows import Cut, cut
+from pkt.data.batching import collate
+from pkt.mapping import LayerPair
+from pkt.methods.base import Choice, Transferred, described
+from pkt.methods.seeking_plan import blocks, check_pair_shapes, counterpart, paths, site_key, site_of
+from pkt.methods.seeking_results import SeekingAlignment, SeekingExtraction
+from pkt.methods.sft import without_teacher
+from pkt.methods.tuning import Update, tune
+from pkt.methods.workbench import Workbench
+from pkt.models.architecture import Architecture
+from pkt.models.skeleton import skeleton
+from pkt.models.surgery import Site, matrix_OI, oriented, site_path, sites
+from pkt.training.lora_start import LoraStart, seeking_factors
+
+RECIPES = {
+    "laten": ["up", "down", "v", "o"],
+    "original": ["q", "k", "v", "o", "gate", "up", "down", "embed", "head"],
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeking:
+    """The method's own settings.
+
+    Attributes:
+        name: how tables call it.
+        recipe: which matrices: ``laten`` (up down v o), ``original`` (q k v o gate up down, embedding and head),
+            or None: `update.targets`.
+        layers: which teacher layers are kept: the most sensitive, or random ones (control).
+        structure: what is kept of a matrix, see `pkt.attribution.windows.cut`.
+        spectrum: ``teacher``, or ``gaussian``: random directions with the same singular values (control).
+        update: rank, alpha and dropout of the adapters; has to be ``lora``.
+
+    Raises:
+        ValueError: full fine-tuning, or targets beside a recipe that says otherwise.
+    """
+
+    results: ClassVar[Mapping[str, type[Any]]] = {"extract": SeekingExtraction, "align": SeekingAlignment}
+    uses: ClassVar[tuple[str, ...]] = ("output",)
+
+    name: str = "seeking"
+    recipe: Literal["laten", "original"] | None = "laten"
+    layers: Literal["sensitivity", "random"] = "sensitivity"
+    structure: Literal["window", "rows_columns", "random"] = "window"
+    spectrum: Literal["teacher", "gaussian"] = "teacher"
+    update: Update = field(default_factory=lambda: Update(dropout=0.05))
+
+    def __post_init__(self) -> None:
+        if self.update.kind != "lora":
+            raise ValueError(
+                f"update.kind={self.update.kind}: Seeking starts adapters; use update.kind=lora (or method=sft)"
+            )
+        allowed = [RECIPES["laten"], self.targets]  # the first is the default, which nobody chose
+        if self.recipe is not None and self.update.targets not in allowed:
+            raise ValueError(
+                f"update.targets={self.update.targets} beside recipe={self.recipe}, which means "
+                f"{self.targets}; set recipe to null to name the matrices yourself"
+            )
+
+    @property
+    def targets(self) -> list[str]:
+        """Roles that get an adapter."""
+        return self.update.targets if self.recipe is None else RECIPES[self.recipe]
+
+    def refusal(self, choice: Choice) -> str | None:
+        """Return why this objective makes no sense here; None where it does."""
+        if choice.objective.output == "cosine" and "head" in self.targets:
+            return "it trains the head, which the output cosine takes for frozen: use objective=ce"
+        return without_teacher(choice)
+
+    def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
+        """Name what each stage depends on besides models and rows."""
+        seed = bench.config.seed
+        if stage == "extract":
+            drawn = {"seed": seed} if "random" in (self.layers, self.structure) else {}
+            return {"targets": self.targets, "layers": self.layers, "structure": self.structure, **drawn}
+        if stage == "align":
+            drawn = {"seed": seed} if self.spectrum == "gaussian" else {}
+            own = {"rank": self.update.rank, "alpha": self.update.alpha, "spectrum": self.spectrum}
+            return own | drawn
+        return {
+            "update": asdict(self._update()),
+            "objective": described(bench.objective),
+            "optim": asdict(bench.config.optim),
+            "seed": seed,
+        }
+
+    def extract(self, bench: Workbench, scratch: Path | None) -> SeekingExtraction:
+        """Sum the sensitivity over the extract rows, keep the best layers, and cut the best windows."""
+        model = bench.config.model
+        cut_from_teacher = model.student.init == "prune"
+        roles = model.student.roles or (model.teacher.roles if cut_from_teacher else None)
+        shapes = skeleton(bench.student_config, roles)
+        own = skeleton(bench.teacher_config, model.teacher.roles)
+        check_pair_shapes(own, shapes, self.targets, self.update.rank, self.update.alpha)
+        with _folder(scratch) as folder:
+            found = self._sensitivity(bench, folder)
+            arch, seed = bench.teacher.arch, bench.config.seed
+            scores = found.layer_scores(arch)
+            kept = self._kept(scores, shapes.depth, seed)
+            cuts: dict[str, tuple[Cut, ...]] = {}
+            matrices: dict[str, Tensor] = {}
+            wanted = sites(shapes, range(1, shapes.depth + 1), self.targets)
+            with bench.track("cuts", len(wanted)) as advance:
+                for path, site in wanted.items():
+                    rows, columns = matrix_OI(shapes.model.get_submodule(path)).shape
+                    key = site_key(site)
+                    cuts[key], matrices[key] = self._cut(
+                        arch, found, counterpart(site, kept), (rows, columns), _seed_of(key, seed)
+                    )
+                    advance(1)
+        pairs = tuple(LayerPair(student=i, teacher=(layer,)) for i, layer in enumerate(kept, 1))
+        return SeekingExtraction(
+            pairs=pairs,
+            scores=scores,
+            chosen_by=self.layers,
+            structure=self.structure,
+            cuts=cuts,
+            matrices=matrices,
+            seeds=found.rows,
+            skipped=found.skipped,
+        )
+
+    def _sensitivity(self, bench: Workbench, folder: Path) -> Sensitivity:
+        encoded = bench.encoded("extract")
+        bench.release("student")  # only its tokenizer was needed: the teacher has the memory for itself
+        arch = bench.teacher.arch
+        modules = [arch.model.get_submodule(path) for path in paths(arch, self.targets)]
+
+        # counted whole: what the sums cost, also where an earlier process did a part of it
+        bench.teacher_meter.count(sum(encoded.lengths), layers=arch.depth)
+        with bench.track("sensitivity", len(encoded.lengths)) as advance:
+            return sensitivity(
+                arch,
+                lambda index: collate(encoded, [index]).to(arch.device),
+                len(encoded.lengths),
+                keep={parameter_name(arch, module) for module in modules},
+                folder=folder,
+                save_every=bench.config.optim.save_every,
+                listen=advance,
+            )
+
+    def _kept(self, scores: Sequence[float], count: int, seed: int) -> list[int]:
+        """Return the kept teacher layers (from 1), ascending; the lower one among equals."""
+        if self.layers == "random":
+            generator = torch.Generator().manual_seed(seed)
+            return sorted(int(i) + 1 for i in torch.randperm(len(scores), generator=generator)[:count])
+        best = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count]
+        return sorted(i + 1 for i in best)
+
+    def _cut(
+        self, arch: Architecture, found: Sensitivity, site: Site, shape: tuple[int, int], seed: int
+    ) -> tuple[tuple[Cut, ...], Tensor]:
+        """Cut one teacher matrix to a shape (outputs, inputs); a fused map part by part."""
+        module = arch.model.get_submodule(site_path(arch, site))
+        score_OI = oriented(module, found.matrix(parameter_name(arch, module)))
+        count = blocks(arch, site.role)
+        part = (shape[0] // count, shape[1])
+        scores, weights = score_OI.chunk(count), matrix_OI(module).detach().chunk(count)
+        cuts = tuple(
+            cut(score, part, structure=self.structure, seed=seed + i) for i, score in enumerate(scores)
+        )
+        matrix_OI_ = torch.cat([one.of(weight) for one, weight in zip(cuts, weights, strict=True)])
+        return cuts, matrix_OI_.cpu().contiguous()
+
+    def align(
+        self, bench: Workbench, extraction: SeekingExtraction, scratch: Path | None
+    ) -> SeekingAlignment:
+        """Factor each cut matrix at the adapters' rank."""
+        update, seed = self.update, bench.config.seed
+        factors, energy = dict[str, tuple[Tensor, Tensor]](), dict[str, float]()
+        with bench.track("singular directions", len(extraction.matrices)) as advance:
+            for key, matrix in extraction.matrices.items():
+                own = _seed_of(key, seed) if self.spectrum == "gaussian" else 0
+                A_rI, B_Or = seeking_factors(
+                    matrix, update.rank, update.alpha, spectrum=self.spectrum, seed=own
+                )
+                held = (B_Or * (update.alpha / update.rank)).square().sum()  # rows of A are orthonormal
+                energy[key] = float(held / matrix.float().square().sum().clamp_min(1e-30))
+                factors[key] = (A_rI, B_Or)
+                advance(1)
+        return SeekingAlignment(factors=factors, energy=energy, spectrum=self.spectrum)
+
+    def transfer(self, bench: Workbench, alignment: SeekingAlignment, scratch: Path | None) -> Transferred:
+        """Train adapters from that start on the labels."""
+        arch = bench.student.arch
+        start = {site_path(arch, site_of(key)): both for key, both in alignment.factors.items()}
+        return tune(
+            bench,
+            None,
+            update=self._update(),
+            layers=list(range(1, arch.depth + 1)),
+            snapshots=scratch,
+            start=LoraStart(factors=start),
+        )
+
+    def _update(self) -> Update:
+        return replace(self.update, targets=self.targets)
+
+
+def _seed_of(key: str, seed: int) -> int:
+    """Return a seed of a matrix's own, the same on every machine."""
+    return zlib.crc32(f"{seed}/{key}".encode())
+
+
+@contextmanager
+def _folder(scratch: Path | None) -> Iterator[Path]:
+    if scratch is not None:
+        yield scratch
+        return
+    with tempfile.TemporaryDirectory(prefix="pkt-sensitivity-") as folder:
+        yield Path(folder)
