@@ -66,6 +66,8 @@ class DataConfig:
     max_length: int | None = None  # tokens per row; null: the smaller of the two contexts
     # null: rows in the task's own order; an integer draws the rows of each split anew
     shuffle_seed: int | None = None
+    # tasks whose rows the teacher is read on in `extract`; null: the benchmark's own (a control: the wrong task)
+    extract_tasks: list[str] | None = None
     train: str | None = None  # JSONL with prompt, answer, id (benchmark=custom only)
     extract: str | None = None  # null: taken from the train file, disjoint from the rows trained on
     align: str | None = None

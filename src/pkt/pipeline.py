@@ -16,13 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 from pkt import console
 from pkt.build import build
 from pkt.config import Config
-from pkt.errors import PktError
-from pkt.mapping import Mapping
-from pkt.methods.base import Method
+from pkt.errors import PktError, RequestError
+from pkt.methods.base import Choice, Method
 from pkt.methods.workbench import Workbench
-from pkt.objectives import Objective
 from pkt.run import command_line, prepare, provenance
-from pkt.semantics import Semantics
 from pkt.stages import align, evaluate, extract, report, transfer
 from pkt.stages.session import Session
 from pkt.store import Store
@@ -94,7 +91,11 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
         run_dir: this run's folder.
     """
     method: Method = build(cfg.method)
-    mapping, semantics, objective = build(cfg.mapping), build(cfg.semantics), build(cfg.objective)
+    choice = Choice(
+        mapping=build(cfg.mapping), semantics=build(cfg.semantics), objective=build(cfg.objective)
+    )
+    if reason := method.refusal(choice):
+        raise RequestError(f"method={method.name} does not go with this request: {reason}.")
     config = cast(Config, OmegaConf.to_object(cfg))
     device = prepare(config)
     store = Store(Path(config.output_dir) / "store")
@@ -104,9 +105,9 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
     tracker = open_tracker(config, run_dir, OmegaConf.to_container(cfg, resolve=True))
     bench = Workbench(
         config=config,
-        mapping=cast(Mapping, mapping),
-        semantics=cast(Semantics, semantics),
-        objective=cast(Objective, objective),
+        mapping=choice.mapping,
+        semantics=choice.semantics,
+        objective=choice.objective,
         device=device,
         cache_dir=store.root / "converted",
         track=_track,

@@ -219,8 +219,11 @@ def test_term_refusals():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"layer": "cosin"}, r"layer=cosin is not one of cosine, none \(did you mean 'cosine'\?\)"),
-        ({"output": "kl"}, "not one of cosine, ce, none"),
+        (
+            {"layer": "cosin"},
+            r"layer=cosin is not one of cosine, mse, fisher, geometry, none \(did you mean 'cosine'\?\)",
+        ),
+        ({"output": "kl"}, "not one of cosine, ce, kl, none"),
         ({"positions": "prompt"}, "not one of answer, all"),
         ({"layer": "none", "output": "none"}, "leaves nothing to train on"),
         ({"layer_weight": 0.0}, "layer=none leaves the term out"),

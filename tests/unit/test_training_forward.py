@@ -11,7 +11,7 @@ from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.objectives import Objective
-from pkt.training.capture import Read, capture
+from pkt.training.capture import Read, advance, capture
 from pkt.training.forward import TransferLoss
 from pkt.training.head import OutputHead
 from pkt.training.loop import Trainer
@@ -47,14 +47,7 @@ def fast(teacher, student, *, pairs, matrix, interface, objective, update, layer
     prefix = None
     if cache_prefix and min(layers) > 1:
         below = min(layers) - 1
-        prefix = capture(
-            arch,
-            encoded,
-            {below: Read(layers=(below,), width=arch.width)},
-            interface=Interface.block,
-            positions="all",
-            batch_size=5,
-        )[below]
+        prefix = advance(arch, encoded, below, None, batch_size=5)
     trainable = make_trainable(arch, update=update, layers=layers, rank=4, alpha=4.0, seed=0)
     losses: list[dict[str, float]] = []
     Trainer(
@@ -64,7 +57,6 @@ def fast(teacher, student, *, pairs, matrix, interface, objective, update, layer
             interface=interface,
             targets=targets,
             prefix=prefix,
-            first_layer=min(layers),
             head=OutputHead(arch=arch),
         ),
         parameters=trainable.parameters,
@@ -155,7 +147,7 @@ def test_a_student_that_already_agrees_has_no_layer_loss():
         batch_size=4,
     )
     loss = TransferLoss(
-        arch=arch, objective=V1, interface=Interface.mlp, targets=targets, prefix=None, first_layer=1,
+        arch=arch, objective=V1, interface=Interface.mlp, targets=targets, prefix=None,
         head=OutputHead(arch=arch),
     )  # fmt: skip
     assert float(loss(collate(encoded, [3, 1, 7]))["loss_layer"].detach()) == pytest.approx(0.0, abs=1e-6)
@@ -164,7 +156,7 @@ def test_a_student_that_already_agrees_has_no_layer_loss():
 def test_measure_counts_right_tokens_and_rows():
     arch, encoded = Architecture.of(tiny_model("llama", seed=2)), rows(6)
     loss = TransferLoss(
-        arch=arch, objective=V1, interface=Interface.mlp, targets={}, prefix=None, first_layer=1,
+        arch=arch, objective=V1, interface=Interface.mlp, targets={}, prefix=None,
         head=OutputHead(arch=arch),
     )  # fmt: skip
     batch = collate(encoded, list(range(6)))

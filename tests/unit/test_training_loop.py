@@ -26,7 +26,7 @@ class Quadratic:
     def counts(self, batch: Batch) -> dict[str, int]:
         return {"loss_output": len(batch.index)}
 
-    def weights(self) -> dict[str, float]:
+    def weights(self, values: dict[str, float]) -> dict[str, float]:
         return {"loss_output": 1.0}
 
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:

@@ -27,9 +27,12 @@ def load_splits(benchmark: BenchmarkConfig, data: DataConfig) -> dict[str, Datas
     """
     if not benchmark.tasks:
         raise RequestError("benchmark.tasks is empty; name at least one task.")
+    tasks = dict.fromkeys(SPLITS, benchmark.tasks)
+    if data.extract_tasks is not None:
+        tasks["extract"] = data.extract_tasks
     return {
         split: validate(
-            [row for name in benchmark.tasks for row in _drawn(name, split, data)],
+            [row for name in tasks[split] for row in _drawn(name, split, data)],
             source=f"{benchmark.name}/{split}",
         )
         for split in SPLITS

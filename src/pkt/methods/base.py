@@ -1,105 +1,67 @@
 """What a method is, and the plain data that it hands from stage to stage.
 
-    extract -> Extraction (which layers)  -> align -> Alignment (how they read in the student's space)
-                                          -> transfer -> Transferred (the student, changed)
+    extract -> Extraction (what to take) -> align -> Alignment (how it reads in the student's space)
+                                         -> transfer -> Transferred (the student, changed)
 
-A method is one file here and one file in conf/method/. It declares the stages that it has; the pipeline
-stores each stage's result under a key made of what the method names as that stage's settings.
+A method is one file here and one file in conf/method/. It declares the stages that it has, with the type of each
+stage's result; the pipeline stores the results under keys made of what the method names as settings.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
-
-from safetensors.torch import load_file, save_file
+from typing import Any, ClassVar, Protocol, Self
 
 from pkt.mapping import LayerPair
+from pkt.mapping import Mapping as LayerMapping
 from pkt.methods.workbench import Workbench
-from pkt.semantics import AlignmentMap
+from pkt.objectives import Objective
+from pkt.reporting.table import Table
+from pkt.semantics import Semantics
 from pkt.training.loop import History
-from pkt.training.states import RowStates, load_states, save_states
 from pkt.training.trainable import Trainable
 
 
-@dataclass(frozen=True, kw_only=True)
-class Extraction:
-    """Which teacher layers go to which student layers, and the attribution behind it (None: not needed)."""
-
-    pairs: tuple[LayerPair, ...]
-    interface: str
-    scores: tuple[float, ...] | None = None
+class StageResult(Protocol):
+    """What a stage of a method leaves in its artifact."""
 
     def save(self, folder: Path) -> None:
-        """Write `extraction.json`."""
-        (folder / "extraction.json").write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        """Write everything into a folder, as safetensors and JSON."""
+        ...
 
     @classmethod
-    def load(cls, folder: Path) -> Extraction:
+    def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
-        data = json.loads((folder / "extraction.json").read_text(encoding="utf-8"))
-        pairs = tuple(
-            LayerPair(student=p["student"], teacher=tuple(p["teacher"]), weights=tuple(p["weights"]))
-            for p in data["pairs"]
-        )
-        scores = tuple(data["scores"]) if data["scores"] is not None else None
-        return cls(pairs=pairs, interface=data["interface"], scores=scores)
+        ...
+
+    def tables(self) -> list[Table]:
+        """Return what `pkt extract` or `pkt align` prints and the tracker keeps."""
+        ...
+
+    def warnings(self) -> list[str]:
+        """Return what a reader of the results should know."""
+        ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Alignment:
-    """Per paired student layer: the map, its quality card, and the mapped teacher states of each split."""
+class Extraction(StageResult, Protocol):
+    """What to take from the teacher.
 
-    pairs: tuple[LayerPair, ...]
-    interface: str
-    positions: str
-    maps: dict[int, AlignmentMap]
-    quality: dict[int, dict[str, float]]
-    targets: dict[str, dict[int, RowStates]]  # split -> student layer -> states
+    Attributes:
+        pairs: teacher layers per student layer, for the pairing figure and the card.
+        scores: one per teacher layer, for the attribution figure; None: not needed.
+    """
 
-    def save(self, folder: Path) -> None:
-        """Write maps and targets as safetensors and the rest as JSON."""
-        data = {
-            "pairs": [asdict(pair) for pair in self.pairs],
-            "interface": self.interface,
-            "positions": self.positions,
-            "quality": self.quality,
-            "maps": {
-                layer: {"name": m.name, "normalise": m.normalise, "info": m.info}
-                for layer, m in self.maps.items()
-            },
-            "splits": sorted(self.targets),
-        }
-        (folder / "alignment.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
-        tensors = {f"{layer}.{name}": t for layer, m in self.maps.items() for name, t in m.tensors().items()}
-        save_file(tensors, folder / "maps.safetensors")
-        for split, states in self.targets.items():
-            save_states(states, folder / f"targets_{split}.safetensors")
+    @property
+    def pairs(self) -> tuple[LayerPair, ...]:
+        """Teacher layers per student layer."""
+        ...
 
-    @classmethod
-    def load(cls, folder: Path) -> Alignment:
-        """Read what `save` wrote."""
-        data = json.loads((folder / "alignment.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "maps.safetensors")
-        maps = {}
-        for layer, header in data["maps"].items():
-            own = {n.removeprefix(f"{layer}."): t for n, t in tensors.items() if n.startswith(f"{layer}.")}
-            maps[int(layer)] = AlignmentMap.from_tensors(own, **header)
-        pairs = tuple(
-            LayerPair(student=p["student"], teacher=tuple(p["teacher"]), weights=tuple(p["weights"]))
-            for p in data["pairs"]
-        )
-        return cls(
-            pairs=pairs,
-            interface=data["interface"],
-            positions=data["positions"],
-            maps=maps,
-            quality={int(layer): card for layer, card in data["quality"].items()},
-            targets={split: load_states(folder / f"targets_{split}.safetensors") for split in data["splits"]},
-        )
+    @property
+    def scores(self) -> tuple[float, ...] | None:
+        """One score per teacher layer."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,27 +74,62 @@ class Transferred:
     budget: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The strategies that a request puts beside its method."""
+
+    mapping: LayerMapping
+    semantics: Semantics
+    objective: Objective
+
+
 class Method(Protocol):
-    """A published method, or one of ours."""
+    """A published method, or one of ours.
+
+    Attributes:
+        name: how tables call it.
+        results: the stages before `transfer`, each with the type of its result (``extract``, ``align``).
+        uses: the strategies that it reads: some of ``mapping``, ``semantics``, ``layer`` and ``output``
+            (the terms of the objective); the others of a request are ignored.
+    """
 
     name: str
-    stages: ClassVar[tuple[str, ...]]
+    results: ClassVar[Mapping[str, type[Any]]]
+    uses: ClassVar[tuple[str, ...]]
+
+    def refusal(self, choice: Choice) -> str | None:
+        """Return why these strategies make no sense with this method; None where they do."""
+        ...
 
     def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
         """Name everything in the request, besides models and rows, that this stage's result depends on."""
         ...
 
-    def extract(self, bench: Workbench) -> Extraction:
-        """Choose what to take from the teacher."""
+    def extract(self, bench: Workbench, scratch: Path | None) -> Any:
+        """Choose what to take from the teacher; `scratch` keeps resumable state."""
         ...
 
-    def align(self, bench: Workbench, extraction: Extraction) -> Alignment:
-        """Bring it into the student's space."""
+    def align(self, bench: Workbench, extraction: Any, scratch: Path | None) -> Any:
+        """Bring it into the student's space (`extraction` is None where the method has no extract stage)."""
         ...
 
-    def transfer(self, bench: Workbench, alignment: Alignment | None, snapshots: Path | None) -> Transferred:
-        """Change the student."""
+    def transfer(self, bench: Workbench, alignment: Any, scratch: Path | None) -> Transferred:
+        """Change the student (`alignment` is None where the method has no align stage)."""
         ...
+
+
+class WithoutTeacher:
+    """The stages of a method that takes nothing from a teacher: there are none before `transfer`."""
+
+    results: ClassVar[Mapping[str, type[Any]]] = {}
+
+    def extract(self, bench: Workbench, scratch: Path | None) -> Any:
+        """Never called: `results` names no such stage."""
+        raise AssertionError("this method has no extract stage")
+
+    def align(self, bench: Workbench, extraction: Any, scratch: Path | None) -> Any:
+        """Never called: `results` names no such stage."""
+        raise AssertionError("this method has no align stage")
 
 
 def described(strategy: Any) -> dict[str, Any]:

@@ -20,18 +20,26 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
 
-from pkt.attribution import layer_attribution
-from pkt.data.batching import collate, sorted_batches
 from pkt.mapping import LayerPair
-from pkt.methods.base import Alignment, Extraction, Transferred, described
+from pkt.methods.base import Choice, Transferred, described
+from pkt.methods.frontier import Frontier, tune_frontier
+from pkt.methods.layer_results import LayerAlignment, LayerExtraction
+from pkt.methods.layerwise import (
+    SPLITS,
+    fit_maps,
+    graded,
+    length_ratio,
+    output_settings,
+    pair_layers,
+    pairing_settings,
+    student_states,
+    teacher_outputs,
+    teacher_states,
+)
 from pkt.methods.tuning import Update, tune
 from pkt.methods.workbench import Workbench
-from pkt.models.architecture import Architecture
-from pkt.models.taps import Interface
-from pkt.semantics import AlignmentMap, HeadView, quality_card
-from pkt.training.capture import Read, capture
+from pkt.semantics import AlignmentMap
 from pkt.training.states import RowStates
 
 
@@ -44,179 +52,135 @@ class SemAlign:
         interface: supervision interface: ``mlp``, ``attention``, ``residual`` or ``block``, on both sides.
         reduce: aggregation of attribution (``example``, ``signed``, ``abs``, ``l2``).
         update: what trains in the paired layers.
+        schedule: ``joint`` (all paired layers together) or ``frontier`` (one after the other, from shallow to
+            deep; the same number of optimiser steps in all).
+        frontier: how the stages of the frontier differ.
+        targets: ``own``, or the control ``shuffled``: each position gets the target of a random one.
         cache_prefix: run the layers below the first trained one only once.
         cache_dtype: storage of the teacher's targets (``float32`` or ``bfloat16``).
     """
 
-    stages: ClassVar[tuple[str, ...]] = ("extract", "align", "transfer")
+    results: ClassVar[Mapping[str, type[Any]]] = {"extract": LayerExtraction, "align": LayerAlignment}
+    uses: ClassVar[tuple[str, ...]] = ("mapping", "semantics", "layer", "output")
 
     name: str = "semalign"
     interface: Literal["mlp", "attention", "residual", "block"] = "mlp"
     reduce: Literal["example", "signed", "abs", "l2"] = "example"
     update: Update = field(default_factory=Update)
+    schedule: Literal["joint", "frontier"] = "joint"
+    frontier: Frontier = field(default_factory=Frontier)
+    targets: Literal["own", "shuffled"] = "own"
     cache_prefix: bool = True
     cache_dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def refusal(self, choice: Choice) -> str | None:
+        """Return why these strategies make no sense together; None where they do."""
+        layer = choice.objective.layer
+        if layer == "none":
+            return "SemAlign without a layer term is plain fine-tuning or distillation: use method=sft or method=kd"
+        if layer == "fisher" and self.interface != "block":
+            return (
+                "the Fisher term reads states through the final norm and the head, which only a layer's output "
+                f"meets: set method.interface=block (got {self.interface})"
+            )
+        if layer == "fisher" and type(choice.semantics).__name__ == "Input":
+            return (
+                "the Fisher term reads targets through the output head, and semantics=input maps into the space "
+                "of the input embeddings: use semantics=cosine, logit_lstsq, ridge or procrustes"
+            )
+        if (
+            layer == "geometry"
+            and choice.objective.positions == "answer"
+            and choice.objective.scope == "sequence"
+        ):
+            return (
+                "the geometry term compares all tokens of a sequence with one another: set objective.positions=all "
+                "(or objective.scope=batch)"
+            )
+        return None
 
     def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
         """Name what each stage depends on besides models and rows."""
         if stage == "extract":
-            scored = {"reduce": self.reduce} if bench.mapping.needs_scores else {}
-            return {"interface": self.interface, "mapping": described(bench.mapping), **scored}
+            return pairing_settings(bench, self.interface, self.reduce)
         if stage == "align":
             return {
                 "semantics": described(bench.semantics),
                 "positions": bench.objective.positions,
                 "cache_dtype": self.cache_dtype,
+                "targets": [self.targets, bench.config.seed if self.targets == "shuffled" else None],
+                **self._span(),
+                **output_settings(bench),
             }
         return {
             "update": asdict(self.update),
+            "schedule": [self.schedule, asdict(self.frontier) if self.schedule == "frontier" else None],
             "objective": described(bench.objective),
             "optim": asdict(bench.config.optim),
             "seed": bench.config.seed,
         }
 
-    def extract(self, bench: Workbench) -> Extraction:
+    def _span(self) -> dict[str, Any]:
+        """Name what changes the teacher layers that a target is read from; see `_spanned`."""
+        return {}
+
+    def _spanned(self, pairs: tuple[LayerPair, ...]) -> tuple[LayerPair, ...]:
+        """Return the teacher layers whose states make up each target; a form of the method may widen them."""
+        return pairs
+
+    def extract(self, bench: Workbench, scratch: Path | None) -> LayerExtraction:
         """Score the teacher's layers if the mapping asks for it, and pair them with the student's."""
-        scores = self._attribution(bench) if bench.mapping.needs_scores else None
-        pairs = bench.mapping.pairs(
-            bench.teacher_config.num_hidden_layers, bench.student_config.num_hidden_layers, scores
-        )
-        return Extraction(pairs=pairs, interface=self.interface, scores=tuple(scores) if scores else None)
+        return pair_layers(bench, self.interface, self.reduce)
 
-    def _attribution(self, bench: Workbench) -> list[float]:
-        arch, encoded = bench.teacher.arch, bench.encoded("extract")
-        plan = sorted_batches(encoded.lengths, bench.config.optim.batch_size)
-        with bench.track("attribution", len(encoded.lengths)) as advance:
-
-            def batches() -> Any:
-                for rows in plan:
-                    batch = collate(encoded, rows).to(arch.device)
-                    bench.teacher_meter.count(int(batch.attention_mask.sum()))
-                    yield batch
-                    advance(len(rows))
-
-            scores = layer_attribution(arch, batches(), Interface(self.interface), reduce=self.reduce)
-        return [float(score) for score in scores]
-
-    def align(self, bench: Workbench, extraction: Extraction) -> Alignment:
+    def align(self, bench: Workbench, extraction: LayerExtraction, scratch: Path | None) -> LayerAlignment:
         """Fit the map per pair, grade it on the align split, and keep the mapped teacher states."""
-        positions = bench.objective.positions
-        student_states = self._student_states(bench, extraction, positions)
-        teacher_states = self._teacher_states(bench, extraction, positions, "align", maps=None)
-        maps = self._fit(bench, extraction.pairs, teacher_states, student_states)
-        quality = {
-            pair.student: asdict(
-                quality_card(
-                    maps[pair.student],
-                    teacher_states[pair.student].flat_ND,
-                    student_states[pair.student].flat_ND,
-                )
-            )
-            for pair in extraction.pairs
-        }
-        targets = {
-            split: self._teacher_states(bench, extraction, positions, split, maps=maps)
-            for split in ("train", "validation")
-        }
-        return Alignment(
-            pairs=extraction.pairs,
+        positions, pairs = bench.objective.positions, self._spanned(extraction.pairs)
+        student = student_states(bench, pairs, self.interface, positions)
+        teacher = teacher_states(bench, pairs, self.interface, positions, "align", maps=None)
+        maps = fit_maps(bench, pairs, teacher, student)
+        scales = {k: length_ratio(maps[k], teacher[k], student[k]) for k in maps}
+        return LayerAlignment(
+            pairs=pairs,
             interface=extraction.interface,
             positions=positions,
             maps=maps,
-            quality=quality,
-            targets=targets,
+            quality=graded(bench, maps, self.interface, teacher, student),
+            targets={split: self._targets(bench, pairs, split, maps, scales) for split in SPLITS},
+            outputs=teacher_outputs(bench),
         )
 
-    def _fit(
+    def _targets(
         self,
         bench: Workbench,
         pairs: tuple[LayerPair, ...],
-        teacher_states: dict[int, RowStates],
-        student_states: dict[int, RowStates],
-    ) -> dict[int, AlignmentMap]:
-        shared = bench.pair_report.shared_ids
-        teacher, student = (head_view(model.arch, shared) for model in (bench.teacher, bench.student))
-        if not bench.semantics.needs_states:
-            one = bench.semantics.fit(teacher=teacher, student=student)
-            return {pair.student: one for pair in pairs}
-        return {
-            pair.student: bench.semantics.fit(
-                teacher=teacher,
-                student=student,
-                states=(teacher_states[pair.student].flat_ND, student_states[pair.student].flat_ND),
-            )
-            for pair in pairs
-        }
-
-    def _student_states(
-        self, bench: Workbench, extraction: Extraction, positions: str
-    ) -> dict[int, RowStates]:
-        arch, encoded = bench.student.arch, bench.encoded("align")
-        reads = {pair.student: Read(layers=(pair.student,), width=arch.width) for pair in extraction.pairs}
-        with bench.track("student states (align)", len(encoded.lengths)) as advance:
-            return capture(
-                arch,
-                encoded,
-                reads,
-                interface=Interface(extraction.interface),
-                positions=positions,
-                batch_size=bench.config.optim.batch_size,
-                meter=bench.student_meter,
-                listen=advance,
-            )
-
-    def _teacher_states(
-        self,
-        bench: Workbench,
-        extraction: Extraction,
-        positions: str,
         split: str,
-        *,
-        maps: dict[int, AlignmentMap] | None,
+        maps: Mapping[int, AlignmentMap],
+        scales: Mapping[int, float],
     ) -> dict[int, RowStates]:
-        """Read the paired teacher layers over a split: mapped where `maps` is given, raw otherwise."""
-        arch, encoded = bench.teacher.arch, bench.encoded(split)
-        reads = {
-            pair.student: Read(
-                layers=pair.teacher,
-                weights=pair.weights,
-                width=bench.student.arch.width if maps else arch.width,
-                map=maps[pair.student] if maps else None,
-            )
-            for pair in extraction.pairs
-        }
-        with bench.track(f"teacher states ({split})", len(encoded.lengths)) as advance:
-            return capture(
-                arch,
-                encoded,
-                reads,
-                interface=Interface(extraction.interface),
-                positions=positions,
-                batch_size=bench.config.optim.batch_size,
-                dtype=getattr(torch, self.cache_dtype) if maps else torch.float32,
-                meter=bench.teacher_meter,
-                listen=advance,
-            )
+        positions, dtype = bench.objective.positions, getattr(torch, self.cache_dtype)
+        states = teacher_states(bench, pairs, self.interface, positions, split, maps=maps, dtype=dtype)
+        states = {k: own.scaled(scales[k]) for k, own in states.items()}
+        if self.targets == "own":
+            return states
+        generator = torch.Generator().manual_seed(bench.config.seed)
+        return {k: own.shuffled(generator) for k, own in states.items()}
 
-    def transfer(self, bench: Workbench, alignment: Alignment | None, snapshots: Path | None) -> Transferred:
+    def transfer(self, bench: Workbench, alignment: LayerAlignment, scratch: Path | None) -> Transferred:
         """Train the paired student layers on the objective."""
-        assert alignment is not None
+        if self.schedule == "frontier":
+            return tune_frontier(
+                bench,
+                alignment,
+                self.frontier,
+                update=self.update,
+                cache_prefix=self.cache_prefix,
+                snapshots=scratch,
+            )
         return tune(
             bench,
             alignment,
             update=self.update,
             layers=[pair.student for pair in alignment.pairs],
             cache_prefix=self.cache_prefix,
-            snapshots=snapshots,
+            snapshots=scratch,
         )
-
-
-def head_view(arch: Architecture, shared: Tensor) -> HeadView:
-    """Return what a semantics map sees of a model: head, embeddings, final norm, tokens that both models have."""
-    norm = arch.norm_weight()
-    return HeadView(
-        weight=arch.head_weight().detach(),
-        embedding=arch.embedding_weight().detach(),
-        norm=norm.detach() if norm is not None else None,
-        shared=shared,
-    )

@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pkt.errors import RequestError
-from pkt.methods.base import Alignment, Extraction, Transferred
+from pkt.methods.base import Choice, Transferred, WithoutTeacher, described
 from pkt.methods.tuning import Update, tune
 from pkt.methods.workbench import Workbench
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sft:
+class Sft(WithoutTeacher):
     """Supervised fine-tuning.
 
     Attributes:
@@ -29,37 +28,40 @@ class Sft:
         layers: layer numbers, from 1; None trains in every layer.
     """
 
-    stages: ClassVar[tuple[str, ...]] = ("transfer",)
+    uses: ClassVar[tuple[str, ...]] = ("output",)
 
     name: str = "sft"
     update: Update = field(default_factory=Update)
     layers: list[int] | None = None
+
+    def refusal(self, choice: Choice) -> str | None:
+        """Return why this objective makes no sense without a teacher; None where it does."""
+        return without_teacher(choice)
 
     def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
         """Name what the transfer depends on besides models and rows."""
         return {
             "update": asdict(self.update),
             "layers": self.layers,
-            "output": [bench.objective.output, bench.objective.output_weight],
+            "objective": described(bench.objective),
             "optim": asdict(bench.config.optim),
             "seed": bench.config.seed,
         }
 
-    def extract(self, bench: Workbench) -> Extraction:
-        """Refuse: nothing is taken from a teacher."""
-        raise RequestError(
-            "method=sft has no extract stage: it uses no teacher. Try `pkt transfer method=sft`."
-        )
-
-    def align(self, bench: Workbench, extraction: Extraction) -> Alignment:
-        """Refuse: nothing is aligned."""
-        raise RequestError(
-            "method=sft has no align stage: it uses no teacher. Try `pkt transfer method=sft`."
-        )
-
-    def transfer(self, bench: Workbench, alignment: Alignment | None, snapshots: Path | None) -> Transferred:
+    def transfer(self, bench: Workbench, alignment: None, scratch: Path | None) -> Transferred:
         """Fine-tune the student."""
         layers = self.layers or range(1, bench.student.arch.depth + 1)
-        return tune(
-            bench, None, update=self.update, layers=list(layers), cache_prefix=True, snapshots=snapshots
+        return tune(bench, None, update=self.update, layers=list(layers), snapshots=scratch)
+
+
+def without_teacher(choice: Choice) -> str | None:
+    """Refuse an objective whose terms need a teacher."""
+    objective = choice.objective
+    if objective.layer != "none":
+        return (
+            f"it uses no teacher states, so objective.layer={objective.layer} has no target: use objective=ce "
+            "(or method=semalign_joint, hidden_kd)"
         )
+    if objective.output == "kl":
+        return "it uses no teacher, so objective.output=kl has no target: use objective=ce (or method=kd)"
+    return None

@@ -1,27 +1,34 @@
-"""Change a student by gradient descent: the part of `transfer` that methods share.
+"""Train the student: the one loop with the rows, targets, prefix and teacher outputs of a request.
 
-student -> trainable parameters -> states entering the first trained layer (once) -> Trainer -> Transferred
+tune      joint schedule: the given layers together, for all optimiser steps
+(frontier.py: shallow to deep, one layer at a time, on the same `Task`)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
 
+from pkt.config import OptimConfig
 from pkt.data.batching import Batch, collate, epoch_batches, sorted_batches
 from pkt.errors import RequestError
-from pkt.methods.base import Alignment, Transferred
+from pkt.methods.base import Transferred
+from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
-from pkt.training.capture import Read, capture
+from pkt.objectives import Objective
+from pkt.training.capture import Prefix, advance
 from pkt.training.forward import TransferLoss
 from pkt.training.head import OutputHead
-from pkt.training.loop import Trainer
-from pkt.training.states import RowStates
+from pkt.training.loop import History, Trainer
+from pkt.training.lora_start import LoraStart
+from pkt.training.teacher import LiveTeacher, TeacherOutput
 from pkt.training.trainable import Trainable, make_trainable
 
 
@@ -34,133 +41,253 @@ class Update:
         rank: LoRA rank.
         alpha: LoRA alpha; the update is scaled by alpha / rank.
         targets: projection roles that get an adapter.
+        dropout: LoRA dropout while training.
+
+    Raises:
+        ValueError: a rank below 1, or a dropout outside [0, 1).
     """
 
     kind: Literal["lora", "full"] = "lora"
     rank: int = 16
     alpha: float = 16.0
     targets: list[str] = field(default_factory=lambda: ["up", "down", "v", "o"])
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"rank is the rank of an adapter, at least 1, got {self.rank}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a share, 0 or more and below 1, got {self.dropout}")
 
 
-def tune(
-    bench: Workbench,
-    alignment: Alignment | None,
-    *,
-    update: Update,
-    layers: Sequence[int],
-    cache_prefix: bool,
-    snapshots: Path | None,
-) -> Transferred:
-    """Train `layers` of the student on the objective.
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a training of the student works on, whichever of its layers train.
 
-    Args:
-        bench: models, rows, objective and hyper-parameters.
-        alignment: targets of the layer term; None where the objective has none.
-        update: what trains in those layers.
-        layers: layer numbers, from 1.
-        cache_prefix: compute the states that enter the first trained layer once instead of every epoch
-            (exact: the layers below it do not change).
-        snapshots: folder for resumable state.
+    Attributes:
+        bench: models, rows and hyper-parameters.
+        trainable: what may train.
+        alignment: targets of the layer term and kept teacher outputs; None where the objective needs neither.
+        projections: per student layer, what its states go through before they meet the target; trained along.
     """
-    arch, optim = bench.student.arch, bench.config.optim
-    trainable = make_trainable(
-        arch,
+
+    bench: Workbench
+    trainable: Trainable
+    alignment: LayerAlignment | None = None
+    projections: Mapping[int, nn.Module] = field(default_factory=dict)
+
+    @cached_property
+    def plan(self) -> list[list[list[int]]]:
+        """Rows of every optimiser step, per epoch.
+
+        Raises:
+            RequestError: the train split is empty.
+        """
+        lengths, optim = self.bench.encoded("train").lengths, self.bench.config.optim
+        if len(lengths) == 0:
+            raise RequestError(
+                "the train split is empty; give rows with data.train=... or raise data.sizes.train."
+            )
+        return [
+            epoch_batches(lengths, optim.batch_size, seed=self.bench.config.seed, epoch=epoch)
+            for epoch in range(optim.epochs)
+        ]
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        return sum(len(epoch) for epoch in self.plan)
+
+    def fit(
+        self,
+        *,
+        objective: Objective,
+        layers: Sequence[int],
+        parameters: Mapping[str, nn.Parameter],
+        prefixes: Mapping[str, Prefix],
+        plan: Sequence[Sequence[list[int]]],
+        optim: OptimConfig,
+        snapshots: Path | None,
+        listen: Callable[[int, dict[str, float]], None],
+    ) -> History:
+        """Train some parameters on an objective.
+
+        Args:
+            objective: the terms.
+            layers: student layers whose targets the layer term covers.
+            parameters: what trains.
+            prefixes: per split, states that enter the first layer that trains; empty: from the tokens.
+            plan: per epoch, the rows of each step.
+            optim: hyper-parameters; ``epochs`` is the length of `plan`.
+            snapshots: folder for resumable state.
+            listen: told of every step.
+        """
+        losses = {
+            split: self._loss(objective, split, layers, prefixes.get(split))
+            for split in ("train", "validation")
+        }
+        train, device = self.bench.encoded("train"), self.bench.student.arch.device
+        return Trainer(
+            loss=losses["train"],
+            parameters=parameters,
+            plan=lambda epoch: plan[epoch],
+            collate=lambda rows: collate(train, rows).to(device),
+            optim=replace(optim, epochs=len(plan)),
+            validate=lambda: self._validate(losses["validation"]),
+            snapshots=snapshots,
+            listen=listen,
+            seed=self.bench.config.seed,
+            meters=(self.bench.student_meter, self.bench.teacher_meter),
+        ).fit()
+
+    def _loss(
+        self, objective: Objective, split: str, layers: Sequence[int], prefix: Prefix | None
+    ) -> TransferLoss:
+        arch, alignment = self.bench.student.arch, self.alignment
+        targets = {}
+        if alignment is not None and objective.layer != "none":
+            targets = {k: states for k, states in alignment.targets[split].items() if k in layers}
+        return TransferLoss(
+            arch=arch,
+            objective=objective,
+            interface=Interface(alignment.interface) if alignment is not None else Interface.block,
+            targets=targets,
+            prefix=prefix,
+            head=OutputHead(arch=arch, shared=self.bench.pair_report.shared_ids)
+            if objective.reads_teacher_output
+            else OutputHead(arch=arch),
+            teacher=self._teacher_output(split) if objective.reads_teacher_output else None,
+            projections=self.projections,
+            autocast=self.bench.config.optim.precision == "bfloat16" or arch.dtype == torch.bfloat16,
+            meter=self.bench.student_meter,
+        )
+
+    def _teacher_output(self, split: str) -> TeacherOutput:
+        if self.alignment is not None and self.alignment.outputs:
+            return self.alignment.outputs[split]
+        return live_teacher(self.bench)
+
+    def prefix(self, split: str, layer: int, before: Prefix | None = None) -> Prefix:
+        """Return the states that enter the layer after `layer`, from those in `before` or from the tokens."""
+        encoded, arch = self.bench.encoded(split), self.bench.student.arch
+        what = f"states entering layer {layer + 1} ({split})"
+        with self.trainable.evaluating(), self.bench.track(what, len(encoded.lengths)) as step:
+            return advance(
+                arch,
+                encoded,
+                layer,
+                before,
+                batch_size=self.bench.config.optim.batch_size,
+                meter=self.bench.student_meter,
+                listen=step,
+            )
+
+    @torch.no_grad()
+    def _validate(self, loss: TransferLoss) -> dict[str, float]:
+        encoded, sums, counts = self.bench.encoded("validation"), dict[str, float](), dict[str, int]()
+        with self.trainable.evaluating():
+            for rows in sorted_batches(encoded.lengths, self.bench.config.optim.batch_size):
+                batch: Batch = collate(encoded, rows).to(self.bench.student.arch.device)
+                for name, (mean, count) in loss.measure(batch).items():
+                    sums[name] = sums.get(name, 0.0) + mean * count
+                    counts[name] = counts.get(name, 0) + count
+        return {name: value / max(counts[name], 1) for name, value in sums.items()}
+
+    def transferred(self, history: History, layers: Sequence[int]) -> Transferred:
+        """Return the trained student with what it cost."""
+        bench = self.bench
+        auxiliary = sum(p.numel() for module in self.projections.values() for p in module.parameters())
+        return Transferred(
+            trainable=self.trainable,
+            history=history,
+            layers=tuple(sorted(set(layers))),
+            budget={
+                "trained_parameters": self.trainable.count,
+                "auxiliary_parameters": auxiliary,
+                "optimiser_steps": history.steps,
+                "train_rows": len(bench.encoded("train").lengths),
+                "student_forward_tokens": bench.student_meter.forward_tokens,
+                "student_layer_tokens": bench.student_meter.layer_tokens,
+            },
+        )
+
+
+def live_teacher(bench: Workbench) -> LiveTeacher:
+    """Return the teacher's distributions as the objective wants them, computed when asked for."""
+    return LiveTeacher(
+        arch=bench.teacher.arch,
+        shared=bench.pair_report.shared_ids,
+        temperature=bench.objective.temperature,
+        top_k=bench.objective.top_k,
+        meter=bench.teacher_meter,
+    )
+
+
+def trainable_for(
+    bench: Workbench, update: Update, layers: Sequence[int], start: LoraStart | None = None
+) -> Trainable:
+    """Declare what trains: the update in some layers of the student (from 1)."""
+    return make_trainable(
+        bench.student.arch,
         update=update.kind,
         layers=layers,
         rank=update.rank,
         alpha=update.alpha,
         targets=update.targets,
         seed=bench.config.seed,
+        start=start,
+        dropout=update.dropout,
     )
-    losses = {
-        split: _loss(bench, alignment, split, first_layer=min(layers), cache_prefix=cache_prefix)
-        for split in ("train", "validation")
+
+
+def tune(
+    bench: Workbench,
+    alignment: LayerAlignment | None,
+    *,
+    update: Update,
+    layers: Sequence[int],
+    cache_prefix: bool = True,
+    snapshots: Path | None,
+    start: LoraStart | None = None,
+    projections: Mapping[int, nn.Module] | None = None,
+) -> Transferred:
+    """Train `layers` of the student together on the request's objective.
+
+    Args:
+        bench: models, rows, objective and hyper-parameters.
+        alignment: targets of the layer term and kept teacher outputs; None where the objective has neither.
+        update: what trains in those layers.
+        layers: layer numbers, from 1.
+        cache_prefix: compute the states that enter the first trained layer once instead of every epoch
+            (exact: the layers below it do not change; off where `start` trains the embedding).
+        snapshots: folder for resumable state.
+        start: where adapters start, instead of peft's default.
+        projections: see `Task`.
+    """
+    trainable = trainable_for(bench, update, layers, start)
+    task = Task(bench=bench, trainable=trainable, alignment=alignment, projections=projections or {})
+    first, prefixes = min(layers), dict[str, Prefix]()
+    if cache_prefix and first > 1:
+        prefixes = {split: task.prefix(split, first - 1) for split in ("train", "validation")}
+    extra = {
+        f"projection.{layer}.{name}": parameter
+        for layer, module in task.projections.items()
+        for name, parameter in module.named_parameters()
     }
-    train = bench.encoded("train")
-    if len(train.lengths) == 0:
-        raise RequestError(
-            "the train split is empty; give rows with data.train=... or raise data.sizes.train."
-        )
-    steps = -(-len(train.lengths) // optim.batch_size) * optim.epochs
-    with bench.track("transfer", steps) as advance:
+    with bench.track("transfer", task.steps) as advance_bar:
 
         def listen(step: int, metrics: dict[str, float]) -> None:
             bench.log(step, metrics)
-            advance(1)
+            advance_bar(1)
 
-        history = Trainer(
-            loss=losses["train"],
-            parameters=trainable.parameters,
-            plan=lambda epoch: epoch_batches(
-                train.lengths, optim.batch_size, seed=bench.config.seed, epoch=epoch
-            ),
-            collate=lambda rows: collate(train, rows).to(arch.device),
-            optim=optim,
-            validate=lambda: _validate(bench, losses["validation"]),
+        history = task.fit(
+            objective=bench.objective,
+            layers=layers,
+            parameters=trainable.parameters | extra,
+            prefixes=prefixes,
+            plan=task.plan,
+            optim=bench.config.optim,
             snapshots=snapshots,
             listen=listen,
-        ).fit()
-    return Transferred(
-        trainable=trainable,
-        history=history,
-        layers=tuple(sorted(set(layers))),
-        budget=_budget(bench, trainable, history.steps),
-    )
-
-
-def _budget(bench: Workbench, trainable: Trainable, steps: int) -> dict[str, float]:
-    return {
-        "trained_parameters": trainable.count,
-        "optimiser_steps": steps,
-        "train_rows": len(bench.encoded("train").lengths),
-        "student_forward_tokens": bench.student_meter.forward_tokens,
-    }
-
-
-def _loss(
-    bench: Workbench, alignment: Alignment | None, split: str, *, first_layer: int, cache_prefix: bool
-) -> TransferLoss:
-    arch = bench.student.arch
-    use_layer_term = alignment is not None and bench.objective.layer != "none"
-    return TransferLoss(
-        arch=arch,
-        objective=bench.objective,
-        interface=Interface(alignment.interface) if alignment is not None else Interface.block,
-        targets=alignment.targets[split] if alignment is not None and use_layer_term else {},
-        prefix=_prefix(bench, split, first_layer) if cache_prefix and first_layer > 1 else None,
-        first_layer=first_layer,
-        head=OutputHead(arch=arch),
-        autocast=bench.config.optim.precision == "bfloat16" or arch.dtype == torch.bfloat16,
-        meter=bench.student_meter,
-    )
-
-
-def _prefix(bench: Workbench, split: str, first_layer: int) -> RowStates:
-    arch, encoded = bench.student.arch, bench.encoded(split)
-    below = first_layer - 1
-    with bench.track(f"states entering layer {first_layer} ({split})", len(encoded.lengths)) as advance:
-        states = capture(
-            arch,
-            encoded,
-            {below: Read(layers=(below,), width=arch.width)},
-            interface=Interface.block,
-            positions="all",
-            batch_size=bench.config.optim.batch_size,
-            dtype=arch.dtype,
-            meter=bench.student_meter,
-            listen=advance,
         )
-    return states[below]
-
-
-@torch.no_grad()
-def _validate(bench: Workbench, loss: TransferLoss) -> dict[str, float]:
-    encoded = bench.encoded("validation")
-    sums: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    for rows in sorted_batches(encoded.lengths, bench.config.optim.batch_size):
-        batch: Batch = collate(encoded, rows).to(bench.student.arch.device)
-        for name, (mean, count) in loss.measure(batch).items():
-            sums[name] = sums.get(name, 0.0) + mean * count
-            counts[name] = counts.get(name, 0) + count
-    return {name: value / counts[name] for name, value in sums.items()}
+    return task.transferred(history, layers)

@@ -20,6 +20,7 @@ from pkt.config import Config
 from pkt.data.encoding import Encoded, encode
 from pkt.data.splits import load_splits
 from pkt.mapping import Mapping
+from pkt.models.fingerprint import fingerprint
 from pkt.models.load import context_length, load_config
 from pkt.models.pair import LanguageModel, PairReport, check_pair, load_student, load_teacher
 from pkt.objectives import Objective
@@ -74,6 +75,16 @@ class Workbench:
         """The student's transformers config; no weights are read."""
         pair = self.config.model
         return load_config(pair.student, teacher=pair.teacher, cache_dir=self.cache_dir)
+
+    @cached_property
+    def teacher_fingerprint(self) -> str:
+        """Identity of the teacher, from its files; no weights are loaded."""
+        return fingerprint(self.config.model.teacher)
+
+    @cached_property
+    def student_fingerprint(self) -> str:
+        """Identity of the untouched student."""
+        return fingerprint(self.config.model.student, teacher=self.config.model.teacher)
 
     @cached_property
     def teacher(self) -> LanguageModel:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+
+from pkt.objectives.chunks import CHUNK, check_pairs, check_positions, over_chunks
 
 ReadOut = Callable[[Tensor], Tensor]
 """Final-normed states (N, D) -> logits (N, V)."""
@@ -29,11 +30,7 @@ def cosine_distance(states_ND: Tensor, targets_ND: Tensor, *, eps: float = 1e-8)
 
     Source: SemAlign v1, layer term (arXiv 2510.24208).
     """
-    if states_ND.shape != targets_ND.shape:
-        raise ValueError(
-            f"states {tuple(states_ND.shape)} and targets {tuple(targets_ND.shape)} differ in shape"
-        )
-    _check_positions(states_ND)
+    check_pairs(states_ND, targets_ND)
     cosine_N = functional.cosine_similarity(states_ND.float(), targets_ND.detach().float(), dim=-1, eps=eps)
     return 1.0 - cosine_N.mean()
 
@@ -68,7 +65,7 @@ def output_cosine(
 
 
 def output_cosine_dense(
-    states_ND: Tensor, labels_N: Tensor, read_out: ReadOut, *, chunk: int = 2048, eps: float = 1e-12
+    states_ND: Tensor, labels_N: Tensor, read_out: ReadOut, *, chunk: int = CHUNK, eps: float = 1e-12
 ) -> Tensor:
     """Return 1 - mean_n cos(z_n, onehot(y_n)) from the logits, `chunk` positions at a time.
 
@@ -84,15 +81,17 @@ def output_cosine_dense(
     Raises:
         ValueError: no position, not one label per state, or a chunk below 1.
     """
+    _check_labels(states_ND, labels_N)
 
-    def similarity(logits_nV: Tensor, labels_n: Tensor) -> Tensor:
+    def similarity(h_nD: Tensor, labels_n: Tensor) -> Tensor:
+        logits_nV = read_out(h_nD).float()
         label_n = logits_nV.gather(-1, labels_n[:, None]).squeeze(-1)
         return (label_n * logits_nV.square().sum(-1).clamp_min(eps).rsqrt()).sum()
 
-    return 1.0 - _chunked(similarity, states_ND, labels_N, read_out, chunk) / len(labels_N)
+    return 1.0 - over_chunks(similarity, states_ND, labels_N, chunk=chunk) / len(labels_N)
 
 
-def cross_entropy(states_ND: Tensor, labels_N: Tensor, read_out: ReadOut, *, chunk: int = 2048) -> Tensor:
+def cross_entropy(states_ND: Tensor, labels_N: Tensor, read_out: ReadOut, *, chunk: int = CHUNK) -> Tensor:
     """Return mean_n -log softmax(z_n)[y_n], `chunk` positions at a time.
 
     Args:
@@ -104,47 +103,16 @@ def cross_entropy(states_ND: Tensor, labels_N: Tensor, read_out: ReadOut, *, chu
     Raises:
         ValueError: no position, not one label per state, or a chunk below 1.
     """
-
-    def surprise(logits_nV: Tensor, labels_n: Tensor) -> Tensor:
-        return functional.cross_entropy(logits_nV, labels_n, reduction="sum")
-
-    return _chunked(surprise, states_ND, labels_N, read_out, chunk) / len(labels_N)
-
-
-def _chunked(
-    term: Callable[[Tensor, Tensor], Tensor],
-    states_ND: Tensor,
-    labels_N: Tensor,
-    read_out: ReadOut,
-    chunk: int,
-) -> Tensor:
-    """Sum a term of float32 logits over chunks; the logits of a chunk are recomputed in the backward pass."""
     _check_labels(states_ND, labels_N)
-    if chunk < 1:
-        raise ValueError(f"chunk is a number of positions, at least 1, got {chunk}")
 
-    def of_chunk(h_nD: Tensor, labels_n: Tensor) -> Tensor:
-        return term(read_out(h_nD).float(), labels_n)
+    def surprise(h_nD: Tensor, labels_n: Tensor) -> Tensor:
+        return functional.cross_entropy(read_out(h_nD).float(), labels_n, reduction="sum")
 
-    parts = list(zip(torch.split(states_ND, chunk), torch.split(labels_N, chunk), strict=True))
-    if len(parts) == 1 or not torch.is_grad_enabled():  # one chunk may as well be kept
-        return torch.stack([of_chunk(h_nD, labels_n) for h_nD, labels_n in parts]).sum()
-    sums = [
-        checkpoint(of_chunk, h_nD, labels_n, use_reentrant=False, preserve_rng_state=False)
-        for h_nD, labels_n in parts
-    ]
-    return torch.stack(sums).sum()
-
-
-def _check_positions(states_ND: Tensor) -> None:
-    if states_ND.dim() != 2 or len(states_ND) == 0:
-        raise ValueError(
-            f"states of at least one position are needed, as (N, D); got shape {tuple(states_ND.shape)}"
-        )
+    return over_chunks(surprise, states_ND, labels_N, chunk=chunk) / len(labels_N)
 
 
 def _check_labels(states_ND: Tensor, labels_N: Tensor) -> None:
-    _check_positions(states_ND)
+    check_positions(states_ND)
     if labels_N.shape != states_ND.shape[:1]:
         raise ValueError(
             f"one label per state is needed: {len(states_ND)} states, labels of {tuple(labels_N.shape)}"

@@ -21,8 +21,9 @@ class CardFacts:
         layers: student layers that were trained, from 1.
         pairs: teacher layers per student layer, as text.
         interface: supervision interface, or None where the method has no layer term.
-        semantics: the alignment map and its settings.
-        objective: the objective and its settings.
+        semantics: the alignment map and its settings, or None where the method has none.
+        objective: the objective and its settings, or None where the method has one of its own.
+        uses_teacher: whether anything was taken from the teacher.
         data: benchmark, tasks, rows per split, fingerprint of the rows.
         budget: trained parameters, optimiser steps, rows, forward tokens.
         command: the command line that made the checkpoint.
@@ -37,8 +38,9 @@ class CardFacts:
     layers: Sequence[int]
     pairs: Sequence[str]
     interface: str | None
-    semantics: Mapping[str, Any]
-    objective: Mapping[str, Any]
+    semantics: Mapping[str, Any] | None
+    objective: Mapping[str, Any] | None
+    uses_teacher: bool
     data: Mapping[str, Any]
     budget: Mapping[str, Any]
     command: str
@@ -60,7 +62,6 @@ def model_card(facts: CardFacts, *, scores: str | None) -> str:
         "tags": ["parametric-knowledge-transfer", "pkt", facts.method],
         "base_model": facts.student,
     }
-    uses_teacher = bool(facts.pairs)
     lines = [
         "---",
         yaml.safe_dump(header, sort_keys=False).strip(),
@@ -69,7 +70,7 @@ def model_card(facts: CardFacts, *, scores: str | None) -> str:
         f"# {facts.student} after `{facts.method}`",
         "",
         f"A student changed by `pkt` with `method={facts.method}`"
-        + (f" from the teacher `{facts.teacher}`." if uses_teacher else " (no teacher was used)."),
+        + (f" from the teacher `{facts.teacher}`." if facts.uses_teacher else " (no teacher was used)."),
         "Load it with `AutoModelForCausalLM.from_pretrained(<this folder>)`; the update is merged in"
         + (", and the PEFT adapter lies beside this folder in `adapter/`." if facts.adapter else "."),
         "",
@@ -79,14 +80,18 @@ def model_card(facts: CardFacts, *, scores: str | None) -> str:
         "|---|---|",
         f"| student | `{facts.student}` (fingerprint `{facts.fingerprints['student']}`) |",
     ]
-    if uses_teacher:
+    if facts.uses_teacher:
         lines.append(f"| teacher | `{facts.teacher}` (fingerprint `{facts.fingerprints['teacher']}`) |")
+    if facts.pairs:
         lines.append(f"| layer pairs (teacher → student, from 1) | {', '.join(facts.pairs)} |")
+    if facts.interface:
         lines.append(f"| supervision interface | {facts.interface} |")
+    if facts.semantics:
         lines.append(f"| alignment map | {_inline(facts.semantics)} |")
+    if facts.objective:
+        lines.append(f"| objective | {_inline(facts.objective)} |")
     lines += [
-        f"| student layers trained | {', '.join(map(str, facts.layers))} |",
-        f"| objective | {_inline(facts.objective)} |",
+        f"| student layers trained | {', '.join(map(str, facts.layers)) or 'none'} |",
         f"| data | {_inline(facts.data)} |",
         f"| budget | {_inline(facts.budget)} |",
         f"| seed | {facts.seed} |",

@@ -1,4 +1,4 @@
-"""Stage 2: how the teacher's states read in the student's space."""
+"""Stage 2: how what was taken reads in the student's space."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from pkt import console
-from pkt.methods.base import Alignment
 from pkt.stages import extract as extract_stage
 from pkt.stages.session import Session
 from pkt.store import Artifact
@@ -19,40 +18,41 @@ def key(session: Session) -> str:
     """The extraction, both models, the rows whose states are kept, and the method's own settings."""
     return session.key(
         STAGE,
-        extraction=extract_stage.key(session),
-        teacher=session.teacher_fingerprint,
-        student=session.student_fingerprint,
+        extraction=extract_stage.key(session) if session.has("extract") else None,
+        teacher=session.bench.teacher_fingerprint,
+        student=session.bench.student_fingerprint,
         rows=session.rows_fingerprint("align", "train", "validation"),
     )
 
 
 def align(session: Session) -> Artifact:
-    """Make sure that the alignment is in the store."""
-    extraction = extract_stage.extract(session)
+    """Make sure that the alignment is in the store.
+
+    Raises:
+        RequestError: the method has no such stage.
+    """
+    extract_stage.require(session, STAGE)
+    extraction = extract_stage.extract(session) if session.has("extract") else None
+    own_key = key(session)
 
     def compute(folder: Path) -> Mapping[str, Any]:
+        if extraction is None:
+            for (
+                note
+            ) in session.bench.pair_report.warnings:  # refuses vocabularies that differ, before any work
+                console.warn(note)
         before = session.bench.teacher_meter.forward_tokens
-        alignment = session.method.align(session.bench, extract_stage.load(extraction))
-        for note in deficient_ranks(alignment):
+        loaded = extract_stage.load(session, extraction) if extraction is not None else None
+        alignment = session.method.align(session.bench, loaded, session.store.partial(STAGE, own_key))
+        for note in alignment.warnings():
             console.warn(note)
         alignment.save(folder)
         session.bench.release("teacher")
         return {"teacher_forward_tokens": session.bench.teacher_meter.forward_tokens - before}
 
-    return session.obtain(STAGE, key(session), compute)
+    return session.obtain(STAGE, own_key, compute)
 
 
-def deficient_ranks(alignment: Alignment) -> list[str]:
-    """Say where a head spans less than its width: the map is then defined on the rest only."""
-    infos = {map_.name: map_.info for map_ in alignment.maps.values()}
-    return [
-        f"the {who}'s head has rank {info[f'rank_{who}']} of {info[f'width_{who}']}: semantics={name} maps that part"
-        for name, info in infos.items()
-        for who in ("teacher", "student")
-        if info.get(f"rank_{who}", 0) < info.get(f"width_{who}", 0) and f"rank_{who}" in info
-    ]
-
-
-def load(artifact: Artifact) -> Alignment:
+def load(session: Session, artifact: Artifact) -> Any:
     """Read the alignment from its artifact."""
-    return Alignment.load(artifact.path)
+    return session.method.results[STAGE].load(artifact.path)

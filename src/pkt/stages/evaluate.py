@@ -73,9 +73,9 @@ def _checkpoint(session: Session) -> Path:
 
 def _identity(session: Session, role: str, checkpoint: Path | None) -> str:
     if role == "teacher":
-        return session.teacher_fingerprint
+        return session.bench.teacher_fingerprint
     if role == "student":
-        return session.student_fingerprint
+        return session.bench.student_fingerprint
     if session.bench.config.eval.checkpoint is None:
         return transfer_stage.key(session)
     return model_fingerprint(CheckpointSpec(checkpoint=str(checkpoint)))

@@ -1,4 +1,4 @@
-"""Stage 1: which teacher layers go to which student layers."""
+"""Stage 1: what to take from the teacher."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pkt import console
-from pkt.methods.base import Extraction
+from pkt.errors import RequestError
 from pkt.stages.session import Session
 from pkt.store import Artifact
 
@@ -15,30 +15,50 @@ STAGE = "extract"
 
 
 def key(session: Session) -> str:
-    """Teacher, both depths, the extract rows, and the method's own settings."""
+    """Both models, the extract rows, and the method's own settings."""
     return session.key(
         STAGE,
-        teacher=session.teacher_fingerprint,
-        student_depth=session.bench.student_config.num_hidden_layers,
+        teacher=session.bench.teacher_fingerprint,
+        student=session.bench.student_fingerprint,
         rows=session.rows_fingerprint("extract"),
     )
 
 
 def extract(session: Session) -> Artifact:
-    """Make sure that the extraction is in the store."""
+    """Make sure that the extraction is in the store.
+
+    Raises:
+        RequestError: the method has no such stage.
+    """
+    require(session, STAGE)
+    own_key = key(session)
 
     def compute(folder: Path) -> Mapping[str, Any]:
-        for (
-            warning
-        ) in session.bench.pair_report.warnings:  # refuses vocabularies that differ, before any work
-            console.warn(warning)
-        extraction = session.method.extract(session.bench)
+        for note in session.bench.pair_report.warnings:  # refuses vocabularies that differ, before any work
+            console.warn(note)
+        extraction = session.method.extract(session.bench, session.store.partial(STAGE, own_key))
+        for note in extraction.warnings():
+            console.warn(note)
         extraction.save(folder)
         return {"teacher_forward_tokens": session.bench.teacher_meter.forward_tokens}
 
-    return session.obtain(STAGE, key(session), compute)
+    return session.obtain(STAGE, own_key, compute)
 
 
-def load(artifact: Artifact) -> Extraction:
+def require(session: Session, stage: str) -> None:
+    """Refuse a stage that the method does not have.
+
+    Raises:
+        RequestError: it has not.
+    """
+    if not session.has(stage):
+        name = session.method.name
+        raise RequestError(
+            f"method={name} has no {stage} stage: it takes nothing there from the teacher. "
+            f"Try `pkt transfer method={name}`."
+        )
+
+
+def load(session: Session, artifact: Artifact) -> Any:
     """Read the extraction from its artifact."""
-    return Extraction.load(artifact.path)
+    return session.method.results[STAGE].load(artifact.path)

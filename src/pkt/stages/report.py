@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from pkt import console
 from pkt.evaluation.harness import Evaluation
-from pkt.mapping import LayerPair
-from pkt.methods.base import Alignment, Extraction
+from pkt.methods.base import Extraction
 from pkt.reporting.card import model_card
 from pkt.reporting.figures import attribution_figure, pairing_figure
-from pkt.reporting.table import gap_estimates, headline, primary_scores
+from pkt.reporting.table import Table, gap_estimates, headline, primary_scores
 from pkt.stages import align as align_stage
 from pkt.stages import extract as extract_stage
 from pkt.stages import transfer as transfer_stage
@@ -31,12 +30,7 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> None:
         "model": session.bench.config.model.name,
         "benchmark": session.bench.config.benchmark.name,
         "seed": session.bench.config.seed,
-        "settings": {
-            "method": session.method.name,
-            "mapping": type(session.bench.mapping).__name__.lower() if uses_teacher(session) else None,
-            "semantics": type(session.bench.semantics).__name__.lower() if uses_teacher(session) else None,
-            "output": session.bench.objective.output,
-        },
+        "settings": settings(session),
         "command": session.command,
         "scores": {
             role: {task: asdict(score) for task, score in scores.items()} for role, scores in primary.items()
@@ -52,8 +46,7 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> None:
     console.say("")
     console.table(table.title, table.columns, table.rows)
     if "transferred" in evaluations and session.bench.config.eval.checkpoint is None:
-        if uses_teacher(session):
-            _track_layers(session)
+        _track_results(session)
         _finish_checkpoint(session, table.markdown())
     _where(session)
 
@@ -65,23 +58,45 @@ def _flat(primary: Mapping[str, Mapping[str, Any]], gaps: Mapping[str, Any] | No
     return flat | {f"eval/gap_closed/{task}": share.value for task, share in (gaps or {}).items()}
 
 
+def settings(session: Session) -> dict[str, Any]:
+    """Return everything that a run's result depends on besides its seed, flat, as ``{"objective.layer": ...}``."""
+    config, method = session.bench.config, session.method
+    named: dict[str, Any] = {
+        "method": method.name,
+        "sizes": asdict(config.data.sizes),
+        "model": config.model.name,
+    }
+    for stage in (*method.results, "transfer"):
+        named |= method.settings(stage, session.bench)
+    named.pop("seed", None)
+    return dict(_flattened(named))
+
+
+def _flattened(named: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in named.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def _budget(session: Session) -> dict[str, Any]:
     """Return what the checkpoint cost, from the manifests: the same whether a stage was reused or not."""
     if "transfer" not in {entry["stage"] for entry in session.reports}:
         return {}
-    made = transfer_stage.transfer(session)
-    before = [extract_stage.extract(session), align_stage.align(session)] if uses_teacher(session) else []
+    made = [*results(session).values(), transfer_stage.transfer(session)]
     return {
-        **made.meta["budget"],
-        "teacher_forward_tokens": sum(artifact.meta["teacher_forward_tokens"] for artifact in before),
-        "seconds": sum(artifact.meta["seconds"] for artifact in [*before, made]),
-        "peak_mb": max(artifact.meta["peak_mb"] for artifact in [*before, made]),
+        **made[-1].meta["budget"],
+        "teacher_forward_tokens": sum(artifact.meta["teacher_forward_tokens"] for artifact in made),
+        "seconds": sum(artifact.meta["seconds"] for artifact in made),
+        "peak_mb": max(artifact.meta["peak_mb"] for artifact in made),
     }
 
 
-def uses_teacher(session: Session) -> bool:
-    """Whether the method takes anything from a teacher."""
-    return "align" in session.method.stages
+def results(session: Session) -> dict[str, Artifact]:
+    """Return the artifacts of the stages before `transfer` that the method has."""
+    stages = {"extract": extract_stage.extract, "align": align_stage.align}
+    return {name: stage(session) for name, stage in stages.items() if session.has(name)}
 
 
 def _finish_checkpoint(session: Session, scores: str) -> None:
@@ -101,20 +116,31 @@ def _where(session: Session) -> None:
 
 
 def show_extraction(session: Session, artifact: Artifact) -> None:
-    """Print and track pairs and attribution."""
-    extraction = extract_stage.load(artifact)
-    columns, rows = pair_rows(extraction)
-    session.tracker.table("extract/pairs", columns, rows)
-    console.table(f"layer pairs at the {extraction.interface} interface", columns, rows)
+    """Print, draw and track what was chosen."""
+    extraction = extract_stage.load(session, artifact)
+    _track(session, "extract", extraction.tables(), shown=True)
     _draw(session, extraction)
 
 
-def _track_layers(session: Session) -> None:
-    """Track pairs, attribution and map quality of a whole run; the console showed none of them."""
-    extraction = extract_stage.load(extract_stage.extract(session))
-    session.tracker.table("extract/pairs", *pair_rows(extraction))
-    session.tracker.table("align/quality", *quality_rows(align_stage.load(align_stage.align(session))))
-    _draw(session, extraction)
+def show_alignment(session: Session, artifact: Artifact) -> None:
+    """Print and track how well it reads in the student's space."""
+    _track(session, "align", align_stage.load(session, artifact).tables(), shown=True)
+
+
+def _track_results(session: Session) -> None:
+    """Track and draw what the stages before `transfer` found; the console of a whole run shows none of it."""
+    for name, artifact in results(session).items():
+        result = session.method.results[name].load(artifact.path)
+        _track(session, name, result.tables(), shown=False)
+        if name == "extract":
+            _draw(session, result)
+
+
+def _track(session: Session, stage: str, tables: Sequence[Table], *, shown: bool) -> None:
+    for table in tables:
+        session.tracker.table(f"{stage}/{table.title}", table.columns, table.rows)
+        if shown:
+            console.table(table.title, table.columns, table.rows)
 
 
 def _draw(session: Session, extraction: Extraction) -> None:
@@ -129,42 +155,6 @@ def _draw(session: Session, extraction: Extraction) -> None:
         session.run_dir / "pairing.png",
     )
     session.tracker.figure("extract/pairing", figure)
-
-
-def pair_rows(extraction: Extraction) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return column names and one row of text per pair."""
-
-    def score(pair: LayerPair) -> str:
-        if extraction.scores is None:
-            return "not needed"
-        return " ".join(f"{extraction.scores[layer - 1]:.3g}" for layer in pair.teacher)
-
-    return ("student layer", "teacher layer", "weight", "attribution"), [
-        (str(p.student), " ".join(map(str, p.teacher)), " ".join(f"{w:.2f}" for w in p.weights), score(p))
-        for p in extraction.pairs
-    ]
-
-
-def show_alignment(session: Session, artifact: Artifact) -> None:
-    """Print and track the quality card of every map."""
-    alignment = align_stage.load(artifact)
-    columns, rows = quality_rows(alignment)
-    session.tracker.table("align/quality", columns, rows)
-    console.table(f"map quality on the align split ({alignment.positions} positions)", columns, rows)
-
-
-def quality_rows(alignment: Alignment) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return column names and one row of text per map."""
-    names = sorted({name for card in alignment.quality.values() for name in card})
-    rows = [
-        (
-            str(pair.student),
-            " ".join(map(str, pair.teacher)),
-            *(f"{alignment.quality[pair.student].get(name, float('nan')):.4g}" for name in names),
-        )
-        for pair in alignment.pairs
-    ]
-    return ("student layer", "teacher layer", *names), rows
 
 
 def show_transfer(session: Session, artifact: Artifact) -> None:

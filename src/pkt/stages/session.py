@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from pkt import console
 from pkt.data.rows import fingerprint as rows_fingerprint
 from pkt.methods.base import Method
 from pkt.methods.workbench import Workbench
-from pkt.models.fingerprint import fingerprint as model_fingerprint
 from pkt.run import Stopwatch
 from pkt.store import Artifact, Store, content_key
 from pkt.tracking import Tracker
@@ -45,16 +43,9 @@ class Session:
     reports: list[dict[str, Any]] = field(default_factory=list)
     _obtained: dict[tuple[str, str], Artifact] = field(default_factory=dict, init=False)
 
-    @cached_property
-    def teacher_fingerprint(self) -> str:
-        """Identity of the teacher, from its files; no weights are loaded."""
-        return model_fingerprint(self.bench.config.model.teacher)
-
-    @cached_property
-    def student_fingerprint(self) -> str:
-        """Identity of the untouched student."""
-        pair = self.bench.config.model
-        return model_fingerprint(pair.student, teacher=pair.teacher)
+    def has(self, stage: str) -> bool:
+        """Whether the method has a stage before `transfer` (``extract``, ``align``)."""
+        return stage in self.method.results
 
     def rows_fingerprint(self, *splits: str) -> str:
         """Identity of the rows of some splits and of how they are tokenised."""

@@ -9,6 +9,7 @@ The teacher's states are kept already mapped into the student's space, at the wa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
-from pkt.models.taps import Interface, decode, skip_above, tap
+from pkt.models.taps import Interface, decode, skip_above, skip_below, tap
 from pkt.training.meter import Meter
 from pkt.training.states import RowStates
 
@@ -44,6 +45,24 @@ class Read:
         for layer, weight in zip(self.layers[1:], self.weights[1:], strict=True):
             read = read + weight * states[layer][mask_BT].float()
         return self.map(read) if self.map is not None else read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefix:
+    """States of every position that enter a layer; the layers below it need not run.
+
+    Attributes:
+        layer: the first layer that runs, from 1.
+        states: what enters it.
+    """
+
+    layer: int
+    states: RowStates
+
+    def entering(self, arch: Architecture, batch: Batch) -> AbstractContextManager[None]:
+        """Start forward passes of a batch at `layer`."""
+        states_BTD = self.states.padded(batch.index, batch.input_ids.shape[1])
+        return skip_below(arch, self.layer, states_BTD.to(arch.device, arch.dtype))
 
 
 def position_mask(batch: Batch, positions: str) -> Tensor:
@@ -75,6 +94,7 @@ def capture(
     positions: str,
     batch_size: int,
     dtype: torch.dtype = torch.float32,
+    prefix: Prefix | None = None,
     meter: Meter | None = None,
     listen: Callable[[int], None] | None = None,
 ) -> dict[int, RowStates]:
@@ -88,6 +108,7 @@ def capture(
         positions: ``answer`` or ``all``.
         batch_size: rows per forward pass.
         dtype: storage type of the states; statistics before it are float32.
+        prefix: states that enter some layer, from which the pass starts; None starts at the tokens.
         meter: counts the forward tokens.
         listen: called with the number of rows done after each batch.
 
@@ -99,13 +120,54 @@ def capture(
     layers = sorted({layer for read in reads.values() for layer in read.layers})
     for rows in sorted_batches(encoded.lengths, batch_size):
         batch = collate(encoded, rows).to(arch.device)
-        with skip_above(arch, layers[-1]), tap(arch, layers, interface) as states:
+        with ExitStack() as stack:
+            if prefix is not None:
+                stack.enter_context(prefix.entering(arch, batch))
+            stack.enter_context(skip_above(arch, layers[-1]))
+            states = stack.enter_context(tap(arch, layers, interface))
             decode(arch, batch.input_ids, batch.attention_mask)
         mask_BT = position_mask(batch, positions)
         for key, read in reads.items():
             kept[key].write(rows, read(states, mask_BT))
         if meter is not None:
-            meter.count(int(batch.attention_mask.sum()))
+            run = layers[-1] - (prefix.layer - 1 if prefix is not None else 0)
+            meter.count(int(batch.attention_mask.sum()), layers=run)
         if listen is not None:
             listen(len(rows))
     return kept
+
+
+def advance(
+    arch: Architecture,
+    encoded: Encoded,
+    layer: int,
+    prefix: Prefix | None,
+    *,
+    batch_size: int,
+    meter: Meter | None = None,
+    listen: Callable[[int], None] | None = None,
+) -> Prefix:
+    """Return the states that enter the layer after `layer`, from those that enter some layer up to it.
+
+    Args:
+        arch: the model; layers up to `layer` do not change any more.
+        encoded: the rows.
+        layer: the last layer that runs, from 1.
+        prefix: where to start; None starts at the tokens.
+        batch_size: rows per forward pass.
+        meter: counts the forward tokens.
+        listen: called with the number of rows done after each batch.
+    """
+    states = capture(
+        arch,
+        encoded,
+        {layer: Read(layers=(layer,), width=arch.width)},
+        interface=Interface.block,
+        positions="all",
+        batch_size=batch_size,
+        dtype=arch.dtype,
+        prefix=prefix,
+        meter=meter,
+        listen=listen,
+    )
+    return Prefix(layer=layer + 1, states=states[layer])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from pkt.config import OptimConfig
 from pkt.data.batching import Batch
 from pkt.errors import PktError
+from pkt.training.meter import Meter
 from pkt.training.snapshot import load_snapshot, optimiser_tensors, restore_optimiser, save_snapshot
 
 
@@ -32,8 +33,8 @@ class Loss(Protocol):
         """Positions behind each term."""
         ...
 
-    def weights(self) -> dict[str, float]:
-        """Weight of each term."""
+    def weights(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Weight of each term of a batch, given the terms' values."""
         ...
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
@@ -67,6 +68,8 @@ class Trainer:
         validate: returns validation metrics (``cross_entropy`` decides what is best).
         snapshots: folder for resumable state; None keeps none.
         listen: told of every step.
+        seed: torch is seeded with it and the step before each step, so that dropout is the same after a resume.
+        meters: what has been counted so far is part of the resumable state.
     """
 
     loss: Loss
@@ -77,6 +80,8 @@ class Trainer:
     validate: Callable[[], dict[str, float]] | None = None
     snapshots: Path | None = None
     listen: Listener | None = None
+    seed: int = 0
+    meters: Sequence[Meter] = ()
     _validations: list[dict[str, float]] = field(default_factory=list, init=False)
     _best: tuple[int, float, dict[str, Tensor]] | None = field(default=None, init=False)
 
@@ -100,6 +105,7 @@ class Trainer:
                 if step <= done:
                     continue
                 lr = self.optim.lr * schedule(step, total, self.optim)
+                torch.manual_seed(self.seed * 1_000_003 + step)
                 metrics = self._step(optimiser, rows, lr, step)
                 if i + 1 == steps_per_epoch:
                     metrics |= self._validate(epoch, step, last=step == total)
@@ -121,24 +127,29 @@ class Trainer:
         for batch in batches:
             for name, count in self.loss.counts(batch).items():
                 totals[name] = totals.get(name, 0) + count
-        metrics = dict.fromkeys(totals, 0.0)
-        weights = self.loss.weights()
+        metrics = dict.fromkeys(totals, 0.0) | {"loss": 0.0}
         optimiser.zero_grad(set_to_none=True)
         for batch in batches:
-            counts = self.loss.counts(batch)
-            terms = {name: mean * (counts[name] / totals[name]) for name, mean in self.loss(batch).items()}
-            for name, term in terms.items():
-                metrics[name] += float(term.detach())
+            total = self._total(batch, totals, metrics)
             self._guard(metrics, step, batch)
-            total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
             total.backward()  # type: ignore[no-untyped-call]
-        metrics["loss"] = sum(weights[name] * value for name, value in metrics.items())
         limit = self.optim.max_grad_norm if self.optim.max_grad_norm > 0 else math.inf
         norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)
         metrics |= {"grad_norm": float(norm), "lr": lr}
         self._guard(metrics, step, batches[0])
         optimiser.step()
         return metrics
+
+    def _total(self, batch: Batch, totals: Mapping[str, int], metrics: dict[str, float]) -> Tensor:
+        """Return a micro batch's share of the step's loss, and add its terms to the step's metrics."""
+        counts, means = self.loss.counts(batch), self.loss(batch)
+        weights = self.loss.weights({name: float(mean.detach()) for name, mean in means.items()})
+        terms = {name: mean * (counts[name] / max(totals[name], 1)) for name, mean in means.items()}
+        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        for name, term in terms.items():
+            metrics[name] += float(term.detach())
+        metrics["loss"] += float(total.detach())
+        return total
 
     def _guard(self, metrics: dict[str, float], step: int, batch: Batch) -> None:
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
@@ -171,7 +182,11 @@ class Trainer:
     def _save(self, optimiser: torch.optim.Optimizer, step: int) -> None:
         assert self.snapshots is not None
         tensors = optimiser_tensors(self.parameters, optimiser)
-        state: dict[str, Any] = {"step": step, "validations": self._validations}
+        state: dict[str, Any] = {
+            "step": step,
+            "validations": self._validations,
+            "meters": [asdict(meter) for meter in self.meters],
+        }
         if self._best is not None:
             state["best"] = {"step": self._best[0], "score": self._best[1]}
             tensors |= {f"best:{name}": value for name, value in self._best[2].items()}
@@ -183,6 +198,8 @@ class Trainer:
             return 0
         restore_optimiser(self.parameters, optimiser, snapshot.tensors)
         self._validations = snapshot.state["validations"]
+        for meter, counted in zip(self.meters, snapshot.state["meters"], strict=True):
+            meter.restore(counted)
         if (best := snapshot.state.get("best")) is not None:
             values = {
                 name: snapshot.tensors[f"best:{name}"].to(parameter.device)
@@ -196,9 +213,13 @@ class Trainer:
 def schedule(step: int, total: int, optim: OptimConfig) -> float:
     """Return the share of `optim.lr` at a step (from 1): linear warm-up, then the named decay to zero.
 
+    ``one_cycle`` has its own warm-up (see `one_cycle`).
+
     Raises:
         ValueError: unknown schedule.
     """
+    if optim.schedule == "one_cycle":
+        return one_cycle(step, total)
     warmup = math.ceil(optim.warmup * total)
     if step <= warmup:
         return step / max(warmup, 1)
@@ -213,3 +234,18 @@ def schedule(step: int, total: int, optim: OptimConfig) -> float:
         case "cosine":
             return 0.5 * (1.0 + math.cos(math.pi * progress))
     raise ValueError(f"optim.schedule={optim.schedule!r}; allowed are cosine, linear and constant.")
+
+
+def one_cycle(step: int, total: int) -> float:
+    """Return the share of the learning rate at a step (from 1) of one cycle: cosine up over 30 %, cosine down.
+
+    From 1/25 to 1 to 1/250000: the defaults of torch's `OneCycleLR`, over total + 1 steps, so that the last step
+    still moves.
+    """
+    peak = 0.3 * (total + 1) - 1
+    start, end, progress = (
+        (1 / 25, 1.0, (step - 1) / peak)
+        if step - 1 <= peak
+        else (1.0, 1 / 250_000, (step - 1 - peak) / (total - peak))
+    )
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * progress))

@@ -48,6 +48,17 @@ class RowStates:
             out_BTD[b, : stop - start] = self.flat_ND[start:stop]
         return out_BTD
 
+    def scaled(self, factor: float) -> RowStates:
+        """Return the states times a number."""
+        if factor == 1.0:
+            return self
+        return RowStates(flat_ND=self.flat_ND * factor, offsets_R1=self.offsets_R1)
+
+    def shuffled(self, generator: torch.Generator) -> RowStates:
+        """Return the states with positions drawn anew over all rows: the control for what a target says."""
+        order = torch.randperm(len(self.flat_ND), generator=generator)
+        return RowStates(flat_ND=self.flat_ND[order], offsets_R1=self.offsets_R1)
+
     @property
     def bytes(self) -> int:
         """Memory that the states take."""

@@ -1,0 +1,124 @@
+"""Hidden-state distillation: the plain layer-wise baseline, with a learned projection in place of a map.
+
+Idea: each paired student layer's state goes through a linear projection of its own, trained along with the student,
+and has to meet the teacher's raw state (cosine or mean square); the projections are left out of what is saved.
+
+Reference: FitNets (Romero et al., arXiv 1412.6550); layer-wise as in TED (Liang et al., arXiv 2210.01351).
+Deviations: one linear map per pair and no separate filter training on the teacher's side (TED has one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from pkt.methods.base import Choice, Transferred, described
+from pkt.methods.layer_results import LayerAlignment, LayerExtraction
+from pkt.methods.layerwise import (
+    SPLITS,
+    output_settings,
+    pair_layers,
+    pairing_settings,
+    teacher_outputs,
+    teacher_states,
+)
+from pkt.methods.tuning import Update, tune
+from pkt.methods.workbench import Workbench
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiddenKd:
+    """Distillation through hidden states.
+
+    Attributes:
+        name: how tables call it.
+        interface: where in a layer states are read, on both sides.
+        reduce: aggregation of attribution (only where the mapping asks for scores).
+        update: what trains in the paired layers.
+        cache_dtype: storage of the teacher's states.
+    """
+
+    results: ClassVar[Mapping[str, type[Any]]] = {"extract": LayerExtraction, "align": LayerAlignment}
+    uses: ClassVar[tuple[str, ...]] = ("mapping", "layer", "output")
+
+    name: str = "hidden_kd"
+    interface: Literal["mlp", "attention", "residual", "block"] = "block"
+    reduce: Literal["example", "signed", "abs", "l2"] = "example"
+    update: Update = field(default_factory=Update)
+    cache_dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def refusal(self, choice: Choice) -> str | None:
+        """Return why this layer term cannot meet the teacher's raw states; None where it can."""
+        layer = choice.objective.layer
+        if layer in ("cosine", "mse"):
+            return None
+        reasons = {
+            "none": "its layer term is the method: set objective.layer=cosine or mse",
+            "fisher": "the Fisher term reads targets through the student's head, and its targets are raw teacher "
+            "states: use method=semalign_fisher",
+            "geometry": "relations between tokens need no projection: use method=semalign_geometry",
+        }
+        return reasons[layer]
+
+    def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
+        """Name what each stage depends on besides models and rows."""
+        if stage == "extract":
+            return pairing_settings(bench, self.interface, self.reduce)
+        if stage == "align":
+            positions = bench.objective.positions
+            return {
+                "states": "teacher",
+                "positions": positions,
+                "cache_dtype": self.cache_dtype,
+                **output_settings(bench),
+            }
+        return {
+            "update": asdict(self.update),
+            "objective": described(bench.objective),
+            "optim": asdict(bench.config.optim),
+            "seed": bench.config.seed,
+        }
+
+    def extract(self, bench: Workbench, scratch: Path | None) -> LayerExtraction:
+        """Pair the layers."""
+        return pair_layers(bench, self.interface, self.reduce)
+
+    def align(self, bench: Workbench, extraction: LayerExtraction, scratch: Path | None) -> LayerAlignment:
+        """Keep the teacher's own states at the paired layers."""
+        positions, dtype = bench.objective.positions, getattr(torch, self.cache_dtype)
+        return LayerAlignment(
+            pairs=extraction.pairs,
+            interface=self.interface,
+            positions=positions,
+            targets={
+                split: teacher_states(
+                    bench, extraction.pairs, self.interface, positions, split, maps=None, dtype=dtype
+                )
+                for split in SPLITS
+            },
+            outputs=teacher_outputs(bench),
+        )
+
+    def transfer(self, bench: Workbench, alignment: LayerAlignment, scratch: Path | None) -> Transferred:
+        """Train the paired student layers and the projections."""
+        arch = bench.student.arch
+        layers = [pair.student for pair in alignment.pairs]
+        projections = {}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(bench.config.seed)
+            for k in layers:
+                width = alignment.targets["train"][k].flat_ND.shape[1]
+                projections[k] = nn.Linear(arch.width, width, bias=False).to(arch.device)
+        return tune(
+            bench,
+            alignment,
+            update=self.update,
+            layers=layers,
+            snapshots=scratch,
+            projections=projections,
+        )

@@ -1,0 +1,52 @@
+"""The untouched student: the row that every table needs.
+
+Idea: nothing is taken, nothing is changed. What `transfer` leaves is the student, bit for bit, so that its scores
+go through the same path as every other method's.
+
+Reference: none. Deviations: none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pkt.methods.base import Choice, Transferred, WithoutTeacher
+from pkt.methods.workbench import Workbench
+from pkt.training.loop import History
+from pkt.training.trainable import Trainable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity(WithoutTeacher):
+    """Change nothing.
+
+    Attributes:
+        name: how tables call it.
+    """
+
+    uses: ClassVar[tuple[str, ...]] = ()
+
+    name: str = "identity"
+
+    def refusal(self, choice: Choice) -> str | None:
+        """Return None: no strategy is read."""
+        return None
+
+    def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
+        """Return nothing: the student alone decides."""
+        return {}
+
+    def transfer(self, bench: Workbench, alignment: None, scratch: Path | None) -> Transferred:
+        """Return the student as it is."""
+        untouched = Trainable(model=bench.student.model, parameters={}, adapter=None, dtypes={})
+        history = History(steps=0, validations=[], best_step=None)
+        budget: dict[str, float] = {
+            "trained_parameters": 0,
+            "optimiser_steps": 0,
+            "train_rows": 0,
+            "student_forward_tokens": 0,
+        }
+        return Transferred(trainable=untouched, history=history, layers=(), budget=budget)

@@ -1,0 +1,79 @@
+"""Logit distillation: the student learns the teacher's next-token distribution on the answers.
+
+Idea: (1 - s) tau^2 D(teacher, student) + s CE, D forward, reverse or Jensen-Shannon; the teacher's distributions
+are computed once and kept as top-k log-probabilities and a tail mass, or live at every step.
+
+Reference: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531); reverse KL as
+in MiniLLM (arXiv 2306.08543), but on the train rows' own answers.
+Deviations: answer positions only; no sampling from the student.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pkt.methods.base import Choice, Transferred, described
+from pkt.methods.layer_results import LayerAlignment
+from pkt.methods.layerwise import output_settings, teacher_outputs
+from pkt.methods.tuning import Update, tune
+from pkt.methods.workbench import Workbench
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kd:
+    """Distillation through the output.
+
+    Attributes:
+        name: how tables call it.
+        update: what trains.
+        layers: layer numbers, from 1; None trains in every layer.
+    """
+
+    results: ClassVar[Mapping[str, type[Any]]] = {"align": LayerAlignment}
+    uses: ClassVar[tuple[str, ...]] = ("output",)
+
+    name: str = "kd"
+    update: Update = field(default_factory=Update)
+    layers: list[int] | None = None
+
+    def refusal(self, choice: Choice) -> str | None:
+        """Return why this objective is no distillation; None where it is."""
+        if choice.objective.output != "kl":
+            return (
+                f"objective.output={choice.objective.output} does not look at the teacher: use objective=kd "
+                "(or method=sft)"
+            )
+        if choice.objective.layer != "none":
+            return (
+                f"it reads no teacher states, so objective.layer={choice.objective.layer} has no target: use "
+                "objective=kd (or method=semalign_joint, hidden_kd)"
+            )
+        return None
+
+    def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
+        """Name what each stage depends on besides models and rows."""
+        if stage == "align":
+            return output_settings(bench)
+        return {
+            "update": asdict(self.update),
+            "layers": self.layers,
+            "objective": described(bench.objective),
+            "optim": asdict(bench.config.optim),
+            "seed": bench.config.seed,
+        }
+
+    def extract(self, bench: Workbench, scratch: Path | None) -> None:
+        """Never called: `results` names no such stage."""
+        raise AssertionError("kd has no extract stage")
+
+    def align(self, bench: Workbench, extraction: None, scratch: Path | None) -> LayerAlignment:
+        """Keep the teacher's distributions (nothing where the teacher is live)."""
+        return LayerAlignment(outputs=teacher_outputs(bench))
+
+    def transfer(self, bench: Workbench, alignment: LayerAlignment, scratch: Path | None) -> Transferred:
+        """Distil into the student."""
+        layers = self.layers or range(1, bench.student.arch.depth + 1)
+        return tune(bench, alignment, update=self.update, layers=list(layers), snapshots=scratch)

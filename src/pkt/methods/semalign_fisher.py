@@ -1,0 +1,53 @@
+"""SemAlign, Fisher form: every student layer from shallow to deep, on a Fisher-weighted quadratic of read-outs.
+
+Idea: each layer's target, mapped into the student's space, is read out through the student's own head; the layer
+learns to match it where the target's distribution cares (the second-order expansion of a KL), one layer at a time
+on what the layers below have learned; the last layer matches the teacher's output.
+
+Reference: SemAlign, Findings of ACL 2026. Only its abstract was at hand: formula, frontier and the rescaling of
+targets to the student's mean length are our reading.
+Deviations: the prefix of a stage is advanced by one block instead of recomputed (exact); the teacher's outputs are
+kept as top-k log-probabilities and a tail mass unless `objective.teacher=live`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pkt.mapping import Interpolate
+from pkt.methods.base import Choice
+from pkt.methods.frontier import Frontier
+from pkt.methods.semalign import SemAlign
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemAlignFisher(SemAlign):
+    """The frontier with the Fisher term; settings as in `SemAlign`.
+
+    Attributes:
+        interface: ``block``; the head reads nothing else.
+        schedule: ``frontier``, or ``joint`` for comparison.
+        frontier: the output term at the last layer only, in place of its layer term.
+    """
+
+    name: str = "semalign_fisher"
+    interface: Literal["mlp", "attention", "residual", "block"] = "block"
+    schedule: Literal["joint", "frontier"] = "frontier"
+    frontier: Frontier = field(default_factory=lambda: Frontier(output_at="last", last_layer_term=False))
+
+    def refusal(self, choice: Choice) -> str | None:
+        """Return why these strategies make no sense together; None where they do."""
+        if choice.objective.layer != "fisher":
+            return f"its layer term is the Fisher term: set objective.layer=fisher (got {choice.objective.layer})"
+        return several_teachers(choice) or super().refusal(choice)
+
+
+def several_teachers(choice: Choice) -> str | None:
+    """Refuse a mapping that mixes teacher layers; the Fisher and geometry forms need exactly one per layer."""
+    if isinstance(choice.mapping, Interpolate):
+        return (
+            "it needs exactly one teacher layer per student layer, and mapping=interpolate mixes two: use "
+            "mapping=monotone, depth or cka"
+        )
+    return None

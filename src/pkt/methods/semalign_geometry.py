@@ -1,0 +1,74 @@
+"""SemAlign, geometry form: every student layer from shallow to deep, on relations between tokens.
+
+Idea: what a layer adds to the residual stream is compared with what the paired teacher layers add, not vector by
+vector but through the centred token-token relations of a sequence, which do not depend on the basis of either
+space; at the output the student matches the teacher's distribution.
+
+Reference: SemAlign, arXiv 2510.24208 v2 (May 2026). Only its abstract was at hand: linear CKA as the relation, the
+span of teacher layers and the balance of the two terms are our reading.
+Deviations: the prefix of a stage is advanced by one block instead of recomputed (exact); the teacher's outputs are
+kept as top-k log-probabilities and a tail mass unless `objective.teacher=live`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pkt.mapping import LayerPair
+from pkt.methods.base import Choice
+from pkt.methods.frontier import Frontier
+from pkt.methods.semalign import SemAlign
+from pkt.methods.semalign_fisher import several_teachers
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemAlignGeometry(SemAlign):
+    """The frontier with the geometry term; settings as in `SemAlign`.
+
+    Attributes:
+        interface: ``residual``, what a layer adds; the others compare other states.
+        schedule: ``frontier``, or ``joint`` for comparison.
+        frontier: the output term at every stage, beside the layer term.
+        span: teacher contribution of a pair: that of the paired ``layer``, or of all teacher layers since the
+            previous pair (``between``).
+    """
+
+    name: str = "semalign_geometry"
+    interface: Literal["mlp", "attention", "residual", "block"] = "residual"
+    schedule: Literal["joint", "frontier"] = "frontier"
+    frontier: Frontier = field(default_factory=Frontier)
+    span: Literal["layer", "between"] = "layer"
+
+    def refusal(self, choice: Choice) -> str | None:
+        """Return why these strategies make no sense together; None where they do."""
+        if choice.objective.layer != "geometry":
+            return (
+                f"its layer term is the geometry: set objective.layer=geometry (got {choice.objective.layer})"
+            )
+        if self.span == "between" and self.interface != "residual":
+            return (
+                "method.span=between adds up what several teacher layers contribute, which only "
+                f"method.interface=residual reads (got {self.interface})"
+            )
+        return several_teachers(choice) or super().refusal(choice)
+
+    def _span(self) -> dict[str, Any]:
+        return {"span": self.span}
+
+    def _spanned(self, pairs: tuple[LayerPair, ...]) -> tuple[LayerPair, ...]:
+        return spanned(pairs) if self.span == "between" else pairs
+
+
+def spanned(pairs: tuple[LayerPair, ...]) -> tuple[LayerPair, ...]:
+    """Widen each pair to all teacher layers since the previous pair's, each with weight 1.
+
+    A pair whose teacher layer is not deeper than the previous one's keeps its own layer.
+    """
+    wide, below = [], 0
+    for pair in sorted(pairs, key=lambda pair: pair.student):
+        (top,) = pair.teacher
+        layers = tuple(range(below + 1, top + 1)) or (top,)
+        wide.append(LayerPair(student=pair.student, teacher=layers, weights=(1.0,) * len(layers)))
+        below = max(below, top)
+    return tuple(wide)

@@ -1,0 +1,62 @@
+"""Sum a term over positions a chunk at a time, so that V-wide numbers never exist for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+CHUNK = 2048  # positions whose V-wide numbers are alive at once
+
+
+def over_chunks(
+    term: Callable[..., Tensor], states_ND: Tensor, *aligned: Tensor, chunk: int = CHUNK
+) -> Tensor:
+    """Return the sum of ``term(states_nD, *aligned_n)`` over chunks of positions.
+
+    What a chunk computes is thrown away and recomputed in the backward pass, unless there is only one chunk.
+
+    Args:
+        term: (n, D) states and the same positions of every aligned tensor to a scalar sum.
+        states_ND: states of at least one position; the gradient flows here.
+        aligned: tensors with one entry per position.
+        chunk: positions per chunk.
+
+    Raises:
+        ValueError: no position, or a chunk below 1.
+    """
+    check_positions(states_ND)
+    if chunk < 1:
+        raise ValueError(f"chunk is a number of positions, at least 1, got {chunk}")
+    parts = list(zip(*(torch.split(tensor, chunk) for tensor in (states_ND, *aligned)), strict=True))
+    if len(parts) == 1 or not torch.is_grad_enabled():  # one chunk may as well be kept
+        return torch.stack([term(*part) for part in parts]).sum()
+    sums = [checkpoint(term, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+    return torch.stack(sums).sum()
+
+
+def check_positions(states_ND: Tensor) -> None:
+    """Refuse states of no position.
+
+    Raises:
+        ValueError: not (N, D) with N of at least 1.
+    """
+    if states_ND.dim() != 2 or len(states_ND) == 0:
+        raise ValueError(
+            f"states of at least one position are needed, as (N, D); got shape {tuple(states_ND.shape)}"
+        )
+
+
+def check_pairs(states_ND: Tensor, targets_ND: Tensor) -> None:
+    """Refuse states and targets that do not belong together.
+
+    Raises:
+        ValueError: no position, or shapes that differ.
+    """
+    if states_ND.shape != targets_ND.shape:
+        raise ValueError(
+            f"states {tuple(states_ND.shape)} and targets {tuple(targets_ND.shape)} differ in shape"
+        )
+    check_positions(states_ND)
