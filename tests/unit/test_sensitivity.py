@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -226,6 +228,17 @@ def test_numbers_that_are_not_finite(tmp_path):
     with pytest.raises(PktError, match=r"sensitivity of model\.layers\.0\.mlp\.up_proj\.weight became"):
         run(arch, encoded(), tmp_path / "b")
     assert all(p.grad is None for p in arch.model.parameters())
+
+
+def test_a_full_disk_is_refused_before_the_first_row(tmp_path, monkeypatch):
+    arch = Architecture.of(tiny_model("llama"))
+    size = 8 * sum(p.numel() for p in arch.model.parameters() if p.dim() == 2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=size - 1))
+    with pytest.raises(PktError, match="set PKT_OUTPUT_DIR to a larger disk"):
+        run(arch, encoded(), tmp_path)
+    assert not list(tmp_path.glob("*.f32"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=size))
+    run(arch, encoded(), tmp_path)
 
 
 MEMORY = """

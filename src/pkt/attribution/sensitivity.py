@@ -10,6 +10,7 @@ ends with the same bits (on the CPU; the sums of a CUDA embedding gradient have 
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -93,11 +94,12 @@ def sensitivity(
 
     Raises:
         RequestError: no row with a supervised position.
-        PktError: a loss or a sum that is not finite.
+        PktError: a loss or a sum that is not finite, or not enough room in `folder`.
 
     Source: Zhong et al., "Seeking Neural Nuggets" (ICLR 2024), equations 2 and 3.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _check_room(arch, keep, folder)
     sums = DiskSums(folder=folder, keep=frozenset(keep))
     done, saved_at = sums.resume(), time.monotonic()
     if listen is not None and done:
@@ -125,6 +127,19 @@ def sensitivity(
         rows=rows - len(sums.skipped),
         skipped=tuple(sums.skipped),
     )
+
+
+def _check_room(arch: Architecture, keep: Collection[str], folder: Path) -> None:
+    """Refuse before the first row what would fail in its middle."""
+    kept = [parameter for name, parameter in arch.model.named_parameters() if name in keep]
+    there = sum(path.stat().st_size for path in folder.glob("*.f32"))
+    needed, free = 8 * sum(parameter.numel() for parameter in kept), shutil.disk_usage(folder).free
+    if needed > there + free:
+        raise PktError(
+            f"the sensitivity of {len(kept)} matrices takes {needed / 1e9:.1f} GB in {folder} (two float32 numbers "
+            f"a weight), but {free / 1e9:.1f} GB are free. Make room, set PKT_OUTPUT_DIR to a larger disk, or name "
+            "fewer matrices (method.recipe=laten)."
+        )
 
 
 def parameter_name(arch: Architecture, module: nn.Module) -> str:
