@@ -1,0 +1,145 @@
+"""LaTen's first stage: locate layers and neurons in both models, and take the teacher's weights of its neurons.
+
+checks without weights -> insides of both models over the extract rows -> layer scores (teacher)
+    -> L_S teacher layers per kind -> neuron scores of the paired layers, both models -> the teacher's weights
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from pkt.attribution.locate import Kind, Observed, layer_scores, neuron_scores, observe
+from pkt.attribution.neurons import best, top_layers
+from pkt.errors import RequestError
+from pkt.mapping import LayerPair
+from pkt.methods.laten_neurons import KINDS, LatenExtraction, count_of
+from pkt.methods.workbench import Workbench
+from pkt.models.architecture import Architecture
+from pkt.models.internals import NeuronShape, check_neurons, neuron_shape
+from pkt.models.pair import LanguageModel
+from pkt.models.roles import roles_of
+from pkt.models.sparse_delta import BY_ROW
+from pkt.training.meter import Meter
+
+Layers = Mapping[Kind, Sequence[int]]
+
+
+def locate(bench: Workbench, rhos: Sequence[float], *, legacy_norm: bool) -> LatenExtraction:
+    """Return the paired layers and neurons for the largest share, with the teacher's weights.
+
+    Args:
+        bench: models and rows.
+        rhos: shares of the student's neurons that will be asked for.
+        legacy_norm: see `norm_divisor`.
+
+    Raises:
+        RequestError: a model whose neurons cannot be located, a teacher with fewer layers or neurons than are
+            needed, or a share of no neuron.
+    """
+    counts = checked_counts(bench, rhos)
+    depth = int(bench.student_config.num_hidden_layers)
+    teacher = _observed(bench, "teacher", bench.teacher, bench.teacher_meter, legacy_norm)
+    scores = {kind: layer_scores(teacher, kind) for kind in KINDS}
+    layers = {kind: top_layers(scores[kind], depth) for kind in KINDS}
+    theirs = _best(bench, "teacher", bench.teacher.arch, teacher, layers, counts)
+    del teacher
+    student = _observed(bench, "student", bench.student, bench.student_meter, legacy_norm)
+    every = {kind: range(1, depth + 1) for kind in KINDS}
+    own = _best(bench, "student", bench.student.arch, student, every, counts)
+    return LatenExtraction(
+        pairs=_pairs(layers["ffn"]),
+        attention_pairs=_pairs(layers["attention"]),
+        scores=scores["ffn"],
+        attention_scores=scores["attention"],
+        student=neuron_shape(bench.student_config),
+        teacher_neurons=dict(theirs.items()),
+        student_neurons=dict(own.items()),
+        sources=weights_of(bench.teacher.arch, layers, theirs),
+    )
+
+
+def checked_counts(bench: Workbench, rhos: Sequence[float]) -> dict[Kind, int]:
+    """Return how many neurons of each kind to take per layer, after checks that need no weights."""
+    pair = bench.config.model
+    cut = pair.student.init == "prune"
+    declared = pair.student.roles or (pair.teacher.roles if cut else None)
+    check_neurons(bench.teacher_config, roles_of(bench.teacher_config, pair.teacher.roles), "teacher")
+    check_neurons(bench.student_config, roles_of(bench.student_config, declared), "student")
+    configs = bench.teacher_config, bench.student_config
+    theirs, own = (int(config.get_text_config().num_hidden_layers) for config in configs)
+    if theirs < own:
+        raise RequestError(
+            f"method=laten pairs each of the student's {own} layers with one of the teacher's, which has {theirs}. "
+            "Choose a deeper teacher."
+        )
+    shapes = neuron_shape(configs[0]), neuron_shape(configs[1])
+    return {kind: _checked_count(kind, shapes, rhos) for kind in KINDS}
+
+
+def _checked_count(kind: Kind, shapes: tuple[NeuronShape, NeuronShape], rhos: Sequence[float]) -> int:
+    theirs, own = (getattr(shape, kind) for shape in shapes)
+    fewest, most = (count_of(own, rho) for rho in (min(rhos), max(rhos)))
+    if fewest < 1:
+        raise RequestError(
+            f"method.rho={min(rhos):g} of the student's {own} {kind} neurons per layer is none; give at least "
+            f"{1 / own:.3g}."
+        )
+    if most > theirs:
+        raise RequestError(
+            f"method.rho={max(rhos):g} of the student's {own} {kind} neurons per layer is {most}, and the teacher "
+            f"has {theirs}; give at most {theirs / own:.3g}."
+        )
+    return most
+
+
+def _observed(bench: Workbench, who: str, model: LanguageModel, meter: Meter, legacy_norm: bool) -> Observed:
+    encoded = bench.encoded("extract")
+    with bench.track(f"inside the {who}", len(encoded.lengths)) as advance:
+
+        def listen(rows: int, tokens: int) -> None:
+            meter.count(tokens, layers=model.arch.depth)
+            advance(rows)
+
+        return observe(model.arch, encoded, legacy_norm=legacy_norm, listen=listen)
+
+
+def _best(
+    bench: Workbench,
+    who: str,
+    arch: Architecture,
+    observed: Observed,
+    layers: Layers,
+    counts: Mapping[Kind, int],
+) -> dict[Kind, Tensor]:
+    """Return kind -> (layers, n): the best neurons of each layer, best first."""
+    ranked: dict[Kind, list[Tensor]] = {kind: [] for kind in layers}
+    with bench.track(f"neurons of the {who}", sum(map(len, layers.values()))) as advance:
+        for kind, numbers in layers.items():
+            for number in numbers:
+                ranked[kind].append(best(neuron_scores(arch, observed, number, kind), counts[kind]))
+                advance(1)
+    return {kind: torch.stack(found) for kind, found in ranked.items()}
+
+
+def weights_of(arch: Architecture, layers: Layers, neurons: Mapping[Kind, Tensor]) -> dict[str, Tensor]:
+    """Return module -> (layers, n, D): the rows (up, v) and columns (down, o) of neurons, on the CPU."""
+    shape = neuron_shape(arch.model.config)
+    taken: dict[str, Tensor] = {}
+    for kind, modules in KINDS.items():
+        for module in modules:
+            rows = []
+            for number, neurons_n in zip(layers[kind], neurons[kind], strict=True):
+                weight = arch.projection(number, module).weight
+                assert isinstance(weight, Tensor)
+                by_neuron = weight.detach() if module in BY_ROW else weight.detach().T
+                index_n = shape.value_rows(neurons_n) if module == "v" else neurons_n
+                rows.append(by_neuron[index_n.to(weight.device)].cpu())
+            taken[module] = torch.stack(rows)
+    return taken
+
+
+def _pairs(layers: Sequence[int]) -> tuple[LayerPair, ...]:
+    return tuple(LayerPair(student=i, teacher=(layer,)) for i, layer in enumerate(layers, start=1))
