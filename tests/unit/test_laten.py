@@ -148,6 +148,11 @@ def test_a_delta_that_rounding_swallows_is_told(made, pair):
     assert "does not lower the student's validation cross-entropy" in notes
 
 
+def test_the_papers_learning_rate_is_told_to_do_nothing_on_a_narrow_pair(made, pair):
+    _, alignment = run(LaTen(), bench_of(pair, made()))
+    assert any("changes next to nothing; raise method.lr" in note for note in alignment.warnings())
+
+
 def test_a_delta_that_helps_is_no_warning(made, pair):
     _, alignment = run(LaTen(rho=0.5, lr=0.01, steps=8), bench_of(pair, made()))
     assert alignment.choice.validation < alignment.untouched

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pkt.attribution.locate import layer_scores, neuron_scores, observe
+from pkt.attribution.locate import _affordable, layer_scores, neuron_scores, observe
 from pkt.attribution.neurons import ReadOut, best, neuron_gains, norm_divisor, state_gains, top_layers
 from pkt.data.encoding import Encoded
 from pkt.errors import PktError, RequestError
@@ -167,6 +167,11 @@ def test_the_final_state_reads_out_as_the_model_does():
             assert int(observed.read_out.target_R[place]) == ids[-2]
             logits = model(input_ids=torch.tensor([ids[:-2]])).logits[0, -1]
             torch.testing.assert_close(got[place], logits.log_softmax(-1), rtol=1e-4, atol=1e-4)
+
+
+def test_long_rows_go_through_eager_attention_one_by_one():
+    arch = Architecture.of(tiny_model("llama", depth=1))  # 4 heads
+    assert [_affordable(arch, length) for length in (10, 2048, 4096, 32768)] == [8, 8, 2, 1]
 
 
 def test_neurons_add_up_to_their_sublayer():

@@ -22,10 +22,11 @@ from pkt.data.batching import collate, sorted_batches
 from pkt.data.encoding import Encoded
 from pkt.errors import PktError, RequestError
 from pkt.models.architecture import Architecture
-from pkt.models.internals import Internals, internals
+from pkt.models.internals import Internals, internals, neuron_shape
 
 Kind = Literal["ffn", "attention"]
-ROWS_AT_ONCE = 4  # eager attention holds rows x heads x length^2 weights
+ROWS_AT_ONCE = 8
+ATTENTION_NUMBERS = 2**27  # eager attention holds rows x heads x length^2 weights: 512 MB in float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ def observe(
     encoded: Encoded,
     *,
     legacy_norm: bool = False,
-    rows_at_once: int = ROWS_AT_ONCE,
+    rows_at_once: int | None = None,
     listen: Callable[[int, int], None] | None = None,
 ) -> Observed:
     """Run the model over the rows' contexts, once.
@@ -50,7 +51,7 @@ def observe(
         arch: a model that `check_neurons` accepts, in eval mode.
         encoded: rows that end in EOS.
         legacy_norm: see `norm_divisor`.
-        rows_at_once: rows per forward pass.
+        rows_at_once: rows per forward pass; None: up to 8, as long as their attention weights stay below 512 MB.
         listen: called after each pass with its numbers of rows and tokens.
 
     Raises:
@@ -59,7 +60,7 @@ def observe(
     contexts, targets = _contexts(encoded)
     seen: list[list[Internals]] = []
     finals: list[Tensor] = []
-    plan = sorted_batches(contexts.lengths, rows_at_once)
+    plan = sorted_batches(contexts.lengths, rows_at_once or _affordable(arch, max(contexts.lengths)))
     for rows in plan:
         batch = collate(contexts, rows).to(arch.device)
         last_B = batch.attention_mask.sum(1) - 1
@@ -87,6 +88,12 @@ def _contexts(encoded: Encoded) -> tuple[Encoded, list[int]]:
         input_ids=[ids[:-2] for ids in encoded.input_ids], prompt_lengths=encoded.prompt_lengths
     )
     return contexts, [ids[-2] for ids in encoded.input_ids]
+
+
+def _affordable(arch: Architecture, length: int) -> int:
+    """Return how many rows of a length can go through eager attention at once."""
+    weights = neuron_shape(arch.model.config).heads * length**2
+    return min(max(ATTENTION_NUMBERS // weights, 1), ROWS_AT_ONCE)
 
 
 def _read_out(arch: Architecture, final_RD: Tensor, target_R: Tensor, legacy_norm: bool) -> ReadOut:

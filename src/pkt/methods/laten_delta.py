@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from pkt.models.sparse_delta import SparseDelta
 from pkt.reporting.table import Table
 
+FELT = 1e-5  # a delta with a smaller share of the weights' norm is as good as none
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -142,6 +144,11 @@ class LatenAlignment:
             notes.append(
                 f"the student's {self.dtype} weights do not hold the delta: its norm is {delta:.3g}, what arrives "
                 f"after rounding {rounded:.3g}; load the student in float32 (model.student.dtype=float32)"
+            )
+        if delta < FELT * self.norm("weight"):
+            notes.append(
+                f"the delta is {delta / self.norm('weight'):.2g} of the weights' norm and changes next to nothing; "
+                "raise method.lr (the paper's is for widths of thousands) or method.steps"
             )
         if not self.choice.validation < self.untouched:
             notes.append(

@@ -163,7 +163,8 @@ class _Reader:
 
     def _keep(self, name: str, state_BTX: Tensor) -> None:
         rows_B, position_B = (index.to(state_BTX.device) for index in self.place)
-        self.seen[name] = state_BTX[rows_B, position_B].float()
+        # a layer's parts may be on several devices; what is kept of them meets on one
+        self.seen[name] = state_BTX[rows_B, position_B].to(self.place[0].device, torch.float32)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
