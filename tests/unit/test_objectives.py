@@ -223,7 +223,7 @@ def test_term_refusals():
             {"layer": "cosin"},
             r"layer=cosin is not one of cosine, mse, fisher, geometry, none \(did you mean 'cosine'\?\)",
         ),
-        ({"output": "kl"}, "not one of cosine, ce, kl, none"),
+        ({"output": "klx"}, "not one of cosine, ce, kl, none"),
         ({"positions": "prompt"}, "not one of answer, all"),
         ({"layer": "none", "output": "none"}, "leaves nothing to train on"),
         ({"layer_weight": 0.0}, "layer=none leaves the term out"),

@@ -1,0 +1,183 @@
+"""Divergences to the teacher: closed forms, top-k with a tail, cached against live, padded vocabularies."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pkt.data.batching import collate
+from pkt.data.encoding import Encoded
+from pkt.models.architecture import Architecture
+from pkt.objectives import Objective, TokenDistribution, divergence, over_chunks, token_distribution
+from pkt.training.head import OutputHead
+from pkt.training.teacher import LiveTeacher, capture_outputs, load_top, save_top, shared_columns
+from tiny import tiny_model
+
+
+def logits(seed: int, count: int = 7, vocabulary: int = 50) -> Tensor:
+    return 3 * torch.randn(count, vocabulary, generator=torch.Generator().manual_seed(seed))
+
+
+def plain(z_q: Tensor, z_p: Tensor, kind: str, tau: float) -> Tensor:
+    """The definitions, in float64."""
+    q, p = ((z.double() / tau).softmax(-1) for z in (z_q, z_p))
+    m = (p + q) / 2
+    of = {
+        "forward": lambda: (p * (p / q).log()).sum(-1),
+        "reverse": lambda: (q * (q / p).log()).sum(-1),
+        "js": lambda: 0.5 * (p * (p / m).log()).sum(-1) + 0.5 * (q * (q / m).log()).sum(-1),
+    }
+    return tau**2 * of[kind]()
+
+
+@pytest.mark.parametrize("kind", ["forward", "reverse", "js"])
+@pytest.mark.parametrize("tau", [1.0, 2.5])
+def test_divergence_is_its_definition(kind, tau):
+    teacher = token_distribution(logits(1), top_k=None, temperature=tau)
+    got = divergence(logits(0), teacher, kind=kind, temperature=tau)
+    torch.testing.assert_close(got.double(), plain(logits(0), logits(1), kind, tau), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["forward", "reverse", "js"])
+def test_kept_tokens_give_a_lower_bound_that_grows_to_the_whole(kind):
+    whole = divergence(logits(0), token_distribution(logits(1), top_k=None), kind=kind)
+    before = torch.zeros(7)
+    for k in (1, 5, 20, 49):
+        kept = divergence(logits(0), token_distribution(logits(1), top_k=k), kind=kind)
+        assert (kept >= before - 1e-5).all()
+        assert (kept <= whole + 1e-5).all()
+        before = kept
+    torch.testing.assert_close(before, whole, rtol=1e-4, atol=1e-5)
+    all_of_them = token_distribution(logits(1), top_k=50)
+    assert all_of_them.tokens_nK is None
+
+
+def test_kept_mass_and_tail_are_one():
+    kept = token_distribution(logits(1), top_k=5, temperature=2.0)
+    mass = kept.log_probs_nK.exp().sum(-1) + kept.log_tail_n.exp()
+    torch.testing.assert_close(mass, torch.ones(7))
+
+
+@pytest.mark.parametrize("kind", ["forward", "reverse", "js"])
+def test_a_teacher_that_is_certain_keeps_gradients_finite(kind):
+    certain = torch.full((2, 50), -1e4)
+    certain[:, 3] = 1e4
+    z = logits(0, 2).requires_grad_(True)
+    for k in (None, 4):
+        value = divergence(z, token_distribution(certain, top_k=k), kind=kind).sum()
+        (gradient,) = torch.autograd.grad(value, z)
+        assert torch.isfinite(gradient).all()
+
+
+def test_equal_distributions_have_no_divergence():
+    for k in (None, 6):
+        got = divergence(logits(0), token_distribution(logits(0), top_k=k))
+        torch.testing.assert_close(got, torch.zeros(7), rtol=0, atol=1e-5)
+
+
+def test_chunks_change_memory_and_not_the_gradient():
+    kept = token_distribution(logits(1), top_k=6)
+    assert kept.tokens_nK is not None
+    head = nn.Linear(8, 50, bias=False)
+
+    def term(h: Tensor, p: Tensor, ids: Tensor, tail: Tensor) -> Tensor:
+        return divergence(head(h), TokenDistribution(log_probs_nK=p, tokens_nK=ids, log_tail_n=tail)).sum()
+
+    results = []
+    for chunk in (100, 2):
+        states = torch.ones(7, 8).cumsum(0).requires_grad_(True)
+        over_chunks(term, states, kept.log_probs_nK, kept.tokens_nK, kept.log_tail_n, chunk=chunk).backward()
+        results.append(states.grad)
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+def rows() -> Encoded:
+    generator = torch.Generator().manual_seed(0)
+    ids = [torch.randint(3, 300, (length,), generator=generator).tolist() for length in (9, 6, 12, 7, 5)]
+    return Encoded(input_ids=ids, prompt_lengths=[4, 2, 8, 6, 1])
+
+
+def live(family: str, top_k: int | None, shared: int = 320, **sizes: int) -> LiveTeacher:
+    teacher = tiny_model(family, depth=3, width=48, seed=1, **sizes)
+    return LiveTeacher(
+        arch=Architecture.of(teacher), shared=torch.arange(shared), temperature=1.5, top_k=top_k
+    )
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("top_k", [None, 16])
+def test_cached_kl_equals_live_kl(family, top_k, tmp_path):
+    teacher, student = live(family, top_k), Architecture.of(tiny_model(family, seed=2))
+    save_top(capture_outputs(teacher, rows(), batch_size=2), tmp_path / "top.safetensors")
+    cached = load_top(tmp_path / "top.safetensors")
+    head = OutputHead(arch=student, shared=torch.arange(320))
+    objective = Objective(layer="none", output="kl", temperature=1.5, top_k=top_k)
+    for chosen in ([2, 0], [4], [1, 3, 0, 2, 4]):
+        batch = collate(rows(), chosen)
+        states = torch.randn(int(batch.supervised.sum()), 32, generator=torch.Generator().manual_seed(5))
+        labels = torch.zeros(len(states), dtype=torch.int64)
+        values = [
+            head.to_teacher(states, labels, source.of(batch), objective) for source in (cached, teacher)
+        ]
+        torch.testing.assert_close(*values, rtol=1e-5, atol=1e-5)
+
+
+def test_live_kl_equals_whole_logits_of_both_models():
+    teacher, student = live("llama", None), Architecture.of(tiny_model("llama", seed=2))
+    batch = collate(rows(), [0, 3])
+    z_p = teacher.arch.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    final = student.decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
+    z_q = student.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    expected = plain(z_q[batch.supervised], z_p[batch.supervised], "forward", 1.5).mean()
+    objective = Objective(layer="none", output="kl", temperature=1.5, top_k=None)
+    head = OutputHead(arch=student, shared=torch.arange(320))
+    labels = torch.zeros(int(batch.supervised.sum()), dtype=torch.int64)
+    got = head.to_teacher(final[batch.supervised], labels, teacher.of(batch), objective)
+    assert float(got.detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
+
+
+def test_padding_rows_of_either_head_take_no_part():
+    teacher = live("llama", None, vocab=352)
+    student = Architecture.of(tiny_model("llama", seed=2, vocab=336))
+    batch = collate(rows(), [0])
+    found = teacher.of(batch)
+    distribution = found.read(*found.tensors)
+    assert distribution.log_probs_nK.shape[-1] == 320
+    torch.testing.assert_close(
+        distribution.log_probs_nK.exp().sum(-1), torch.ones(len(distribution.log_probs_nK))
+    )
+    assert shared_columns(student.read_out(torch.zeros(2, 32)), teacher.shared).shape == (2, 320)
+
+
+def test_label_share_mixes_in_cross_entropy():
+    student, teacher = Architecture.of(tiny_model("llama", seed=2)), live("llama", 8)
+    batch, head = collate(rows(), [0, 1]), OutputHead(arch=student, shared=torch.arange(320))
+    states = torch.randn(int(batch.supervised.sum()), 32, generator=torch.Generator().manual_seed(5))
+    labels = torch.arange(len(states))
+    parts = [
+        head.to_teacher(
+            states,
+            labels,
+            teacher.of(batch),
+            Objective(layer="none", output="kl", temperature=1.5, label_share=s),
+        )
+        for s in (0.0, 0.25)
+    ]
+    expected = 0.75 * parts[0] + 0.25 * head.loss(states, labels, "ce")
+    torch.testing.assert_close(parts[1], expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"output": "kl", "temperature": 0.0}, "temperature is a number above 0"),
+        ({"output": "kl", "label_share": 1.0}, "output=ce is all labels"),
+        ({"top_k": 0}, "at least 1"),
+        ({"layer": "none", "balance": "auto"}, "one of them is none"),
+        ({"divergence": "backward"}, "not one of forward, reverse, js"),
+    ],
+)
+def test_objective_refuses_numbers_that_make_no_sense(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Objective(**fields)
