@@ -165,7 +165,14 @@ def test_results_survive_saving(made, pair, tmp_path):
         (tmp_path / name).mkdir()
         result.save(tmp_path / name)
     one, two = LatenExtraction.load(tmp_path / "extraction"), LatenAlignment.load(tmp_path / "alignment")
-    for name in ("pairs", "attention_pairs", "scores", "attention_scores", "student"):
+    for name in (
+        "pairs",
+        "attention_pairs",
+        "scores",
+        "attention_scores",
+        "student",
+        "student_forward_tokens",
+    ):
         assert getattr(one, name) == getattr(extraction, name)
     for name in ("teacher_neurons", "student_neurons", "sources"):
         got, expected = getattr(one, name), getattr(extraction, name)
@@ -260,4 +267,5 @@ def test_from_the_shell_to_a_folder_that_loads(pkt, tiny_request, pair):
     assert len(changed) == 16
     budget = json.loads((folder.parent / "metrics.json").read_text())["budget"]
     assert budget["delta_norm"] > 0
+    assert budget["student_forward_tokens"] > 0  # also where the alignment was reused
     assert 0 < budget["delta_norm_relative"] < 1

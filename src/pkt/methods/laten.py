@@ -125,10 +125,9 @@ class LaTen:
     ) -> LatenAlignment:
         """Train the hypernetworks of all settings and keep the delta with the lowest validation cross-entropy."""
         assert extraction is not None
-        checked_counts(
-            bench, self._rhos
-        )  # an extraction may be older than the smallest share of this request
-        arch = bench.student.arch
+        # the extraction is keyed by the largest share only: the smallest may be new
+        checked_counts(bench, self._rhos)
+        arch, before = bench.student.arch, bench.student_meter.forward_tokens
         recipe = Recipe(
             align_rows=self.align_rows,
             extract_rows=self.extract_rows,
@@ -144,15 +143,19 @@ class LaTen:
                 chosen = (candidate.validation, len(candidates), found)
             candidates.append(candidate)
         assert chosen is not None
+        untouched = fitter.validation([])
         return LatenAlignment(
             deltas=tuple(delta.detached() for delta in chosen[2]),
             candidates=tuple(candidates),
             chosen=chosen[1],
-            untouched=fitter.validation([]),
+            untouched=untouched,
             norms=_norms(arch, chosen[2]),
             trained_parameters=fitter.trained_parameters(extraction),
             rows=sum(len(bench.encoded(split).lengths) for split in ("align", "extract")),
             dtype=str(arch.dtype).removeprefix("torch."),
+            student_forward_tokens=extraction.student_forward_tokens
+            + bench.student_meter.forward_tokens
+            - before,
         )
 
     def _grid(
@@ -180,7 +183,7 @@ class LaTen:
                 "trained_parameters": alignment.trained_parameters,
                 "optimiser_steps": steps,
                 "train_rows": alignment.rows,
-                "student_forward_tokens": bench.student_meter.forward_tokens,
+                "student_forward_tokens": alignment.student_forward_tokens,
                 "delta_norm": delta,
                 "delta_norm_relative": delta / alignment.norm("weight"),
                 "delta_norm_rounded": alignment.norm("rounded"),

@@ -47,6 +47,7 @@ class LatenAlignment:
         trained_parameters: of the hypernetwork.
         rows: of the align and extract splits that the steps drew from.
         dtype: the student's.
+        student_forward_tokens: what locating and aligning cost the student, all settings together.
     """
 
     deltas: tuple[SparseDelta, ...]
@@ -57,6 +58,7 @@ class LatenAlignment:
     trained_parameters: int
     rows: int
     dtype: str
+    student_forward_tokens: int
 
     @property
     def choice(self) -> Candidate:
@@ -77,6 +79,7 @@ class LatenAlignment:
             "trained_parameters": self.trained_parameters,
             "rows": self.rows,
             "dtype": self.dtype,
+            "student_forward_tokens": self.student_forward_tokens,
             "deltas": [[delta.layer, delta.module] for delta in self.deltas],
         }
         (folder / "alignment.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
@@ -101,7 +104,15 @@ class LatenAlignment:
             for layer, module in data["deltas"]
         )
         candidates = tuple(Candidate(**{**c, "losses": tuple(c["losses"])}) for c in data["candidates"])
-        names = ("chosen", "untouched", "norms", "trained_parameters", "rows", "dtype")
+        names = (
+            "chosen",
+            "untouched",
+            "norms",
+            "trained_parameters",
+            "rows",
+            "dtype",
+            "student_forward_tokens",
+        )
         return cls(deltas=deltas, candidates=candidates, **{name: data[name] for name in names})
 
     def tables(self) -> list[Table]:

@@ -46,6 +46,7 @@ def locate(bench: Workbench, rhos: Sequence[float], *, legacy_norm: bool) -> Lat
     layers = {kind: top_layers(scores[kind], depth) for kind in KINDS}
     theirs = _best(bench, "teacher", bench.teacher.arch, teacher, layers, counts)
     del teacher
+    before = bench.student_meter.forward_tokens
     student = _observed(bench, "student", bench.student, bench.student_meter, legacy_norm)
     every = {kind: range(1, depth + 1) for kind in KINDS}
     own = _best(bench, "student", bench.student.arch, student, every, counts)
@@ -58,6 +59,7 @@ def locate(bench: Workbench, rhos: Sequence[float], *, legacy_norm: bool) -> Lat
         teacher_neurons=dict(theirs.items()),
         student_neurons=dict(own.items()),
         sources=weights_of(bench.teacher.arch, layers, theirs),
+        student_forward_tokens=bench.student_meter.forward_tokens - before,
     )
 
 

@@ -43,6 +43,7 @@ class LatenExtraction:
         teacher_neurons: kind -> (L_S, n), neurons of the paired teacher layer, best first.
         student_neurons: kind -> (L_S, n), neurons of the student layer, best first.
         sources: module -> (L_S, n, D_T), the teacher's weights of `teacher_neurons`.
+        student_forward_tokens: what locating cost the student.
     """
 
     pairs: tuple[LayerPair, ...]
@@ -53,6 +54,7 @@ class LatenExtraction:
     teacher_neurons: dict[str, Tensor]
     student_neurons: dict[str, Tensor]
     sources: dict[str, Tensor]
+    student_forward_tokens: int
 
     @property
     def teacher_width(self) -> int:
@@ -90,6 +92,7 @@ class LatenExtraction:
             "scores": self.scores,
             "attention_scores": self.attention_scores,
             "student": asdict(self.student),
+            "student_forward_tokens": self.student_forward_tokens,
         }
         (folder / "extraction.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
         groups = {"teacher": self.teacher_neurons, "student": self.student_neurons, "source": self.sources}
@@ -116,6 +119,7 @@ class LatenExtraction:
             teacher_neurons=group("teacher"),
             student_neurons=group("student"),
             sources=group("source"),
+            student_forward_tokens=data["student_forward_tokens"],
         )
 
     def tables(self) -> list[Table]:
