@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from pkt.errors import PktError
-from pkt.reporting.study import load_runs, study_table
+from pkt.reporting.study import load_runs, study_tables
 
 
 def main(folders: list[str]) -> int:
@@ -15,7 +15,8 @@ def main(folders: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        print(study_table(load_runs(Path(folder) for folder in folders)).markdown())
+        for table in study_tables(load_runs(Path(folder) for folder in folders)):
+            print(f"{table.title}\n\n{table.markdown()}\n")
     except PktError as error:
         print(f"study_table: {error}", file=sys.stderr)
         return error.exit_code

@@ -122,7 +122,7 @@ def _request(verb: str, words: list[str]) -> int:
     register()
     sys.argv = [sys.argv[0], *words]
     try:
-        with _raw_errors(), _one_run_dir(), _closed_logs():
+        with _raw_errors(), _one_run_dir(), _closed_logs(), _sweep_table():
             hydra.main(version_base="1.3", config_path=str(builtin_conf_dir()), config_name=verb)(task)()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -230,6 +230,19 @@ def _closed_logs() -> Iterator[None]:
         for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
             root.removeHandler(handler)
             handler.close()
+
+
+@contextmanager
+def _sweep_table() -> Iterator[None]:
+    """End a sweep with the table over its jobs, also when some of them failed."""
+    from pkt.sweep import show_table
+
+    try:
+        yield
+    except JobFailedError:
+        show_table()
+        raise
+    show_table()
 
 
 @contextmanager

@@ -31,6 +31,7 @@ LEAVES = {
     "store": {"manifest"},
     "manifest": set(),
     "run": {"config"},
+    "sweep": {"reporting"},
     "tracking": {"config"},
     "checks": {"config"},
     "build": set(),
@@ -43,7 +44,7 @@ LEAVES = {
 }
 EVERYWHERE = {"errors", "console", "config", ""}
 TOP = {"cli", "pipeline"}  # who may use the leaves that are about the request itself
-REQUEST = {"checks", "build", "explain", "searchpath"}
+REQUEST = {"checks", "build", "explain", "searchpath", "sweep"}
 
 
 def package(path: Path) -> str:

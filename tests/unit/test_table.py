@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from pkt.errors import RequestError
-from pkt.reporting.study import arms, load_runs, study_table
+from pkt.reporting.study import arms, load_runs, study_table, study_tables
 from pkt.reporting.table import Table
 
 TASKS = ("a", "b")
 
 
-def run(seed: int, method: str = "semalign", semantics: str = "cosine", lift: float = 0.1) -> dict:
+def run(
+    seed: int, method: str = "semalign", semantics: str = "cosine", lift: float = 0.1, lr: float = 1.0
+) -> dict:
     def scores(value: float) -> dict:
         return {t: {"task": t, "metric": "acc", "value": value, "stderr": 0.01, "n": 100} for t in TASKS}
 
     return {
         "method": method,
         "seed": seed,
-        "settings": {"method": method, "semantics": semantics, "mapping": "depth", "output": "ce"},
+        "model": "nano",
+        "benchmark": "nano",
+        "settings": {
+            "method": method,
+            "semantics.strategy": semantics.title(),
+            f"semantics.{semantics}_option": 1,
+            "optim.lr": lr,
+        },
         "scores": {"teacher": scores(0.9), "student": scores(0.4), "transferred": scores(0.4 + lift)},
         "gap_closed": {t: {"value": lift / 0.5, "stderr": 0.03} for t in TASKS},
         "budget": {"trained_parameters": 1234, "optimiser_steps": 10, "seconds": 5.0},
@@ -34,13 +45,51 @@ def test_arms_group_seeds_and_name_only_what_differs():
     }
 
 
-def test_study_table_sorts_by_gap_between_student_and_teacher():
+def test_study_table_puts_the_largest_share_of_the_gap_first():
     table = study_table([run(0, "semalign", lift=0.3), run(1, "semalign", lift=0.1), run(0, "sft", lift=0.1)])
-    assert [row[0] for row in table.rows] == ["student", "sft", "semalign", "teacher"]
+    assert [row[0] for row in table.rows] == ["teacher", "semalign", "sft", "student"]
     semalign = next(row for row in table.rows if row[0] == "semalign")
     assert semalign[1].startswith("60.0 ±")
     assert semalign[table.columns.index("seeds")] == "2"
     assert semalign[table.columns.index("gap closed")].startswith("40 %")
+
+
+def test_arms_with_other_hyper_parameters_are_not_seeds_of_one():
+    labels = {arm.label: len(arm.runs) for arm in arms([run(0), run(1), run(0, lr=2.0), run(1, lr=2.0)])}
+    assert labels == {"semalign (optim.lr 1.0)": 2, "semalign (optim.lr 2.0)": 2}
+
+
+def test_budget_columns_are_means_over_seeds_and_empty_where_unknown():
+    cheap, dear = run(0), run(1)
+    dear["budget"]["seconds"] = 15.0
+    table = study_table([cheap, dear])
+    row = dict(zip(table.columns, table.rows[1], strict=True))
+    assert (row["trained"], row["seconds"], row["teacher ktokens"]) == ("1,234", "10", "–")
+
+
+def test_bits_per_byte_are_not_shown_in_per_cent():
+    one = run(0)
+    for role in one["scores"].values():
+        role["a"] |= {"metric": "bits_per_byte", "higher_is_better": False, "value": 1.25}
+    table = study_table([one])
+    assert table.columns[1] == "a (↓)"
+    assert table.rows[1][1] == "1.250 ± 0.010"
+    assert table.rows[1][table.columns.index("mean")] == "–"
+
+
+def test_pairs_and_benchmarks_get_tables_of_their_own():
+    other = run(0) | {"model": "other"}
+    assert [table.title.split(":")[0] for table in study_tables([run(0), other])] == [
+        "nano, nano",
+        "other, nano",
+    ]
+
+
+def test_runs_without_a_transferred_student_are_left_out(tmp_path):
+    for name, scores in (("a", run(0)), ("b", run(1) | {"scores": {"teacher": {}}})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scores.json").write_text(json.dumps(scores))
+    assert len(load_runs([tmp_path])) == 1
 
 
 def test_markdown_has_one_line_per_row():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pkt.evaluation.harness import Evaluation, TaskScore
 from pkt.evaluation.statistics import Estimate, gap_closed, mean_estimate
 
+SHARES = ("acc", "exact_match", "pass@1", "token_accuracy")  # metrics that are shares of right answers
 ROLES = {"teacher": "teacher", "student": "student"}
 
 
@@ -95,7 +96,7 @@ def _estimate(score: TaskScore) -> Estimate:
 
 def is_share(score: TaskScore) -> bool:
     """Whether a score is a share of right answers (shown in per cent)."""
-    return score.metric in ("acc", "exact_match", "pass@1", "token_accuracy")
+    return score.metric in SHARES
 
 
 def unit(score: TaskScore) -> str:
