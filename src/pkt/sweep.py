@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from pkt import console
 
 
-class SweepFolder(Callback):
+class SweepFolder(Callback):  # type: ignore[misc]  # hydra has no types here
     """Remembers where the jobs of the sweep that has begun leave their folders.
 
     Hydra calls nothing at the end of a sweep in which a job failed, so the end is the command line's to notice.
