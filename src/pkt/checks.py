@@ -80,6 +80,12 @@ def check(cfg: DictConfig) -> None:
         _at_least(key, OmegaConf.select(cfg, key), lowest, inclusive)
     if not _DEVICE.match(cfg.device):
         raise RequestError(f"device: got '{cfg.device}'; allowed: auto, cpu, cuda, cuda:N, mps")
+    for name, lr in cfg.optim.lr_by_method.items():
+        _at_least(f"optim.lr_by_method.{name}", lr, 0, False)
+    if cfg.optim.lr is None and not {cfg.method.name, "default"} & set(cfg.optim.lr_by_method):
+        raise RequestError(
+            f"optim.lr is null, and optim.lr_by_method names neither {cfg.method.name} nor default: set optim.lr"
+        )
     if cfg.optim.warmup >= 1:
         raise RequestError(
             f"optim.warmup is a share of all steps: 0 <= warmup < 1 is expected, got {cfg.optim.warmup}"

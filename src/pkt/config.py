@@ -79,7 +79,9 @@ class DataConfig:
 class OptimConfig:
     """AdamW and its schedule."""
 
-    lr: float = 3e-4
+    lr: float | None = 3e-4  # null: the method's own in lr_by_method
+    # learning rates by the method's name, for lr=null; `default` is for all that are not named
+    lr_by_method: dict[str, float] = field(default_factory=dict)
     epochs: int = 5
     batch_size: int = 64  # rows per optimiser step
     micro_batch_size: int | None = None  # rows per forward pass; null: batch_size (gradients are accumulated)

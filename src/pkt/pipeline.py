@@ -97,6 +97,7 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
     if reason := method.refusal(choice):
         raise RequestError(f"method={method.name} does not go with this request: {reason}.")
     config = cast(Config, OmegaConf.to_object(cfg))
+    settle_learning_rate(config, method.name)
     device = prepare(config)
     store = Store(Path(config.output_dir) / "store")
     resolved = OmegaConf.to_yaml(cfg, resolve=True)
@@ -123,6 +124,14 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
         provenance=provenance(),
         resolved_config=resolved,
     )
+
+
+def settle_learning_rate(config: Config, method: str) -> None:
+    """Put the method's own learning rate in place where the request leaves it open; nothing reads the list after."""
+    rates = config.optim.lr_by_method
+    if config.optim.lr is None:
+        config.optim.lr = rates[method] if method in rates else rates["default"]
+    config.optim.lr_by_method = {}
 
 
 @contextmanager

@@ -87,6 +87,7 @@ class Trainer:
 
     def fit(self) -> History:
         """Run all steps, from the newest snapshot if there is one, and leave the chosen weights in place."""
+        assert self.optim.lr is not None, "the pipeline puts the method's own in place of null"
         optimiser = torch.optim.AdamW(
             list(self.parameters.values()),
             lr=self.optim.lr,
