@@ -13,7 +13,7 @@ from typing import Any
 
 from pkt import __version__
 
-FORMAT = 1  # of the folder and its manifest; another number makes older artifacts count as missing
+FORMAT = 2  # of the folder and its manifest; another number makes older artifacts count as missing
 MANIFEST = "manifest.json"
 
 

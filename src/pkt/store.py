@@ -142,6 +142,8 @@ class Store:
                 _swap(draft.folder, path)
         except BaseException as error:
             shutil.rmtree(draft.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # not empty: there is something to resume from
+                self._partial(stage, key).rmdir()
             if isinstance(error, OSError) and error.errno in _FULL:
                 raise PktError(_unwritable(path, error)) from error
             raise

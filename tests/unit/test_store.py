@@ -220,3 +220,10 @@ def test_killed_process_leaves_nothing_that_counts(store: Store):
     assert out == "computing\ncomputed\n"
     assert names(store) == {KEY}
     assert time.monotonic() - started < 30
+
+
+def test_a_failed_artifact_leaves_no_empty_folder_for_resumable_state(store: Store):
+    with pytest.raises(RuntimeError), store.write("align", KEY):
+        store.partial("align", KEY)
+        raise RuntimeError("refused")
+    assert not any((store.root / "align").glob("*.partial"))
