@@ -91,11 +91,13 @@ class Method(Protocol):
         results: the stages before `transfer`, each with the type of its result (``extract``, ``align``).
         uses: the strategies that it reads: some of ``mapping``, ``semantics``, ``layer`` and ``output``
             (the terms of the objective); the others of a request are ignored.
+        demands: what both models have to be like, checked before any work; empty: anything that loads.
     """
 
     name: str
     results: ClassVar[Mapping[str, type[Any]]]
     uses: ClassVar[tuple[str, ...]]
+    demands: ClassVar[str]
 
     def refusal(self, choice: Choice) -> str | None:
         """Return why these strategies make no sense with this method; None where they do."""

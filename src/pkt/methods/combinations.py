@@ -32,8 +32,13 @@ class Combinations:
     def markdown(self) -> str:
         """Return one table per group, and the numbered reasons."""
         tables = [line for group in self.options for line in ("", f"## `{group}`", "", *self._table(group))]
+        demands = [
+            f"| `{name}` | {method.demands or 'any pair with one vocabulary'} |"
+            for name, (method, _) in self.methods.items()
+        ]
+        models = ["", "## Models", "", "| | what the models have to be like |", "|---|---|", *demands]
         reasons = [f"{number}. {reason}" for number, reason in enumerate(self.reasons, start=1)]
-        return "\n".join([*tables, "", "## Reasons", "", *reasons, ""])
+        return "\n".join([*tables, *models, "", "## Reasons", "", *reasons, ""])
 
     def _table(self, group: str) -> list[str]:
         names = list(self.options[group])

@@ -45,6 +45,7 @@ class HiddenKd:
 
     results: ClassVar[Mapping[str, type[Any]]] = {"extract": LayerExtraction, "align": LayerAlignment}
     uses: ClassVar[tuple[str, ...]] = ("mapping", "layer", "output")
+    demands: ClassVar[str] = ""
 
     name: str = "hidden_kd"
     interface: Literal["mlp", "attention", "residual", "block"] = "block"

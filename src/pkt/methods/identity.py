@@ -28,6 +28,7 @@ class Identity(WithoutTeacher):
     """
 
     uses: ClassVar[tuple[str, ...]] = ()
+    demands: ClassVar[str] = ""
 
     name: str = "identity"
 

@@ -34,6 +34,7 @@ class Kd:
 
     results: ClassVar[Mapping[str, type[Any]]] = {"align": LayerAlignment}
     uses: ClassVar[tuple[str, ...]] = ("output",)
+    demands: ClassVar[str] = ""
 
     name: str = "kd"
     update: Update = field(default_factory=Update)

@@ -53,6 +53,10 @@ class LaTen:
 
     results: ClassVar[Mapping[str, type[Any]]] = {"extract": LatenExtraction, "align": LatenAlignment}
     uses: ClassVar[tuple[str, ...]] = ()
+    demands: ClassVar[str] = (
+        "gated MLP, RMSNorm before each sublayer and none after it, linear head without soft-cap or "
+        "scale, in both models (Llama, Mistral, Qwen 2 and 3); student no deeper than the teacher"
+    )
 
     name: str = "laten"
     rho: float | list[float] = 0.1

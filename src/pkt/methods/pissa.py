@@ -39,6 +39,7 @@ class Pissa(WithoutTeacher):
     """
 
     uses: ClassVar[tuple[str, ...]] = ("output",)
+    demands: ClassVar[str] = "untied student where targets name embed or head"
 
     name: str = "pissa"
     update: Update = field(default_factory=Update)

@@ -64,6 +64,10 @@ class Seeking:
 
     results: ClassVar[Mapping[str, type[Any]]] = {"extract": SeekingExtraction, "align": SeekingAlignment}
     uses: ClassVar[tuple[str, ...]] = ("output",)
+    demands: ClassVar[str] = (
+        "student no wider in any cut matrix and no deeper than the teacher; separate q, k and v maps, or "
+        "GPT-2's fused one; untied student for recipe=original"
+    )
 
     name: str = "seeking"
     recipe: Literal["laten", "original"] | None = "laten"

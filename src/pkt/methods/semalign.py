@@ -62,6 +62,7 @@ class SemAlign:
 
     results: ClassVar[Mapping[str, type[Any]]] = {"extract": LayerExtraction, "align": LayerAlignment}
     uses: ClassVar[tuple[str, ...]] = ("mapping", "semantics", "layer", "output")
+    demands: ClassVar[str] = ""
 
     name: str = "semalign"
     interface: Literal["mlp", "attention", "residual", "block"] = "mlp"

@@ -29,6 +29,7 @@ class Sft(WithoutTeacher):
     """
 
     uses: ClassVar[tuple[str, ...]] = ("output",)
+    demands: ClassVar[str] = ""
 
     name: str = "sft"
     update: Update = field(default_factory=Update)
