@@ -164,6 +164,8 @@ class LayerAlignment:
 
 
 def _shown(value: float | None) -> str:
+    if isinstance(value, int):
+        return str(value)
     return f"{math.nan if value is None else value:.4g}"
 
 
