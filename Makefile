@@ -9,6 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV ?= .venv
 TORCH_INDEX ?=
 JOBS ?= 2
+METHODS ?= identity,sft,kd,hidden_kd,semalign,semalign_fisher,semalign_geometry,semalign_joint
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -20,7 +21,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  variables: PYTHON, VENV ($(VENV)), TORCH_INDEX, JOBS ($(JOBS)), ARGS (more words for pkt or pytest)"
+	@echo "  variables: PYTHON, VENV ($(VENV)), TORCH_INDEX, JOBS ($(JOBS)), METHODS (of real), ARGS (more words for pkt or pytest)"
 
 venv: $(VENV)/.base ## make the virtual environment with pkt in it
 install: $(VENV)/.dev ## the same, with what tests and checks need
@@ -28,8 +29,8 @@ install: $(VENV)/.dev ## the same, with what tests and checks need
 demo: $(VENV)/.base ## run the built-in pair through all stages (no network, minutes)
 	$(BIN)/pkt run $(ARGS)
 
-real: $(VENV)/.real ## a real model: SmolLM2-135M into its pruned self
-	$(BIN)/pkt run model=smollm2-135m-to-pruned benchmark=pystdlib experiment=real $(ARGS)
+real: $(VENV)/.real ## a real model: SmolLM2-135M heals its pruned self, by the METHODS at one budget
+	$(BIN)/pkt run -m experiment=real method=$(METHODS) $(ARGS)
 
 nano: $(VENV)/.dev ## train the built-in nano models anew
 	$(BIN)/python scripts/train_nano.py $(ARGS)
