@@ -53,7 +53,7 @@ class OutputHead:
 
     def lens(self, states_nD: Tensor) -> Tensor:
         """Return logits (n, V) of a layer's output, through the final norm."""
-        return self.arch.read_out(self.arch.final_norm(states_nD.to(self.arch.dtype)))
+        return self.arch.read_out(self.arch.final_norm(states_nD.to(self.arch.device, self.arch.dtype)))
 
     def loss(self, states_nD: Tensor, labels_n: Tensor, kind: str) -> Tensor:
         """Return the output term: ``cosine`` (1 - cos(logits, one-hot label)) or ``ce``.
