@@ -20,11 +20,19 @@ from pkt.training.teacher import TopRows, load_top, save_top
 
 @dataclass(frozen=True, kw_only=True)
 class LayerExtraction:
-    """Which teacher layers go to which student layers, and the attribution behind it (None: not needed)."""
+    """Which teacher layers go to which student layers, and what that rests on (None: not needed).
+
+    Attributes:
+        pairs: teacher layers per student layer.
+        interface: where in a layer states are read.
+        scores: attribution, one per teacher layer.
+        similarity: linear CKA, one row per teacher layer and one column per student layer.
+    """
 
     pairs: tuple[LayerPair, ...]
     interface: str
     scores: tuple[float, ...] | None = None
+    similarity: tuple[tuple[float, ...], ...] | None = None
 
     def save(self, folder: Path) -> None:
         """Write `extraction.json`."""
@@ -34,8 +42,13 @@ class LayerExtraction:
     def load(cls, folder: Path) -> LayerExtraction:
         """Read what `save` wrote."""
         data = json.loads((folder / "extraction.json").read_text(encoding="utf-8"))
-        scores = tuple(data["scores"]) if data["scores"] is not None else None
-        return cls(pairs=loaded_pairs(data["pairs"]), interface=data["interface"], scores=scores)
+        scores, similarity = data["scores"], data["similarity"]
+        return cls(
+            pairs=loaded_pairs(data["pairs"]),
+            interface=data["interface"],
+            scores=tuple(scores) if scores is not None else None,
+            similarity=tuple(map(tuple, similarity)) if similarity is not None else None,
+        )
 
     def tables(self) -> list[Table]:
         """Return one row per pair."""
@@ -45,16 +58,22 @@ class LayerExtraction:
                 " ".join(map(str, pair.teacher)),
                 " ".join(f"{weight:.2f}" for weight in pair.weights),
                 self._score(pair),
+                self._similarity(pair),
             )
             for pair in self.pairs
         )
-        columns = ("student layer", "teacher layer", "weight", "attribution")
+        columns = ("student layer", "teacher layer", "weight", "attribution", "CKA")
         return [Table(title=f"layer pairs at the {self.interface} interface", columns=columns, rows=rows)]
 
     def _score(self, pair: LayerPair) -> str:
         if self.scores is None:
             return "not needed"
         return " ".join(f"{self.scores[layer - 1]:.3g}" for layer in pair.teacher)
+
+    def _similarity(self, pair: LayerPair) -> str:
+        if self.similarity is None:
+            return "not needed"
+        return " ".join(f"{self.similarity[layer - 1][pair.student - 1]:.3f}" for layer in pair.teacher)
 
     def warnings(self) -> list[str]:
         """Return nothing: a pairing has no defects of its own."""
@@ -86,35 +105,40 @@ class LayerAlignment:
 
     def save(self, folder: Path) -> None:
         """Write maps, targets and outputs as safetensors and the rest as JSON."""
+        owners = self._owners()
         data = {
             "pairs": [asdict(pair) for pair in self.pairs],
             "interface": self.interface,
             "positions": self.positions,
             "quality": self.quality,
-            "maps": {
-                layer: {"name": m.name, "normalise": m.normalise, "info": m.info}
-                for layer, m in self.maps.items()
-            },
+            "maps": {layer: {"file": f, **_header(self.maps[layer])} for layer, f in owners.items()},
             "targets": sorted(self.targets),
             "outputs": sorted(self.outputs),
         }
         (folder / "alignment.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
-        tensors = {f"{layer}.{name}": t for layer, m in self.maps.items() for name, t in m.tensors().items()}
-        save_file(tensors, folder / "maps.safetensors")
+        for layer in set(owners.values()):
+            save_file(self.maps[layer].tensors(), folder / f"map_{layer}.safetensors")
         for split, states in self.targets.items():
             save_states(states, folder / f"targets_{split}.safetensors")
         for split, top in self.outputs.items():
             save_top(top, folder / f"outputs_{split}.safetensors")
 
+    def _owners(self) -> dict[int, int]:
+        """Return, per layer, the first layer with the same map: a map that pairs share is written once."""
+        first: dict[int, int] = {}
+        return {layer: first.setdefault(id(map_), layer) for layer, map_ in self.maps.items()}
+
     @classmethod
     def load(cls, folder: Path) -> LayerAlignment:
         """Read what `save` wrote."""
         data = json.loads((folder / "alignment.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "maps.safetensors")
-        maps = {}
-        for layer, header in data["maps"].items():
-            own = {n.removeprefix(f"{layer}."): t for n, t in tensors.items() if n.startswith(f"{layer}.")}
-            maps[int(layer)] = AlignmentMap.from_tensors(own, **header)
+        loaded: dict[int, AlignmentMap] = {}
+        for header in data["maps"].values():
+            if (owner := header.pop("file")) not in loaded:
+                tensors = load_file(folder / f"map_{owner}.safetensors")
+                loaded[owner] = AlignmentMap.from_tensors(tensors, **header)
+            header["map"] = loaded[owner]
+        maps = {int(layer): header["map"] for layer, header in data["maps"].items()}
         return cls(
             pairs=loaded_pairs(data["pairs"]),
             interface=data["interface"],
@@ -152,18 +176,29 @@ class LayerAlignment:
         )
 
     def warnings(self) -> list[str]:
-        """Say where a head spans less than its width: the map is then defined on the rest only."""
-        infos = {map_.name: map_.info for map_ in self.maps.values()}
-        return [
-            f"the {who}'s head has rank {info[f'rank_{who}']} of {info[f'width_{who}']}: "
-            f"semantics={name} maps that part"
-            for name, info in infos.items()
-            for who in ("teacher", "student")
-            if info.get(f"rank_{who}", 0) < info.get(f"width_{who}", 0) and f"rank_{who}" in info
-        ]
+        """Say where a map is not determined on the whole space."""
+        notes = []
+        for map_ in {map_.name: map_ for map_ in self.maps.values()}.values():
+            info, width = map_.info, min(map_.weight.shape)
+            notes += [
+                f"the {who}'s head has rank {info[f'rank_{who}']} of {info[f'width_{who}']}: "
+                f"semantics={map_.name} maps that part"
+                for who in ("teacher", "student")
+                if f"rank_{who}" in info and info[f"rank_{who}"] < info[f"width_{who}"]
+            ]
+            if map_.name == "procrustes" and info["rank"] < width:
+                notes.append(
+                    f"the align split's states vary in {info['rank']} of {width} directions: semantics=procrustes "
+                    "turns the others arbitrarily; raise data.sizes.align"
+                )
+        return notes
 
 
-def _shown(value: float | None) -> str:
+def _header(map_: AlignmentMap) -> dict[str, Any]:
+    return {"name": map_.name, "normalise": map_.normalise, "info": map_.info}
+
+
+def _shown(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     return f"{math.nan if value is None else value:.4g}"

@@ -50,7 +50,12 @@ def pair_layers(bench: Workbench, interface: str, reduce: str) -> LayerExtractio
         scores,
         similarity,
     )
-    return LayerExtraction(pairs=pairs, interface=interface, scores=tuple(scores) if scores else None)
+    return LayerExtraction(
+        pairs=pairs,
+        interface=interface,
+        scores=tuple(scores) if scores else None,
+        similarity=tuple(map(tuple, similarity)) if similarity else None,
+    )
 
 
 def attribution(bench: Workbench, interface: str, reduce: str) -> list[float]:
