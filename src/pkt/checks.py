@@ -28,7 +28,7 @@ BOUNDS: dict[str, tuple[float, bool]] = {
     "seed": (0, True),
     "threads": (0, True),
     "optim.lr": (0, False),
-    "optim.epochs": (1, True),
+    "optim.epochs": (0, True),  # 0: no step, the student stays as it is
     "optim.batch_size": (1, True),
     "optim.micro_batch_size": (1, True),
     "optim.weight_decay": (0, True),

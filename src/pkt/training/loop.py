@@ -86,7 +86,10 @@ class Trainer:
     _best: tuple[int, float, dict[str, Tensor]] | None = field(default=None, init=False)
 
     def fit(self) -> History:
-        """Run all steps, from the newest snapshot if there is one, and leave the chosen weights in place."""
+        """Run all steps, from the newest snapshot if there is one, and leave the chosen weights in place.
+
+        No epochs are no steps and no validation: the weights stay as they are.
+        """
         assert self.optim.lr is not None, "the pipeline puts the method's own in place of null"
         optimiser = torch.optim.AdamW(
             list(self.parameters.values()),
@@ -94,7 +97,7 @@ class Trainer:
             betas=(self.optim.betas[0], self.optim.betas[1]),
             weight_decay=self.optim.weight_decay,
         )
-        steps_per_epoch = len(self.plan(0))
+        steps_per_epoch = len(self.plan(0)) if self.optim.epochs else 0
         total = steps_per_epoch * self.optim.epochs
         done = self._resume(optimiser)
         saved_at = time.monotonic()
