@@ -158,8 +158,15 @@ class Task:
             else OutputHead(arch=arch),
             teacher=self._teacher_output(split) if objective.reads_teacher_output else None,
             projections=self.projections,
-            autocast=self.bench.config.optim.precision == "bfloat16" or arch.dtype == torch.bfloat16,
+            autocast=self._autocast,
             meter=self.bench.student_meter,
+        )
+
+    @property
+    def _autocast(self) -> bool:
+        """Whether the student runs in bfloat16: asked for, or loaded in it with float32 weights that train."""
+        return (
+            self.bench.config.optim.precision == "bfloat16" or self.bench.student.arch.dtype == torch.bfloat16
         )
 
     def _teacher_output(self, split: str) -> TeacherOutput:
@@ -171,7 +178,8 @@ class Task:
         """Return the states that enter the layer after `layer`, from those in `before` or from the tokens."""
         encoded, arch = self.bench.encoded(split), self.bench.student.arch
         what = f"states entering layer {layer + 1} ({split})"
-        with self.trainable.evaluating(), self.bench.track(what, len(encoded.lengths)) as step:
+        autocast = torch.autocast(arch.device.type, torch.bfloat16, enabled=self._autocast)  # as in training
+        with self.trainable.evaluating(), autocast, self.bench.track(what, len(encoded.lengths)) as step:
             return advance(
                 arch,
                 encoded,
