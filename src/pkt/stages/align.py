@@ -36,19 +36,19 @@ def align(session: Session) -> Artifact:
     own_key = key(session)
 
     def compute(folder: Path) -> Mapping[str, Any]:
+        session.count_from(extraction)
         if extraction is None:
             for (
                 note
             ) in session.bench.pair_report.warnings:  # refuses vocabularies that differ, before any work
                 console.warn(note)
-        before = session.bench.teacher_meter.forward_tokens
         loaded = extract_stage.load(session, extraction) if extraction is not None else None
         alignment = session.method.align(session.bench, loaded, session.store.partial(STAGE, own_key))
         for note in alignment.warnings():
             console.warn(note)
         alignment.save(folder)
         session.bench.release("teacher")
-        return {"teacher_forward_tokens": session.bench.teacher_meter.forward_tokens - before}
+        return session.counted()
 
     return session.obtain(STAGE, own_key, compute)
 

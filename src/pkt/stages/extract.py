@@ -34,13 +34,14 @@ def extract(session: Session) -> Artifact:
     own_key = key(session)
 
     def compute(folder: Path) -> Mapping[str, Any]:
+        session.count_from(None)
         for note in session.bench.pair_report.warnings:  # refuses vocabularies that differ, before any work
             console.warn(note)
         extraction = session.method.extract(session.bench, session.store.partial(STAGE, own_key))
         for note in extraction.warnings():
             console.warn(note)
         extraction.save(folder)
-        return {"teacher_forward_tokens": session.bench.teacher_meter.forward_tokens}
+        return session.counted()
 
     return session.obtain(STAGE, own_key, compute)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pkt.methods.workbench import Workbench
 from pkt.run import Stopwatch
 from pkt.store import Artifact, Store, content_key
 from pkt.tracking import Tracker
+from pkt.training.meter import Meter
 
 
 @dataclass(kw_only=True)
@@ -58,6 +59,27 @@ class Session:
         """Return the content key of a stage: its settings and its inputs, and nothing else."""
         settings = dict(self.method.settings(stage, self.bench))
         return content_key({"stage": stage, "settings": settings, **parts})
+
+    def count_from(self, before: Artifact | None) -> None:
+        """Set the meters to where a stage starts: the teacher's at zero, the student's at what it has cost so far.
+
+        A stage then counts the same whether those before it ran in this process or are reused, and a resumed
+        training goes on from what its snapshot had counted.
+
+        Args:
+            before: the stage before this one, if the method has any.
+        """
+        nothing = asdict(Meter())
+        self.bench.teacher_meter.restore(nothing)
+        self.bench.student_meter.restore(before.meta.get("student_work", nothing) if before else nothing)
+
+    def counted(self) -> dict[str, Any]:
+        """Return what the manifest says of a stage's cost: the teacher's tokens, and the student's work so far."""
+        bench = self.bench
+        return {
+            "teacher_forward_tokens": bench.teacher_meter.forward_tokens,
+            "student_work": asdict(bench.student_meter),
+        }
 
     def obtain(
         self,

@@ -38,7 +38,7 @@ def transfer(session: Session) -> Artifact:
     own_key = key(session)
 
     def compute(folder: Path) -> Mapping[str, Any]:
-        before = session.bench.teacher_meter.forward_tokens
+        session.count_from(alignment)
         loaded = align_stage.load(session, alignment) if alignment is not None else None
         transferred = session.method.transfer(session.bench, loaded, session.store.partial(STAGE, own_key))
         _save(session, transferred, folder)
@@ -46,7 +46,7 @@ def transfer(session: Session) -> Artifact:
         return {
             "layers": list(transferred.layers),
             "budget": transferred.budget,
-            "teacher_forward_tokens": session.bench.teacher_meter.forward_tokens - before,
+            **session.counted(),
         }
 
     return session.obtain(STAGE, own_key, compute)
