@@ -1,0 +1,293 @@
+"""The frontier against a textbook one; what runs, how often, and what stays as trained."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn import functional
+
+from pkt.config import Config, OptimConfig
+from pkt.data.batching import epoch_batches
+from pkt.data.encoding import Encoded
+from pkt.mapping import LayerPair
+from pkt.methods.frontier import Frontier, tune_frontier
+from pkt.methods.layer_results import LayerAlignment
+from pkt.methods.tuning import Update
+from pkt.methods.workbench import Workbench
+from pkt.models.architecture import Architecture
+from pkt.models.taps import Interface, tap
+from pkt.objectives import Objective
+from pkt.training.capture import Read, capture
+from pkt.training.loop import schedule
+from tiny import tiny_model
+
+FULL = Update(kind="full")
+PAIRS = {1: 2, 2: 5}  # student layer -> teacher layer: layer 3 of 4 never trains
+MATRIX = torch.randn(32, 48, generator=torch.Generator().manual_seed(3)) / 7
+OPTIM = {"lr": 3e-3, "epochs": 2, "batch_size": 6, "validate_every": 0}
+CE = Objective(layer="cosine", positions="all", output="ce", output_weight=0.5)
+KL = Objective(
+    layer="mse", positions="answer", output="kl", teacher="live", top_k=None, temperature=2.0, label_share=0.3
+)
+LAST = Frontier(output_at="last", last_layer_term=False)
+
+
+def rows(count: int, seed: int) -> Encoded:
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(6, 14, (count,), generator=generator).tolist()
+    ids = [torch.randint(3, 320, (length,), generator=generator).tolist() for length in lengths]
+    return Encoded(input_ids=ids, prompt_lengths=[length // 2 for length in lengths])
+
+
+def bench_of(family, objective, *, dtype=torch.float32, count=18, **optim) -> Workbench:
+    """A workbench around two models in memory."""
+    teacher = tiny_model(family, depth=6, width=48, seed=1)
+    student = tiny_model(family, depth=4, width=32, seed=2, tied=family == "qwen3").to(dtype)
+    bench = Workbench(
+        config=Config(optim=OptimConfig(**OPTIM | optim)),
+        mapping=None,
+        semantics=None,
+        objective=objective,
+        device=torch.device("cpu"),
+        cache_dir=None,
+    )
+    for role, model in (("teacher", teacher), ("student", student)):
+        bench.__dict__[role] = SimpleNamespace(model=model, arch=Architecture.of(model))
+    bench.__dict__["pair_report"] = SimpleNamespace(shared_ids=torch.arange(320))
+    bench._encoded |= {"train": rows(count, 4), "validation": rows(5, 5)}
+    return bench
+
+
+def alignment_of(bench: Workbench, pairs: dict[int, int]) -> LayerAlignment:
+    reads = {k: Read(layers=(t,), width=32, map=lambda h: h @ MATRIX.T) for k, t in pairs.items()}
+    positions = bench.objective.positions
+    targets = {
+        split: capture(
+            bench.teacher.arch,
+            bench.encoded(split),
+            reads,
+            interface=Interface.block,
+            positions=positions,
+            batch_size=4,
+        )
+        for split in ("train", "validation")
+    }
+    layer_pairs = tuple(LayerPair(student=k, teacher=(t,)) for k, t in pairs.items())
+    return LayerAlignment(pairs=layer_pairs, interface="block", positions=positions, targets=targets)
+
+
+def tuned(bench, frontier, *, pairs=PAIRS, cache_prefix=True, update=FULL):
+    """Run pkt's frontier; returns the metrics of every step, and what it left."""
+    steps: list[dict[str, float]] = []
+    bench.log = lambda _step, metrics: steps.append(metrics)
+    transferred = tune_frontier(
+        bench, alignment_of(bench, pairs), frontier, update=update, cache_prefix=cache_prefix, snapshots=None
+    )
+    return steps, transferred
+
+
+def textbook(bench, frontier):
+    """One layer after the other: the whole student and the live teacher at every step, plain logits."""
+    arch, teacher, objective = bench.student.arch, bench.teacher.arch, bench.objective
+    optim, encoded = bench.config.optim, bench.encoded("train")
+    layers, depth = sorted({*PAIRS, arch.depth}), arch.depth
+    flat = [
+        rows
+        for e in range(optim.epochs)
+        for rows in epoch_batches(encoded.lengths, optim.batch_size, seed=0, epoch=e)
+    ]
+    found = []
+    for i, k in enumerate(layers):
+        own = list(arch.layer(k).parameters())
+        optimiser = torch.optim.AdamW(own, lr=optim.lr, weight_decay=0.0)
+        with_layer = k in PAIRS and (k != depth or frontier.last_layer_term)
+        with_output = k == depth or frontier.output_at == "all" or not with_layer
+        stage = flat[len(flat) * i // len(layers) : len(flat) * (i + 1) // len(layers)]
+        for step, chosen in enumerate(stage, start=1):
+            optimiser.param_groups[0]["lr"] = optim.lr * schedule(step, len(stage), optim)
+            metrics = {}
+            loss = torch.zeros(())
+            if with_layer:
+                metrics["loss_layer"] = _layer_term(arch, teacher, encoded, chosen, objective, k)
+                loss = loss + objective.layer_weight * metrics["loss_layer"]
+            if with_output:
+                metrics["loss_output"] = _output_term(arch, teacher, encoded, chosen, objective)
+                loss = loss + objective.output_weight * metrics["loss_output"]
+            arch.model.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(own, optim.max_grad_norm)
+            optimiser.step()
+            found.append({name: float(value.detach()) for name, value in metrics.items()} | {"frontier": k})
+    return found
+
+
+def _layer_term(arch, teacher, encoded, chosen, objective, k):
+    """Row after row, without padding."""
+    distances = []
+    for r in chosen:
+        ids = torch.tensor([encoded.input_ids[r]])
+        with torch.no_grad(), tap(teacher, [PAIRS[k]], Interface.block) as theirs:
+            teacher.model(input_ids=ids)
+        with tap(arch, [k], Interface.block) as own:
+            arch.model(input_ids=ids)
+        first, end = (encoded.prompt_lengths[r] - 1, -1) if objective.positions == "answer" else (0, None)
+        state, target = own[k][0, first:end], theirs[PAIRS[k]][0, first:end] @ MATRIX.T
+        if objective.layer == "mse":
+            distances.append((state - target).square().mean(-1))
+        else:
+            distances.append(1 - functional.cosine_similarity(state, target, dim=-1))
+    return torch.cat(distances).mean()
+
+
+def _output_term(arch, teacher, encoded, chosen, objective):
+    losses = []
+    for r in chosen:
+        ids, prompt = torch.tensor([encoded.input_ids[r]]), encoded.prompt_lengths[r]
+        logits = arch.model(input_ids=ids).logits[0, prompt - 1 : -1]
+        ce = functional.cross_entropy(logits, ids[0, prompt:], reduction="none")
+        if objective.output == "ce":
+            losses.append(ce)
+            continue
+        tau, share = objective.temperature, objective.label_share
+        with torch.no_grad():
+            p = (teacher.model(input_ids=ids).logits[0, prompt - 1 : -1] / tau).softmax(-1)
+        kl = (p * (p.log() - (logits / tau).log_softmax(-1))).sum(-1)
+        losses.append((1 - share) * tau**2 * kl + share * ce)
+    return torch.cat(losses).mean()
+
+
+def compare(steps, expected, tolerance):
+    assert len(steps) == len(expected)
+    for got, want in zip(steps, expected, strict=True):
+        names = {name for name in got if name.startswith("loss_")}
+        assert names == {name for name in want if name.startswith("loss_")}
+        assert got["frontier"] == want["frontier"]
+        for name in names:
+            assert got[name] == pytest.approx(want[name], abs=tolerance, rel=tolerance)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text"])
+@pytest.mark.parametrize(("objective", "frontier"), [(CE, LAST), (KL, Frontier()), (CE, Frontier())])
+def test_cached_and_uncached_frontier_equal_the_textbook_one(family, objective, frontier):
+    whole, cached, plain = (bench_of(family, objective) for _ in range(3))
+    expected = textbook(whole, frontier)
+    with_cache, _ = tuned(cached, frontier)
+    without, _ = tuned(plain, frontier, cache_prefix=False)
+    compare(with_cache, expected, 1e-5)
+    compare(without, expected, 1e-5)
+    reference, other = whole.student.model.state_dict(), plain.student.model.state_dict()
+    untouched = tiny_model(family, depth=4, width=32, seed=2, tied=family == "qwen3").state_dict()
+    moved, off = set(), 0
+    for name, value in cached.student.model.state_dict().items():
+        torch.testing.assert_close(value, other[name], rtol=0, atol=1e-4)
+        torch.testing.assert_close(value, reference[name], rtol=0, atol=2 * OPTIM["lr"])
+        off += int((value - reference[name]).abs().gt(1e-4).sum())
+        moved |= {name} if not torch.equal(value, untouched[name]) else set()
+    assert off <= 2  # AdamW makes whole steps of a gradient that is rounding, which padding changes
+    assert {name.split(".")[2] for name in moved} == {"0", "1", "3"}  # and neither embedding, norm nor head
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2"])
+@pytest.mark.parametrize(("dtype", "precision"), [(torch.bfloat16, "float32"), (torch.float32, "bfloat16")])
+def test_the_prefix_is_that_of_training_in_bfloat16(family, dtype, precision):
+    """Each prefix passes a layer whose weights train in float32 inside a bfloat16 student."""
+    runs = [
+        tuned(bench_of(family, CE, dtype=dtype, precision=precision), Frontier(), cache_prefix=cached)[0]
+        for cached in (True, False)
+    ]
+    compare(*runs, 2e-3)
+
+
+@pytest.mark.parametrize(
+    ("frontier", "cache_prefix", "expected"),
+    [
+        (LAST, True, {1: 2, 2: 2, 3: 0, 4: 2}),  # its own block, and nothing else
+        (LAST, False, {1: 6, 2: 4, 3: 2, 4: 2}),
+        (Frontier(), True, {1: 2, 2: 4, 3: 4, 4: 6}),
+        (Frontier(), False, {1: 6, 2: 6, 3: 6, 4: 6}),
+    ],
+)
+def test_a_stage_runs_no_more_layers_than_its_terms_need(frontier, cache_prefix, expected):
+    bench, calls = bench_of("llama", CE), dict.fromkeys(range(1, 5), 0)
+
+    def count(layer: int) -> None:
+        if torch.is_grad_enabled():  # neither validation nor a prefix
+            calls[layer] += 1
+
+    for layer in calls:
+        bench.student.arch.layer(layer).register_forward_hook(lambda *_, k=layer: count(k))
+    tuned(bench, frontier, cache_prefix=cache_prefix)
+    assert calls == expected
+
+
+def test_a_prefix_runs_each_layer_once_per_row():
+    bench = bench_of("llama", CE)
+    train, validation = (sum(bench.encoded(split).lengths) for split in ("train", "validation"))
+    _, transferred = tuned(bench, LAST)
+    trained = 2 * train  # two epochs, one block a step
+    checked = validation * (4 + 3 + 1)  # a validation reads the output too
+    prefixes = (train + validation) * (1 + 2)  # through layer 1, then through 2 and 3
+    assert transferred.budget["student_layer_tokens"] == trained + checked + prefixes
+
+
+@pytest.mark.parametrize(("count", "epochs"), [(18, 2), (20, 3), (6, 2), (6, 1), (18, 0)])
+@pytest.mark.parametrize("cache_prefix", [True, False])
+def test_all_stages_together_take_the_steps_of_a_joint_training(count, epochs, cache_prefix):
+    bench = bench_of("llama", CE, count=count, epochs=epochs)
+    log: list[int] = []
+    alignment = alignment_of(bench, PAIRS)
+    bench.log = lambda step, _metrics: log.append(step)
+    transferred = tune_frontier(
+        bench, alignment, LAST, update=FULL, cache_prefix=cache_prefix, snapshots=None
+    )
+    joint = sum(
+        len(epoch_batches(bench.encoded("train").lengths, 6, seed=0, epoch=epoch)) for epoch in range(epochs)
+    )
+    assert log == list(range(1, joint + 1))
+    assert transferred.history.steps == transferred.budget["optimiser_steps"] == joint
+    ends = [entry["step"] for entry in transferred.history.validations]
+    assert ends == sorted(
+        {joint * i // 3 for i in (1, 2, 3)} - {0}
+    )  # one at the end of each stage with steps
+    assert transferred.layers == (1, 2, 4)
+
+
+@pytest.mark.parametrize("update", [FULL, Update(rank=4, dropout=0.2)])
+def test_layers_below_the_frontier_stay_as_trained(update):
+    bench = bench_of("llama", CE)
+    arch, last = bench.student.arch, {}
+    alignment = alignment_of(bench, PAIRS)
+
+    def remember(_step, metrics) -> None:
+        k = int(metrics["frontier"])
+        last[k] = {n: p.detach().clone() for n, p in arch.layer(k).named_parameters()}
+
+    bench.log = remember
+    transferred = tune_frontier(bench, alignment, Frontier(), update=update, snapshots=None)
+    assert sorted(last) == [1, 2, 4]
+    for k, values in last.items():
+        for name, parameter in arch.layer(k).named_parameters():
+            assert torch.equal(parameter, values[name]), (k, name)
+    untouched = tiny_model("llama", depth=4, width=32, seed=2).state_dict()
+    for name, value in transferred.trainable.merged().state_dict().items():
+        if ".layers." not in name or ".layers.2." in name:
+            assert torch.equal(value, untouched[name]), name
+
+
+@pytest.mark.parametrize(
+    ("frontier", "last", "paired", "terms"),
+    [
+        (Frontier(), False, True, ("cosine", "ce")),
+        (Frontier(), True, True, ("cosine", "ce")),
+        (Frontier(last_layer_term=False), True, True, ("none", "ce")),
+        (Frontier(output_at="last"), False, True, ("cosine", "none")),
+        (Frontier(output_at="last"), True, True, ("cosine", "ce")),
+        (LAST, True, False, ("none", "ce")),
+        (Frontier(output_at="last"), False, False, ("none", "ce")),  # something has to train it
+    ],
+)
+def test_terms_of_a_stage(frontier, last, paired, terms):
+    stage = frontier.objective(CE, last=last, paired=paired)
+    assert (stage.layer, stage.output) == terms
