@@ -10,14 +10,14 @@ Deviations: one linear map per pair and no separate filter training on the teach
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
-from pkt.methods.base import Choice, Transferred, described
+from pkt.methods.base import Choice, Transferred
 from pkt.methods.layer_results import LayerAlignment, LayerExtraction
 from pkt.methods.layerwise import (
     SPLITS,
@@ -27,7 +27,7 @@ from pkt.methods.layerwise import (
     teacher_outputs,
     teacher_states,
 )
-from pkt.methods.tuning import Update, tune
+from pkt.methods.tuning import Update, training_settings, tune
 from pkt.methods.workbench import Workbench
 
 
@@ -78,12 +78,7 @@ class HiddenKd:
                 "cache_dtype": self.cache_dtype,
                 **output_settings(bench),
             }
-        return {
-            "update": asdict(self.update),
-            "objective": described(bench.objective),
-            "optim": asdict(bench.config.optim),
-            "seed": bench.config.seed,
-        }
+        return training_settings(bench, self.update)
 
     def extract(self, bench: Workbench, scratch: Path | None) -> LayerExtraction:
         """Pair the layers."""

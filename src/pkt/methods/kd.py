@@ -11,14 +11,14 @@ Deviations: answer positions only; no sampling from the student.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pkt.methods.base import Choice, Transferred, described
+from pkt.methods.base import Choice, Transferred
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.layerwise import output_settings, teacher_outputs
-from pkt.methods.tuning import Update, tune
+from pkt.methods.tuning import Update, training_settings, tune
 from pkt.methods.workbench import Workbench
 
 
@@ -58,13 +58,7 @@ class Kd:
         """Name what each stage depends on besides models and rows."""
         if stage == "align":
             return output_settings(bench)
-        return {
-            "update": asdict(self.update),
-            "layers": self.layers,
-            "objective": described(bench.objective),
-            "optim": asdict(bench.config.optim),
-            "seed": bench.config.seed,
-        }
+        return {**training_settings(bench, self.update), "layers": self.layers}
 
     def extract(self, bench: Workbench, scratch: Path | None) -> None:
         """Never called: `results` names no such stage."""

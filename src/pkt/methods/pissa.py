@@ -10,16 +10,16 @@ arXiv 2404.02948). Deviations: none; the frozen rest is kept as W and the starti
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from pkt.errors import RequestError
-from pkt.methods.base import Choice, Transferred, WithoutTeacher, described
+from pkt.methods.base import Choice, Transferred, WithoutTeacher
 from pkt.methods.sft import without_teacher
-from pkt.methods.tuning import Update, tune
+from pkt.methods.tuning import Update, training_settings, tune
 from pkt.methods.workbench import Workbench
 from pkt.models.surgery import lora_config, matrix_OI, sites
 from pkt.training.lora_start import LoraStart, pissa_factors
@@ -59,13 +59,7 @@ class Pissa(WithoutTeacher):
 
     def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
         """Name what the transfer depends on besides models and rows."""
-        return {
-            "update": asdict(self.update),
-            "layers": self.layers,
-            "objective": described(bench.objective),
-            "optim": asdict(bench.config.optim),
-            "seed": bench.config.seed,
-        }
+        return {**training_settings(bench, self.update), "layers": self.layers}
 
     def transfer(self, bench: Workbench, alignment: None, scratch: Path | None) -> Transferred:
         """Split the student's matrices, and train the adapters."""

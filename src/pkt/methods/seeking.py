@@ -17,7 +17,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -28,11 +28,11 @@ from pkt.attribution.sensitivity import Sensitivity, parameter_name, sensitivity
 from pkt.attribution.windows import Cut, cut
 from pkt.data.batching import collate
 from pkt.mapping import LayerPair
-from pkt.methods.base import Choice, Transferred, described
+from pkt.methods.base import Choice, Transferred
 from pkt.methods.seeking_plan import blocks, check_pair_shapes, counterpart, paths, site_key, site_of
 from pkt.methods.seeking_results import SeekingAlignment, SeekingExtraction
 from pkt.methods.sft import without_teacher
-from pkt.methods.tuning import Update, tune
+from pkt.methods.tuning import Update, training_settings, tune
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.skeleton import skeleton
@@ -109,12 +109,7 @@ class Seeking:
             drawn = {"seed": seed} if self.spectrum == "gaussian" else {}
             own = {"rank": self.update.rank, "alpha": self.update.alpha, "spectrum": self.spectrum}
             return own | drawn
-        return {
-            "update": asdict(self._update()),
-            "objective": described(bench.objective),
-            "optim": asdict(bench.config.optim),
-            "seed": seed,
-        }
+        return training_settings(bench, self._update())
 
     def extract(self, bench: Workbench, scratch: Path | None) -> SeekingExtraction:
         """Sum the sensitivity over the extract rows, keep the best layers, and cut the best windows."""

@@ -37,7 +37,7 @@ from pkt.methods.layerwise import (
     teacher_outputs,
     teacher_states,
 )
-from pkt.methods.tuning import Update, tune
+from pkt.methods.tuning import Update, training_settings, tune
 from pkt.methods.workbench import Workbench
 from pkt.semantics import AlignmentMap
 from pkt.training.states import RowStates
@@ -113,13 +113,8 @@ class SemAlign:
                 **self._span(),
                 **output_settings(bench),
             }
-        return {
-            "update": asdict(self.update),
-            "schedule": [self.schedule, asdict(self.frontier) if self.schedule == "frontier" else None],
-            "objective": described(bench.objective),
-            "optim": asdict(bench.config.optim),
-            "seed": bench.config.seed,
-        }
+        frontier = asdict(self.frontier) if self.schedule == "frontier" else None
+        return {**training_settings(bench, self.update), "schedule": [self.schedule, frontier]}
 
     def _span(self) -> dict[str, Any]:
         """Name what changes the teacher layers that a target is read from; see `_spanned`."""

@@ -9,12 +9,12 @@ Reference: the control that layer-wise transfer has to beat. Deviations: none.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pkt.methods.base import Choice, Transferred, WithoutTeacher, described
-from pkt.methods.tuning import Update, tune
+from pkt.methods.base import Choice, Transferred, WithoutTeacher
+from pkt.methods.tuning import Update, training_settings, tune
 from pkt.methods.workbench import Workbench
 
 
@@ -41,13 +41,7 @@ class Sft(WithoutTeacher):
 
     def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
         """Name what the transfer depends on besides models and rows."""
-        return {
-            "update": asdict(self.update),
-            "layers": self.layers,
-            "objective": described(bench.objective),
-            "optim": asdict(bench.config.optim),
-            "seed": bench.config.seed,
-        }
+        return {**training_settings(bench, self.update), "layers": self.layers}
 
     def transfer(self, bench: Workbench, alignment: None, scratch: Path | None) -> Transferred:
         """Fine-tune the student."""

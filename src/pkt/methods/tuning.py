@@ -7,10 +7,10 @@ tune      joint schedule: the given layers together, for all optimiser steps
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from torch import nn
 from pkt.config import OptimConfig
 from pkt.data.batching import Batch, collate, epoch_batches, sorted_batches
 from pkt.errors import RequestError
-from pkt.methods.base import Transferred
+from pkt.methods.base import Transferred, described
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
@@ -218,6 +218,16 @@ class Task:
                 "student_layer_tokens": bench.student_meter.layer_tokens,
             },
         )
+
+
+def training_settings(bench: Workbench, update: Update) -> dict[str, Any]:
+    """Name what a training depends on besides models, rows and what the stages before it found."""
+    return {
+        "update": asdict(update),
+        "objective": described(bench.objective),
+        "optim": asdict(bench.config.optim),
+        "seed": bench.config.seed,
+    }
 
 
 def live_teacher(bench: Workbench) -> LiveTeacher:
