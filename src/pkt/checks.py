@@ -44,7 +44,7 @@ BOUNDS: dict[str, tuple[float, bool]] = {
     "data.sizes.extract": (1, True),
     "data.sizes.align": (1, True),
     "data.sizes.train": (1, True),
-    "data.sizes.validation": (0, True),
+    "data.sizes.validation": (1, True),
 }
 _DEVICE = re.compile(r"^(auto|cpu|cuda(:\d+)?|mps)$")
 
