@@ -21,5 +21,6 @@ def world(tmp_path_factory) -> World:
         if not (made.root / "train.jsonl").exists():
             made.make()
     # pkt frees models by a collection after each stage: over all imported modules that is most of a tiny run
+    gc.collect()
     gc.freeze()
     return made
