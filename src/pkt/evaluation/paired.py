@@ -1,0 +1,239 @@
+"""Paired statistics: models that answered the same rows, compared row by row.
+
+    Answers (one task, k runs, n rows) ──resample──> Sampled (scores, and scores of resampled rows)
+    Sampled of two arms ──difference──> Interval        of teacher, student, transferred ──gap_interval──> Interval
+
+Equal seeds draw equal rows for every arm (common random numbers), so an arm is resampled once and any two of them
+are paired by subtraction: what makes a row hard for both cancels. Pairing needs the same rows in the same order.
+
+Shape suffixes: B resamples, K runs (seeds) of one arm, N rows of a task, T tasks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+Floats = NDArray[np.float64]
+DRAWS = 2000
+_LEVEL = 0.95
+_CHUNK = 250_000  # counts held at a time: small enough to stay in cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A value with the ends of its 95 % interval; NaN ends where no interval can be given."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def holds_zero(self) -> bool:
+        """Whether zero is inside, or the interval is not known."""
+        return not (self.low > 0 or self.high < 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What k runs of one arm made of the n rows of one task; a run's score is `sum value / sum weight` over rows.
+
+    Right/wrong answers are values 0 and 1 with weight 1; bits per byte are bits with bytes as weights.
+
+    Attributes:
+        value_KN: per run and row.
+        weight_KN: per run and row, none negative, of positive sum.
+    """
+
+    value_KN: Floats
+    weight_KN: Floats
+
+    def __post_init__(self) -> None:
+        assert self.value_KN.shape == self.weight_KN.shape
+        assert self.value_KN.ndim == 2
+        assert self.value_KN.size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """One arm's scores, and its scores on resampled rows, averaged over its runs."""
+
+    scores_KT: Floats
+    draws_BT: Floats
+
+    def only(self, tasks: Sequence[int]) -> Sampled:
+        """Return the same for some of the tasks."""
+        columns = list(tasks)
+        return Sampled(scores_KT=self.scores_KT[:, columns], draws_BT=self.draws_BT[:, columns])
+
+
+@dataclass(frozen=True, kw_only=True)
+class McNemar:
+    """The rows that only one of two models got right, and the p-value of their numbers being equal."""
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def mcnemar(first: Sequence[bool], second: Sequence[bool], *, mid_p: bool = False) -> McNemar:
+    """Return McNemar's exact test of two models on the same rows.
+
+    With b and c rows that only the first and only the second got right, `p = 2 P(X <= min(b, c))`, at most 1, where
+    `X ~ Binomial(b + c, 1/2)`. The mid-p form counts half of `P(X = min(b, c))` on each side: less conservative
+    (Fagerland, Lydersen and Laake 2013, The McNemar test for binary matched-pairs data).
+
+    Args:
+        first: whether each row is right.
+        second: the same rows in the same order.
+        mid_p: return the mid-p value.
+
+    Raises:
+        ValueError: lengths differ.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} and {len(second)} answers; pairs need the same rows")
+    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    count, least = only_first + only_second, min(only_first, only_second)
+    ways = tail = 1
+    for chosen in range(least):
+        ways = ways * (count - chosen) // (chosen + 1)
+        tail += ways
+    doubled = 2 * tail - (ways if mid_p else 0)
+    # whole numbers up to here: a thousand rows leave the range of floats
+    return McNemar(only_first=only_first, only_second=only_second, p_value=min(1.0, doubled / 2**count))
+
+
+def resample(tasks: Sequence[Answers], *, draws: int = DRAWS, seed: int = 0) -> Sampled:
+    """Score an arm on its rows and on rows drawn with replacement, task by task.
+
+    All runs of an arm see the same draw, and so do all arms with equal `draws` and `seed` whose tasks have as many
+    rows. Deviations are widened by `sqrt(n / (n - 1))`, without which the draws' variance is too small (Rao and Wu
+    1988, Resampling inference with complex survey data). One row has no spread to show.
+
+    Args:
+        tasks: the arm's answers, one entry per task, each of K runs.
+        draws: B.
+        seed: of the resampled rows.
+    """
+    scores_KT = np.stack([task.value_KN.sum(1) / task.weight_KN.sum(1) for task in tasks], axis=1)
+    draws_BT = np.empty((draws, len(tasks)))
+    for index, task in enumerate(tasks):
+        rows = task.value_KN.shape[1]
+        start = 0
+        for counts_bN in _counts(rows, draws, np.random.default_rng([seed, index])):
+            scores_bK = (counts_bN @ task.value_KN.T) / (counts_bN @ task.weight_KN.T)
+            draws_BT[start : start + len(counts_bN), index] = scores_bK.mean(1)
+            start += len(counts_bN)
+        centre = scores_KT[:, index].mean()
+        draws_BT[:, index] = centre + (draws_BT[:, index] - centre) * math.sqrt(rows / max(rows - 1, 1))
+    return Sampled(scores_KT=scores_KT, draws_BT=draws_BT)
+
+
+def _counts(rows: int, draws: int, generator: np.random.Generator) -> Iterator[Floats]:
+    """Yield how often each row is drawn (b, N), b resamples at a time: multinomial counts, by counting draws."""
+    size = max(1, _CHUNK // rows)
+    for start in range(0, draws, size):
+        many = min(size, draws - start)
+        drawn = (
+            generator.integers(0, rows, size=(many, rows), dtype=np.int32) + rows * np.arange(many)[:, None]
+        )
+        yield np.bincount(drawn.ravel(), minlength=many * rows).reshape(many, rows).astype(np.float64)
+
+
+def difference(first: Sampled, second: Sampled, *, seed: int = 0) -> Interval:
+    """Return the difference `first - second` of the means over tasks, with its 95 % interval.
+
+    Args:
+        first: an arm, resampled.
+        second: another one on the same rows, resampled alike.
+        seed: of the draws for the runs' spread.
+    """
+    assert first.draws_BT.shape == second.draws_BT.shape
+    value = float(first.scores_KT.mean() - second.scores_KT.mean())
+    draws_B = first.draws_BT.mean(1) - second.draws_BT.mean(1)
+    return interval(value, draws_B, [first.scores_KT.mean(1), second.scores_KT.mean(1)], seed=seed)
+
+
+def gap_interval(*, teacher: Sampled, student: Sampled, transferred: Sampled, seed: int = 0) -> Interval:
+    """Return `(transferred - student) / (teacher - student)`, averaged over tasks, with its 95 % interval.
+
+    All three are scored on the same drawn rows, so that their correlation counts: a closer interval than that of
+    independent errors (`statistics.gap_closed`), and one that is skewed where the gap is small.
+
+    Returns:
+        NaN ends where a task's gap changes its sign in more than 2.5 % of the resamples (Fieller's interval of such
+        a ratio has no ends either); NaN throughout where there is no gap, or no task.
+    """
+    if not transferred.scores_KT.shape[1]:
+        return Interval(value=math.nan, low=math.nan, high=math.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares_KT = _share(teacher.scores_KT.mean(0), student.scores_KT.mean(0), transferred.scores_KT)
+        draws_BT = _share(teacher.draws_BT, student.draws_BT, transferred.draws_BT)
+    value = float(shares_KT.mean())
+    if not math.isfinite(value):
+        return Interval(value=math.nan, low=math.nan, high=math.nan)
+    gap_T = teacher.scores_KT.mean(0) - student.scores_KT.mean(0)
+    lost_T = (np.sign(gap_T) * (teacher.draws_BT - student.draws_BT) <= 0).mean(0)
+    if (lost_T > (1 - _LEVEL) / 2).any():
+        return Interval(value=value, low=math.nan, high=math.nan)
+    return interval(value, draws_BT.mean(1), [shares_KT.mean(1)], seed=seed)
+
+
+def _share(teacher: Floats, student: Floats, transferred: Floats) -> Floats:
+    return (transferred - student) / (teacher - student)
+
+
+def interval(value: float, draws_B: Floats, arms: Sequence[Floats], *, seed: int = 0) -> Interval:
+    """Return the 95 % percentile interval over rows and over runs (hierarchical bootstrap).
+
+    Rows are resampled. Runs are drawn from a normal distribution with their unbiased variance `s^2 / k`: two or three
+    seeds have too few resamples, of too small a variance. The quantiles' distance from the value is then stretched
+    by `t_df / z` (the expanded percentile interval of Hesterberg 2015, What teachers should know about the
+    bootstrap), with Welch-Satterthwaite's `df` in which rows count as many.
+
+    Conservative: the runs' spread holds the part of the rows' error that differs between runs. An arm of one run
+    takes the largest spread of the others; where every arm has one run, the interval is about rows alone.
+
+    Args:
+        value: the estimate.
+        draws_B: the estimate on resampled rows, averaged over runs.
+        arms: per arm the estimate's part from each run (K).
+        seed: of the draws for the runs' spread.
+
+    Returns:
+        NaN ends where a draw is not finite.
+    """
+    if not np.isfinite(draws_B).all():
+        return Interval(value=value, low=math.nan, high=math.nan)
+    spread, unsure = _spread(arms)
+    total = spread + float(draws_B.var(ddof=1))
+    freedom = total**2 / unsure if unsure > 0 else math.inf
+    noise_B = np.random.default_rng(seed).normal(0.0, math.sqrt(spread), size=len(draws_B))
+    both = np.concatenate([draws_B + noise_B, draws_B - noise_B])  # `a - b` then mirrors `b - a`
+    top = (1 + _LEVEL) / 2
+    ends = np.quantile(both, [1 - top, top])
+    stretch = float(stdtrit(freedom, top) / stdtrit(math.inf, top))
+    low, high = (value + stretch * (float(end) - value) for end in ends)
+    return Interval(value=value, low=low, high=high)
+
+
+def _spread(arms: Sequence[Floats]) -> tuple[float, float]:
+    """Return the variance `v = sum s_i^2 / k_i` from the draw of runs, and `sum v_i^2 / (k_i - 1)` for its `df`."""
+    known = sorted(
+        ((float(runs.var(ddof=1)), len(runs)) for runs in arms if len(runs) > 1), key=lambda arm: -arm[0]
+    )
+    if not known:
+        return 0.0, 0.0
+    parts = [variance / runs for variance, runs in known]
+    parts[0] += known[0][0] * sum(
+        len(runs) == 1 for runs in arms
+    )  # lent: one estimate, so no degrees of freedom
+    unsure = sum(part**2 / (runs - 1) for part, (_, runs) in zip(parts, known, strict=True))
+    return sum(parts), unsure
