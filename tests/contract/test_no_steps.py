@@ -30,7 +30,7 @@ def test_no_steps_change_no_bit(world, tmp_path, method, family, dtype):
     assert run.record["budget"]["optimiser_steps"] == 0
 
 
-def test_the_last_of_several_epochs_keeps_its_meaning_with_keep_best(world, tmp_path):
+def test_without_steps_there_is_no_best_step(world, tmp_path):
     run = world.run("sft", "llama", "optim.epochs=0", "optim.keep=best", outputs=tmp_path)
     assert run.record["history"]["best_step"] is None
 
