@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pkt.errors import PktError
-from pkt.reporting.study import load_runs, study_tables
+from pkt.reporting.runs import load_runs
+from pkt.reporting.study import study_tables
 
 
-def main(folders: list[str]) -> int:
-    """Print the table as Markdown."""
-    if not folders:
-        print(__doc__, file=sys.stderr)
-        return 2
+def main(words: Sequence[str]) -> int:
+    """Print the tables as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="holds runs, at any depth")
+    parser.add_argument(
+        "--against", metavar="METHOD", help="compare with this arm (default: sft, else the first)"
+    )
+    parser.add_argument("--pairs", action="store_true", help="add a table of every arm against every other")
+    options = parser.parse_args(words)
     try:
-        for table in study_tables(load_runs(Path(folder) for folder in folders)):
+        runs = load_runs(options.folders)
+        for table in study_tables(runs, against=options.against, pairs=options.pairs):
             print(f"{table.title}\n\n{table.markdown()}\n")
     except PktError as error:
         print(f"study_table: {error}", file=sys.stderr)

@@ -35,7 +35,8 @@ def show_table() -> None:
     folder, SweepFolder.started = SweepFolder.started, None
     if folder is None or len(list(folder.glob("*/scores.json"))) < 2:
         return
-    from pkt.reporting.study import load_runs, study_tables
+    from pkt.reporting.runs import load_runs
+    from pkt.reporting.study import study_tables
 
     for index, table in enumerate(study_tables(load_runs([folder]))):
         (folder / ("table.md" if index == 0 else f"table_{index + 1}.md")).write_text(

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from pkt.errors import RequestError
-from pkt.reporting.study import arms, load_runs, study_table, study_tables
+from pkt.reporting.runs import arms, load_runs
+from pkt.reporting.study import study_table, study_tables
 from pkt.reporting.table import Table
 
 TASKS = ("a", "b")

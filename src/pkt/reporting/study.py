@@ -1,26 +1,24 @@
 """Many runs in one table: seeds averaged, methods side by side, with what each cost.
 
-    folders of scores.json -> runs -> arms (the same settings, different seeds) -> one table per model and benchmark
+    runs -> arms (the same settings, different seeds) -> one table per model and benchmark, best arm first
 
-A run is a folder with `scores.json` (written by `pkt run` and `pkt eval`).
-Standard errors cover both the draw of seeds and that of test rows (`evaluation.statistics.over_seeds`).
+Standard errors cover both the draw of seeds and that of test rows (`evaluation.statistics.over_seeds`). Where the
+answers behind the scores are at hand, arms are compared on the same rows (`evaluation.paired`).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from pkt.errors import RequestError
+from pkt.errors import RequestError, nearest
 from pkt.evaluation.statistics import Estimate, mean_estimate, over_seeds
-from pkt.reporting.table import SHARES, Table, share_cell
+from pkt.reporting.comparison import Comparison, compare, pairs_table
+from pkt.reporting.runs import Arm, Run, arms
+from pkt.reporting.table import SHARES, Table, difference_cell, share_cell, share_interval_cell
 
-Run = dict[str, Any]
 # column -> (key in a run's budget, unit); the mean over the seeds of an arm is shown
 BUDGET = {
     "trained": ("trained_parameters", 1),
@@ -33,82 +31,105 @@ BUDGET = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """The runs of one setting, one per seed."""
+def study_tables(runs: Sequence[Run], *, against: str | None = None, pairs: bool = False) -> list[Table]:
+    """Return one table per model pair and benchmark.
 
-    label: str
-    runs: tuple[Run, ...]
-
-
-def load_runs(folders: Iterable[Path]) -> list[Run]:
-    """Read every `scores.json` under the folders that holds a transferred student's scores.
+    Args:
+        runs: of any models and benchmarks.
+        against: method or label of the arm that the others are compared with (default: `sft`, or the first arm).
+        pairs: add a table of every arm against every other.
 
     Raises:
-        RequestError: there is none.
+        RequestError: no run is of the method `against`.
     """
-    folders = list(folders)
-    files = sorted({file for folder in folders for file in folder.rglob("scores.json") if file.is_file()})
-    runs = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    runs = [run for run in runs if "transferred" in run.get("scores", {})]
-    if not runs:
-        raise RequestError(f"no scores.json under {', '.join(map(str, folders))}: run `pkt run` first.")
-    return runs
-
-
-def arms(runs: Sequence[Run]) -> list[Arm]:
-    """Group runs into arms; the label names what differs between the runs of one method."""
-    grouped: dict[str, dict[int, Run]] = {}
-    labels: dict[str, str] = {}
-    for run in runs:
-        siblings = [other["settings"] for other in runs if other["method"] == run["method"]]
-        identity = json.dumps(run["settings"], sort_keys=True)
-        grouped.setdefault(identity, {})[run["seed"]] = run  # a seed that was run twice counts once
-        labels[identity] = _label(run, siblings)
-    return [Arm(label=labels[key], runs=tuple(by_seed.values())) for key, by_seed in grouped.items()]
-
-
-def _label(run: Run, siblings: Sequence[Mapping[str, Any]]) -> str:
-    keys = sorted({key for other in siblings for key in other})
-    varying = [key for key in keys if len({json.dumps(other.get(key)) for other in siblings}) > 1]
-    # a strategy's own settings come and go with it: its name says enough
-    swapped = tuple(key.removesuffix("strategy") for key in varying if key.endswith(".strategy"))
-    shown = [
-        key
-        for key in varying
-        if key.endswith(".strategy") or not (key.startswith(swapped) if swapped else False)
-    ]
-    extra = [f"{key.removesuffix('.strategy')} {_value(run['settings'].get(key))}" for key in shown]
-    return str(run["method"]) + (f" ({', '.join(extra)})" if extra else "")
-
-
-def _value(value: Any) -> str:
-    return value.lower() if isinstance(value, str) else json.dumps(value)
-
-
-def study_tables(runs: Sequence[Run]) -> list[Table]:
-    """Return one table per model pair and benchmark."""
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         groups.setdefault((run["model"], run["benchmark"]), []).append(run)
-    return [study_table(group, f"{model}, {benchmark}: ") for (model, benchmark), group in groups.items()]
+    if against is not None:
+        _check(against, groups.values())
+    tables = []
+    for (model, benchmark), group in groups.items():
+        heading = f"{model}, {benchmark}: "
+        comparison = comparison_of(group, against)
+        tables.append(study_table(group, heading, comparison))
+        if pairs and (table := pairs_table(comparison, [arm.label for arm in _ranked(group)], heading)):
+            tables.append(table)
+    return tables
 
 
-def study_table(runs: Sequence[Run], heading: str = "") -> Table:
-    """Return the table of one pair and benchmark: teacher, one row per arm by share of the gap closed, student."""
-    tasks = list(next(iter(runs[0]["scores"].values())))
-    known = [arm for arm in arms(runs) if arm.runs[0].get("gap_closed")]
-    ranked = sorted(known, key=lambda arm: -_sortable(_gap(arm, tasks).value))
-    ranked += [arm for arm in arms(runs) if not arm.runs[0].get("gap_closed")]
-    rows = [_fixed_row("teacher", runs[0]["scores"].get("teacher"), tasks)]
-    rows += [_arm_row(arm, tasks) for arm in ranked]
-    rows.append(_fixed_row("student", runs[0]["scores"].get("student"), tasks))
+def _check(against: str, groups: Iterable[Sequence[Run]]) -> None:
+    found = [arm for group in groups for arm in arms(group)]
+    known = sorted({str(arm.runs[0]["method"]) for arm in found} | {arm.label for arm in found})
+    if against not in known:
+        raise RequestError(
+            f"no run to compare with is called {against!r}{nearest(against, known)}: there are {', '.join(known)}"
+        )
+
+
+def comparison_of(runs: Sequence[Run], against: str | None = None) -> Comparison:
+    """Compare the arms of one pair and benchmark with the one called `against`, else `sft`, else the first."""
+    found, tasks = arms(runs), _tasks(runs)
+    named = [arm for arm in found if against in (arm.label, arm.runs[0]["method"])]
+    named += [arm for arm in found if arm.runs[0]["method"] == "sft"]
+    shares = all(score["metric"] in SHARES for score in found[0].runs[0]["scores"]["transferred"].values())
+    what = "mean over tasks, in points" if shares else f"{tasks[0]}{_unit(runs[0], tasks[0])}"
+    return compare(found, tasks, [*named, *found][0], shares=shares, what=what)
+
+
+def _tasks(runs: Sequence[Run]) -> list[str]:
+    return list(next(iter(runs[0]["scores"].values())))
+
+
+def study_table(runs: Sequence[Run], heading: str = "", comparison: Comparison | None = None) -> Table:
+    """Return the table of one pair and benchmark: teacher, one row per arm by share of the gap closed, student.
+
+    Args:
+        runs: of one model pair and benchmark.
+        heading: what the title starts with.
+        comparison: of the arms, on the same rows; None shows no differences.
+    """
+    tasks, ranked = _tasks(runs), _ranked(runs)
+    against = _against(comparison) if comparison and len(ranked) > 1 else ()
+    blank = 2 + len(against) + len(BUDGET)
+    rows = [_fixed_row("teacher", runs[0]["scores"].get("teacher"), tasks, blank)]
+    rows += [_arm_row(arm, tasks, comparison, compared=bool(against)) for arm in ranked]
+    rows.append(_fixed_row("student", runs[0]["scores"].get("student"), tasks, blank))
     heads = [f"{task}{_unit(runs[0], task)}" for task in tasks]
     return Table(
-        title=f"{heading}mean ± standard error over seeds and test rows; best first",
-        columns=("", *heads, "mean", "gap closed", "seeds", *BUDGET),
+        title=heading + _title(comparison, ranked),
+        columns=("", *heads, "mean", "gap closed", *against, "seeds", *BUDGET),
         rows=tuple(row for row in rows if row),
     )
+
+
+def _ranked(runs: Sequence[Run]) -> list[Arm]:
+    """Return the arms, best first; those without a gap come last."""
+    found, tasks = arms(runs), _tasks(runs)
+    known = [arm for arm in found if arm.runs[0].get("gap_closed")]
+    ranked = sorted(known, key=lambda arm: -_sortable(_gap(arm, tasks).value))
+    return ranked + [arm for arm in found if not arm.runs[0].get("gap_closed")]
+
+
+def _against(comparison: Comparison) -> tuple[str, ...]:
+    """Return the head of the column of differences, if there are any."""
+    if comparison.difference(comparison.reference, comparison.reference) is None:
+        return ()
+    which = "" if comparison.shares else f": {comparison.what}"
+    return (f"against {comparison.reference}{which}",)
+
+
+def _title(comparison: Comparison | None, ranked: Sequence[Arm]) -> str:
+    title = "mean ± standard error over seeds and test rows; best first"
+    if comparison is None:
+        return title
+    if comparison.sampled:
+        title += "; [95 % interval on the same rows], ≈ where it holds 0"
+    missing = [arm.label for arm in ranked if arm.label not in comparison.sampled]
+    if not missing:
+        return title
+    if not comparison.sampled:
+        return f"{title}; no differences: the answers of {comparison.reference} are not in a store near its folder"
+    return f"{title}; no answers to the same rows found of {', '.join(missing)}"
 
 
 def _sortable(share: float) -> float:
@@ -120,7 +141,9 @@ def _unit(run: Run, task: str) -> str:
     return "" if score["metric"] in SHARES or score.get("higher_is_better", True) else " (↓)"
 
 
-def _arm_row(arm: Arm, tasks: Sequence[str]) -> tuple[str, ...]:
+def _arm_row(
+    arm: Arm, tasks: Sequence[str], comparison: Comparison | None, *, compared: bool
+) -> tuple[str, ...]:
     first = arm.runs[0]["scores"]["transferred"]
     means = {
         task: over_seeds([_estimate(run["scores"]["transferred"][task]) for run in arm.runs])
@@ -130,15 +153,32 @@ def _arm_row(arm: Arm, tasks: Sequence[str]) -> tuple[str, ...]:
         [mean_estimate([_estimate(run["scores"]["transferred"][task]) for task in tasks]) for run in arm.runs]
     )
     shares = all(first[task]["metric"] in SHARES for task in tasks)
-    gap = share_cell(_gap(arm, tasks)) if arm.runs[0].get("gap_closed") else ""
     return (
         arm.label,
         *(_cell(means[task], first[task]["metric"]) for task in tasks),
         _cell(overall, first[tasks[0]]["metric"]) if shares else "–",
-        gap,
+        _gap_cell(arm, tasks, comparison),
+        *([_difference_cell(arm, comparison)] if compared and comparison else []),
         str(len(arm.runs)),
         *(_budget_cell(arm, key, unit) for key, unit in BUDGET.values()),
     )
+
+
+def _gap_cell(arm: Arm, tasks: Sequence[str], comparison: Comparison | None) -> str:
+    """Return the share of the gap with its interval, or with its standard error where the answers are not there."""
+    shares = arm.runs[0].get("gap_closed")
+    if not shares:
+        return ""
+    known = [task for task in tasks if not math.isnan(shares[task]["value"])]
+    found = comparison.gap(arm.label, known) if comparison else None
+    return share_interval_cell(found) if found else share_cell(_gap(arm, tasks))
+
+
+def _difference_cell(arm: Arm, comparison: Comparison) -> str:
+    if arm.label == comparison.reference:
+        return ""
+    found = comparison.difference(arm.label, comparison.reference)
+    return difference_cell(found, points=comparison.shares) if found else "–"
 
 
 def _budget_cell(arm: Arm, key: str, unit: int) -> str:
@@ -152,14 +192,16 @@ def _gap(arm: Arm, tasks: Sequence[str]) -> Estimate:
     )
 
 
-def _fixed_row(label: str, scores: Mapping[str, Any] | None, tasks: Sequence[str]) -> tuple[str, ...]:
+def _fixed_row(
+    label: str, scores: Mapping[str, Any] | None, tasks: Sequence[str], blank: int
+) -> tuple[str, ...]:
     if scores is None:
         return ()
     estimates = [_estimate(scores[task]) for task in tasks]
     shares = all(scores[task]["metric"] in SHARES for task in tasks)
     mean = _cell(mean_estimate(estimates), scores[tasks[0]]["metric"]) if shares else "–"
     cells = [_cell(e, scores[task]["metric"]) for e, task in zip(estimates, tasks, strict=True)]
-    return (label, *cells, mean, *[""] * (2 + len(BUDGET)))
+    return (label, *cells, mean, *[""] * blank)
 
 
 def _estimate(data: Mapping[str, Any]) -> Estimate:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pkt.evaluation.harness import Evaluation, TaskScore
+from pkt.evaluation.paired import Interval
 from pkt.evaluation.statistics import Estimate, gap_closed, mean_estimate
 
 SHARES = ("acc", "exact_match", "pass@1", "token_accuracy")  # metrics that are shares of right answers
@@ -114,6 +115,28 @@ def percent(score: TaskScore) -> str:
 def share_cell(share: Estimate) -> str:
     """Return a share of the gap in per cent, or a dash where there is no gap above the noise."""
     return "–" if math.isnan(share.value) else f"{100 * share.value:.0f} % ± {100 * share.stderr:.0f}"
+
+
+def share_interval_cell(share: Interval) -> str:
+    """Return ``49 % [47, 52]`` for a share of the gap and its interval."""
+    value, low, high = (f"{round(100 * number)}" for number in (share.value, share.low, share.high))
+    return f"{value} % [{low}, {high}]"
+
+
+def difference_cell(found: Interval, *, points: bool, ends: bool = True) -> str:
+    """Return ``+1.2 [+0.3, +2.1]``, marked with ``≈`` where the interval holds zero.
+
+    Args:
+        found: a difference of scores.
+        points: the scores are shares, shown in per cent.
+        ends: show the interval.
+    """
+    scale, digits = (100, 1) if points else (1, 3)
+    value, low, high = (
+        f"{round(scale * number, digits) + 0.0:+.{digits}f}"  # + 0.0: no -0.0
+        for number in (found.value, found.low, found.high)
+    )
+    return ("≈ " if found.holds_zero else "") + value + (f" [{low}, {high}]" if ends else "")
 
 
 def _mean_cell(scores: Sequence[TaskScore]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -38,6 +39,9 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> None:
         "gap_closed": {task: asdict(share) for task, share in gaps.items()} if gaps else None,
         "budget": _budget(session),
         "stages": session.reports,
+        "store": os.path.relpath(
+            session.store.root, session.run_dir
+        ),  # where the answers behind the scores are
     }
     (session.run_dir / "scores.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
     (session.run_dir / "table.md").write_text(table.markdown() + "\n", encoding="utf-8")

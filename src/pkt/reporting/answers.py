@@ -1,0 +1,108 @@
+"""The answers behind a run's scores: from its folder back to the store, and to numbers that can be resampled.
+
+    scores.json -> <store>/eval/<key>/scores.json -> records -> rows, values and weights per task
+
+A run names the store relative to its own folder, so that outputs can be moved as a whole. One that does not (it is
+older) is looked for in the folders above it. What is not found, or does not add up to the run's score, is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pkt.evaluation.paired import Answers, Floats
+from pkt.evaluation.results import Evaluation
+from pkt.reporting.runs import Run
+
+# metric -> what a record holds of it: numerator, and denominator where rows weigh differently
+PARTS: dict[str, tuple[str, str | None]] = {
+    "acc": ("correct", None),
+    "exact_match": ("correct", None),
+    "pass@1": ("correct", None),
+    "bits_per_byte": ("bits", "bytes"),
+    "token_accuracy": ("right", "tokens"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """One model's answers to the rows of one task; its score is the sum of the values over that of the weights.
+
+    Attributes:
+        rows: each row's id and target, which tell whether two models answered the same rows.
+        value_N: per row.
+        weight_N: per row.
+    """
+
+    rows: tuple[tuple[str, str], ...]
+    value_N: Floats
+    weight_N: Floats
+
+
+def read_answers(run: Run, role: str) -> dict[str, Answered]:
+    """Return task -> answers of a role of a run, for the tasks whose records are there; nothing without a store."""
+    file = _evaluation(run, role)
+    if file is None:
+        return {}
+    samples = Evaluation.load(file).samples
+    found = {}
+    for task, score in run["scores"][role].items():
+        answered = _answered(samples.get(score["task"], []), score)
+        if answered is not None:
+            found[task] = answered
+    return found
+
+
+def _evaluation(run: Run, role: str) -> Path | None:
+    """Return the file with a role's records: its key is in the line of the stage that made it."""
+    keys = [stage["key"] for stage in run.get("stages", []) if stage["stage"] == f"eval {role}"]
+    files = (store / "eval" / key / "scores.json" for key in keys for store in _stores(run))
+    return next((file for file in files if file.is_file()), None)
+
+
+def _stores(run: Run) -> Iterator[Path]:
+    if "folder" not in run:
+        return
+    folder = Path(run["folder"]).resolve()
+    if "store" in run:
+        yield folder / run["store"]
+    yield from (parent / "store" for parent in folder.parents)
+
+
+def _answered(records: Sequence[Mapping[str, Any]], score: Mapping[str, Any]) -> Answered | None:
+    value, weight = PARTS.get(score["metric"], ("", None))
+    if not records or any(record.get(value) is None for record in records):
+        return None  # lm-eval's own tasks keep no score per row
+    values = np.array([float(record[value]) for record in records])
+    weights = np.array([float(record[weight]) for record in records]) if weight else np.ones_like(values)
+    if not abs(values.sum() / weights.sum() - score["value"]) < 1e-6:
+        return None
+    rows = tuple((str(record["id"]), str(record["target"])) for record in records)
+    return Answered(rows=rows, value_N=values, weight_N=weights)
+
+
+def stack(runs: Sequence[Mapping[str, Answered]], like: Mapping[str, Answered]) -> list[Answers] | None:
+    """Return one entry per task of `like` over the runs of an arm.
+
+    Args:
+        runs: the arm's answers, per run.
+        like: the tasks, and the rows that they have to be about.
+
+    Returns:
+        None where a run has not answered just these rows.
+    """
+    for run in runs:
+        if any(task not in run or run[task].rows != wanted.rows for task, wanted in like.items()):
+            return None
+    return [
+        Answers(
+            value_KN=np.stack([run[task].value_N for run in runs]),
+            weight_KN=np.stack([run[task].weight_N for run in runs]),
+        )
+        for task in like
+    ]

@@ -1,0 +1,73 @@
+"""Runs and arms: the folders that `pkt run` and `pkt eval` leave, grouped by what they have in common.
+
+folders of scores.json -> runs -> arms (the same settings, different seeds)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pkt.errors import RequestError
+
+Run = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """The runs of one setting, one per seed."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+
+def load_runs(folders: Iterable[Path]) -> list[Run]:
+    """Read every `scores.json` under the folders that holds a transferred student's scores.
+
+    Returns:
+        What the files hold, and under ``folder`` where each one lies.
+
+    Raises:
+        RequestError: there is none.
+    """
+    folders = list(folders)
+    files = sorted({file for folder in folders for file in folder.rglob("scores.json") if file.is_file()})
+    runs = [json.loads(file.read_text(encoding="utf-8")) | {"folder": str(file.parent)} for file in files]
+    runs = [run for run in runs if "transferred" in run.get("scores", {})]
+    if not runs:
+        raise RequestError(f"no scores.json under {', '.join(map(str, folders))}: run `pkt run` first.")
+    return runs
+
+
+def arms(runs: Sequence[Run]) -> list[Arm]:
+    """Group runs into arms; the label names what differs between the runs of one method, and no two are equal."""
+    grouped: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        identity = json.dumps(run["settings"], sort_keys=True)
+        grouped.setdefault(identity, {})[run["seed"]] = run  # a seed that was run twice counts once
+    groups = [tuple(by_seed.values()) for by_seed in grouped.values()]
+    labels = [_label(group[0], runs) for group in groups]
+    shared = {label for label in labels if labels.count(label) > 1}
+    return [
+        Arm(label=_label(group[0], runs, all_settings=True) if label in shared else label, runs=group)
+        for group, label in zip(groups, labels, strict=True)
+    ]
+
+
+def _label(run: Run, runs: Sequence[Run], *, all_settings: bool = False) -> str:
+    siblings = [other["settings"] for other in runs if other["method"] == run["method"]]
+    keys = sorted({key for other in siblings for key in other})
+    shown = [key for key in keys if len({json.dumps(other.get(key)) for other in siblings}) > 1]
+    if not all_settings:
+        # a strategy's own settings come and go with it: its name says enough
+        swapped = tuple(key.removesuffix("strategy") for key in shown if key.endswith(".strategy"))
+        shown = [key for key in shown if key.endswith(".strategy") or not key.startswith(swapped)]
+    extra = [f"{key.removesuffix('.strategy')} {_value(run['settings'].get(key))}" for key in shown]
+    return str(run["method"]) + (f" ({', '.join(extra)})" if extra else "")
+
+
+def _value(value: Any) -> str:
+    return value.lower() if isinstance(value, str) else json.dumps(value)
