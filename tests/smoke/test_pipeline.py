@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pkt.methods import workbench
+from pkt.reporting.answers import read_answers
 
 
 def lines(out: str, stage: str) -> list[str]:
@@ -37,6 +38,8 @@ def test_run_leaves_a_table_and_a_checkpoint_that_scores_the_same(pkt, tiny_requ
     (scores_file,) = pkt.outputs.glob("runs/run/*/scores.json")
     scores = json.loads(scores_file.read_text())
     assert set(scores["scores"]) == {"teacher", "student", "transferred"}
+    assert read_answers(scores | {"folder": str(scores_file.parent)}, "transferred")
+    assert (scores_file.parent / scores["store"]).resolve() == (pkt.outputs / "store").resolve()
     card = (folder / "README.md").read_text()
     assert "gap closed" in card
     assert f"method={method}" in card
