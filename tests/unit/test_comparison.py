@@ -178,7 +178,7 @@ def test_a_copied_run_still_gets_its_table_and_says_what_is_missing(outputs, tmp
     tables = study_tables(load_runs([tmp_path / "elsewhere"]), pairs=True)
     assert len(tables) == 1
     assert tables[0].columns == study_table(load_runs([outputs])).columns
-    assert "no differences: the answers of sft are not in a store" in tables[0].title
+    assert "no differences: no graded answers of sft found" in tables[0].title
     assert "±" in cells(tables[0], "kd")["gap closed"]
 
 
@@ -226,6 +226,21 @@ def test_tasks_of_lm_evals_have_no_answers_per_row(outputs):
     found.save(file)
     run["scores"]["transferred"]["b"]["metric"] = "exact_match,strict"
     assert read_answers(run, "transferred") == {}
+
+
+def test_a_task_without_graded_answers_has_no_differences_but_the_others_keep_their_gap(outputs):
+    for file in (outputs / "store" / "eval").glob("*/scores.json"):
+        found = Evaluation.load(file)
+        for record in found.samples["b"]:
+            record["correct"] = None
+        found.save(file)
+    runs = load_runs([outputs])
+    for run in runs:
+        run["gap_closed"]["b"]["value"] = float("nan")
+    (table,) = study_tables(runs, pairs=True)
+    assert not any(column.startswith("against") for column in table.columns)
+    assert "no differences: no graded answers to b" in table.title
+    assert "[" in cells(table, "kd")["gap closed"]
 
 
 def test_bits_per_byte_are_compared_in_their_own_unit(outputs):

@@ -122,14 +122,16 @@ def _title(comparison: Comparison | None, ranked: Sequence[Arm]) -> str:
     title = "mean ± standard error over seeds and test rows; best first"
     if comparison is None:
         return title
-    if comparison.sampled:
-        title += "; [95 % interval on the same rows], ≈ where it holds 0"
-    missing = [arm.label for arm in ranked if arm.label not in comparison.sampled]
-    if not missing:
-        return title
     if not comparison.sampled:
-        return f"{title}; no differences: the answers of {comparison.reference} are not in a store near its folder"
-    return f"{title}; no answers to the same rows found of {', '.join(missing)}"
+        return (
+            f"{title}; no differences: no graded answers of {comparison.reference} found"
+            " (its store is elsewhere, or its tasks keep none)"
+        )
+    title += "; [95 % interval on the same rows], ≈ where it holds 0"
+    if lacking := [task for task in comparison.compared if task not in comparison.tasks]:
+        title += f"; no differences: no graded answers to {', '.join(lacking)}"
+    missing = [arm.label for arm in ranked if arm.label not in comparison.sampled]
+    return title + (f"; no answers to the same rows found of {', '.join(missing)}" if missing else "")
 
 
 def _sortable(share: float) -> float:
