@@ -265,6 +265,29 @@ def test_bits_per_byte_are_compared_in_their_own_unit(outputs):
     assert "row minus column: a (↓)" in matrix.title
 
 
+def test_two_scores_that_cannot_be_averaged_leave_the_first_one_to_compare(outputs):
+    runs = load_runs([outputs])
+    for run in runs:
+        for scores in run["scores"].values():  # as gsm8k has them: one set of records, graded in two ways
+            scores["b"] |= scores["a"] | {"metric": "exact_match,strict-match"}
+    for file in (outputs / "store" / "eval").glob("*/scores.json"):
+        found = Evaluation.load(file)
+        for record in found.samples["a"]:
+            record["strict"] = record["correct"]
+        found.save(file)
+    (table,) = study_tables(runs)
+    kd = cells(table, "kd")
+    low, high = (float(end) for end in kd["against sft: a"].split("[")[1].rstrip("]").split(", "))
+    assert (
+        low
+        < 100 * np.mean([run["scores"]["transferred"]["a"]["value"] for run in runs if run["method"] == "kd"])
+        - 100
+        * np.mean([run["scores"]["transferred"]["a"]["value"] for run in runs if run["method"] == "sft"])
+        < high
+    )
+    assert "[" in kd["gap closed"]
+
+
 def test_arms_that_only_a_strategys_own_setting_tells_apart_get_labels_of_their_own(outputs):
     (run,) = load_runs([outputs / "runs" / "run" / "kd-0"])
     settings = [

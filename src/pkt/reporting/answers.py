@@ -23,6 +23,7 @@ from pkt.reporting.runs import Run
 PARTS: dict[str, tuple[str, str | None]] = {
     "acc": ("correct", None),
     "exact_match": ("correct", None),
+    "exact_match,strict-match": ("strict", None),
     "pass@1": ("correct", None),
     "bits_per_byte": ("bits", "bytes"),
     "token_accuracy": ("right", "tokens"),

@@ -24,7 +24,7 @@ class Comparison:
         tasks: tasks with answers, in the order of the columns of what was resampled.
         compared: the tasks that a difference is the mean of.
         what: how a title calls that.
-        shares: whether these are shares of right answers, shown in points.
+        points: whether these are shares of right answers, shown in points.
         answers: label -> answers per task. The reference is there, or nobody is.
         sampled: label -> the same, resampled.
         ends: ``teacher`` and ``student``, resampled, where they are known.
@@ -34,7 +34,7 @@ class Comparison:
     tasks: tuple[str, ...]
     compared: tuple[str, ...]
     what: str
-    shares: bool
+    points: bool
     answers: Mapping[str, list[Answers]]
     sampled: Mapping[str, Sampled]
     ends: Mapping[str, Sampled]
@@ -62,7 +62,7 @@ class Comparison:
         """Return McNemar's exact p-value of two arms of one seed each whose answers are right or wrong."""
         both = [self.answers[label] for label in (first, second)]
         chosen = [[arm[column] for column in self._columns(self.compared)] for arm in both]
-        if not self.shares or any(len(task.value_KN) > 1 for arm in chosen for task in arm):
+        if not self.points or any(len(task.value_KN) > 1 for arm in chosen for task in arm):
             return None
         if any((task.weight_KN != 1).any() for arm in chosen for task in arm):
             return None  # shares of tokens
@@ -74,15 +74,22 @@ class Comparison:
 
 
 def compare(
-    arms: Sequence[Arm], tasks: Sequence[str], reference: Arm, *, shares: bool, what: str
+    arms: Sequence[Arm],
+    tasks: Sequence[str],
+    reference: Arm,
+    *,
+    compared: Sequence[str],
+    points: bool,
+    what: str,
 ) -> Comparison:
     """Read and resample the answers of all arms.
 
     Args:
         arms: of one model pair and benchmark.
-        tasks: its tasks. A difference is about their mean, or about the first where they cannot be averaged.
+        tasks: its tasks.
         reference: the arm whose rows count.
-        shares: whether all tasks are shares of right answers.
+        compared: the tasks that a difference is the mean of.
+        points: whether these are shares of right answers.
         what: how a title calls what is compared.
     """
     like = read_answers(reference.runs[0], "transferred")
@@ -102,9 +109,9 @@ def compare(
     return Comparison(
         reference=reference.label,
         tasks=tuple(like),
-        compared=tuple(tasks) if shares else tuple(tasks[:1]),
+        compared=tuple(compared),
         what=what,
-        shares=shares,
+        points=points,
         answers=answers,
         sampled={label: resample(found) for label, found in answers.items()},
         ends=ends,
@@ -135,4 +142,4 @@ def _pair_cell(comparison: Comparison, row: str, column: str) -> str:
         return ""
     chance = comparison.chance(row, column)
     p_value = "" if chance is None else " (p < 0.001)" if chance < 0.001 else f" (p {chance:.3f})"
-    return difference_cell(found, points=comparison.shares, ends=False) + p_value
+    return difference_cell(found, points=comparison.points, ends=False) + p_value

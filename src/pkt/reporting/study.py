@@ -71,9 +71,16 @@ def comparison_of(runs: Sequence[Run], against: str | None = None) -> Comparison
     found, tasks = arms(runs), _tasks(runs)
     named = [arm for arm in found if against in (arm.label, arm.runs[0]["method"])]
     named += [arm for arm in found if arm.runs[0]["method"] == "sft"]
-    shares = all(score["metric"] in SHARES for score in found[0].runs[0]["scores"]["transferred"].values())
-    what = "mean over tasks, in points" if shares else f"{tasks[0]}{_unit(runs[0], tasks[0])}"
-    return compare(found, tasks, [*named, *found][0], shares=shares, what=what)
+    metrics = [found[0].runs[0]["scores"]["transferred"][task]["metric"] for task in tasks]
+    averaged = all(metric in SHARES for metric in metrics)  # else the first task's own score is compared
+    return compare(
+        found,
+        tasks,
+        [*named, *found][0],
+        compared=tasks if averaged else tasks[:1],
+        points=metrics[0] in SHARES,
+        what="mean over tasks, in points" if averaged else f"{tasks[0]}{_unit(runs[0], tasks[0])}",
+    )
 
 
 def _tasks(runs: Sequence[Run]) -> list[str]:
@@ -89,7 +96,7 @@ def study_table(runs: Sequence[Run], heading: str = "", comparison: Comparison |
         comparison: of the arms, on the same rows; None shows no differences.
     """
     tasks, ranked = _tasks(runs), _ranked(runs)
-    against = _against(comparison) if comparison and len(ranked) > 1 else ()
+    against = _against(comparison, tasks) if comparison and len(ranked) > 1 else ()
     blank = 2 + len(against) + len(BUDGET)
     rows = [_fixed_row("teacher", runs[0]["scores"].get("teacher"), tasks, blank)]
     rows += [_arm_row(arm, tasks, comparison, compared=bool(against)) for arm in ranked]
@@ -110,11 +117,11 @@ def _ranked(runs: Sequence[Run]) -> list[Arm]:
     return ranked + [arm for arm in found if not arm.runs[0].get("gap_closed")]
 
 
-def _against(comparison: Comparison) -> tuple[str, ...]:
+def _against(comparison: Comparison, tasks: Sequence[str]) -> tuple[str, ...]:
     """Return the head of the column of differences, if there are any."""
     if comparison.difference(comparison.reference, comparison.reference) is None:
         return ()
-    which = "" if comparison.shares else f": {comparison.what}"
+    which = f": {comparison.what}" if len(comparison.compared) < len(tasks) else ""
     return (f"against {comparison.reference}{which}",)
 
 
@@ -180,7 +187,7 @@ def _difference_cell(arm: Arm, comparison: Comparison) -> str:
     if arm.label == comparison.reference:
         return ""
     found = comparison.difference(arm.label, comparison.reference)
-    return difference_cell(found, points=comparison.shares) if found else "–"
+    return difference_cell(found, points=comparison.points) if found else "–"
 
 
 def _budget_cell(arm: Arm, key: str, unit: int) -> str:
