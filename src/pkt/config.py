@@ -46,6 +46,10 @@ class BenchmarkConfig:
     name: str = MISSING
     # names in pkt.data.tasks; a benchmark's train split is the union of its tasks'
     tasks: list[str] = MISSING
+    # real suites only: folder (the hub's layout, parquet, JSON, JSONL) or file; null: the hub
+    data_dir: str | None = None
+    # humaneval only, which has no train set: hub id | folder | file of instructions and code | pystdlib
+    code_set: str = "iamtarun/python_code_instructions_18k_alpaca"
 
 
 @dataclass(kw_only=True)

@@ -32,28 +32,32 @@ def load_splits(benchmark: BenchmarkConfig, data: DataConfig) -> dict[str, Datas
         tasks["extract"] = data.extract_tasks
     return {
         split: validate(
-            [row for name in tasks[split] for row in _drawn(name, split, data)],
+            [row for name in tasks[split] for row in _drawn(name, split, data, benchmark)],
             source=f"{benchmark.name}/{split}",
         )
         for split in SPLITS
     }
 
 
-def test_rows(name: str, data: DataConfig) -> Dataset:
-    """Return all test rows of one task.
+def test_rows(
+    name: str,
+    data: DataConfig,
+    benchmark: BenchmarkConfig | None = None,  # noqa: PT028  # not a test
+) -> Dataset:
+    """Return all test rows of one task; those of a real suite carry the upstream row as JSON (``doc``).
 
     Raises:
         RequestError: an unknown task, or no test rows.
     """
-    return validate(task(name, data)("test", None), source=f"{name}/test")
+    return validate(task(name, data, benchmark)("test", None), source=f"{name}/test")
 
 
-def _drawn(name: str, split: str, data: DataConfig) -> list[dict[str, Any]]:
+def _drawn(name: str, split: str, data: DataConfig, benchmark: BenchmarkConfig) -> list[dict[str, Any]]:
     """Return the first rows of a task's split, or with a seed a draw from all of them."""
     count = int(getattr(data.sizes, split))
     if count < 1:
         raise RequestError(f"data.sizes.{split}={count}: a split needs at least one row.")
-    source = task(name, data)
+    source = task(name, data, benchmark)
     if data.shuffle_seed is None:
         return source(split, count)
     rows = source(split, None)

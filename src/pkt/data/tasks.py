@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pkt.config import DataConfig
+from pkt.config import BenchmarkConfig, DataConfig
 from pkt.data.custom import custom_rows
+from pkt.data.suites import SUITES, Suite
 from pkt.errors import RequestError, nearest
 
 Rows = list[dict[str, Any]]
@@ -45,6 +46,13 @@ def _custom(data: DataConfig) -> Task:
     return lambda split, count: custom_rows(data, split)[:count]
 
 
+def _suite(suite: Suite, data: DataConfig, benchmark: BenchmarkConfig) -> Task:
+    def rows(split: str, count: int | None) -> Rows:
+        return suite.rows(split, benchmark, data.sizes, data.shuffle_seed)[:count]
+
+    return rows
+
+
 TASKS: dict[str, Callable[[DataConfig], Task]] = {
     "nano_knowledge": _nano("nano_knowledge"),
     "nano_math": _nano("nano_math"),
@@ -55,12 +63,20 @@ TASKS: dict[str, Callable[[DataConfig], Task]] = {
 }
 
 
-def task(name: str, data: DataConfig) -> Task:
+def task(name: str, data: DataConfig, benchmark: BenchmarkConfig | None = None) -> Task:
     """Return a task by name.
+
+    Args:
+        name: one of `TASKS`, or a real benchmark.
+        data: sizes, seed and files.
+        benchmark: where the real suites' data lies; None is the hub.
 
     Raises:
         RequestError: no such task.
     """
+    if name in SUITES:
+        return _suite(SUITES[name], data, benchmark or BenchmarkConfig(name=name, tasks=[name]))
     if name not in TASKS:
-        raise RequestError(f"no task '{name}'{nearest(name, TASKS)}; tasks are {', '.join(TASKS)}.")
+        known = [*TASKS, *SUITES]
+        raise RequestError(f"no task '{name}'{nearest(name, known)}; tasks are {', '.join(known)}.")
     return TASKS[name](data)

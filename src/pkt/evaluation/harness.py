@@ -2,8 +2,9 @@
 
     tasks -> lm_eval.simple_evaluate(Scorer) -> samples -> grading -> scores with standard errors
 
-pkt's own tasks lie in tasks/ and need no network. Any other name is looked for among lm-eval's tasks (indexing
-them takes some ten seconds), which load their data from a hub as lm-eval does.
+pkt's own tasks lie in tasks/ and need no network. The real benchmarks (suites.py) are lm-eval's own task files with
+rows that pkt has read. Any other name is looked for among lm-eval's tasks (indexing them takes some ten seconds),
+which load their data from a hub as lm-eval does.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pkt.config import BenchmarkConfig, SplitSizes
+from pkt.data.suites import SUITES
 from pkt.errors import PktError, RequestError, nearest
-from pkt.evaluation import grading
+from pkt.evaluation import grading, suites
 from pkt.evaluation.quiet import quiet
 from pkt.evaluation.results import Evaluation, TaskScore
 
@@ -46,13 +49,14 @@ def evaluate(
     chat_template: bool = False,
     timeout: float = 5.0,
     custom_rows: Sequence[Mapping[str, Any]] | None = None,
+    suite_rows: Mapping[str, suites.Rows] | None = None,
 ) -> Evaluation:
     """Score a model, zero-shot and greedily, on each task's test rows.
 
     Args:
         model: a causal Hugging Face model; moved to `device` unless accelerate has spread it.
         tokenizer: its tokenizer; left as it is.
-        tasks: names in `TASKS`, or lm-eval's own (those may need a hub).
+        tasks: names in `TASKS`, real benchmarks, or lm-eval's other tasks (those need a hub).
         limit: test rows per task; None is all.
         batch_size: rows at a time when generating; log-likelihoods take as many tokens as 128 times that.
         max_new_tokens: None is the task's own.
@@ -60,19 +64,32 @@ def evaluate(
         chat_template: wrap prompts in the tokenizer's chat template.
         timeout: seconds per generated program.
         custom_rows: test rows of the task ``custom`` (prompt, answer, id).
+        suite_rows: test rows of real benchmarks, by name; one that is not given is read from the hub.
 
     Raises:
         RequestError: unknown task, rows that exceed the context, no rows for ``custom``, no chat template.
         PktError: lm-eval failed (data that cannot be fetched, for example).
     """
     _check(tasks, tokenizer, limit, batch_size, chat_template, custom_rows)
-    names = list(dict.fromkeys(part for task in tasks for part in TASKS.get(task, (task,))))
+    real = {task: _parts(task, suite_rows or {}, limit) for task in tasks if task in SUITES}
+    names = list(
+        dict.fromkeys(part for task in tasks if task not in real for part in TASKS.get(task, (task,)))
+    )
+    configs = [part.config for of in real.values() for part in of]
     with quiet(), _evaluating(model, device):
         from pkt.evaluation.scorer import Scorer  # imports lm-eval: seconds
 
         scorer = Scorer(model, tokenizer, batch_size=batch_size)
-        found = _simple_evaluate(scorer, names, limit, max_new_tokens, chat_template, custom_rows)
-        return _collect(tasks, found, scorer.hits, timeout)
+        found = _simple_evaluate(scorer, names, configs, limit, max_new_tokens, chat_template, custom_rows)
+        return _collect(tasks, real, found, scorer.hits, timeout)
+
+
+def _parts(task: str, rows: Mapping[str, suites.Rows], limit: int | None) -> list[suites.Part]:
+    given = rows.get(task)
+    if given is None:
+        given = SUITES[task].rows("test", BenchmarkConfig(name=task, tasks=[task]), SplitSizes())
+    with quiet():  # reads task files, and so imports lm-eval
+        return suites.parts(task, given, limit)
 
 
 def _check(
@@ -84,10 +101,11 @@ def _check(
     custom_rows: Sequence[Mapping[str, Any]] | None,
 ) -> None:
     if not tasks:
-        raise RequestError(f"no task to score: choose from {', '.join(TASKS)}")
+        raise RequestError(f"no task to score: choose from {', '.join([*TASKS, *SUITES])}")
+    own = [*TASKS, *SUITES]
     for task in tasks:  # a typing error must not cost the indexing of lm-eval's tasks
-        if task not in TASKS and difflib.get_close_matches(task, TASKS, cutoff=0.8):
-            raise _unknown(task, TASKS)
+        if task not in own and difflib.get_close_matches(task, own, cutoff=0.8):
+            raise _unknown(task, own)
     if (limit is not None and limit < 1) or batch_size < 1:
         raise RequestError(
             f"eval.limit={limit}, eval.batch_size={batch_size}: both must be at least 1 (limit: or null)"
@@ -101,7 +119,7 @@ def _check(
 
 
 def _unknown(name: str, known: Iterable[str]) -> RequestError:
-    own = ", ".join(TASKS)
+    own = ", ".join([*TASKS, *SUITES])
     return RequestError(
         f"no task {name!r}{nearest(name, known)}: pkt has {own}; `lm-eval ls tasks` lists the others"
     )
@@ -110,6 +128,7 @@ def _unknown(name: str, known: Iterable[str]) -> RequestError:
 def _simple_evaluate(
     scorer: Any,
     names: Sequence[str],
+    configs: Sequence[dict[str, Any]],
     limit: int | None,
     max_new_tokens: int | None,
     chat_template: bool,
@@ -127,11 +146,11 @@ def _simple_evaluate(
     )
     for name in names:
         if name not in manager.task_index:
-            raise _unknown(name, [*TASKS, *manager.all_tasks])
+            raise _unknown(name, [*TASKS, *SUITES, *manager.all_tasks])
     try:
         found: dict[str, Any] = lm_eval.simple_evaluate(
             model=scorer,
-            tasks=list(names),
+            tasks=[*names, *configs],
             task_manager=manager,
             limit=limit,
             bootstrap_iters=0,
@@ -144,14 +163,19 @@ def _simple_evaluate(
         )
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PktError(f"lm-eval could not score {', '.join(names)}: {reason}") from error
+        asked = [*names, *(str(config["task"]) for config in configs)]
+        raise PktError(f"lm-eval could not score {', '.join(asked)}: {reason}") from error
     return found
 
 
 def _collect(
-    tasks: Sequence[str], found: Mapping[str, Any], hits: Mapping[Any, Any], timeout: float
+    tasks: Sequence[str],
+    real: Mapping[str, Sequence[suites.Part]],
+    found: Mapping[str, Any],
+    hits: Mapping[Any, Any],
+    timeout: float,
 ) -> Evaluation:
-    """Grade pkt's tasks, take over lm-eval's numbers for the others."""
+    """Grade pkt's tasks and the real benchmarks, take over lm-eval's numbers for the others."""
     scores: list[TaskScore] = []
     samples: dict[str, list[dict[str, Any]]] = {}
     for task in dict.fromkeys(tasks):
@@ -160,7 +184,11 @@ def _collect(
             records = grading.grade(name, ordered, hits, timeout)
             samples.setdefault(task, records)
             scores += grading.scores(task, name, records)
+        if task in real:
+            graded, samples[task] = suites.grade(task, real[task], found["samples"], timeout)
+            scores += graded
     own = {part for parts in TASKS.values() for part in parts}
+    own |= {part.name for of in real.values() for part in of}
     for name, logged in found["samples"].items():
         if name not in own:
             scores += grading.stock_scores(name, logged, found["higher_is_better"].get(name, {}))

@@ -9,8 +9,10 @@ from typing import Any
 from pkt.config import CheckpointSpec
 from pkt.data.rows import fingerprint as rows_fingerprint
 from pkt.data.splits import test_rows
+from pkt.data.suites import SUITES
 from pkt.errors import RequestError
 from pkt.evaluation.harness import Evaluation, evaluate
+from pkt.evaluation.suites import PROTOCOL
 from pkt.models.fingerprint import fingerprint as model_fingerprint
 from pkt.models.pair import LanguageModel, load_checkpoint
 from pkt.stages import transfer as transfer_stage
@@ -23,7 +25,7 @@ STAGE = "eval"
 def key(session: Session, identity: str) -> str:
     """Who is scored, on which rows, under which settings."""
     config = session.bench.config
-    rows = {task: rows_fingerprint(test_rows(task, config.data)) for task in config.benchmark.tasks}
+    rows = {task: _identity_of_rows(task, session) for task in config.benchmark.tasks}
     return content_key(
         {
             "stage": STAGE,
@@ -37,9 +39,17 @@ def key(session: Session, identity: str) -> str:
     )
 
 
+def _identity_of_rows(task: str, session: Session) -> Any:
+    """Return the rows' fingerprint; for a real benchmark with the protocol that they are scored by."""
+    config = session.bench.config
+    rows = rows_fingerprint(test_rows(task, config.data, config.benchmark))
+    return {"rows": rows, "protocol": PROTOCOL} if task in SUITES else rows
+
+
 def scores(session: Session) -> dict[str, Evaluation]:
     """Return an evaluation per role: ``teacher``, ``student``, ``transferred``, in the order asked for."""
     roles = session.bench.config.eval.models
+    _suite_rows(session)  # a set that is not to be had is found out before anything is trained
     if "transferred" in roles:  # in the order of the flow: what has to be trained comes before what is scored
         _checkpoint(session)
     return {role: Evaluation.load(_scored(session, role).path / "scores.json") for role in roles}
@@ -97,5 +107,16 @@ def _evaluate(session: Session, model: LanguageModel) -> Evaluation:
         device=session.bench.device,
         chat_template=config.model.chat_template,
         timeout=config.eval.timeout,
+        suite_rows=_suite_rows(session),
         custom_rows=list(test_rows("custom", config.data)) if "custom" in config.benchmark.tasks else None,
     )
+
+
+def _suite_rows(session: Session) -> dict[str, list[dict[str, Any]]]:
+    """Return the test rows of the real benchmarks that are asked for."""
+    config = session.bench.config
+    return {
+        task: list(test_rows(task, config.data, config.benchmark))
+        for task in config.benchmark.tasks
+        if task in SUITES
+    }

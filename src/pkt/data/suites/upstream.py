@@ -1,0 +1,232 @@
+"""Upstream sets, as their authors publish them: from the hub, a folder, or files; rows as plain dictionaries.
+
+    data_dir=null       datasets.load_dataset (the hub, or what it has already fetched)
+    data_dir=<folder>   the set lies in the folder itself or in a subfolder named after it; in it, per split,
+                        train.jsonl | train.parquet | [<config>/|data/]train-00000-of-00001.parquet | ...
+    data_dir=<file>     that file alone: its name says the split (test.jsonl), or it holds the whole set (mbpp.jsonl)
+
+Files are read without a cache, so nothing is left behind. A split that a supplied set does not have is None; a set
+that is nowhere is an error that says what was looked for and how to supply it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pkt.errors import PktError
+
+Doc = dict[str, Any]
+SUFFIXES = (".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upstream:
+    """A published set.
+
+    Attributes:
+        title: what messages call it.
+        hub: its id on the hub.
+        config: its configuration there, and the folder of that name in the hub's layout.
+        name: the subfolder of `data_dir` that may hold it, beside the hub's id and the id's last part.
+        columns: what every row has.
+        whole: name (without suffix) of a single file that holds all splits.
+        part: the split of a row of that file; None where a set has no such file.
+        subsets: whether subfolders are parts of the set, one subject each.
+        also: other names of a split.
+    """
+
+    title: str
+    hub: str
+    name: str
+    columns: tuple[str, ...]
+    config: str | None = None
+    whole: str | None = None
+    part: Callable[[Doc], str] | None = None
+    subsets: bool = False
+    also: tuple[tuple[str, str], ...] = ()
+
+    def names(self, split: str) -> tuple[str, ...]:
+        """Return a split's name and its other names."""
+        return (split, *(other for name, other in self.also if name == split))
+
+
+def read(source: Upstream, split: str, data_dir: str | None) -> list[Doc] | None:
+    """Return the rows of a split, or None where the set is there and has no such split.
+
+    Args:
+        source: the set.
+        split: its upstream name.
+        data_dir: folder or file; None is the hub.
+
+    Raises:
+        PktError: no set there, a file that cannot be read, or rows that are not the set's.
+    """
+    docs = _from_hub(source).get(split) if data_dir is None else _from_disk(source, split, data_dir)
+    return None if docs is None else [dict(doc) for doc in docs]
+
+
+def required(source: Upstream, split: str, data_dir: str | None) -> list[Doc]:
+    """Return the rows of a split that has to be there.
+
+    Raises:
+        PktError: it is not; or as `read`.
+    """
+    docs = read(source, split, data_dir)
+    if not docs:
+        places = [data_dir] if data_dir else []
+        raise missing(source, f"no {split} rows", places)
+    return docs
+
+
+def missing(source: Upstream, reason: str, places: Sequence[object] = ()) -> PktError:
+    """Return the one message for a set that is not to be had."""
+    where = f" in {', '.join(map(str, places))}" if places else ""
+    single = f", or one file {source.whole}.jsonl" if source.whole else ""
+    layout = f"{source.config}/test-*.parquet" if source.config else "data/train-*.parquet"
+    return PktError(
+        f"{source.title} ({source.hub} on the hub): {reason}{where}. Ways to supply it: a connection to the hub with "
+        f"benchmark.data_dir=null; or benchmark.data_dir=<folder> that has, itself or in a subfolder {source.name}/ "
+        f"or {source.hub}/, a file per split (train.jsonl, test.jsonl; also .json, .jsonl.gz, .parquet) or the hub's "
+        f"layout ({layout}){single}."
+    )
+
+
+@lru_cache(maxsize=8)
+def _from_hub(source: Upstream) -> Mapping[str, Sequence[Doc]]:
+    """Fetch all splits of a set once per process."""
+    import datasets
+
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "datasets")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)  # a line per retry otherwise
+    try:
+        found = datasets.load_dataset(source.hub, source.config)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise missing(source, f"not to be had from the hub: {reason}") from error
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+    return {split: _checked(source, list(rows), source.hub) for split, rows in found.items()}
+
+
+def _from_disk(source: Upstream, split: str, data_dir: str) -> Sequence[Doc] | None:
+    base = Path(data_dir).expanduser()
+    if not base.exists():
+        raise missing(source, "no such file or folder", [base.absolute()])
+    if base.is_file():
+        return _from_file(source, split, base)
+    places = [base / source.hub, base / source.hub.rpartition("/")[2], base / source.name, base]
+    for place in places:
+        if docs := _from_folder(source, split, place):
+            return docs
+    return None
+
+
+def _from_file(source: Upstream, split: str, path: Path) -> Sequence[Doc] | None:
+    """Read one file: a split, by its name, or the whole set."""
+    if _stem(path) in source.names(split):
+        return _read(source, path)
+    if source.part is None or _stem(path) in ("train", "test", "validation", "dev"):
+        return None
+    return [doc for doc in _read(source, path) if source.part(doc) == split] or None
+
+
+def _from_folder(source: Upstream, split: str, folder: Path) -> list[Doc] | None:
+    """Read a split's files in a folder: the set's configuration first, then the folder, then one per subject."""
+    inner = [folder / source.config] if source.config else []
+    for name in source.names(split):
+        for place in [*inner, folder, folder / "data", folder / split]:
+            if files := _files(place, name):
+                return [doc for file in files for doc in _read(source, file)]
+    if source.subsets and (docs := _from_subjects(source, split, folder)):
+        return docs
+    for file in _files(folder, source.whole) if source.whole else ():
+        return list(_from_file(source, split, file) or ()) or None
+    return None
+
+
+def _from_subjects(source: Upstream, split: str, folder: Path) -> list[Doc]:
+    """Read a folder of folders, one per subject; a row without subject gets the folder's name."""
+    docs: list[Doc] = []
+    subjects = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    for subject in subjects:
+        for file in _files(subject, split):
+            docs += [{**doc, "subject": doc.get("subject") or subject.name} for doc in _read(source, file)]
+    return docs
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    """Return the files of a name, shards (``name-00000-of-00002``) in order."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if path.is_file() and _suffix(path)]
+    exact = [path for path in found if _stem(path).lower() == name.lower()]
+    return sorted(exact)[:1] or sorted(path for path in found if _stem(path).startswith(f"{name}-"))
+
+
+def _suffix(path: Path) -> str | None:
+    return next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(_suffix(path) or path.suffix)
+
+
+def _read(source: Upstream, path: Path) -> Sequence[Doc]:
+    stat = path.stat()
+    return _parsed(source, path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=128)  # MMLU may be 57 folders; each split asks again
+def _parsed(source: Upstream, path: Path, _changed: int, _size: int) -> Sequence[Doc]:
+    """Read a file once per process and state of the file."""
+    try:
+        docs = list(_parquet(path)) if _suffix(path) == ".parquet" else list(_json(path))
+    except (OSError, ValueError, EOFError, zlib.error) as error:  # pyarrow's and json's are ValueErrors
+        raise PktError(
+            f"{source.title}: {path} cannot be read ({error}); expected one of {', '.join(SUFFIXES)} "
+            "with one row per line, or a list of rows."
+        ) from error
+    return _checked(source, docs, str(path))
+
+
+def _parquet(path: Path) -> Iterator[Doc]:
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    yield from pyarrow.parquet.ParquetFile(path).read().to_pylist()
+
+
+def _json(path: Path) -> Iterator[Doc]:
+    """Yield the rows of a file with a row per line, or with one list."""
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    text = data.decode("utf-8")
+    if text.lstrip()[:1] == "[":
+        yield from json.loads(text)
+    else:
+        yield from (json.loads(line) for line in text.split("\n") if line.strip())
+
+
+def _checked(source: Upstream, docs: list[Any], where: str) -> list[Doc]:
+    """Refuse rows that are not the set's; unpack those that the hub's older conversion wrapped as {"train": row}."""
+    rows: list[Doc] = []
+    for number, doc in enumerate(docs, start=1):
+        if isinstance(doc, dict) and set(doc) == {"train"} and isinstance(doc["train"], dict):
+            doc = doc["train"]
+        lacking = [key for key in source.columns if not isinstance(doc, dict) or doc.get(key) is None]
+        if lacking:
+            raise PktError(
+                f"{where}, row {number}: no {', '.join(lacking)}; a row of {source.title} has "
+                f"{', '.join(source.columns)}. Point benchmark.data_dir at that set's files."
+            )
+        rows.append(doc)
+    return rows
