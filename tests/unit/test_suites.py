@@ -61,9 +61,9 @@ def test_another_seed_draws_other_rows(folder: Path):
 
 
 def test_the_paper_benchmark_is_the_union(folder: Path):
-    given = benchmark(*SUITES, data_dir=folder)
-    rows = load_splits(given, data())["train"]
-    assert {row.partition("/")[0] for row in rows["id"]} == set(SUITES)
+    tasks = ("mmlu", "gsm8k", "humaneval", "mbpp")
+    rows = load_splits(benchmark(*tasks, data_dir=folder), data())["train"]
+    assert {row.partition("/")[0] for row in rows["id"]} == set(tasks)
 
 
 def test_mmlu_reads_its_own_splits(folder: Path):
@@ -188,6 +188,14 @@ def test_what_is_missing_is_said(tmp_path: Path, tasks: str, make: dict[str, fil
         load_splits(benchmark(tasks, data_dir=tmp_path), data())
     assert caught.value.exit_code == 1
     assert not isinstance(caught.value, RequestError)
+
+
+def test_a_row_of_another_shape_is_named(tmp_path: Path):
+    docs = files.mmlu(1, "anatomy")
+    docs[0]["choices"].append("a fifth")
+    given = benchmark("mmlu", data_dir=files.write(tmp_path / "test.jsonl", docs))
+    with pytest.raises(PktError, match=r"row mmlu/test/0 .* is not as MMLU's rows are"):
+        SUITES["mmlu"].rows("test", given, SIZES)
 
 
 def test_broken_files_and_missing_folders(tmp_path: Path):

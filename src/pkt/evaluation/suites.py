@@ -5,7 +5,9 @@
 The protocol: zero-shot, greedy, at most `NEW_TOKENS` new tokens. Prompts, stop strings, filters and metrics are
 lm-eval's. What is ours: MMLU's sentence about the subject stands in the prompt (lm-eval's text without a chat
 template; with one it would be a system message), its letters keep their leading space with a chat template too, as in
-training, and generated programs run in pkt's sandbox, all in one go.
+training, generated programs run in pkt's sandbox, all in one go, and the fence that begins a reply of mbpp_instruct
+has no newline after it: lm-eval's filter reads the word behind three backticks as the name of a language, and would
+take a ``def`` at the start of a reply for one (templates that trim their messages hide this).
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pkt.errors import PktError
+from pkt.data.suites.mmlu import SUBJECTS
+from pkt.errors import PktError, nearest
 from pkt.evaluation.code_eval import program, sandboxed_code_eval
 from pkt.evaluation.docs import ungraded
 from pkt.evaluation.grading import Record, Sample
@@ -29,6 +32,8 @@ FILES = {
     "gsm8k": "gsm8k/gsm8k.yaml",
     "humaneval": "humaneval/humaneval.yaml",
     "mbpp": "mbpp/mbpp.yaml",
+    "humaneval_instruct": "humaneval/humaneval_instruct.yaml",
+    "mbpp_instruct": "mbpp/mbpp_instruct.yaml",
 }
 NEW_TOKENS = 512
 PROTOCOL = 1  # part of the scores' key: raise it when a score can change with the rows unchanged
@@ -59,6 +64,9 @@ def parts(task: str, rows: Rows, limit: int | None = None) -> list[Part]:
         task: one of `FILES`.
         rows: its test rows, with ids and upstream rows (``doc``, as JSON).
         limit: rows at most; MMLU's are taken from all subjects in turn.
+
+    Raises:
+        PktError: a row of MMLU whose subject is none of its 57.
     """
     docs = [{**json.loads(row["doc"]), "id": row["id"]} for row in rows]
     if task != "mmlu":
@@ -67,6 +75,11 @@ def parts(task: str, rows: Rows, limit: int | None = None) -> list[Part]:
     turns: list[tuple[int, str, dict[str, Any]]] = []
     for doc in docs:
         subject = str(doc.get("subject"))
+        if subject not in SUBJECTS:
+            raise PktError(
+                f"row {doc['id']} has subject {subject!r}{nearest(subject, SUBJECTS)}; a test row of MMLU names one "
+                "of its 57 subjects (abstract_algebra, ...), or lies in a folder of that name."
+            )
         turn = subjects.setdefault(subject, [])
         turns.append((len(turn), subject, doc))
         turn.append(doc)
@@ -91,6 +104,8 @@ def _part(file: str, docs: list[dict[str, Any]]) -> Part:
         config["target_delimiter"] = ""
     else:
         config["generation_kwargs"] = config["generation_kwargs"] | {"max_gen_toks": NEW_TOKENS}
+    if config["task"] == "mbpp_instruct":
+        config["gen_prefix"] = config["gen_prefix"].rstrip("\n")
     if config.pop("unsafe_code", False):
         bypass = {"metric": "bypass", "aggregation": "bypass", "higher_is_better": True}
         config |= {"process_results": ungraded, "metric_list": [bypass]}
@@ -108,19 +123,11 @@ def stock_config(file: str) -> dict[str, Any]:
 
     Args:
         file: relative to lm-eval's tasks.
-
-    Raises:
-        PktError: no such file, which an unknown subject of MMLU leads to.
     """
     import lm_eval.tasks
     from lm_eval.tasks._yaml_loader import load_yaml  # private: lm-eval is pinned
 
     path = Path(lm_eval.tasks.__file__).parent / file
-    if not path.is_file():
-        raise PktError(
-            f"lm-eval has no task file {file}; a test row of MMLU names one of its 57 subjects (subject: "
-            "abstract_algebra, ...), or lies in a folder of that name."
-        )
     with sandboxed_code_eval():
         config: dict[str, Any] = load_yaml(path, resolve_func=True)
     return config
@@ -129,7 +136,7 @@ def stock_config(file: str) -> dict[str, Any]:
 def grade(
     task: str, of: Sequence[Part], samples: Mapping[str, Sequence[Sample]], timeout: float
 ) -> tuple[list[TaskScore], list[Record]]:
-    """Return a benchmark's scores, the headline first, and a record per row.
+    """Return a benchmark's score and a record per row.
 
     Args:
         task: one of `FILES`.
@@ -146,13 +153,14 @@ def grade(
         records = [_letter(row_id, sample) for row_id, sample in rows]
         return [_score(task, "acc", records)], records
     if task == "gsm8k":
-        return _gsm8k(task, rows)
+        records = _numbers(rows)
+        return [_score(task, "exact_match", records)], records
     records = _programs(rows, timeout)
     return [_score(task, "pass@1", records)], records
 
 
-def _score(task: str, metric: str, records: Sequence[Record], key: str = "correct") -> TaskScore:
-    found = mean([float(record[key]) for record in records])
+def _score(task: str, metric: str, records: Sequence[Record]) -> TaskScore:
+    found = mean([float(record["correct"]) for record in records])
     return TaskScore(
         task=task,
         metric=metric,
@@ -183,8 +191,8 @@ def _letter(row_id: str, sample: Sample) -> Record:
     }
 
 
-def _gsm8k(task: str, rows: Sequence[tuple[str, Sample]]) -> tuple[list[TaskScore], list[Record]]:
-    """Score the last number (the papers' way), and beside it the number after ``####``."""
+def _numbers(rows: Sequence[tuple[str, Sample]]) -> list[Record]:
+    """Take the last number for the answer (the papers' way); ``strict`` is whether the one after ``####`` is right."""
     strict = {row_id: sample for row_id, sample in rows if sample["filter"] == "strict-match"}
     records = []
     for row_id, sample in rows:
@@ -192,10 +200,7 @@ def _gsm8k(task: str, rows: Sequence[tuple[str, Sample]]) -> tuple[list[TaskScor
             record = _record(row_id, sample, sample["resps"][0][0], bool(sample["exact_match"]))
             record["extracted"] = str(sample["filtered_resps"][0])
             records.append(record | {"strict": bool(strict[row_id]["exact_match"])})
-    return [
-        _score(task, "exact_match", records),
-        _score(task, "exact_match,strict-match", records, "strict"),
-    ], records
+    return records
 
 
 def _programs(rows: Sequence[tuple[str, Sample]], timeout: float) -> list[Record]:

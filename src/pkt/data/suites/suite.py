@@ -111,15 +111,22 @@ class Suite:
         return self._read_as_rows(docs, upstream_split)
 
     def _read_as_rows(self, docs: list[Doc], upstream_split: str) -> list[Row]:
-        return [
-            {
-                "id": f"{self.name}/{upstream_split}/{number}",
+        return [self._row(doc, f"{self.name}/{upstream_split}/{number}") for number, doc in enumerate(docs)]
+
+    def _row(self, doc: Doc, row_id: str) -> Row:
+        try:
+            question = self.question(doc)
+            return {
+                "id": row_id,
                 "prompt": self.prompt(doc),
                 "answer": self.answer(doc),
-                "question": self.question(doc),
+                "question": question,
             }
-            for number, doc in enumerate(docs)
-        ]
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise PktError(
+                f"row {row_id} (counted from 0) is not as {self.upstream.title}'s rows are: "
+                f"{type(error).__name__} {error}. Mend the file that benchmark.data_dir points at."
+            ) from error
 
     def _held(self, benchmark: BenchmarkConfig) -> set[str]:
         """Return the questions that are scored; none where the user supplies no test split."""

@@ -39,7 +39,7 @@ class Upstream:
         columns: what every row has.
         whole: name (without suffix) of a single file that holds all splits.
         part: the split of a row of that file; None where a set has no such file.
-        subsets: whether subfolders are parts of the set, one subject each.
+        subsets: subfolders that may be parts of the set, one subject each.
         also: other names of a split.
     """
 
@@ -50,7 +50,7 @@ class Upstream:
     config: str | None = None
     whole: str | None = None
     part: Callable[[Doc], str] | None = None
-    subsets: bool = False
+    subsets: tuple[str, ...] = ()
     also: tuple[tuple[str, str], ...] = ()
 
     def names(self, split: str) -> tuple[str, ...]:
@@ -158,10 +158,9 @@ def _from_folder(source: Upstream, split: str, folder: Path) -> list[Doc] | None
 def _from_subjects(source: Upstream, split: str, folder: Path) -> list[Doc]:
     """Read a folder of folders, one per subject; a row without subject gets the folder's name."""
     docs: list[Doc] = []
-    subjects = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    for subject in subjects:
-        for file in _files(subject, split):
-            docs += [{**doc, "subject": doc.get("subject") or subject.name} for doc in _read(source, file)]
+    for subject in source.subsets:
+        for file in _files(folder / subject, split):
+            docs += [{**doc, "subject": doc.get("subject") or subject} for doc in _read(source, file)]
     return docs
 
 
