@@ -183,3 +183,21 @@ def test_quality_card_reads_states_out(normalise, monkeypatch):
     zero = AlignmentMap(weight=torch.zeros(5, 8), normalise=normalise)
     uniform = quality_card(zero, x, h, read_out=read_out).readout_kl
     assert uniform == pytest.approx(float(readout_kl(h.float(), 0 * h.float(), read_out)), rel=1e-5)
+
+
+def test_the_read_out_looks_at_evenly_spread_positions(monkeypatch):
+    monkeypatch.setattr(quality, "READ", 4)
+    states = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+    other = states + 0.1 * torch.randn(10, 3, generator=torch.Generator().manual_seed(1))
+    seen: list[int] = []
+
+    def read_out(h: torch.Tensor) -> torch.Tensor:
+        seen.append(len(h))
+        return h @ torch.eye(3)
+
+    same = AlignmentMap(weight=torch.eye(3))
+    card = quality_card(same, other, states, read_out=read_out)
+    chosen = [0, 2, 5, 7]
+    assert seen == [4, 4]
+    assert card.readout_kl == pytest.approx(readout_kl(states[chosen], other[chosen], lambda h: h), rel=1e-5)
+    assert card.positions == 10
