@@ -223,7 +223,10 @@ def test_killed_process_leaves_nothing_that_counts(store: Store):
 
 
 def test_a_failed_artifact_leaves_no_empty_folder_for_resumable_state(store: Store):
-    with pytest.raises(RuntimeError), store.write("align", KEY):
-        store.partial("align", KEY)
-        raise RuntimeError("refused")
+    draft = store.write("align", KEY)
+    draft.__enter__()
+    store.partial("align", KEY)
+    refusal = RuntimeError("refused")
+    with pytest.raises(RuntimeError, match="refused"):
+        draft.__exit__(RuntimeError, refusal, None)
     assert not any((store.root / "align").glob("*.partial"))
