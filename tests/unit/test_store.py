@@ -223,10 +223,11 @@ def test_killed_process_leaves_nothing_that_counts(store: Store):
 
 
 def test_a_failed_artifact_leaves_no_empty_folder_for_resumable_state(store: Store):
-    draft = store.write("align", KEY)
-    draft.__enter__()
-    store.partial("align", KEY)
-    refusal = RuntimeError("refused")
+    def refuse() -> None:
+        with store.write("align", KEY):
+            store.partial("align", KEY)
+            raise RuntimeError("refused")
+
     with pytest.raises(RuntimeError, match="refused"):
-        draft.__exit__(RuntimeError, refusal, None)
+        refuse()
     assert not any((store.root / "align").glob("*.partial"))
