@@ -13,7 +13,9 @@ def test_a_sweep_ends_with_one_table_best_first(pkt, tiny_request):
     assert labels[0] == "teacher"
     assert labels[-1] == "student"
     assert set(labels[1:-1]) == {"identity", "sft"}
-    assert {"gap closed", "seeds", "trained", "steps", "student ktokens", "seconds", "peak MB"} <= set(columns)
+    assert {"gap closed", "seeds", "trained", "steps", "student ktokens", "seconds", "peak MB"} <= set(
+        columns
+    )
     assert f"sweep      {written.parent}" in result.out
     seeds = {line.strip("|").split("|")[columns.index("seeds")].strip() for line in lines[2:-1]}
     assert seeds == {"2"}
