@@ -33,7 +33,7 @@ class Ridge:
 
     needs_states: ClassVar[bool] = True
 
-    alpha: float = 0.01
+    alpha: float = 1e-4
     intercept: bool = True
     rcond: float = 1e-10
 
