@@ -109,7 +109,8 @@ class SemAlign:
                 "semantics": described(bench.semantics),
                 "positions": bench.objective.positions,
                 "cache_dtype": self.cache_dtype,
-                "targets": [self.targets, bench.config.seed if self.targets == "shuffled" else None],
+                "targets": self.targets,
+                **({"seed": bench.config.seed} if self.targets == "shuffled" else {}),
                 **self._span(),
                 **output_settings(bench),
             }
