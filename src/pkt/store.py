@@ -60,6 +60,11 @@ class Artifact:
         meta: Mapping[str, Any] = self.manifest["meta"]
         return meta
 
+    @property
+    def size(self) -> int:
+        """What its files take on disk, in bytes."""
+        return sum(int(file["size"]) for file in self.manifest["files"].values())
+
 
 @dataclass(kw_only=True)
 class Draft:

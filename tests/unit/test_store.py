@@ -57,6 +57,16 @@ def test_round_trip(store: Store):
     assert names(store) == {KEY}
 
 
+def test_size_is_what_the_files_take(store: Store):
+    with store.write("align", "k1") as draft:
+        (draft.folder / "a.bin").write_bytes(b"12345")
+        (draft.folder / "in").mkdir()
+        (draft.folder / "in" / "b.bin").write_bytes(b"678")
+    artifact = store.read("align", "k1")
+    assert artifact is not None
+    assert artifact.size == 8
+
+
 def test_writing_again_replaces(store: Store):
     put(store)
     put(store, "other")

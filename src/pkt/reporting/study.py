@@ -28,6 +28,7 @@ BUDGET = {
     "teacher ktokens": ("teacher_forward_tokens", 1000),
     "seconds": ("seconds", 1),
     "peak MB": ("peak_mb", 1),
+    "stored MB": ("stored_bytes", 2**20),
 }
 
 

@@ -94,6 +94,7 @@ def _budget(session: Session) -> dict[str, Any]:
         "teacher_forward_tokens": sum(artifact.meta["teacher_forward_tokens"] for artifact in made),
         "seconds": sum(artifact.meta["seconds"] for artifact in made),
         "peak_mb": max(artifact.meta["peak_mb"] for artifact in made),
+        "stored_bytes": sum(artifact.size for artifact in made),
     }
 
 
