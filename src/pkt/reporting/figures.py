@@ -1,44 +1,85 @@
-"""Figures of a run, drawn with matplotlib's object interface (no global state, no display)."""
+"""Figures of a run, drawn with matplotlib's object interface (no global state, no display).
+
+    plain data -> Drawing (a figure, and what it says in words) -> save (PNG) | svg.inline (a page's SVG)
+
+Colours are those of `INK`, `TEACHER`, `STUDENT`, `QUIET`, `MARK`: a page gives each its own shade by light and by dark.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-INK, TEACHER, STUDENT, QUIET = "#222222", "#3b6fb6", "#c4622d", "#c9ced6"
+INK, TEACHER, STUDENT, QUIET, MARK = "#222222", "#3b6fb6", "#c4622d", "#c9ced6", "#2f7d5b"
 
 
-def attribution_figure(scores: Sequence[float], chosen: Sequence[int], path: Path) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A figure with what it shows in words.
+
+    Attributes:
+        name: of its file, and what its element on a page is called: lower case, digits, ``_``.
+        title: one line above it.
+        alt: what a reader who cannot see it should know.
+        figure: matplotlib's.
+    """
+
+    name: str
+    title: str
+    alt: str
+    figure: Figure
+
+
+def save(drawing: Drawing, folder: Path) -> Path:
+    """Write a drawing as ``<name>.png`` into a folder and return the file."""
+    path = folder / f"{drawing.name}.png"
+    drawing.figure.savefig(path, dpi=150)
+    return path
+
+
+def attribution_figure(scores: Sequence[float], chosen: Sequence[int]) -> Drawing:
     """Draw attribution per teacher layer, the chosen layers highlighted.
 
     Args:
         scores: one per teacher layer, from layer 1.
         chosen: teacher layers that were paired, from 1.
-        path: PNG to write.
     """
     layers = range(1, len(scores) + 1)
     figure = Figure(figsize=(max(4.0, 0.28 * len(scores) + 2), 3.0), layout="constrained")
     axes = figure.subplots()
-    axes.bar(layers, scores, color=[TEACHER if layer in chosen else QUIET for layer in layers])
-    axes.set(xlabel="teacher layer", ylabel="attribution", title="gradient × activation (blue: paired)")
+    axes.bar(
+        layers,
+        scores,
+        color=[TEACHER if layer in chosen else QUIET for layer in layers],
+        hatch=["" if layer in chosen else "//" for layer in layers],
+        edgecolor=INK,
+        linewidth=0.6,
+    )
+    axes.set(xlabel="teacher layer", ylabel="attribution", title="attribution (plain bars: paired)")
     axes.set_xticks([layer for layer in layers if len(scores) <= 16 or layer % 5 == 0 or layer == 1])
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
-    return path
+    best = max(layers, key=lambda layer: scores[layer - 1])
+    return Drawing(
+        name="attribution",
+        title="Attribution of the teacher's layers",
+        alt=f"Bars of {len(scores)} teacher layers; the highest is layer {best}; paired: "
+        + (", ".join(map(str, chosen)) or "none"),
+        figure=figure,
+    )
 
 
 def pairing_figure(
-    pairs: Sequence[tuple[int, Sequence[int]]], teacher_depth: int, student_depth: int, path: Path
-) -> Path:
+    pairs: Sequence[tuple[int, Sequence[int]]], teacher_depth: int, student_depth: int
+) -> Drawing:
     """Draw which teacher layers feed which student layers.
 
     Args:
         pairs: (student layer, its teacher layers), from 1.
         teacher_depth: number of teacher layers.
         student_depth: number of student layers.
-        path: PNG to write.
     """
     figure = Figure(figsize=(max(4.0, 0.28 * teacher_depth + 2), 2.4), layout="constrained")
     axes = figure.subplots()
@@ -49,18 +90,23 @@ def pairing_figure(
         for teacher in teachers:
             axes.plot([x_teacher[teacher - 1], x_student[student - 1]], [1, 0], color=INK, lw=1.2, zorder=1)
     axes.scatter(x_teacher, [1] * teacher_depth, color=TEACHER, s=90, zorder=2)
-    axes.scatter(x_student, [0] * student_depth, color=STUDENT, s=90, zorder=2)
-    for x, y, depth, shift in ((x_teacher, 1, teacher_depth, 0.16), (x_student, 0, student_depth, -0.16)):
+    axes.scatter(x_student, [0] * student_depth, color=STUDENT, s=90, marker="s", zorder=2)
+    for x, y, depth, shift in ((x_teacher, 1, teacher_depth, 0.18), (x_student, 0, student_depth, -0.18)):
         for layer in range(1, depth + 1):
             if depth <= 16 or layer % 4 == 0 or layer == 1:
                 axes.annotate(str(layer), (x[layer - 1], y + shift), ha="center", va="center", fontsize=8)
     axes.set(
-        yticks=[0, 1], yticklabels=["student", "teacher"], ylim=(-0.4, 1.4), xticks=[], title="Layer pairs"
+        yticks=[0, 1], yticklabels=["student", "teacher"], ylim=(-0.4, 1.4), xticks=[], title="layer pairs"
     )
     axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
     axes.tick_params(left=False)
-    figure.savefig(path, dpi=150)
-    return path
+    told = "; ".join(f"{' and '.join(map(str, teachers))} to {student}" for student, teachers in pairs)
+    return Drawing(
+        name="pairing",
+        title="Which teacher layers go to which student layers",
+        alt=f"Teacher layers to student layers: {told or 'none'}",
+        figure=figure,
+    )
 
 
 def _relative(layer: int, depth: int) -> float:

@@ -12,7 +12,7 @@ from pkt import console
 from pkt.evaluation.harness import Evaluation
 from pkt.methods.base import Extraction
 from pkt.reporting.card import model_card
-from pkt.reporting.figures import attribution_figure, pairing_figure
+from pkt.reporting.figures import attribution_figure, pairing_figure, save
 from pkt.reporting.table import Table, gap_estimates, headline, primary_scores
 from pkt.stages import align as align_stage
 from pkt.stages import extract as extract_stage
@@ -151,15 +151,14 @@ def _track(session: Session, stage: str, tables: Sequence[Table], *, shown: bool
 def _draw(session: Session, extraction: Extraction) -> None:
     chosen = sorted({layer for pair in extraction.pairs for layer in pair.teacher})
     if extraction.scores is not None:
-        figure = attribution_figure(extraction.scores, chosen, session.run_dir / "attribution.png")
-        session.tracker.figure("extract/attribution", figure)
-    figure = pairing_figure(
+        drawing = attribution_figure(extraction.scores, chosen)
+        session.tracker.figure("extract/attribution", save(drawing, session.run_dir))
+    drawing = pairing_figure(
         [(pair.student, pair.teacher) for pair in extraction.pairs],
         session.bench.teacher_config.num_hidden_layers,
         session.bench.student_config.num_hidden_layers,
-        session.run_dir / "pairing.png",
     )
-    session.tracker.figure("extract/pairing", figure)
+    session.tracker.figure("extract/pairing", save(drawing, session.run_dir))
 
 
 def show_transfer(session: Session, artifact: Artifact) -> None:
