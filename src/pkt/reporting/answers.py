@@ -47,11 +47,7 @@ class Answered:
 
 def read_answers(run: Run, role: str) -> dict[str, Answered]:
     """Return task -> answers of a role of a run, for the tasks whose records are there; nothing without a store."""
-    file = _evaluation(run, role)
-    if file is None:
-        return {}
-    samples = Evaluation.load(file).samples
-    found = {}
+    samples, found = read_records(run, role), {}
     for task, score in run["scores"][role].items():
         answered = _answered(samples.get(score["task"], []), score)
         if answered is not None:
@@ -59,11 +55,23 @@ def read_answers(run: Run, role: str) -> dict[str, Answered]:
     return found
 
 
-def _evaluation(run: Run, role: str) -> Path | None:
-    """Return the file with a role's records: its key is in the line of the stage that made it."""
-    keys = [stage["key"] for stage in run.get("stages", []) if stage["stage"] == f"eval {role}"]
-    files = (store / "eval" / key / "scores.json" for key in keys for store in _stores(run))
-    return next((file for file in files if file.is_file()), None)
+def read_records(run: Run, role: str) -> dict[str, list[dict[str, Any]]]:
+    """Return task -> one record per test row of a role of a run; nothing without a store."""
+    folder = artifact_folder(run, f"eval {role}")
+    file = folder / "scores.json" if folder else None
+    return Evaluation.load(file).samples if file and file.is_file() else {}
+
+
+def artifact_folder(run: Run, label: str) -> Path | None:
+    """Return what a stage of a run left in the store; None where it is not there.
+
+    Args:
+        run: a run with its folder.
+        label: as the run's line of the stage calls it: ``transfer``, ``eval teacher``.
+    """
+    keys = [stage["key"] for stage in run.get("stages", []) if stage["stage"] == label]
+    folders = (store / label.partition(" ")[0] / key for key in keys for store in _stores(run))
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def _stores(run: Run) -> Iterator[Path]:

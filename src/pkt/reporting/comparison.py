@@ -39,11 +39,18 @@ class Comparison:
     sampled: Mapping[str, Sampled]
     ends: Mapping[str, Sampled]
 
-    def difference(self, first: str, second: str) -> Interval | None:
-        """Return `first - second` of two arms by label; None where one has no answers."""
-        if not {first, second} <= set(self.sampled) or not set(self.compared) <= set(self.tasks):
+    def difference(self, first: str, second: str, tasks: Sequence[str] | None = None) -> Interval | None:
+        """Return `first - second` of two arms by label; None where one has no answers.
+
+        Args:
+            first: label of an arm.
+            second: label of another.
+            tasks: that the difference is the mean of (default: `compared`).
+        """
+        tasks = self.compared if tasks is None else tasks
+        if not {first, second} <= set(self.sampled) or not set(tasks) <= set(self.tasks):
             return None
-        columns = self._columns(self.compared)
+        columns = self._columns(tasks)
         return difference(self.sampled[first].only(columns), self.sampled[second].only(columns))
 
     def gap(self, label: str, tasks: Sequence[str]) -> Interval | None:

@@ -53,7 +53,7 @@ def study_tables(runs: Sequence[Run], *, against: str | None = None, pairs: bool
         heading = f"{model}, {benchmark}: "
         comparison = comparison_of(group, against)
         tables.append(study_table(group, heading, comparison))
-        if pairs and (table := pairs_table(comparison, [arm.label for arm in _ranked(group)], heading)):
+        if pairs and (table := pairs_table(comparison, [arm.label for arm in ranked(group)], heading)):
             tables.append(table)
     return tables
 
@@ -69,7 +69,7 @@ def _check(against: str, groups: Iterable[Sequence[Run]]) -> None:
 
 def comparison_of(runs: Sequence[Run], against: str | None = None) -> Comparison:
     """Compare the arms of one pair and benchmark with the one called `against`, else `sft`, else the first."""
-    found, tasks = arms(runs), _tasks(runs)
+    found, tasks = arms(runs), tasks_of(runs)
     named = [arm for arm in found if against in (arm.label, arm.runs[0]["method"])]
     named += [arm for arm in found if arm.runs[0]["method"] == "sft"]
     metrics = [found[0].runs[0]["scores"]["transferred"][task]["metric"] for task in tasks]
@@ -80,11 +80,12 @@ def comparison_of(runs: Sequence[Run], against: str | None = None) -> Comparison
         [*named, *found][0],
         compared=tasks if averaged else tasks[:1],
         points=metrics[0] in SHARES,
-        what="mean over tasks, in points" if averaged else f"{tasks[0]}{_unit(runs[0], tasks[0])}",
+        what="mean over tasks, in points" if averaged else f"{tasks[0]}{unit_of(runs[0], tasks[0])}",
     )
 
 
-def _tasks(runs: Sequence[Run]) -> list[str]:
+def tasks_of(runs: Sequence[Run]) -> list[str]:
+    """Return the tasks of runs of one pair and benchmark."""
     return list(next(iter(runs[0]["scores"].values())))
 
 
@@ -96,26 +97,26 @@ def study_table(runs: Sequence[Run], heading: str = "", comparison: Comparison |
         heading: what the title starts with.
         comparison: of the arms, on the same rows; None shows no differences.
     """
-    tasks, ranked = _tasks(runs), _ranked(runs)
-    against = _against(comparison, tasks) if comparison and len(ranked) > 1 else ()
+    tasks, ordered = tasks_of(runs), ranked(runs)
+    against = _against(comparison, tasks) if comparison and len(ordered) > 1 else ()
     blank = 2 + len(against) + len(BUDGET)
     rows = [_fixed_row("teacher", runs[0]["scores"].get("teacher"), tasks, blank)]
-    rows += [_arm_row(arm, tasks, comparison, compared=bool(against)) for arm in ranked]
+    rows += [_arm_row(arm, tasks, comparison, compared=bool(against)) for arm in ordered]
     rows.append(_fixed_row("student", runs[0]["scores"].get("student"), tasks, blank))
-    heads = [f"{task}{_unit(runs[0], task)}" for task in tasks]
+    heads = [f"{task}{unit_of(runs[0], task)}" for task in tasks]
     return Table(
-        title=heading + _title(comparison, ranked),
+        title=heading + _title(comparison, ordered),
         columns=("", *heads, "mean", "gap closed", *against, "seeds", *BUDGET),
         rows=tuple(row for row in rows if row),
     )
 
 
-def _ranked(runs: Sequence[Run]) -> list[Arm]:
+def ranked(runs: Sequence[Run]) -> list[Arm]:
     """Return the arms, best first; those without a gap come last."""
-    found, tasks = arms(runs), _tasks(runs)
+    found, tasks = arms(runs), tasks_of(runs)
     known = [arm for arm in found if arm.runs[0].get("gap_closed")]
-    ranked = sorted(known, key=lambda arm: -_sortable(_gap(arm, tasks).value))
-    return ranked + [arm for arm in found if not arm.runs[0].get("gap_closed")]
+    best_first = sorted(known, key=lambda arm: -_sortable(gap_estimate(arm, tasks).value))
+    return best_first + [arm for arm in found if not arm.runs[0].get("gap_closed")]
 
 
 def _against(comparison: Comparison, tasks: Sequence[str]) -> tuple[str, ...]:
@@ -126,7 +127,7 @@ def _against(comparison: Comparison, tasks: Sequence[str]) -> tuple[str, ...]:
     return (f"against {comparison.reference}{which}",)
 
 
-def _title(comparison: Comparison | None, ranked: Sequence[Arm]) -> str:
+def _title(comparison: Comparison | None, ordered: Sequence[Arm]) -> str:
     title = "mean ± standard error over seeds and test rows; best first"
     if comparison is None:
         return title
@@ -138,7 +139,7 @@ def _title(comparison: Comparison | None, ranked: Sequence[Arm]) -> str:
     title += "; [95 % interval on the same rows], ≈ where it holds 0"
     if lacking := [task for task in comparison.compared if task not in comparison.tasks]:
         title += f"; no differences: no graded answers to {', '.join(lacking)}"
-    missing = [arm.label for arm in ranked if arm.label not in comparison.sampled]
+    missing = [arm.label for arm in ordered if arm.label not in comparison.sampled]
     return title + (f"; no answers to the same rows found of {', '.join(missing)}" if missing else "")
 
 
@@ -146,7 +147,8 @@ def _sortable(share: float) -> float:
     return -math.inf if math.isnan(share) else share
 
 
-def _unit(run: Run, task: str) -> str:
+def unit_of(run: Run, task: str) -> str:
+    """Return what the head of a task's column adds to its name."""
     score = next(iter(run["scores"].values()))[task]
     return "" if score["metric"] in SHARES or score.get("higher_is_better", True) else " (↓)"
 
@@ -155,33 +157,32 @@ def _arm_row(
     arm: Arm, tasks: Sequence[str], comparison: Comparison | None, *, compared: bool
 ) -> tuple[str, ...]:
     first = arm.runs[0]["scores"]["transferred"]
-    means = {
-        task: over_seeds([_estimate(run["scores"]["transferred"][task]) for run in arm.runs])
-        for task in tasks
-    }
-    overall = over_seeds(
-        [mean_estimate([_estimate(run["scores"]["transferred"][task]) for task in tasks]) for run in arm.runs]
-    )
     shares = all(first[task]["metric"] in SHARES for task in tasks)
     return (
         arm.label,
-        *(_cell(means[task], first[task]["metric"]) for task in tasks),
-        _cell(overall, first[tasks[0]]["metric"]) if shares else "–",
-        _gap_cell(arm, tasks, comparison),
+        *(score_cell(score_estimate(arm, [task]), first[task]["metric"]) for task in tasks),
+        score_cell(score_estimate(arm, tasks), first[tasks[0]]["metric"]) if shares else "–",
+        gap_cell(arm, tasks, comparison),
         *([_difference_cell(arm, comparison)] if compared and comparison else []),
         str(len(arm.runs)),
         *(_budget_cell(arm, key, unit) for key, unit in BUDGET.values()),
     )
 
 
-def _gap_cell(arm: Arm, tasks: Sequence[str], comparison: Comparison | None) -> str:
+def score_estimate(arm: Arm, tasks: Sequence[str]) -> Estimate:
+    """Return an arm's score, averaged over tasks and seeds."""
+    scores = [run["scores"]["transferred"] for run in arm.runs]
+    return over_seeds([mean_estimate([_estimate(one[task]) for task in tasks]) for one in scores])
+
+
+def gap_cell(arm: Arm, tasks: Sequence[str], comparison: Comparison | None) -> str:
     """Return the share of the gap with its interval, or with its standard error where the answers are not there."""
     shares = arm.runs[0].get("gap_closed")
     if not shares:
         return ""
     known = [task for task in tasks if not math.isnan(shares[task]["value"])]
     found = comparison.gap(arm.label, known) if comparison else None
-    return share_interval_cell(found) if found else share_cell(_gap(arm, tasks))
+    return share_interval_cell(found) if found else share_cell(gap_estimate(arm, tasks))
 
 
 def _difference_cell(arm: Arm, comparison: Comparison) -> str:
@@ -196,7 +197,8 @@ def _budget_cell(arm: Arm, key: str, unit: int) -> str:
     return f"{statistics.fmean(values) / unit:,.0f}" if values else "–"
 
 
-def _gap(arm: Arm, tasks: Sequence[str]) -> Estimate:
+def gap_estimate(arm: Arm, tasks: Sequence[str]) -> Estimate:
+    """Return an arm's mean share of the gap closed; the error takes teacher, student and arm as independent."""
     return over_seeds(
         [mean_estimate([_estimate(run["gap_closed"][task]) for task in tasks]) for run in arm.runs]
     )
@@ -209,8 +211,8 @@ def _fixed_row(
         return ()
     estimates = [_estimate(scores[task]) for task in tasks]
     shares = all(scores[task]["metric"] in SHARES for task in tasks)
-    mean = _cell(mean_estimate(estimates), scores[tasks[0]]["metric"]) if shares else "–"
-    cells = [_cell(e, scores[task]["metric"]) for e, task in zip(estimates, tasks, strict=True)]
+    mean = score_cell(mean_estimate(estimates), scores[tasks[0]]["metric"]) if shares else "–"
+    cells = [score_cell(e, scores[task]["metric"]) for e, task in zip(estimates, tasks, strict=True)]
     return (label, *cells, mean, *[""] * blank)
 
 
@@ -218,7 +220,7 @@ def _estimate(data: Mapping[str, Any]) -> Estimate:
     return Estimate(value=data["value"], stderr=data["stderr"])
 
 
-def _cell(estimate: Estimate, metric: str) -> str:
+def score_cell(estimate: Estimate, metric: str) -> str:
     """Return per cent for shares of right answers, the plain number otherwise."""
     if metric in SHARES:
         return f"{100 * estimate.value:.1f} ± {100 * estimate.stderr:.1f}"
