@@ -94,11 +94,46 @@ def layer_attribution(
         with _frozen(teacher.model), torch.enable_grad(), tapped as states:
             _backward(teacher, batch, chunk)
         for layer in layers:
-            totals[layer - 1] += _reduced(states.pop(layer), batch.attention_mask, reduce)
+            totals[layer - 1] += _reduced(_products(states.pop(layer), batch.attention_mask), reduce).sum()
         examples += len(batch.input_ids)
     if examples == 0:
         raise RequestError("attribution has no rows: the extract split is empty; raise data.sizes.extract.")
     return totals / examples
+
+
+def row_attribution(
+    model: Architecture, batches: Iterable[Supervised], interface: Interface | str, *, chunk: int = CHUNK
+) -> dict[str, Tensor]:
+    """Score every layer on every example, in all of `REDUCTIONS`; their means are those of `layer_attribution`.
+
+    Args:
+        model: teacher or student.
+        batches: rows on the model's device.
+        interface: where in a layer h is read.
+        chunk: positions whose V-wide numbers are alive at once.
+
+    Returns:
+        reduction -> (R, L) float64 on the CPU, rows in the order of the batches.
+
+    Raises:
+        RequestError: no batch, or an example without a supervised position.
+    """
+    layers = range(1, model.depth + 1)
+    parts: dict[str, list[Tensor]] = {reduce: [] for reduce in REDUCTIONS}
+    for batch in batches:
+        tapped = tap(model, layers, interface, retain_grad=True)
+        with _frozen(model.model), torch.enable_grad(), tapped as states:
+            _backward(model, batch, chunk)
+        reduced: dict[str, list[Tensor]] = {reduce: [] for reduce in REDUCTIONS}
+        for layer in layers:
+            product_BN = _products(states.pop(layer), batch.attention_mask)
+            for reduce, columns in reduced.items():
+                columns.append(_reduced(product_BN, reduce))
+        for reduce, columns in reduced.items():
+            parts[reduce].append(torch.stack(columns, dim=1))
+    if not parts["example"]:
+        raise RequestError("attribution has no rows to be measured on.")
+    return {reduce: torch.cat(blocks) for reduce, blocks in parts.items()}
 
 
 @contextmanager
@@ -145,16 +180,20 @@ def _head_gradient(
     return torch.cat(gradients)
 
 
-def _reduced(state_BTD: Tensor, attention_mask_BT: Tensor, reduce: str) -> Tensor:
-    """Return the sum over examples of the reduced products of one layer, float64 on the CPU."""
+def _products(state_BTD: Tensor, attention_mask_BT: Tensor) -> Tensor:
+    """Return g h of one layer per example, flat over positions and channels (0 at padding), float64 where it is."""
     assert state_BTD.grad is not None, "a tapped state is part of every forward pass"
     device = torch.device("cpu") if state_BTD.device.type == "mps" else state_BTD.device
     state, gradient = (side.detach().to(device).double() for side in (state_BTD, state_BTD.grad))
     mask_BT1 = attention_mask_BT.to(device).bool()[..., None]
-    product_BN = torch.where(mask_BT1, gradient * state, 0.0).flatten(1)
+    return torch.where(mask_BT1, gradient * state, 0.0).flatten(1)
+
+
+def _reduced(product_BN: Tensor, reduce: str) -> Tensor:
+    """Return the reduced products of each example, (B) float64 on the CPU."""
     if reduce == "abs":
-        return product_BN.abs().sum().cpu()
-    per_example_B: Tensor = (
-        torch.linalg.vector_norm(product_BN, dim=1) if reduce == "l2" else product_BN.sum(1)
-    )
-    return (per_example_B.abs() if reduce == "example" else per_example_B).sum().cpu()
+        return product_BN.abs().sum(1).cpu()
+    if reduce == "l2":
+        return product_BN.norm(dim=1).cpu()
+    total_B = product_BN.sum(1)
+    return (total_B.abs() if reduce == "example" else total_B).cpu()

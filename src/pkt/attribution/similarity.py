@@ -102,6 +102,18 @@ def layer_similarity(
     return sums.similarity()
 
 
+def positions_compared(
+    teacher: Architecture,
+    student: Architecture,
+    encoded: Encoded,
+    *,
+    positions: str = "all",
+    memory: int = MEMORY,
+) -> int:
+    """Return how many positions `layer_similarity` reads: all of the split, or as many as Gram matrices fit."""
+    return int(_kept(encoded, positions, _capacity(teacher, student, memory)).sum())
+
+
 @dataclass(kw_only=True)
 class _Sums:
     """Moments of all pairs of layers, about a fixed point near the mean (so that little cancels)."""

@@ -51,17 +51,17 @@ def scores(session: Session) -> dict[str, Evaluation]:
     roles = session.bench.config.eval.models
     _suite_rows(session)  # a set that is not to be had is found out before anything is trained
     if "transferred" in roles:  # in the order of the flow: what has to be trained comes before what is scored
-        _checkpoint(session)
+        transferred_folder(session)
     return {role: Evaluation.load(_scored(session, role).path / "scores.json") for role in roles}
 
 
 def _scored(session: Session, role: str) -> Artifact:
     """Make sure that one model's scores are in the store."""
-    checkpoint = _checkpoint(session) if role == "transferred" else None
-    identity = _identity(session, role, checkpoint)
+    checkpoint = transferred_folder(session) if role == "transferred" else None
+    identity = identity_of(session, role, checkpoint)
 
     def compute(folder: Path) -> Mapping[str, Any]:
-        model = load_checkpoint(checkpoint, session.bench.device) if checkpoint else _untouched(session, role)
+        model = model_of(session, role, checkpoint)
         evaluation = _evaluate(session, model)
         session.bench.release(role)
         evaluation.save(folder / "scores.json")
@@ -70,7 +70,7 @@ def _scored(session: Session, role: str) -> Artifact:
     return session.obtain(STAGE, key(session, identity), compute, label=f"eval {role}")
 
 
-def _checkpoint(session: Session) -> Path:
+def transferred_folder(session: Session) -> Path:
     """Return the transferred student's folder: the one the user names, or this request's own."""
     named = session.bench.config.eval.checkpoint
     if named is None:
@@ -81,7 +81,8 @@ def _checkpoint(session: Session) -> Path:
     return folder
 
 
-def _identity(session: Session, role: str, checkpoint: Path | None) -> str:
+def identity_of(session: Session, role: str, checkpoint: Path | None) -> str:
+    """Return what a key says of the model of a role: its fingerprint, or the key of the transfer that made it."""
     if role == "teacher":
         return session.bench.teacher_fingerprint
     if role == "student":
@@ -91,7 +92,10 @@ def _identity(session: Session, role: str, checkpoint: Path | None) -> str:
     return model_fingerprint(CheckpointSpec(checkpoint=str(checkpoint)))
 
 
-def _untouched(session: Session, role: str) -> LanguageModel:
+def model_of(session: Session, role: str, checkpoint: Path | None) -> LanguageModel:
+    """Load the model of a role; `checkpoint` is the transferred student's folder (None for the other two)."""
+    if checkpoint is not None:
+        return load_checkpoint(checkpoint, session.bench.device)
     return session.bench.teacher if role == "teacher" else session.bench.student
 
 
