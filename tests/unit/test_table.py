@@ -46,6 +46,15 @@ def test_arms_group_seeds_and_name_only_what_differs():
     }
 
 
+def test_a_label_leaves_out_what_most_arms_share():
+    runs = [run(0), run(1), run(0, lr=2.0), run(0, semantics="ridge")]
+    assert [arm.label for arm in arms(runs)] == [
+        "semalign",
+        "semalign (optim.lr 2.0)",
+        "semalign (semantics ridge)",
+    ]
+
+
 def test_study_table_puts_the_largest_share_of_the_gap_first():
     table = study_table([run(0, "semalign", lift=0.3), run(1, "semalign", lift=0.1), run(0, "sft", lift=0.1)])
     assert [row[0] for row in table.rows] == ["teacher", "semalign", "sft", "student"]

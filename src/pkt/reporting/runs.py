@@ -43,7 +43,7 @@ def load_runs(folders: Iterable[Path]) -> list[Run]:
 
 
 def arms(runs: Sequence[Run]) -> list[Arm]:
-    """Group runs into arms; the label names what differs between the runs of one method, and no two are equal."""
+    """Group runs into arms; a label names what sets its arm apart from most of the same method, and no two are equal."""
     grouped: dict[str, dict[int, Run]] = {}
     for run in runs:
         identity = json.dumps(run["settings"], sort_keys=True)
@@ -58,15 +58,28 @@ def arms(runs: Sequence[Run]) -> list[Arm]:
 
 
 def _label(run: Run, runs: Sequence[Run], *, all_settings: bool = False) -> str:
-    siblings = [other["settings"] for other in runs if other["method"] == run["method"]]
-    keys = sorted({key for other in siblings for key in other})
-    shown = [key for key in keys if len({json.dumps(other.get(key)) for other in siblings}) > 1]
+    """Return the method with the settings in which this arm leaves what most of the method's arms have."""
+    siblings = _distinct(other["settings"] for other in runs if other["method"] == run["method"])
+    shown = [
+        key for key in sorted({key for other in siblings for key in other}) if _tells(key, run, siblings)
+    ]
     if not all_settings:
         # a strategy's own settings come and go with it: its name says enough
         swapped = tuple(key.removesuffix("strategy") for key in shown if key.endswith(".strategy"))
         shown = [key for key in shown if key.endswith(".strategy") or not key.startswith(swapped)]
     extra = [f"{key.removesuffix('.strategy')} {_value(run['settings'].get(key))}" for key in shown]
     return str(run["method"]) + (f" ({', '.join(extra)})" if extra else "")
+
+
+def _distinct(settings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each setting once: seeds of one arm do not outvote other arms."""
+    return list({json.dumps(each, sort_keys=True): each for each in settings}.values())
+
+
+def _tells(key: str, run: Run, siblings: Sequence[dict[str, Any]]) -> bool:
+    """Whether a run's value of a setting differs from the one that more than half of the arms share."""
+    values = [json.dumps(other.get(key)) for other in siblings]
+    return 2 * values.count(json.dumps(run["settings"].get(key))) <= len(values)
 
 
 def _value(value: Any) -> str:
