@@ -43,7 +43,10 @@ def load_runs(folders: Iterable[Path]) -> list[Run]:
 
 
 def arms(runs: Sequence[Run]) -> list[Arm]:
-    """Group runs into arms; a label names what sets its arm apart from most of the same method, and no two are equal."""
+    """Group runs into arms.
+
+    A label names what sets its arm apart from most arms of the same method; no two labels are equal.
+    """
     grouped: dict[str, dict[int, Run]] = {}
     for run in runs:
         identity = json.dumps(run["settings"], sort_keys=True)

@@ -70,7 +70,8 @@ def _check(against: str, groups: Iterable[Sequence[Run]]) -> None:
 def comparison_of(runs: Sequence[Run], against: str | None = None) -> Comparison:
     """Compare the arms of one pair and benchmark with the one called `against`, else `sft`, else the first."""
     found, tasks = arms(runs), tasks_of(runs)
-    named = [arm for arm in found if against in (arm.label, arm.runs[0]["method"])]
+    named = [arm for arm in found if arm.label == against]
+    named += [arm for arm in found if arm.runs[0]["method"] == against]
     named += [arm for arm in found if arm.runs[0]["method"] == "sft"]
     metrics = [found[0].runs[0]["scores"]["transferred"][task]["metric"] for task in tasks]
     averaged = all(metric in SHARES for metric in metrics)  # else the first task's own score is compared
