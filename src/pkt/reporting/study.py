@@ -43,19 +43,32 @@ def study_tables(runs: Sequence[Run], *, against: str | None = None, pairs: bool
     Raises:
         RequestError: no run is of the method `against`.
     """
-    groups: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((run["model"], run["benchmark"]), []).append(run)
-    if against is not None:
-        _check(against, groups.values())
     tables = []
-    for (model, benchmark), group in groups.items():
-        heading = f"{model}, {benchmark}: "
+    for group in grouped(runs, against):
+        heading = f"{group[0]['model']}, {group[0]['benchmark']}: "
         comparison = comparison_of(group, against)
         tables.append(study_table(group, heading, comparison))
         if pairs and (table := pairs_table(comparison, [arm.label for arm in ranked(group)], heading)):
             tables.append(table)
     return tables
+
+
+def grouped(runs: Sequence[Run], against: str | None = None) -> list[list[Run]]:
+    """Return the runs of each model pair and benchmark, in the order in which they first come.
+
+    Args:
+        runs: of any models and benchmarks.
+        against: method or label of an arm that has to be among them.
+
+    Raises:
+        RequestError: no run is of the method `against`.
+    """
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run["model"], run["benchmark"]), []).append(run)
+    if against is not None:
+        _check(against, groups.values())
+    return list(groups.values())
 
 
 def _check(against: str, groups: Iterable[Sequence[Run]]) -> None:

@@ -1,0 +1,8 @@
+"""One page over any set of runs, and the same numbers as Markdown, LaTeX and JSONL.
+
+folders -> runs -> collect -> Report -> render -> report.html, report.md, report.tex, report.jsonl
+"""
+
+from pkt.reporting.page.write import write_report, write_run_page
+
+__all__ = ["write_report", "write_run_page"]

@@ -1,0 +1,144 @@
+"""Intervals and loss curves as drawings.
+
+A hollow mark is an interval that holds 0: it says so in black and white, too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from pkt.evaluation.paired import Interval
+from pkt.reporting.figures import INK, MARK, QUIET, STUDENT, TEACHER, Drawing
+from pkt.reporting.page.numbers import MEAN, Study
+
+_WIDEST = 30  # letters of a label beside an axis
+_STYLES = ((TEACHER, "-"), (STUDENT, "--"), (MARK, "-."), (INK, ":"))
+Row = tuple[str, Interval]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """What a chart of intervals is measured in.
+
+    Attributes:
+        label: under the axis.
+        scale: what values are multiplied by.
+        ends: values with a line of their own, and what it is called.
+    """
+
+    label: str
+    scale: float
+    ends: Mapping[float, str]
+
+
+GAP = Axis(label="% of the gap closed", scale=100, ends={0.0: "student", 1.0: "teacher"})
+
+
+def gap_charts(study: Study) -> tuple[Drawing, ...]:
+    """Return the shares of the gap with their intervals: the mean and each task over arms, or one arm's tasks."""
+    columns = [(MEAN, list(study.tasks)), *((task, [task]) for task in study.tasks)]
+    if len(study.tasks) == 1:
+        columns = columns[1:]
+    if len(study.arms) == 1:
+        rows = [(name, study.gap(study.arms[0], tasks)) for name, tasks in columns]
+        title = f"Gap closed by {study.arms[0].label}"
+        return _chart("gap", title, [(label, gap) for label, gap in rows if gap], GAP)
+    drawings: list[Drawing] = []
+    for index, (name, tasks) in enumerate(columns):
+        found = [(arm.label, study.gap(arm, tasks)) for arm in study.arms]
+        title = f"Gap closed: {'mean over tasks' if name == MEAN else name}"
+        drawings += _chart(f"gap_{index}", title, [(label, gap) for label, gap in found if gap], GAP)
+    return tuple(drawings)
+
+
+def difference_charts(study: Study) -> tuple[Drawing, ...]:
+    """Return each arm's difference to the reference with its interval."""
+    found = [(arm.label, study.difference(arm)) for arm in study.arms]
+    points = study.comparison.points
+    reference = study.comparison.reference
+    axis = Axis(
+        label="points" if points else "in the score's own unit",
+        scale=100 if points else 1,
+        ends={0.0: reference},
+    )
+    rows = [(label, difference) for label, difference in found if difference]
+    return _chart("difference", f"Difference to {reference}: {study.comparison.what}", rows, axis)
+
+
+def _chart(name: str, title: str, rows: Sequence[Row], axis: Axis) -> tuple[Drawing, ...]:
+    """Draw intervals under each other, the first on top; nothing where there is none."""
+    rows = [(label, found) for label, found in rows if math.isfinite(found.value)]
+    if not rows:
+        return ()
+    figure = Figure(figsize=(4.2, 0.95 + 0.26 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for end in axis.ends:
+        axes.axvline(axis.scale * end, color=INK, lw=0.8, ls=(0, (2, 2)))
+    for y, (_, found) in enumerate(rows):
+        low, high = (end if math.isfinite(end) else found.value for end in (found.low, found.high))
+        axes.plot([axis.scale * low, axis.scale * high], [y, y], color=MARK, lw=1.6, solid_capstyle="butt")
+        face = "#ffffff" if found.holds_zero else MARK
+        axes.plot(axis.scale * found.value, y, "o", ms=6, mfc=face, mec=MARK, mew=1.4)
+    axes.set_yticks(range(len(rows)), [_label(label) for label, _ in rows], fontsize=9)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color=QUIET, lw=0.5)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(QUIET)
+    named = ", ".join(f"{axis.scale * at:g}: {_plain(who)}" for at, who in axis.ends.items())
+    axes.set_xlabel(f"{axis.label}  ({named})", fontsize=8)
+    return (Drawing(name=name, title=title, alt=_told(rows, axis), figure=figure),)
+
+
+def _told(rows: Sequence[Row], axis: Axis) -> str:
+    digits = 0 if axis is GAP else 1 if axis.scale == 100 else 3
+    told = (
+        f"{label} {axis.scale * found.value:.{digits}f} [{axis.scale * found.low:.{digits}f}, "
+        f"{axis.scale * found.high:.{digits}f}]" + (", inside the noise" if found.holds_zero else "")
+        for label, found in rows
+    )
+    return f"Values in {axis.label} with 95 % intervals: {'; '.join(told)}"
+
+
+def curve_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]], name: str) -> Drawing:
+    """Draw losses over optimiser steps, a line per term, on a logarithmic axis where all are positive.
+
+    Args:
+        label: whose curves they are.
+        curves: term -> (step, value).
+        name: of the drawing.
+    """
+    figure = Figure(figsize=(3.6, 2.3), layout="constrained")
+    axes = figure.subplots()
+    for index, (term, points) in enumerate(curves.items()):
+        colour, line = _STYLES[index % len(_STYLES)]
+        steps, values = zip(*points, strict=True)
+        mark = "o" if len(points) <= 12 else ""
+        axes.plot(steps, values, color=colour, ls=line, lw=1.4, marker=mark, ms=4, label=_plain(term))
+    if all(value > 0 for points in curves.values() for _, value in points):
+        axes.set_yscale("log")
+    axes.set_xlabel("optimiser step", fontsize=8)
+    axes.tick_params(which="both", labelsize=8)
+    axes.grid(axis="y", color=QUIET, lw=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False, handlelength=2.6)
+    ends = "; ".join(
+        f"{term} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for term, points in curves.items()
+    )
+    return Drawing(name=name, title=label, alt=f"Losses: {ends}", figure=figure)
+
+
+def _label(text: str) -> str:
+    return _plain(text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…")
+
+
+def _plain(text: Any) -> str:
+    """Keep matplotlib from reading a label as mathematics."""
+    return str(text).replace("$", r"\$")

@@ -1,0 +1,130 @@
+"""From runs to a `Report`: what each section holds, in the order in which it is shown.
+
+runs -> by model pair and benchmark -> Study -> parts, each only where its data is there
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pkt.reporting.comparison import pairs_table
+from pkt.reporting.figures import Drawing
+from pkt.reporting.page import charts, facts
+from pkt.reporting.page.curves import loss_curves
+from pkt.reporting.page.examples import example_part
+from pkt.reporting.page.model import Part, Report, Section
+from pkt.reporting.page.numbers import Study, findings, gap_table, numbers, scores_and_budget
+from pkt.reporting.runs import Arm, Run
+from pkt.reporting.study import comparison_of, grouped
+from pkt.reporting.table import Table
+
+
+def collect(runs: Sequence[Run], *, against: str | None = None, pairs: bool = False) -> Report:
+    """Read everything that a report over these runs says.
+
+    Args:
+        runs: of any models and benchmarks.
+        against: method or label of the arm that the others are compared with (default: `sft`, or the first arm).
+        pairs: compare every arm with every other.
+
+    Raises:
+        RequestError: no run is called `against`.
+    """
+    groups = grouped(runs, against)
+    sections = tuple(_section(group, against, pairs=pairs) for group in groups)
+    what = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    names = [section.title for section in sections]
+    title = f"{runs[0]['method']}: {names[0]}" if len(runs) == 1 else names[0]
+    if len(sections) > 1:
+        title = f"{len(sections)} studies"
+    return Report(title=title, lead=f"{what} of {'; '.join(names)}.", sections=sections)
+
+
+def _section(runs: Sequence[Run], against: str | None, *, pairs: bool) -> Section:
+    study = Study.of(runs, comparison_of(runs, against))
+    parts = (*_score_parts(study, pairs=pairs), *_run_parts(study))
+    return Section(
+        pair=study.pair,
+        benchmark=study.benchmark,
+        parts=tuple(part for part in parts if part),
+        numbers=tuple(numbers(study)),
+    )
+
+
+def _score_parts(study: Study, *, pairs: bool) -> Iterator[Part]:
+    scores, budget = scores_and_budget(study)
+    yield Part(name="scores", title="Scores", sentences=findings(study), tables=(scores,), kept=True)
+    shares = gap_table(study)
+    yield Part(
+        name="gap",
+        title="Gap closed",
+        sentences=("A hollow mark is an interval that holds 0.",) if shares else (),
+        tables=(shares,) if shares else (),
+        drawings=charts.gap_charts(study),
+        kept=True,
+    )
+    differences = charts.difference_charts(study)
+    told = ("A hollow mark is a difference inside the noise.",) if differences else ()
+    yield Part(name="differences", title="Differences", sentences=told, drawings=differences)
+    table = pairs_table(study.comparison, [arm.label for arm in study.arms]) if pairs else None
+    yield Part(
+        name="pairs",
+        title="Every arm against every other",
+        tables=(table,) if table else (),
+        folded=True,
+        kept=True,
+    )
+    if budget.rows:
+        yield Part(name="budget", title="Budget", tables=(budget,), kept=True)
+
+
+def _run_parts(study: Study) -> Iterator[Part]:
+    arms = study.arms
+    best = facts.first_run(arms[0])
+    yield Part(name="losses", title="Losses", drawings=_curves(arms), folded=len(arms) > 3)
+    yield from _layer_parts(arms)
+    yield example_part(best, arms[0].label)
+    tables = facts.recipe_tables(arms)
+    yield Part(name="recipe", title="Recipe", tables=(*tables, facts.commands(arms)), folded=True)
+    made = facts.environment(study.runs)
+    yield Part(name="environment", title="Environment", tables=(made,) if made else (), folded=True)
+    stages = facts.stage_table(study.runs)
+    yield Part(name="stages", title="Computed and reused", tables=(stages,) if stages else (), folded=True)
+
+
+def _curves(arms: Sequence[Arm]) -> tuple[Drawing, ...]:
+    drawings = []
+    for index, arm in enumerate(arms):
+        run = facts.first_run(arm)
+        if curves := loss_curves(run):
+            drawings.append(charts.curve_chart(f"{arm.label}, seed {run['seed']}", curves, f"loss_{index}"))
+    return tuple(drawings)
+
+
+def _layer_parts(arms: Sequence[Arm]) -> Iterator[Part]:
+    """Yield what stages and `analysis.json` say of the layers of each arm's first run."""
+    for index, arm in enumerate(arms):
+        run = facts.first_run(arm)
+        tables, drawings = facts.stage_tables(run), facts.layer_drawings(run)
+        analysis = facts.read_json(Path(run["folder"]) / "analysis.json").get("parts", {})
+        found = list(_analysed(analysis))
+        yield Part(
+            name=f"layers_{index}",
+            title=f"Layers of {arm.label}, seed {run['seed']}",
+            tables=(*tables, *(table for table, _ in found if table)),
+            drawings=(*drawings, *(drawing for _, drawing in found if drawing)),
+            folded=True,
+        )
+
+
+def _analysed(parts: dict[str, Any]) -> Iterator[tuple[Table | None, Drawing | None]]:
+    FIGURES: dict[str, Any] = {}
+    for name, part in parts.items():
+        for table in part.get("tables", []):
+            rows = tuple(tuple(map(str, row)) for row in table["rows"])
+            yield Table(title=table["title"], columns=tuple(map(str, table["columns"])), rows=rows), None
+        if name in FIGURES and part.get("data"):
+            for drawing in FIGURES[name](part["data"]):
+                yield None, drawing

@@ -1,0 +1,56 @@
+"""Loss curves of a run, read back from its `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pkt.reporting.runs import Run
+
+_BINS = 80  # points that are left of a curve: a page draws no more than that
+_VALIDATION = "transfer/validation/cross_entropy"
+Points = list[tuple[float, float]]
+
+
+def entries(run: Run) -> Iterator[Mapping[str, Any]]:
+    """Yield what a run's tracker wrote, of the last run in its folder; nothing where the file is not there."""
+    file = Path(run["folder"]) / "metrics.jsonl"
+    if not file.is_file():
+        return
+    lines = file.read_text(encoding="utf-8").splitlines()
+    starts = [index for index, line in enumerate(lines) if line.startswith('{"kind": "config"')]
+    for line in lines[starts[-1] + 1 if starts else 0 :]:
+        if line.endswith("}"):  # a run that was killed may have left half a line
+            yield json.loads(line)
+
+
+def loss_curves(run: Run) -> dict[str, Points]:
+    """Return term -> (step, mean over neighbouring steps), and the validation's cross-entropy as it is."""
+    found: dict[str, Points] = {}
+    for entry in entries(run):
+        for name, value in entry["values"].items() if entry["kind"] == "metrics" else ():
+            if (name.startswith("transfer/loss") or name == _VALIDATION) and _known(value):
+                found.setdefault(name.removeprefix("transfer/"), []).append((float(entry["step"]), value))
+    if len(found.get("loss_output", ())) == len(found.get("loss", ())) and "loss_layer" not in found:
+        found.pop("loss", None)  # one term: the sum says nothing more
+    return {
+        term.replace("/", " "): _thinned(points) for term, points in sorted(found.items()) if len(points) > 1
+    }
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> Points:
+    """Return at most `_BINS` points, each the mean of its neighbours."""
+    width = math.ceil(len(points) / _BINS)
+    groups = [points[start : start + width] for start in range(0, len(points), width)]
+    return [(_mean([step for step, _ in group]), _mean([value for _, value in group])) for group in groups]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

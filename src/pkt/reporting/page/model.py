@@ -1,0 +1,127 @@
+"""What a report says, before it is a page, Markdown, LaTeX or JSONL: all four are made from this, so they agree.
+
+Report -> Section (one model pair and benchmark) -> Part (a heading with sentences, tables, drawings, examples)
+                                                 -> Number (an arm's score of a task, for JSONL)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pkt.reporting.figures import Drawing
+from pkt.reporting.table import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """One line of `report.jsonl`: an arm's score of a task, or its mean over them (`task` is then ``mean``).
+
+    Attributes:
+        pair, benchmark: which section it belongs to.
+        role: ``teacher``, ``student`` or ``transferred``.
+        arm: as tables call it.
+        task, metric: of the score.
+        value, stderr: mean over seeds; its error covers seeds and test rows.
+        seeds: how many runs.
+        gap_closed: share of the gap with the ends of its 95 % interval, or with a standard error where the answers
+            behind the scores are not there.
+        against: the arm that the difference is to.
+        difference: on the same rows, with the ends of its 95 % interval; in the score's own unit.
+        inside_noise: whether that interval holds 0.
+    """
+
+    pair: str
+    benchmark: str
+    role: str
+    arm: str
+    task: str
+    metric: str
+    value: float
+    stderr: float
+    seeds: int
+    gap_closed: float | None = None
+    gap_closed_low: float | None = None
+    gap_closed_high: float | None = None
+    gap_closed_stderr: float | None = None
+    against: str | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    inside_noise: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What one model made of a test row; `right` is None where the task keeps no mark per row."""
+
+    who: str
+    text: str
+    right: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One test row with the outputs of the models, side by side."""
+
+    task: str
+    row: str
+    change: str
+    prompt: str
+    target: str
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Something that has a heading.
+
+    Attributes:
+        name: of its anchor, unique in a section.
+        title: its heading.
+        sentences: in plain words.
+        tables, drawings, examples: what it shows.
+        folded: shown only when asked for.
+        kept: also part of the Markdown and the LaTeX.
+    """
+
+    name: str
+    title: str
+    sentences: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    drawings: tuple[Drawing, ...] = ()
+    examples: tuple[Example, ...] = ()
+    folded: bool = False
+    kept: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.sentences or self.tables or self.drawings or self.examples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """What is known of one model pair and benchmark."""
+
+    pair: str
+    benchmark: str
+    parts: tuple[Part, ...]
+    numbers: tuple[Number, ...]
+
+    @property
+    def title(self) -> str:
+        """The heading."""
+        return f"{self.pair}, {self.benchmark}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything.
+
+    Attributes:
+        title: of the page.
+        lead: what was read, in one sentence.
+        sections: one per model pair and benchmark.
+    """
+
+    title: str
+    lead: str
+    sections: tuple[Section, ...]

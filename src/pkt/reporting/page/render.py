@@ -1,0 +1,98 @@
+"""A `Report` as a page, as Markdown, as LaTeX and as lines of JSON: four renderings of the same rows."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pkt import __version__
+from pkt.reporting.figures import Drawing
+from pkt.reporting.latex import HEADER, escaped, latex_table
+from pkt.reporting.page.model import Part, Report
+from pkt.reporting.svg import inline
+from pkt.reporting.table import Table
+
+_TEMPLATES = Path(__file__).parents[1] / "templates"
+_NUMERIC = re.compile(r"^(≈ )?[-+–]?[\d(\[]|^–?$")
+
+
+def html(report: Report, beside: tuple[str, ...] = ()) -> str:
+    """Return one self-contained page: no script, nothing fetched.
+
+    Args:
+        report: what it says.
+        beside: names of the files with the same numbers that lie beside it.
+    """
+    # autoescape: what models write is shown as text, whatever it is
+    templates = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"numeric": _numeric, "svg": _svg}
+    page = templates.get_template("page.html")
+    return page.render(report=report, beside=beside, version=__version__)
+
+
+def _numeric(table: Table) -> list[bool]:
+    """Return which columns hold numbers and are aligned right."""
+    columns = zip(*table.rows, strict=True)
+    return [all(_NUMERIC.match(cell) for cell in cells) and any(cells) for cells in columns]
+
+
+def _svg(drawing: Drawing, key: str) -> Markup:
+    return Markup(inline(drawing, key))  # built by `svg`, which escapes
+
+
+def markdown(report: Report) -> str:
+    """Return what a README can take: sentences and tables, without pictures."""
+    lines = [f"# {report.title}", "", report.lead, ""]
+    for section in report.sections:
+        lines += [f"## {section.title}", ""]
+        for part in _kept(section.parts):
+            lines += [f"### {part.title}", ""]
+            lines += [f"- {sentence}" for sentence in part.sentences]
+            lines += [""] if part.sentences else []
+            for table in part.tables:
+                lines += [f"{_sentence(table.title)}", "", table.markdown(), ""]
+    return "\n".join(lines)
+
+
+def latex(report: Report) -> str:
+    """Return the same tables for a paper."""
+    lines = [HEADER]
+    for section in report.sections:
+        lines.append(f"% {escaped(section.title)}\n")
+        lines += [f"{latex_table(table)}\n" for part in _kept(section.parts) for table in part.tables]
+    return "\n".join(lines)
+
+
+def jsonl(report: Report) -> str:
+    """Return one JSON object per arm and task; what is not known is null."""
+    lines = (
+        json.dumps({key: _plain(value) for key, value in asdict(number).items()}, ensure_ascii=False)
+        for section in report.sections
+        for number in section.numbers
+    )
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _plain(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _kept(parts: tuple[Part, ...]) -> Iterator[Part]:
+    return (part for part in parts if part.kept and part.tables)
+
+
+def _sentence(title: str) -> str:
+    return f"{title[:1].upper()}{title[1:]}."
