@@ -49,9 +49,22 @@ def write_report(
         PktError: `out` cannot be written.
     """
     page = page_file(out)
-    if missing := [str(folder) for folder in folders if not folder.exists()]:
+    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise RequestError(f"no such folder: {', '.join(missing)}; give folders that `pkt run` has left.")
     report = collect(load_runs(folders), against=against, pairs=pairs)
+    return report, write_files(report, page)
+
+
+def write_files(report: Report, page: Path) -> list[Path]:
+    """Write a report as a page, and as Markdown, LaTeX and JSONL beside it; return the files, the page first.
+
+    Args:
+        report: what they say.
+        page: the page's file.
+
+    Raises:
+        PktError: a file cannot be written.
+    """
     beside = [page.with_suffix(suffix) for suffix in (".md", ".tex", ".jsonl")]
     texts = {
         page: render.html(report, tuple(file.name for file in beside)),
@@ -61,7 +74,7 @@ def write_report(
     }
     for file, text in texts.items():
         _write(file, text)
-    return report, list(texts)
+    return list(texts)
 
 
 def write_run_page(run_dir: Path) -> Path | None:
