@@ -23,6 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.teacher.dtype": ("auto", "float32", "bfloat16", "float16"),
     "model.student.dtype": ("auto", "float32", "bfloat16", "float16"),
 }
+    "eval.split": ("test", "validation"),
 # key -> (lowest, whether the lowest itself is allowed); None values are left to their meaning
 BOUNDS: dict[str, tuple[float, bool]] = {
     "seed": (0, True),
@@ -45,6 +46,8 @@ BOUNDS: dict[str, tuple[float, bool]] = {
     "data.sizes.align": (1, True),
     "data.sizes.train": (1, True),
     "data.sizes.validation": (1, True),
+    "tracker.samples": (0, True),
+    "analyze.rows": (1, True),
 }
 _DEVICE = re.compile(r"^(auto|cpu|cuda(:\d+)?|mps)$")
 

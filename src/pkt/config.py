@@ -104,6 +104,7 @@ class OptimConfig:
 class EvalConfig:
     """What lm-eval is asked for."""
 
+    split: str = "test"  # test | validation (to choose settings by; its numbers are never the result)
     limit: int | None = None  # test rows per task; null: all
     batch_size: int = 64
     max_new_tokens: int | None = None  # null: the task's own
@@ -120,7 +121,9 @@ class TrackerConfig:
     project: str = "pkt"
     group: str | None = None  # null: the sweep's folder, or the run's
     mode: str = "offline"  # offline | online | disabled
-    tags: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)  # beside the names of method, pair and benchmark
+    samples: int = 50  # answered rows per task in the tables of samples, equal in every run; 0: none
+    checkpoint: bool = False  # upload the weights too; else manifests and small JSON files only
 
 
 @dataclass(kw_only=True)

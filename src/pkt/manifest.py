@@ -91,6 +91,9 @@ def verified(path: Path) -> dict[str, Any]:
 def write_atomically(path: Path, text: str) -> None:
     """Replace a text file so that a reader sees the old or the new one."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    umask = os.umask(0)
+    os.umask(umask)
+    os.fchmod(handle, 0o666 & ~umask)  # mkstemp's files are for their owner alone
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(text)
     Path(temporary).replace(path)

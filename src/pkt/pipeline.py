@@ -26,7 +26,7 @@ from pkt.store import Store
 from pkt.tracking import open_tracker
 
 
-def run_verb(cfg: DictConfig, run_dir: Path) -> None:
+def run_verb(cfg: DictConfig, run_dir: Path) -> float | None:
     """Run one request.
 
     Args:
@@ -34,26 +34,32 @@ def run_verb(cfg: DictConfig, run_dir: Path) -> None:
         run_dir: this run's folder.
 
     Raises:
+    Returns:
+        The mean share of the gap closed where it was measured, for a sweeper that optimises it.
+
         RequestError: the request does not make sense.
         PktError: it does, and failed.
     """
     reports: list[dict[str, Any]] = []
     try:
-        _run_stages(cfg, run_dir, reports)
+        return _run_stages(cfg, run_dir, reports)
     except PktError:
         if not reports:  # nothing was computed: leave nothing
             _forget(run_dir, Path(str(cfg.output_dir)).resolve())
         raise
 
 
-def _run_stages(cfg: DictConfig, run_dir: Path, reports: list[dict[str, Any]]) -> None:
+def _run_stages(cfg: DictConfig, run_dir: Path, reports: list[dict[str, Any]]) -> float | None:
     session = open_session(cfg, run_dir)
     session.reports = reports
     try:
         check_models(session.bench)
-        VERBS[str(cfg.verb)](session)
-    finally:
-        session.tracker.close()
+        found = VERBS[str(cfg.verb)](session)
+    except BaseException:
+        session.tracker.close(exit_code=1)
+        raise
+    session.tracker.close()
+    return found if isinstance(found, float) else None
 
 
 def check_models(bench: Workbench) -> None:
@@ -103,7 +109,8 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
     resolved = OmegaConf.to_yaml(cfg, resolve=True)
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "config.yaml").write_text(resolved, encoding="utf-8")
-    tracker = open_tracker(config, run_dir, OmegaConf.to_container(cfg, resolve=True))
+    request = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    tracker = open_tracker(config, run_dir, request)
     bench = Workbench(
         config=config,
         mapping=choice.mapping,

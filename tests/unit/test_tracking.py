@@ -19,7 +19,7 @@ import torch
 
 from pkt.config import Config, TrackerConfig
 from pkt.errors import PktError
-from pkt.tracking import JsonlTracker, open_tracker
+from pkt.tracking import JsonlTracker, TrackedArtifact, open_tracker
 
 RESOLVED = {"verb": "transfer", "seed": 3, "method": {"name": "semalign"}}
 
@@ -28,6 +28,7 @@ RESOLVED = {"verb": "transfer", "seed": 3, "method": {"name": "semalign"}}
 def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("CACHE", "DATA", "CONFIG"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name))
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
 
@@ -103,9 +104,9 @@ def tell(run_dir: Path, settings: Config, resolved: Any = RESOLVED) -> None:
     tracker.log({"accuracy": 1.0}, step=0, stage="eval")  # a stage's steps start again
     tracker.table("eval/scores", ("task", "score"), [("a", 0.5), ("b", "none")])
     tracker.summary({"eval/student/a": 0.9})
-    manifest = run_dir / "manifest.json"
-    manifest.write_text("{}")
-    tracker.artifact("checkpoint", "model", manifest)
+    tracker.artifact(
+        TrackedArtifact(name="checkpoint-nano", kind="checkpoint", key="0123", content={"files": {}})
+    )
     tracker.close()
 
 
@@ -179,7 +180,7 @@ def test_wandb_offline_run_reads_back(tmp_path: Path):
         assert [row["eval/accuracy"] for row in run["history"] if "eval/accuracy" in row] == [1.0]
         assert any("eval/scores" in key for row in run["history"] for key in row)
         assert run["summary"]["eval/student/a"] == 0.9
-        assert (f"checkpoint-{run['id']}", "model") in run["artifacts"]
+        assert ("checkpoint-nano", "checkpoint") in run["artifacts"]
 
 
 def test_group_defaults_to_the_runs_folder(tmp_path: Path):

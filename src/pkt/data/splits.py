@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from pkt.config import BenchmarkConfig, DataConfig
 from pkt.data.rows import validate
+from pkt.data.suites import SUITES
 from pkt.data.tasks import task
 from pkt.errors import RequestError
 
@@ -50,6 +51,22 @@ def test_rows(
         RequestError: an unknown task, or no test rows.
     """
     return validate(task(name, data, benchmark)("test", None), source=f"{name}/test")
+
+
+def validation_rows(name: str, data: DataConfig, benchmark: BenchmarkConfig) -> list[dict[str, Any]]:
+    """Return one task's rows of the validation split, with what its scorer needs beside prompt and answer.
+
+    Raises:
+        RequestError: a real suite, whose validation rows carry no upstream row to score, or an unknown task.
+    """
+    if name in SUITES:
+        raise RequestError(
+            f"eval.split=validation: {name} is scored by lm-eval's own task, on test rows only; choose settings on "
+            "another benchmark, or by the validation loss."
+        )
+    rows = _drawn(name, "validation", data, benchmark)
+    validate(rows, source=f"{name}/validation")
+    return rows
 
 
 def _drawn(name: str, split: str, data: DataConfig, benchmark: BenchmarkConfig) -> list[dict[str, Any]]:

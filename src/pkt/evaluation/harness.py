@@ -50,6 +50,7 @@ def evaluate(
     timeout: float = 5.0,
     custom_rows: Sequence[Mapping[str, Any]] | None = None,
     suite_rows: Mapping[str, suites.Rows] | None = None,
+    own_rows: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> Evaluation:
     """Score a model, zero-shot and greedily, on each task's test rows.
 
@@ -65,6 +66,7 @@ def evaluate(
         timeout: seconds per generated program.
         custom_rows: test rows of the task ``custom`` (prompt, answer, id).
         suite_rows: test rows of real benchmarks, by name; one that is not given is read from the hub.
+        own_rows: rows of nano tasks and ``pystdlib``, by name, to score instead of their test rows.
 
     Raises:
         RequestError: unknown task, rows that exceed the context, no rows for ``custom``, no chat template.
@@ -80,7 +82,11 @@ def evaluate(
         from pkt.evaluation.scorer import Scorer  # imports lm-eval: seconds
 
         scorer = Scorer(model, tokenizer, batch_size=batch_size)
-        found = _simple_evaluate(scorer, names, configs, limit, max_new_tokens, chat_template, custom_rows)
+        rows: dict[str, Any] = {
+            "rows": [dict(row) for row in custom_rows or ()],
+            "own_rows": {task: [dict(row) for row in given] for task, given in (own_rows or {}).items()},
+        }
+        found = _simple_evaluate(scorer, names, configs, limit, max_new_tokens, chat_template, rows)
         return _collect(tasks, real, found, scorer.hits, timeout)
 
 
@@ -132,7 +138,7 @@ def _simple_evaluate(
     limit: int | None,
     max_new_tokens: int | None,
     chat_template: bool,
-    custom_rows: Sequence[Mapping[str, Any]] | None,
+    metadata: dict[str, Any],
 ) -> dict[str, Any]:
     """Run lm-eval without its bootstrap (errors are ours) and without touching any random state."""
     import lm_eval
@@ -142,7 +148,7 @@ def _simple_evaluate(
     manager = TaskManager(
         include_defaults=not own.issuperset(names),
         include_path=str(FOLDER),
-        metadata={"rows": [dict(row) for row in custom_rows or ()]},
+        metadata=metadata,  # handed to the functions in `docs`
     )
     for name in names:
         if name not in manager.task_index:

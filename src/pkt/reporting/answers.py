@@ -49,9 +49,9 @@ def read_answers(run: Run, role: str) -> dict[str, Answered]:
     """Return task -> answers of a role of a run, for the tasks whose records are there; nothing without a store."""
     samples, found = read_records(run, role), {}
     for task, score in run["scores"][role].items():
-        answered = _answered(samples.get(score["task"], []), score)
-        if answered is not None:
-            found[task] = answered
+        one = answered(samples.get(score["task"], []), score)
+        if one is not None:
+            found[task] = one
     return found
 
 
@@ -83,7 +83,8 @@ def _stores(run: Run) -> Iterator[Path]:
     yield from (parent / "store" for parent in folder.parents)
 
 
-def _answered(records: Sequence[Mapping[str, Any]], score: Mapping[str, Any]) -> Answered | None:
+def answered(records: Sequence[Mapping[str, Any]], score: Mapping[str, Any]) -> Answered | None:
+    """Return a score's answers from the records behind it; None where they are not graded or do not add up to it."""
     value, weight = PARTS.get(score["metric"], ("", None))
     if not records or any(record.get(value) is None for record in records):
         return None  # lm-eval's own tasks keep no score per row

@@ -33,12 +33,20 @@ class Table:
         return "\n".join(lines)
 
 
-def headline(evaluations: Mapping[str, Evaluation], method: str) -> Table:
+def headline(
+    evaluations: Mapping[str, Evaluation],
+    method: str,
+    *,
+    intervals: Mapping[str, Interval] | None = None,
+    split: str = "test",
+) -> Table:
     """Return one row per role and, where all three are there, one for the share of the gap closed.
 
     Args:
         evaluations: role -> scores.
         method: name shown for the transferred student.
+        intervals: of the shares on the same rows, per task and for the ``mean`` (`gaps.gap_intervals`).
+        split: whose rows were scored; another than the test rows is said in the title.
     """
     primary = {role: primary_scores(evaluation) for role, evaluation in evaluations.items()}
     tasks = list(next(iter(primary.values())))
@@ -47,12 +55,19 @@ def headline(evaluations: Mapping[str, Evaluation], method: str) -> Table:
         name = ROLES.get(role, f"student + {method}")
         cells = [percent(scores[task]) for task in tasks]
         rows.append((name, *cells, _mean_cell([scores[task] for task in tasks])))
-    if gaps := gap_row(primary):
+    if gaps := gap_row(primary, intervals):
         rows.append(("gap closed", *gaps))
     units = {task: unit(next(iter(primary.values()))[task]) for task in tasks}
     columns = ("", *(f"{task}{units[task]}" for task in tasks), "mean")
     title = "scores ± standard error; gap closed: share of teacher minus student"
-    return Table(title=title, columns=columns, rows=tuple(rows))
+    if intervals:
+        title += " [95 % interval on the same rows]"
+    return Table(title=split_heading(split) + title, columns=columns, rows=tuple(rows))
+
+
+def split_heading(split: str) -> str:
+    """Return what a title starts with, so that nobody takes another split's numbers for those of the test rows."""
+    return "" if split == "test" else f"{split.upper()} rows, not test: "
 
 
 def primary_scores(evaluation: Evaluation) -> dict[str, TaskScore]:
@@ -82,13 +97,19 @@ def _gap(teacher: Estimate, student: Estimate, transferred: Estimate) -> Estimat
     return gap_closed(teacher=teacher, student=student, transferred=transferred)
 
 
-def gap_row(primary: Mapping[str, Mapping[str, TaskScore]]) -> list[str] | None:
-    """Return the cells of the last row: a share per task and their mean."""
+def gap_row(
+    primary: Mapping[str, Mapping[str, TaskScore]], intervals: Mapping[str, Interval] | None = None
+) -> list[str] | None:
+    """Return the cells of the last row: a share per task and their mean, with intervals where they are known."""
     estimates = gap_estimates(primary)
     if estimates is None:
         return None
-    shares = list(estimates.values())
-    return [share_cell(share) for share in [*shares, mean_estimate(shares)]]
+    shares = {**estimates, "mean": mean_estimate(list(estimates.values()))}
+    known = intervals or {}
+    return [
+        share_interval_cell(known[task]) if task in known else share_cell(share)
+        for task, share in shares.items()
+    ]
 
 
 def _estimate(score: TaskScore) -> Estimate:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pkt.config import CheckpointSpec
 from pkt.data.rows import fingerprint as rows_fingerprint
-from pkt.data.splits import test_rows
+from pkt.data.splits import test_rows, validation_rows
 from pkt.data.suites import SUITES
 from pkt.errors import RequestError
 from pkt.evaluation.harness import Evaluation, evaluate
@@ -20,6 +20,7 @@ from pkt.stages.session import Session
 from pkt.store import Artifact, content_key
 
 STAGE = "eval"
+VALIDATION = "validation"  # the value of eval.split that is not the test rows
 
 
 def key(session: Session, identity: str) -> str:
@@ -36,12 +37,15 @@ def key(session: Session, identity: str) -> str:
             "max_new_tokens": config.eval.max_new_tokens,
             "timeout": config.eval.timeout,
         }
+        | ({"split": VALIDATION} if config.eval.split == VALIDATION else {})
     )
 
 
 def _identity_of_rows(task: str, session: Session) -> Any:
     """Return the rows' fingerprint; for a real benchmark with the protocol that they are scored by."""
     config = session.bench.config
+    if config.eval.split == VALIDATION:
+        return rows_fingerprint(validation_rows(task, config.data, config.benchmark))
     rows = rows_fingerprint(test_rows(task, config.data, config.benchmark))
     return {"rows": rows, "protocol": PROTOCOL} if task in SUITES else rows
 
@@ -49,7 +53,7 @@ def _identity_of_rows(task: str, session: Session) -> Any:
 def scores(session: Session) -> dict[str, Evaluation]:
     """Return an evaluation per role: ``teacher``, ``student``, ``transferred``, in the order asked for."""
     roles = session.bench.config.eval.models
-    _suite_rows(session)  # a set that is not to be had is found out before anything is trained
+    _rows(session)  # a set that is not to be had is found out before anything is trained
     if "transferred" in roles:  # in the order of the flow: what has to be trained comes before what is scored
         transferred_folder(session)
     return {role: Evaluation.load(_scored(session, role).path / "scores.json") for role in roles}
@@ -111,16 +115,19 @@ def _evaluate(session: Session, model: LanguageModel) -> Evaluation:
         device=session.bench.device,
         chat_template=config.model.chat_template,
         timeout=config.eval.timeout,
-        suite_rows=_suite_rows(session),
-        custom_rows=list(test_rows("custom", config.data)) if "custom" in config.benchmark.tasks else None,
+        **_rows(session),
     )
 
 
-def _suite_rows(session: Session) -> dict[str, list[dict[str, Any]]]:
-    """Return the test rows of the real benchmarks that are asked for."""
+def _rows(session: Session) -> dict[str, Any]:
+    """Return the rows to score, as `evaluate` takes them; pkt's own tasks know their test rows themselves."""
     config = session.bench.config
+    tasks = dict.fromkeys(config.benchmark.tasks)
+    if config.eval.split == VALIDATION:
+        own = {task: validation_rows(task, config.data, config.benchmark) for task in tasks}
+        return {"own_rows": own, "custom_rows": own.get("custom")}
+    suites = {task: list(test_rows(task, config.data, config.benchmark)) for task in tasks if task in SUITES}
     return {
-        task: list(test_rows(task, config.data, config.benchmark))
-        for task in config.benchmark.tasks
-        if task in SUITES
+        "suite_rows": suites,
+        "custom_rows": list(test_rows("custom", config.data)) if "custom" in tasks else None,
     }

@@ -3,63 +3,126 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from pkt import console
-from pkt.evaluation.harness import Evaluation
+from pkt.evaluation.harness import Evaluation, TaskScore
+from pkt.evaluation.paired import Interval
+from pkt.evaluation.statistics import Estimate, mean_estimate
+from pkt.manifest import write_atomically
 from pkt.methods.base import Extraction
 from pkt.reporting.card import model_card
 from pkt.reporting.figures import attribution_figure, pairing_figure, save
-from pkt.reporting.table import Table, gap_estimates, headline, primary_scores
+from pkt.reporting.gaps import gap_intervals
+from pkt.reporting.samples import sample_tables
+from pkt.reporting.table import Table, gap_estimates, headline, primary_scores, split_heading
 from pkt.stages import align as align_stage
 from pkt.stages import extract as extract_stage
 from pkt.stages import transfer as transfer_stage
+from pkt.stages.lineage import tell_artifacts
 from pkt.stages.session import Session
 from pkt.store import Artifact
 
 
-def report(session: Session, evaluations: Mapping[str, Evaluation]) -> None:
-    """Print the headline table and leave it, the scores and the card in the run folder and the tracker."""
-    table = headline(evaluations, session.method.name)
+def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | None:
+    """Print the headline table and leave it, the scores and the card in the run folder and the tracker.
+
+    Returns:
+        The mean share of the gap closed on validation rows, for a sweeper to optimise; None on test rows, by which
+        nothing may be chosen, and where it was not measured.
+    """
+    split = session.bench.config.eval.split
     primary = {role: primary_scores(evaluation) for role, evaluation in evaluations.items()}
     gaps = gap_estimates(primary)
-    summary: dict[str, Any] = {
+    known = [task for task, share in (gaps or {}).items() if not math.isnan(share.value)]
+    intervals = gap_intervals(evaluations, primary, known)
+    table = headline(evaluations, session.method.name, intervals=intervals, split=split)
+    shares = _shares(gaps, intervals)
+    summary = _summary(session, primary, shares)
+    write_atomically(session.run_dir / "scores.json", json.dumps(summary, indent=1))
+    write_atomically(session.run_dir / "table.md", f"{split_heading(split)}{table.markdown()}\n")
+    _track_scores(session, evaluations, table, summary)
+    console.say("")
+    console.table(table.title, table.columns, table.rows)
+    if "transferred" in evaluations and session.bench.config.eval.checkpoint is None:
+        _track_results(session)
+        if split == "test":
+            _finish_checkpoint(session, table.markdown())
+    tell_artifacts(session)
+    _where(session)
+    mean = shares.get("mean", {}).get("value", math.nan)
+    return None if split == "test" or math.isnan(mean) else mean
+
+
+def _shares(
+    gaps: Mapping[str, Estimate] | None, intervals: Mapping[str, Interval]
+) -> dict[str, dict[str, float]]:
+    """Return task -> share of the gap closed, its standard error and the ends of its interval; ``mean`` is last."""
+    if gaps is None:
+        return {}
+    named = {**gaps, "mean": mean_estimate(list(gaps.values()))}
+    ends = {task: {"low": found.low, "high": found.high} for task, found in intervals.items()}
+    return {task: asdict(share) | ends.get(task, {}) for task, share in named.items()}
+
+
+def _summary(
+    session: Session,
+    primary: Mapping[str, Mapping[str, TaskScore]],
+    shares: Mapping[str, Mapping[str, float]],
+) -> dict[str, Any]:
+    """Return what `scores.json` holds."""
+    config = session.bench.config
+    return {
         "method": session.method.name,
-        "model": session.bench.config.model.name,
-        "benchmark": session.bench.config.benchmark.name,
-        "seed": session.bench.config.seed,
+        "model": config.model.name,
+        "benchmark": config.benchmark.name,
+        "split": config.eval.split,
+        "seed": config.seed,
         "settings": settings(session),
         "command": session.command,
         "scores": {
             role: {task: asdict(score) for task, score in scores.items()} for role, scores in primary.items()
         },
-        "gap_closed": {task: asdict(share) for task, share in gaps.items()} if gaps else None,
+        "gap_closed": {task: share for task, share in shares.items() if task != "mean"} or None,
+        "mean_gap_closed": shares.get("mean"),
         "budget": _budget(session),
         "stages": session.reports,
-        "store": os.path.relpath(
-            session.store.root, session.run_dir
-        ),  # where the answers behind the scores are
+        # where the answers behind the scores are
+        "store": os.path.relpath(session.store.root, session.run_dir),
     }
-    (session.run_dir / "scores.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    (session.run_dir / "table.md").write_text(table.markdown() + "\n", encoding="utf-8")
-    session.tracker.table("eval/scores", table.columns, table.rows)
-    session.tracker.summary(_flat(primary, gaps))
-    console.say("")
-    console.table(table.title, table.columns, table.rows)
-    if "transferred" in evaluations and session.bench.config.eval.checkpoint is None:
-        _track_results(session)
-        _finish_checkpoint(session, table.markdown())
-    _where(session)
 
 
-def _flat(primary: Mapping[str, Mapping[str, Any]], gaps: Mapping[str, Any] | None) -> dict[str, float]:
-    flat = {
-        f"eval/{role}/{task}": score.value for role, tasks in primary.items() for task, score in tasks.items()
+def _track_scores(
+    session: Session, evaluations: Mapping[str, Evaluation], table: Table, summary: Mapping[str, Any]
+) -> None:
+    """Give the tracker the table, answered rows, and every number of the summary."""
+    split = session.bench.config.eval.split
+    prefix = "eval" if split == "test" else f"eval_{split}"
+    session.tracker.table(f"{prefix}/scores", table.columns, table.rows)
+    for task, samples in sample_tables(evaluations, session.bench.config.tracker.samples).items():
+        session.tracker.table(f"{prefix}/samples/{task}", samples.columns, samples.rows)
+    session.tracker.summary(_flat(summary, prefix))
+
+
+def _flat(summary: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """Return every score, its standard error, the shares with their intervals, and the budget, by name."""
+    flat: dict[str, float] = {}
+    for role, tasks in summary["scores"].items():
+        for task, score in tasks.items():
+            flat[f"{prefix}/{role}/{task}"] = score["value"]
+            flat[f"{prefix}/{role}/{task}/stderr"] = score["stderr"]
+    shares = {
+        **(summary["gap_closed"] or {}),
+        **({"mean": mean} if (mean := summary["mean_gap_closed"]) else {}),
     }
-    return flat | {f"eval/gap_closed/{task}": share.value for task, share in (gaps or {}).items()}
+    for task, share in shares.items():
+        flat[f"{prefix}/gap_closed/{task}"] = share["value"]
+        flat |= {f"{prefix}/gap_closed/{task}/{name}": share[name] for name in share if name != "value"}
+    return flat | {f"budget/{name}": value for name, value in summary["budget"].items()}
 
 
 def settings(session: Session) -> dict[str, Any]:
@@ -105,11 +168,10 @@ def results(session: Session) -> dict[str, Artifact]:
 
 
 def _finish_checkpoint(session: Session, scores: str) -> None:
-    """Write the measured scores into the checkpoint's card and hand its manifest to the tracker."""
+    """Write the measured scores into the checkpoint's card."""
     artifact = transfer_stage.transfer(session)
     facts = transfer_stage.card_facts(session, artifact)
     session.store.replace(artifact, f"{transfer_stage.MODEL}/README.md", model_card(facts, scores=scores))
-    session.tracker.artifact("checkpoint", "model", artifact.path / "manifest.json")
 
 
 def _where(session: Session) -> None:
@@ -125,11 +187,13 @@ def show_extraction(session: Session, artifact: Artifact) -> None:
     extraction = extract_stage.load(session, artifact)
     _track(session, "extract", extraction.tables(), shown=True)
     _draw(session, extraction)
+    tell_artifacts(session)
 
 
 def show_alignment(session: Session, artifact: Artifact) -> None:
     """Print and track how well it reads in the student's space."""
     _track(session, "align", align_stage.load(session, artifact).tables(), shown=True)
+    tell_artifacts(session)
 
 
 def _track_results(session: Session) -> None:
@@ -168,4 +232,6 @@ def show_transfer(session: Session, artifact: Artifact) -> None:
     if validations:
         last = validations[-1]
         console.table("last validation", tuple(last), [tuple(f"{value:.4g}" for value in last.values())])
+    session.tracker.summary({f"budget/{name}": value for name, value in _budget(session).items()})
+    tell_artifacts(session)
     _where(session)

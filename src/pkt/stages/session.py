@@ -44,6 +44,11 @@ class Session:
     reports: list[dict[str, Any]] = field(default_factory=list)
     _obtained: dict[tuple[str, str], Artifact] = field(default_factory=dict, init=False)
 
+    @property
+    def obtained(self) -> Mapping[tuple[str, str], Artifact]:
+        """What this run has computed or reused: (stage, key) -> artifact."""
+        return self._obtained
+
     def has(self, stage: str) -> bool:
         """Whether the method has a stage before `transfer` (``extract``, ``align``)."""
         return stage in self.method.results

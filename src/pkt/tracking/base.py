@@ -3,9 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedArtifact:
+    """A stage's result as a tracker knows it: what it is, what it was made from, and whether this run made it.
+
+    Attributes:
+        name: what versions of the same thing share, such as ``alignment-nano``.
+        kind: ``model``, ``extraction``, ``alignment``, ``checkpoint`` or ``scores``.
+        key: content key; two runs that name the same one mean the same thing.
+        content: what determines it, as plain data; equal content is the same version.
+        facts: what else is known of it, such as seconds and the command.
+        inputs: ``<name>:<key>`` of what it was made from.
+        made: whether this run computed it; it was reused otherwise.
+        folder: where its files are, if it has any.
+    """
+
+    name: str
+    kind: str
+    key: str
+    content: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    made: bool = True
+    folder: Path | None = None
+
+    @property
+    def address(self) -> str:
+        """How other artifacts name it."""
+        return f"{self.name}:{self.key}"
 
 
 class Tracker(Protocol):
@@ -26,11 +56,11 @@ class Tracker(Protocol):
     def summary(self, values: Mapping[str, float]) -> None:
         """Take the run's final numbers."""
 
-    def artifact(self, name: str, kind: str, path: Path) -> None:
-        """Take a file or a folder, such as a manifest."""
+    def artifact(self, item: TrackedArtifact) -> None:
+        """Take a stage's result; its inputs are told before it."""
 
-    def close(self) -> None:
-        """Finish; nothing is taken afterwards."""
+    def close(self, exit_code: int = 0) -> None:
+        """Finish; nothing is taken afterwards. An exit code other than 0 says that the run failed."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +98,12 @@ class Trackers:
         for member in self.members:
             member.summary(values)
 
-    def artifact(self, name: str, kind: str, path: Path) -> None:
+    def artifact(self, item: TrackedArtifact) -> None:
         """Tell every member."""
         for member in self.members:
-            member.artifact(name, kind, path)
+            member.artifact(item)
 
-    def close(self) -> None:
+    def close(self, exit_code: int = 0) -> None:
         """Close every member."""
         for member in reversed(self.members):
-            member.close()
+            member.close(exit_code)

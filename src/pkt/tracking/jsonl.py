@@ -2,7 +2,7 @@
 
 {"kind": "metrics", "time": 1.5, "step": 3, "values": {"transfer/loss_layer": 0.25}}
 {"kind": "table", "time": 9.1, "name": "eval/scores", "columns": [...], "rows": [[...]]}
-also: config, summary (values), figure (name, path), artifact (name, type, path)
+also: config, summary (values), figure (name, path), artifact (name, type, key, inputs, made, path)
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pkt.errors import PktError
+from pkt.tracking.base import TrackedArtifact
 
 
 class JsonlTracker:
@@ -52,11 +53,19 @@ class JsonlTracker:
         """Write the run's final numbers."""
         self._write("summary", values=values)
 
-    def artifact(self, name: str, kind: str, path: Path) -> None:
-        """Write where a file or folder is."""
-        self._write("artifact", name=name, type=kind, path=path)
+    def artifact(self, item: TrackedArtifact) -> None:
+        """Write what a stage's result is and where it lies."""
+        self._write(
+            "artifact",
+            name=item.name,
+            type=item.kind,
+            key=item.key,
+            inputs=item.inputs,
+            made=item.made,
+            path=item.folder,
+        )
 
-    def close(self) -> None:
+    def close(self, exit_code: int = 0) -> None:
         """Close the file."""
         self._stream.close()
 

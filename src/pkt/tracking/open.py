@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pkt.config import Config
 from pkt.tracking.base import Tracker, Trackers
 from pkt.tracking.jsonl import JsonlTracker
+from pkt.tracking.unfinished import ContinuedTracker, Unfinished
 
 METRICS = "metrics.jsonl"
 
 
-def open_tracker(config: Config, run_dir: Path, resolved: Any) -> Tracker:
+def open_tracker(config: Config, run_dir: Path, resolved: Mapping[str, Any]) -> Tracker:
     """Return the run's tracker, with the request already told to it.
+
+    A request that was killed before goes on in the same W&B run (`unfinished`).
 
     Args:
         config: the request.
@@ -23,17 +27,52 @@ def open_tracker(config: Config, run_dir: Path, resolved: Any) -> Tracker:
     Raises:
         PktError: the run folder cannot be written.
     """
+    unfinished = Unfinished.find(Path(config.output_dir), resolved, run_dir)
+    earlier = unfinished.earlier(METRICS)
     members: list[Tracker] = [JsonlTracker(run_dir / METRICS)]
     if config.tracker.name == "wandb" and config.tracker.mode != "disabled":
         from pkt.tracking.wandb_run import WandbTracker
 
-        method = resolved.get("method") or {}
-        name = f"{config.verb}-{method.get('name', 'method')}-{run_dir.name}"
-        group = config.tracker.group or sweep_name() or run_dir.name
-        members.append(WandbTracker(config.tracker, run_dir, name=name, group=group, job_type=config.verb))
-    tracker = Trackers(tuple(members))
+        members.append(
+            WandbTracker(
+                config.tracker,
+                run_dir,
+                run_id=unfinished.run_id,
+                name=run_name(resolved, run_dir),
+                group=config.tracker.group or sweep_name() or run_dir.name,
+                job_type=config.verb,
+                tags=tags(config, resolved),
+                continues=unfinished.earlier_dir,
+            )
+        )
+    same_file = unfinished.earlier_dir is not None and unfinished.earlier_dir.resolve() == run_dir.resolve()
+    tracker = ContinuedTracker(
+        inner=Trackers(tuple(members)),
+        unfinished=unfinished,
+        earlier=earlier,
+        told_again=Trackers(tuple(members[1:] if same_file else members)),
+    )
     tracker.config(resolved)
     return tracker
+
+
+def run_name(resolved: Mapping[str, Any], run_dir: Path) -> str:
+    """Return what a person reads: ``semalign_joint nano seed 0``, in a sweep with the job's number."""
+    named = [_name(resolved, part) for part in ("method", "model")]
+    words = [str(resolved.get("verb", "run")), *(name for name in named if name)]
+    number = f" #{run_dir.name}" if sweep_name() else ""
+    return f"{' '.join(words)} seed {resolved.get('seed', 0)}{number}"
+
+
+def tags(config: Config, resolved: Mapping[str, Any]) -> list[str]:
+    """Return the user's tags, and the names of method, model pair and benchmark."""
+    named = [_name(resolved, part) for part in ("method", "model", "benchmark")]
+    return list(dict.fromkeys([*config.tracker.tags, *(name for name in named if name)]))
+
+
+def _name(resolved: Mapping[str, Any], part: str) -> str | None:
+    node = resolved.get(part)
+    return str(node["name"]) if isinstance(node, Mapping) and node.get("name") else None
 
 
 def sweep_name() -> str | None:

@@ -1,0 +1,81 @@
+"""What a run made and what it made it from, told to the tracker.
+
+    teacher, student ──> extraction ──> alignment ──> checkpoint ──> scores     (names: <kind>-<model pair>)
+
+An artifact's version is its files' checksums, so the same result is the same version in every run; the store's key
+is its alias. What the run reused is an input of it, what it computed an output; inputs name each other too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pkt.manifest import MANIFEST
+from pkt.stages.session import Session
+from pkt.store import Artifact
+from pkt.tracking import TrackedArtifact
+
+KINDS = {"extract": "extraction", "align": "alignment", "transfer": "checkpoint", "eval": "scores"}
+# a checkpoint's card is rewritten when scores are known; it is not what makes the checkpoint
+REWRITTEN = "README.md"
+
+
+def tell_artifacts(session: Session) -> None:
+    """Hand the tracker everything that this run computed or reused, inputs first."""
+    for item in _chain(session):
+        session.tracker.artifact(item)
+
+
+def _chain(session: Session) -> Iterator[TrackedArtifact]:
+    models = {role: _model(session, role) for role in ("teacher", "student")}
+    yield from models.values()
+    made = {
+        (entry["stage"].partition(" ")[0], entry["key"]): not entry["reused"] for entry in session.reports
+    }
+    before: TrackedArtifact | None = None  # the stage before, among those that build on each other
+    for (stage, key), artifact in session.obtained.items():
+        inputs = [before] if before else list(models.values())
+        if stage == "eval":
+            role = str(artifact.meta["role"])
+            inputs = [models[role]] if role in models else [before] if before else []
+        item = _result(session, stage, artifact, inputs=inputs, made=made[stage, key])
+        yield item
+        before = item if stage in ("extract", "align", "transfer") else before
+
+
+def _model(session: Session, role: str) -> TrackedArtifact:
+    bench = session.bench
+    key = str(getattr(bench, f"{role}_fingerprint"))
+    spec = getattr(bench.config.model, role)
+    checkpoint = str(spec.checkpoint or bench.config.model.teacher.checkpoint)
+    return TrackedArtifact(
+        name=f"{role}-{bench.config.model.name}",
+        kind="model",
+        key=key[:16],
+        content={"fingerprint": key},
+        facts={"checkpoint": checkpoint, "layers": spec.layers},
+        made=False,
+    )
+
+
+def _result(
+    session: Session, stage: str, artifact: Artifact, *, inputs: list[TrackedArtifact], made: bool
+) -> TrackedArtifact:
+    manifest = json.loads((artifact.path / MANIFEST).read_text(encoding="utf-8"))
+    files = {name: facts for name, facts in manifest["files"].items() if not name.endswith(REWRITTEN)}
+    facts: dict[str, Any] = {**manifest["meta"], "created": manifest["created"], "path": str(artifact.path)}
+    if stage in session.method.results or stage == "transfer":
+        facts["method"] = session.method.name
+    kind = KINDS.get(stage, stage)
+    return TrackedArtifact(
+        name=f"{kind}-{session.bench.config.model.name}",
+        kind=kind,
+        key=artifact.key,
+        content={"stage": stage, "key": artifact.key, "format": manifest["format"], "files": files},
+        facts=facts,
+        inputs=tuple(one.address for one in inputs),
+        made=made,
+        folder=artifact.path,
+    )
