@@ -1,4 +1,4 @@
-"""The table at the end of a sweep: every job's scores, seeds averaged, methods side by side.
+"""The end of a sweep: one table over its jobs, seeds averaged, methods side by side, and a report.
 
 hydra -m ──> on_multirun_start (where the jobs' folders are) ──> jobs ──> cli ──> show_table
 """
@@ -28,20 +28,22 @@ class SweepFolder(Callback):  # type: ignore[misc]  # hydra has no types here
 
 
 def show_table() -> None:
-    """Print the table over the jobs of the sweep that has ended, and leave it in the sweep's folder.
+    """Print the table over the jobs of the sweep that has ended; leave it and a report in the sweep's folder.
 
     Nothing is shown where there was no sweep, or fewer than two jobs were scored.
     """
     folder, SweepFolder.started = SweepFolder.started, None
     if folder is None or len(list(folder.glob("*/scores.json"))) < 2:
         return
-    from pkt.reporting.runs import load_runs
-    from pkt.reporting.study import study_tables
+    from pkt.reporting.page import write_report
 
-    for index, table in enumerate(study_tables(load_runs([folder]))):
+    report, files = write_report([folder], out=folder)
+    for index, section in enumerate(report.sections):
+        title = f"{section.title}: {section.table.title}"
         (folder / ("table.md" if index == 0 else f"table_{index + 1}.md")).write_text(
-            f"{table.title}\n\n{table.markdown()}\n", encoding="utf-8"
+            f"{title}\n\n{section.table.markdown()}\n", encoding="utf-8"
         )
         console.say("")
-        console.table(table.title, table.columns, table.rows)
+        console.table(title, section.table.columns, section.table.rows)
     console.say(f"{'sweep':<11}{folder}")
+    console.say(f"{'report':<11}{files[0]}")

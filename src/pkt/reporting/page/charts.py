@@ -16,7 +16,7 @@ from pkt.evaluation.paired import Interval
 from pkt.reporting.figures import INK, MARK, QUIET, STUDENT, TEACHER, Drawing
 from pkt.reporting.page.numbers import MEAN, Study
 
-_WIDEST = 30  # letters of a label beside an axis
+_WIDEST = 26  # letters of a label beside an axis
 _STYLES = ((TEACHER, "-"), (STUDENT, "--"), (MARK, "-."), (INK, ":"))
 Row = tuple[str, Interval]
 
@@ -75,16 +75,20 @@ def _chart(name: str, title: str, rows: Sequence[Row], axis: Axis) -> tuple[Draw
     rows = [(label, found) for label, found in rows if math.isfinite(found.value)]
     if not rows:
         return ()
-    figure = Figure(figsize=(4.2, 0.95 + 0.26 * len(rows)), layout="constrained")
+    labels = [_label(label) for label, _ in rows]
+    height = 0.34 if any("\n" in label for label in labels) else 0.26
+    figure = Figure(figsize=(4.2, 0.9 + height * len(rows)), layout="constrained")
     axes = figure.subplots()
-    for end in axis.ends:
-        axes.axvline(axis.scale * end, color=INK, lw=0.8, ls=(0, (2, 2)))
+    for at, who in axis.ends.items():
+        axes.axvline(axis.scale * at, color=INK, lw=0.8, ls=(0, (2, 2)))
+        across = axes.get_xaxis_transform()
+        axes.text(axis.scale * at, 1.01, _plain(who), transform=across, ha="center", va="bottom", fontsize=8)
     for y, (_, found) in enumerate(rows):
         low, high = (end if math.isfinite(end) else found.value for end in (found.low, found.high))
         axes.plot([axis.scale * low, axis.scale * high], [y, y], color=MARK, lw=1.6, solid_capstyle="butt")
         face = "#ffffff" if found.holds_zero else MARK
         axes.plot(axis.scale * found.value, y, "o", ms=6, mfc=face, mec=MARK, mew=1.4)
-    axes.set_yticks(range(len(rows)), [_label(label) for label, _ in rows], fontsize=9)
+    axes.set_yticks(range(len(rows)), labels, fontsize=8 if height > 0.3 else 9)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="x", labelsize=8)
     axes.tick_params(axis="y", length=0)
@@ -92,8 +96,7 @@ def _chart(name: str, title: str, rows: Sequence[Row], axis: Axis) -> tuple[Draw
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(QUIET)
-    named = ", ".join(f"{axis.scale * at:g}: {_plain(who)}" for at, who in axis.ends.items())
-    axes.set_xlabel(f"{axis.label}  ({named})", fontsize=8)
+    axes.set_xlabel(axis.label, fontsize=8)
     return (Drawing(name=name, title=title, alt=_told(rows, axis), figure=figure),)
 
 
@@ -115,7 +118,7 @@ def curve_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]],
         curves: term -> (step, value).
         name: of the drawing.
     """
-    figure = Figure(figsize=(3.6, 2.3), layout="constrained")
+    figure = Figure(figsize=(3.8, 2.6), layout="constrained")
     axes = figure.subplots()
     for index, (term, points) in enumerate(curves.items()):
         colour, line = _STYLES[index % len(_STYLES)]
@@ -128,7 +131,7 @@ def curve_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]],
     axes.tick_params(which="both", labelsize=8)
     axes.grid(axis="y", color=QUIET, lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False, handlelength=2.6)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False, handlelength=2.6)
     ends = "; ".join(
         f"{term} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for term, points in curves.items()
     )
@@ -136,7 +139,11 @@ def curve_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]],
 
 
 def _label(text: str) -> str:
-    return _plain(text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…")
+    """Return an arm's label on two lines where it is long, the second one cut."""
+    if len(text) <= _WIDEST or " (" not in text:
+        return _plain(text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…")
+    name, _, rest = text.partition(" (")
+    return _plain(f"{name}\n({rest}" if len(rest) < _WIDEST else f"{name}\n({rest[: _WIDEST - 2]}…")
 
 
 def _plain(text: Any) -> str:

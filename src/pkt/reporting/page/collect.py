@@ -6,6 +6,7 @@ runs -> by model pair and benchmark -> Study -> parts, each only where its data 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pkt.reporting.page.examples import example_part
 from pkt.reporting.page.model import Part, Report, Section
 from pkt.reporting.page.numbers import Study, findings, gap_table, numbers, scores_and_budget
 from pkt.reporting.runs import Arm, Run
-from pkt.reporting.study import comparison_of, grouped
+from pkt.reporting.study import comparison_of, grouped, study_table
 from pkt.reporting.table import Table
 
 
@@ -44,17 +45,19 @@ def collect(runs: Sequence[Run], *, against: str | None = None, pairs: bool = Fa
 
 def _section(runs: Sequence[Run], against: str | None, *, pairs: bool) -> Section:
     study = Study.of(runs, comparison_of(runs, against))
-    parts = (*_score_parts(study, pairs=pairs), *_run_parts(study))
+    table = study_table(runs, "", study.comparison)
+    parts = (*_score_parts(study, table, pairs=pairs), *_run_parts(study))
     return Section(
         pair=study.pair,
         benchmark=study.benchmark,
+        table=table,
         parts=tuple(part for part in parts if part),
         numbers=tuple(numbers(study)),
     )
 
 
-def _score_parts(study: Study, *, pairs: bool) -> Iterator[Part]:
-    scores, budget = scores_and_budget(study)
+def _score_parts(study: Study, table: Table, *, pairs: bool) -> Iterator[Part]:
+    scores, budget = scores_and_budget(study, table)
     yield Part(name="scores", title="Scores", sentences=findings(study), tables=(scores,), kept=True)
     shares = gap_table(study)
     yield Part(
@@ -68,11 +71,11 @@ def _score_parts(study: Study, *, pairs: bool) -> Iterator[Part]:
     differences = charts.difference_charts(study)
     told = ("A hollow mark is a difference inside the noise.",) if differences else ()
     yield Part(name="differences", title="Differences", sentences=told, drawings=differences)
-    table = pairs_table(study.comparison, [arm.label for arm in study.arms]) if pairs else None
+    matrix = pairs_table(study.comparison, [arm.label for arm in study.arms]) if pairs else None
     yield Part(
         name="pairs",
         title="Every arm against every other",
-        tables=(table,) if table else (),
+        tables=(matrix,) if matrix else (),
         folded=True,
         kept=True,
     )
@@ -84,7 +87,7 @@ def _run_parts(study: Study) -> Iterator[Part]:
     arms = study.arms
     best = facts.first_run(arms[0])
     yield Part(name="losses", title="Losses", drawings=_curves(arms), folded=len(arms) > 3)
-    yield from _layer_parts(arms)
+    yield _layer_part(arms)
     yield example_part(best, arms[0].label)
     tables = facts.recipe_tables(arms)
     yield Part(name="recipe", title="Recipe", tables=(*tables, facts.commands(arms)), folded=True)
@@ -103,20 +106,31 @@ def _curves(arms: Sequence[Arm]) -> tuple[Drawing, ...]:
     return tuple(drawings)
 
 
-def _layer_parts(arms: Sequence[Arm]) -> Iterator[Part]:
-    """Yield what stages and `analysis.json` say of the layers of each arm's first run."""
-    for index, arm in enumerate(arms):
+def _layer_part(arms: Sequence[Arm]) -> Part:
+    """Return what stages and `analysis.json` say of the layers of each arm's first run."""
+    tables: list[Table] = []
+    drawings: list[Drawing] = []
+    for arm in arms:
         run = facts.first_run(arm)
-        tables, drawings = facts.stage_tables(run), facts.layer_drawings(run)
+        heading = f"{arm.label}: " if len(arms) > 1 else ""
         analysis = facts.read_json(Path(run["folder"]) / "analysis.json").get("parts", {})
         found = list(_analysed(analysis))
-        yield Part(
-            name=f"layers_{index}",
-            title=f"Layers of {arm.label}, seed {run['seed']}",
-            tables=(*tables, *(table for table, _ in found if table)),
-            drawings=(*drawings, *(drawing for _, drawing in found if drawing)),
-            folded=True,
-        )
+        tables += [
+            replace(table, title=heading + table.title)
+            for table in (*facts.stage_tables(run), *(table for table, _ in found if table))
+        ]
+        drawings += [
+            replace(drawing, title=heading + drawing.title)
+            for drawing in (*facts.layer_drawings(run), *(drawing for _, drawing in found if drawing))
+        ]
+    return Part(
+        name="layers",
+        title="Layers and maps",
+        sentences=("Of each arm's lowest seed.",) if len(arms) > 1 and (tables or drawings) else (),
+        tables=tuple(tables),
+        drawings=tuple(drawings),
+        folded=len(arms) > 1,
+    )
 
 
 def _analysed(parts: dict[str, Any]) -> Iterator[tuple[Table | None, Drawing | None]]:

@@ -99,17 +99,25 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """What is known of one model pair and benchmark."""
+    """What is known of one model pair and benchmark.
+
+    Attributes:
+        pair, benchmark: what the runs have in common.
+        table: the study's table as a sweep prints it, scores and budget in one.
+        parts: what is shown, in order.
+        numbers: what the tables are made of.
+    """
 
     pair: str
     benchmark: str
+    table: Table
     parts: tuple[Part, ...]
     numbers: tuple[Number, ...]
 
     @property
     def title(self) -> str:
         """The heading."""
-        return f"{self.pair}, {self.benchmark}"
+        return f"{self.pair} on {self.benchmark}"
 
 
 @dataclass(frozen=True, kw_only=True)

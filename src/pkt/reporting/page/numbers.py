@@ -18,7 +18,6 @@ from pkt.reporting.study import (
     gap_estimate,
     ranked,
     score_estimate,
-    study_table,
     tasks_of,
     unit_of,
 )
@@ -80,9 +79,13 @@ class Study:
         return self.comparison.difference(arm.label, self.comparison.reference, tasks)
 
 
-def scores_and_budget(study: Study) -> tuple[Table, Table]:
-    """Return the study's table as two: what was scored, and what each arm cost."""
-    whole = study_table(study.runs, "", study.comparison)
+def scores_and_budget(study: Study, whole: Table) -> tuple[Table, Table]:
+    """Return the study's table as two: what was scored, and what each arm cost.
+
+    Args:
+        study: whose table it is.
+        whole: the table.
+    """
     cost = [index for index, column in enumerate(whole.columns) if column in BUDGET]
     rest = [index for index in range(len(whole.columns)) if index not in cost]
     arms = {arm.label for arm in study.arms}
