@@ -1,21 +1,22 @@
-"""What the sandbox's child does to itself: namespaces, Landlock, rlimits, an unprivileged user, an audit hook.
+"""What the sandbox's child does to itself: namespaces, Landlock, rlimits, an unprivileged user.
 
-    fork server: namespaces() -> landlock() -> per program, after the fork: limit(), drop(), watch()
+    fork server: namespaces() -> per program, after the fork: limit(), landlock(), drop(), then syscalls and audit
 
 Standard library only, and nothing from pkt: the child loads this file in an isolated interpreter. Linux gives every
-layer; elsewhere, or where the kernel refuses, the audit hook stands in for the layers that are missing.
+layer; elsewhere, or where the kernel refuses, the audit hook (audit.py) stands in for what is missing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import resource
 import struct
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 NOBODY = 65534
@@ -24,22 +25,6 @@ SET_DEATH_SIGNAL, SET_NO_NEW_PRIVILEGES = 1, 38
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
 READ = 1 << 0 | 1 << 2 | 1 << 3  # execute (for shared objects), read a file, list a folder
 FILE_ONLY = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14
-# what the audit hook refuses where the kernel does not: layer -> prefixes of audit events
-EVENTS: dict[str, tuple[str, ...]] = {
-    "network": ("socket.",),
-    "signals": ("os.kill", "signal.pthread_kill"),
-    "files": (
-        "os.remove",
-        "os.rename",
-        "os.rmdir",
-        "os.mkdir",
-        "os.link",
-        "os.symlink",
-        "os.truncate",
-        "os.ch",
-    ),
-}
-ESCAPES = ("ctypes.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.", "os.spawn")
 
 
 def _libc() -> Any:
@@ -82,7 +67,7 @@ def landlock(writable: str) -> set[str]:
     ruleset = libc.syscall(LANDLOCK_CREATE, rules, len(rules), 0)
     if ruleset < 0:
         return set()
-    for path in _readable():
+    for path in readable():
         _allow(libc, ruleset, path, READ)
     _allow(libc, ruleset, "/dev/null", READ | 1 << 1)
     _allow(libc, ruleset, writable, every)
@@ -92,9 +77,27 @@ def landlock(writable: str) -> set[str]:
     return {"files"} if done else set()
 
 
-def _readable() -> Iterable[str]:
+@functools.cache  # asked for before the program's user may lack the right to find out
+def readable() -> tuple[str, ...]:
+    """Return where Python and its libraries lie."""
     library = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
-    return [*sorted(library), "/usr/lib", "/usr/share/zoneinfo", "/lib", "/lib64", "/dev/urandom"]
+    return (*sorted(library), "/usr/lib", "/usr/share/zoneinfo", "/lib", "/lib64", "/dev/urandom")
+
+
+def works(enter: Callable[[], set[str]]) -> set[str]:
+    """Return what a layer gives here, tried in a fork because it cannot be taken back."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, " ".join(enter()).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    given = os.read(reader, 64).decode().split()
+    os.close(reader)
+    os.waitpid(child, 0)
+    return set(given)
 
 
 def _allow(libc: Any, ruleset: int, path: str, rights: int) -> None:
@@ -127,25 +130,3 @@ def drop() -> None:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
-
-
-def watch(missing: set[str], writable: str) -> None:
-    """Refuse, through an audit hook that cannot be taken off, what the missing layers would have refused."""
-    if missing:
-        sys.addaudithook(_hook(missing, writable))
-
-
-def _hook(missing: set[str], writable: str) -> Callable[[str, tuple[Any, ...]], None]:
-    refused = tuple(event for layer in sorted(missing) for event in EVENTS[layer]) + ESCAPES
-    inside, guard, real = os.path.realpath(writable) + os.sep, "files" in missing, os.path.realpath
-
-    def hook(event: str, details: tuple[Any, ...]) -> None:
-        if event == "open":
-            path, mode, flags = details
-            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            if guard and writes and not (isinstance(path, str) and real(path).startswith(inside)):
-                raise PermissionError(f"the sandbox refuses to write {path!r} (mode {mode!r})")
-        elif event.startswith(refused):
-            raise PermissionError(f"the sandbox refuses {event}")
-
-    return hook

@@ -3,15 +3,15 @@
     run_programs -> workers, each with one clean child interpreter (forkserver.py) -> a fork per program (confine.py)
 
 A fork of a small interpreter costs a few milliseconds, a new interpreter many more. A program gets: an empty
-folder as its working directory, no environment, output to nowhere, limits on CPU, wall clock, memory and file size,
-and may start no process and no thread. Linux also takes away the network, other processes and the file system
-outside Python's library (read only) and that folder; where a namespace or Landlock is refused, an audit hook refuses
-the same calls from Python.
+folder as its working directory, no environment, output to nowhere, limits on CPU, wall clock, memory, file size, open
+files and disk, and may start no process and no thread. Linux also takes away the network, other processes, the system
+calls that lead to them, and the file system outside Python's library (read only) and that folder. Each of these
+layers holds for itself; where the kernel refuses one, an audit hook refuses the same calls from Python.
 
-What it does not do: hide the interpreter from the program (one that inspects the frames above it can forge a pass),
-limit the disk beyond `file_size` per file, or protect from a hole in the kernel or the interpreter. Without
-namespaces and Landlock (macOS, some containers) native code can pass the audit hook. Models are not attackers; code
-from strangers needs a virtual machine.
+What it does not do: judge more than the tests do (a program whose objects are equal to everything, or that redefines
+what its tests call, passes them, here as everywhere), or withstand someone who knows the interpreter's memory by
+heart, or a hole in the kernel. Without namespaces, Landlock and seccomp (macOS) native code can pass the audit hook.
+Models are not attackers; code from strangers needs a virtual machine.
 """
 
 from __future__ import annotations
@@ -36,16 +36,23 @@ from pkt.errors import PktError
 
 MEMORY = 512 * 2**20
 FILE_SIZE = 16 * 2**20
+DISK = 64 * 2**20
+KERNEL = ("namespaces", "landlock", "seccomp")
 GRACE = 10.0  # seconds that the child has, after a program's own, to answer
 
 
 class Outcome(StrEnum):
-    """How a program ended: `fail` raised, `crash` ended without reaching its last statement or raising."""
+    """How a program ended.
+
+    Only `pass` reached the last statement. `fail` raised an exception, `refused` one by which the sandbox (or the
+    system) denies permission; `crash` ended without a word, and so does one that fills its disk.
+    """
 
     PASS = "pass"
     FAIL = "fail"
     TIMEOUT = "timeout"
     CRASH = "crash"
+    REFUSED = "refused"
 
 
 def run_programs(programs: Sequence[str], *, timeout: float, workers: int = 2) -> list[Outcome]:
@@ -88,15 +95,23 @@ def run_programs(programs: Sequence[str], *, timeout: float, workers: int = 2) -
 class Child:
     """One fork server; started anew if a program brings it down."""
 
-    def __init__(self, *, namespaces: bool = True, memory: int = MEMORY, file_size: int = FILE_SIZE) -> None:
+    def __init__(
+        self,
+        *,
+        kernel: Sequence[str] = KERNEL,
+        memory: int = MEMORY,
+        file_size: int = FILE_SIZE,
+        disk: int = DISK,
+    ) -> None:
         """Prepare a child; it starts with the first program.
 
         Args:
-            namespaces: use the kernel's layers; False leaves the audit hook alone (to test it).
+            kernel: the kernel's layers to use where it has them; none leaves the audit hook alone (to test it).
             memory: bytes of address space per program.
             file_size: bytes per file that a program writes.
+            disk: bytes of all its files together, looked at ten times a second.
         """
-        self.options = {"namespaces": namespaces, "memory": memory, "file_size": file_size}
+        self.options = {"kernel": list(kernel), "memory": memory, "file_size": file_size, "disk": disk}
         self.layers: tuple[str, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -157,7 +172,7 @@ class Child:
             raise PktError(
                 f"The sandbox for generated programs did not start: {sys.executable} -I {script.name} "
                 "gave no answer. Check that it runs and that processes may be forked, "
-                "or leave out the tasks that run code (nano_code, nano_program)."
+                "or leave out the tasks whose answers are programs (metric pass@1)."
             ) from error
         return process
 
