@@ -10,20 +10,25 @@ from omegaconf import DictConfig, OmegaConf
 from pkt.config import Config
 from pkt.errors import RequestError, nearest
 
-STAGES = ("extract", "align", "transfer", "eval")
+STAGES = ("extract", "align", "transfer", "eval", "analyze")
+PARTS = ("resolution", "cka", "attribution", "maps")
+MODELS = ("teacher", "student", "transferred")
 STRATEGIES = ("method", "mapping", "semantics", "objective")
 CHOICES: dict[str, tuple[str, ...]] = {
     "optim.schedule": ("cosine", "linear", "constant"),
     "optim.keep": ("last", "best"),
     "optim.precision": ("float32", "bfloat16"),
+    "analyze.interface": ("mlp", "attention", "residual", "block"),
+    "analyze.positions": ("all", "answer"),
+    "analyze.split": ("extract", "align", "train", "validation"),
     "tracker.name": ("wandb", "none"),
     "tracker.mode": ("offline", "online", "disabled"),
+    "eval.split": ("test", "validation"),
     "model.teacher.init": ("load",),
     "model.student.init": ("load", "prune"),
     "model.teacher.dtype": ("auto", "float32", "bfloat16", "float16"),
     "model.student.dtype": ("auto", "float32", "bfloat16", "float16"),
 }
-    "eval.split": ("test", "validation"),
 # key -> (lowest, whether the lowest itself is allowed); None values are left to their meaning
 BOUNDS: dict[str, tuple[float, bool]] = {
     "seed": (0, True),
@@ -41,13 +46,13 @@ BOUNDS: dict[str, tuple[float, bool]] = {
     "eval.batch_size": (1, True),
     "eval.max_new_tokens": (1, True),
     "eval.timeout": (0, False),
+    "tracker.samples": (0, True),
+    "analyze.rows": (1, True),
     "data.max_length": (2, True),
     "data.sizes.extract": (1, True),
     "data.sizes.align": (1, True),
     "data.sizes.train": (1, True),
     "data.sizes.validation": (1, True),
-    "tracker.samples": (0, True),
-    "analyze.rows": (1, True),
 }
 _DEVICE = re.compile(r"^(auto|cpu|cuda(:\d+)?|mps)$")
 
@@ -77,8 +82,10 @@ def check(cfg: DictConfig) -> None:
         _one_of(key, OmegaConf.select(cfg, key), allowed)
     for stage in cfg.refresh:
         _one_of("refresh", stage, STAGES)
-    for model in cfg.eval.models:
-        _one_of("eval.models", model, ("teacher", "student", "transferred"))
+    for key in ("eval.models", "analyze.models"):
+        for model in OmegaConf.select(cfg, key):
+            _one_of(key, model, MODELS)
+    check_parts(cfg.analyze.parts)
     for key, (lowest, inclusive) in BOUNDS.items():
         _at_least(key, OmegaConf.select(cfg, key), lowest, inclusive)
     if not _DEVICE.match(cfg.device):
@@ -95,6 +102,23 @@ def check(cfg: DictConfig) -> None:
         )
     if len(cfg.optim.betas) != 2 or not all(0 <= beta < 1 for beta in cfg.optim.betas):
         raise RequestError(f"optim.betas: two numbers in [0, 1) are expected, got {list(cfg.optim.betas)}")
+
+
+def check_parts(parts: Iterable[str]) -> None:
+    """Check the parts that `pkt analyze` is asked for.
+
+    Raises:
+        RequestError: none, or an unknown one.
+    """
+    named = list(parts)
+    if not named:
+        raise RequestError(f"analyze.parts is empty: name some of {', '.join(PARTS)}")
+    for part in named:
+        if part not in PARTS:
+            raise RequestError(
+                f"analyze: no part '{part}'; allowed: {', '.join(PARTS)}{nearest(part, PARTS)}, "
+                "comma-separated: `pkt analyze resolution,cka key=value ...`"
+            )
 
 
 def _one_of(key: str, value: object, allowed: Iterable[str]) -> None:

@@ -114,6 +114,21 @@ class EvalConfig:
 
 
 @dataclass(kw_only=True)
+class AnalyzeConfig:
+    """What `pkt analyze` measures, and on what."""
+
+    # resolution | cka | attribution | maps; `pkt analyze cka,maps` is short for analyze.parts=[cka,maps]
+    parts: list[str] = field(default_factory=lambda: ["resolution", "cka", "attribution", "maps"])
+    # cka and attribution read all three, resolution and maps the first two; transferred: runs `transfer` first
+    models: list[str] = field(default_factory=lambda: ["teacher", "student", "transferred"])
+    interface: str = "block"  # mlp | attention | residual | block (attribution: every one of them)
+    positions: str = "all"  # all (every token of a row) | answer (those that predict an answer token)
+    split: str = "validation"  # extract | align | train | validation; never the test rows
+    rows: int = 64  # rows per task; fewer where the split has fewer (data.sizes)
+    maps: list[str] | None = None  # options of the group `semantics`; null: every one
+
+
+@dataclass(kw_only=True)
 class TrackerConfig:
     """W&B beside the JSONL that is always written."""
 
@@ -145,4 +160,16 @@ class Config:
     objective: Any = MISSING
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    analyze: AnalyzeConfig = field(default_factory=AnalyzeConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+
+
+@dataclass(kw_only=True)
+class ReportConfig:
+    """One request of `pkt report`."""
+
+    verb: str = MISSING
+    runs: Any = MISSING  # folder or list of folders
+    against: str | None = None  # method or label of an arm
+    pairs: bool = False
+    out: str | None = None  # folder, or the page's file

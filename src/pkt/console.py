@@ -112,7 +112,7 @@ def stage(name: str, state: str, seconds: float, peak_mb: float, key: str) -> No
         peak_mb: highest memory of the process so far (device memory where there is one).
         key: the artifact's key in the store.
     """
-    say(f"{name:<17}{state:<10}{seconds:8.1f} s {peak_mb:8.0f} MB  {key}")
+    say(f"{name:<20}{state:<10}{seconds:8.1f} s {peak_mb:8.0f} MB  {key}")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -20,7 +20,8 @@ from pkt.errors import PktError, RequestError
 from pkt.methods.base import Choice, Method
 from pkt.methods.workbench import Workbench
 from pkt.run import command_line, prepare, provenance
-from pkt.stages import align, evaluate, extract, report, transfer
+from pkt.searchpath import builtin_conf_dir, user_conf_dirs
+from pkt.stages import align, analyze, evaluate, extract, report, transfer
 from pkt.stages.session import Session
 from pkt.store import Store
 from pkt.tracking import open_tracker
@@ -33,10 +34,10 @@ def run_verb(cfg: DictConfig, run_dir: Path) -> float | None:
         cfg: the composed request.
         run_dir: this run's folder.
 
-    Raises:
     Returns:
         The mean share of the gap closed where it was measured, for a sweeper that optimises it.
 
+    Raises:
         RequestError: the request does not make sense.
         PktError: it does, and failed.
     """
@@ -147,8 +148,28 @@ def _track(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda n: bar.advance(float(n))
 
 
-def _evaluate(session: Session) -> None:
-    report.report(session, evaluate.scores(session))
+def _evaluate(session: Session) -> float | None:
+    return report.report(session, evaluate.scores(session))
+
+
+def _analyze(session: Session) -> None:
+    analyze.analyze(session, every_option("semantics"))
+
+
+def every_option(group: str) -> dict[str, Any]:
+    """Build every option of a config group of strategies, as its file has it; the user's files win.
+
+    Args:
+        group: such as ``semantics``.
+
+    Raises:
+        RequestError: a file that builds nothing.
+    """
+    files: dict[str, Path] = {}
+    for root in [builtin_conf_dir(), *reversed(user_conf_dirs())]:
+        files |= {file.stem: file for file in sorted((root / group).glob("*.yaml"))}
+    nodes = {name: OmegaConf.create({group: OmegaConf.load(file)}) for name, file in files.items()}
+    return {name: build(nodes[name][group]) for name in sorted(nodes)}
 
 
 VERBS: dict[str, Callable[[Session], Any]] = {
@@ -156,5 +177,6 @@ VERBS: dict[str, Callable[[Session], Any]] = {
     "align": lambda session: report.show_alignment(session, align.align(session)),
     "transfer": lambda session: report.show_transfer(session, transfer.transfer(session)),
     "eval": _evaluate,
+    "analyze": _analyze,
     "run": _evaluate,  # the scores need every stage before them
 }

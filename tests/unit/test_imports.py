@@ -13,11 +13,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2] / "src" / "pkt"
 # a package may import packages with a higher number, and leaves; equal numbers do not know each other
 LEVEL = {
+    "paper": 0,
     "cli": 0,
     "__main__": -1,
     "pipeline": 1,
     "stages": 2,
     "methods": 3,
+    "analysis": 3,
     "training": 4,
     "attribution": 5,
     "semantics": 6,
@@ -31,8 +33,8 @@ LEAVES = {
     "store": {"manifest"},
     "manifest": set(),
     "run": {"config"},
-    "sweep": {"reporting"},
-    "tracking": {"config"},
+    "sweep": {"reporting", "tracking"},
+    "tracking": {"config", "manifest"},
     "checks": {"config"},
     "build": set(),
     "explain": {"searchpath"},
@@ -43,7 +45,7 @@ LEAVES = {
     "config": set(),
 }
 EVERYWHERE = {"errors", "console", "config", ""}
-TOP = {"cli", "pipeline"}  # who may use the leaves that are about the request itself
+TOP = {"cli", "pipeline", "paper"}  # who may use the leaves that are about the request itself
 REQUEST = {"checks", "build", "explain", "searchpath", "sweep"}
 
 

@@ -194,6 +194,7 @@ def _reduced(product_BN: Tensor, reduce: str) -> Tensor:
     if reduce == "abs":
         return product_BN.abs().sum(1).cpu()
     if reduce == "l2":
-        return product_BN.norm(dim=1).cpu()
+        length_B: Tensor = product_BN.norm(dim=1)
+        return length_B.cpu()
     total_B = product_BN.sum(1)
     return (total_B.abs() if reduce == "example" else total_B).cpu()

@@ -1,0 +1,224 @@
+"""What `pkt analyze` found, as tables: a part's plain data in, rows of text out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pkt.reporting.table import Table
+
+BASES = {"output": "output side", "input": "input side", "random": "random directions"}
+MAP_MEASURES = {
+    "cosine": "cosine",
+    "cosine_centred": "centred cosine",
+    "explained_variance": "explained variance",
+    "readout_kl": "read-out KL",
+}
+
+
+def value(number: float | None, error: float | None = None) -> str:
+    """Return ``0.912 ± 0.003`` with three digits after the point; a dash for what is not defined."""
+    if number is None:
+        return "–"
+    shown = f"{number:.3f}" if 1e-3 <= abs(number) < 1e4 or number == 0 else f"{number:.3g}"
+    return shown if error is None else f"{shown} ± {error:.2g}"
+
+
+def rows_of(data: Mapping[str, Any]) -> str:
+    """Return ``256 validation rows``."""
+    return f"{data['rows']} {data['split']} row{'' if data['rows'] == 1 else 's'}"
+
+
+def resolution_tables(data: Mapping[str, Any]) -> list[Table]:
+    """Return the cosine per layer and basis, and what each basis is like."""
+    layers, bases = [], []
+    for role, model in data["models"].items():
+        for layer in range(model["depth"]):
+            cells = [_at(model["bases"][name], layer) for name in BASES]
+            layers.append((role, str(layer + 1), *cells))
+        for name, basis in model["bases"].items():
+            bases.append(
+                (
+                    role,
+                    BASES[name] + (" (tied)" if model["tied"] and name != "random" else ""),
+                    f"{basis['size']:,}",
+                    f"{basis['rank']} of {model['width']}",
+                    value(basis["condition"]),
+                    value(basis["lowest"]),
+                    f"{min(basis['stretch']):.3g} to {max(basis['stretch']):.3g}",
+                    value(min(basis["exact"])),
+                )
+            )
+    title = (
+        f"resolution of semantics: cosine(S Sᵀ r, r), r at the {data['interface']} interface, {rows_of(data)}"
+    )
+    columns = ("model", "layer", *BASES.values())
+    about = (
+        "model",
+        "basis",
+        "vectors",
+        "rank",
+        "condition of S Sᵀ",
+        "lowest cosine possible",
+        "|S Sᵀ r| / |r|",
+        "cosine(S S⁺ r, r)",
+    )
+    return [
+        Table(title=title, columns=columns, rows=tuple(layers)),
+        Table(title="the bases of the resolution", columns=about, rows=tuple(bases)),
+    ]
+
+
+def _at(basis: Mapping[str, Any], layer: int) -> str:
+    error = basis["cosine_stderr"]
+    return value(basis["cosine"][layer], error[layer] if error else None)
+
+
+def cka_tables(data: Mapping[str, Any]) -> list[Table]:
+    """Return a summary of every matrix, and the matrices."""
+    summary = []
+    for found in data["matrices"]:
+        numbers = [number for row in found["values"] for number in row]
+        widest = max(data["widths"][found[side]] for side in ("rows", "columns"))
+        summary.append(
+            (
+                f"{found['rows']} × {found['columns']}",
+                f"{found['tokens']:,}" + (" (biased upwards)" if found["tokens"] < widest else ""),
+                value(sum(numbers) / len(numbers)),
+                value(found["same_depth"]),
+                f"{min(numbers):.3f} to {max(numbers):.3f}",
+            )
+        )
+    title = f"linear CKA of layers at the {data['interface']} interface, {rows_of(data)}"
+    columns = ("models", "tokens", "mean", "at the same relative depth", "range")
+    return [Table(title=title, columns=columns, rows=tuple(summary)), *map(_matrix, matrices(data))]
+
+
+def matrices(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the matrices, with the change that the transfer made to teacher × student where both are there."""
+    found = [dict(matrix, change=False) for matrix in data["matrices"]]
+    named = {(matrix["rows"], matrix["columns"]): matrix["values"] for matrix in found}
+    before, after = named.get(("teacher", "student")), named.get(("teacher", "transferred"))
+    if before is None or after is None or [len(r) for r in before] != [len(r) for r in after]:
+        return found
+    change = [[a - b for a, b in zip(*rows, strict=True)] for rows in zip(after, before, strict=True)]
+    return [*found, {"rows": "teacher", "columns": "transferred", "values": change, "change": True}]
+
+
+def _matrix(matrix: Mapping[str, Any]) -> Table:
+    sign = "+" if matrix["change"] else ""
+    rows = tuple(
+        (str(layer), *(f"{number:{sign}.3f}" for number in row))
+        for layer, row in enumerate(matrix["values"], start=1)
+    )
+    columns = (f"{matrix['rows']} layer", *(str(k) for k in range(1, len(matrix["values"][0]) + 1)))
+    return Table(title=matrix_title(matrix), columns=columns, rows=rows)
+
+
+def matrix_title(matrix: Mapping[str, Any]) -> str:
+    """Say what a matrix compares."""
+    if matrix["change"]:
+        return "change of CKA by the transfer: teacher × transferred minus teacher × student"
+    return f"CKA: {matrix['rows']} layers (rows) × {matrix['columns']} layers (columns)"
+
+
+def attribution_tables(data: Mapping[str, Any]) -> list[Table]:
+    """Return a table of scores per reduction, and how far the interfaces agree on an order of the layers."""
+    first = next(iter(data["models"].values()))
+    interfaces = tuple(first)
+    reductions = tuple(first[interfaces[0]])
+    scores = [
+        Table(
+            title=f"gradient × activation per layer and interface (reduce={reduce}), {rows_of(data)}",
+            columns=("model", "layer", *interfaces),
+            rows=tuple(_scores(data["models"], interfaces, reduce)),
+        )
+        for reduce in reductions
+    ]
+    agreement = _agreement(data, interfaces, reductions)
+    return [scores[0], agreement, *_kept(data, interfaces, reductions), *scores[1:]]
+
+
+def _scores(models: Mapping[str, Any], interfaces: Sequence[str], reduce: str) -> list[tuple[str, ...]]:
+    rows = []
+    for role, model in models.items():
+        for layer in range(len(model[interfaces[0]][reduce]["value"])):
+            cells = []
+            for interface in interfaces:
+                found = model[interface][reduce]
+                error = found["stderr"]
+                cells.append(f"{found['value'][layer]:.3g}" + (f" ± {error[layer]:.1g}" if error else ""))
+            rows.append((role, str(layer + 1), *cells))
+    return rows
+
+
+def _agreement(data: Mapping[str, Any], interfaces: Sequence[str], reductions: Sequence[str]) -> Table:
+    pairs = [(a, b) for a in range(len(interfaces)) for b in range(a + 1, len(interfaces))]
+    rows = tuple(
+        (role, reduce, *(value(data["agreement"][role][reduce][a][b]) for a, b in pairs))
+        for role in data["models"]
+        for reduce in reductions
+    )
+    columns = ("model", "reduce", *(f"{interfaces[a]}, {interfaces[b]}" for a, b in pairs))
+    title = "rank correlation of the layers' attribution between interfaces"
+    return Table(title=title, columns=columns, rows=rows)
+
+
+def _kept(data: Mapping[str, Any], interfaces: Sequence[str], reductions: Sequence[str]) -> list[Table]:
+    if data["kept"] is None:
+        return []
+    rows = tuple(
+        (interface, *(value(data["kept"][interface][reduce]) for reduce in reductions))
+        for interface in interfaces
+    )
+    title = "rank correlation of the layers' attribution between student and transferred student"
+    return [Table(title=title, columns=("interface", *reductions), rows=rows)]
+
+
+def map_tables(data: Mapping[str, Any]) -> list[Table]:
+    """Return the quality of every map, mean over the pairs of layers, and pair by pair."""
+    measures = [name for name in MAP_MEASURES if _measured(data, name)]
+    columns = [f"{MAP_MEASURES[name]}, {side}" for name in measures for side in ("fitted", "held out")]
+    means, pairs = [], []
+    for name, cards in data["maps"].items():
+        cells = []
+        for measure in measures:
+            cells += [value(mean_over_pairs(cards, side, measure)) for side in ("fitted", "held_out")]
+        means.append((name, *cells))
+        for pair, card in zip(data["pairs"], cards, strict=True):
+            own = [value(card[side][measure]) for measure in measures for side in ("fitted", "held_out")]
+            held = card["held_out"]
+            about = (str(held["rank"]), value(held["condition"]))
+            pairs.append((name, str(pair["student"]), " ".join(map(str, pair["teacher"])), *own, *about))
+    fitted = f"fitted on {data['fitted_rows']} align rows"
+    where = f"at the {data['interface']} interface: {fitted}, held out: {rows_of(data)}"
+    per_pair = ("map", "student layer", "teacher layer", *columns, "rank", "condition")
+    return [
+        Table(
+            title=f"maps, mean over {len(data['pairs'])} pairs of layers {where}",
+            columns=("map", *columns),
+            rows=tuple(means),
+        ),
+        Table(title=f"maps per pair of layers {where}", columns=per_pair, rows=tuple(pairs)),
+    ]
+
+
+def mean_over_pairs(cards: Sequence[Mapping[str, Any]], side: str, measure: str) -> float | None:
+    """Return a measure's mean over the pairs; None where a pair has none."""
+    numbers = [card[side][measure] for card in cards]
+    return None if None in numbers else sum(numbers) / len(numbers)
+
+
+def _measured(data: Mapping[str, Any], measure: str) -> bool:
+    return all(card["held_out"][measure] is not None for cards in data["maps"].values() for card in cards)
+
+
+# how many of a part's first tables a console has room for; None: all
+SHOWN: dict[str, int | None] = {"resolution": None, "cka": None, "attribution": 2, "maps": 1}
+
+TABLES: dict[str, Callable[[Mapping[str, Any]], list[Table]]] = {
+    "resolution": resolution_tables,
+    "cka": cka_tables,
+    "attribution": attribution_tables,
+    "maps": map_tables,
+}
