@@ -10,6 +10,8 @@ VENV ?= .venv
 TORCH_INDEX ?=
 JOBS ?= 2
 METHODS ?= identity,sft,kd,hidden_kd,semalign,semalign_fisher,semalign_geometry,semalign_joint
+PAIR ?= nano
+SEEDS ?= 0,1,2
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -17,11 +19,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install demo real nano test test-all lint types format clean
+.PHONY: help venv install demo real table1 table2 figure2 figure4 figure5 ablations efficiency nano test test-all lint types format clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  variables: PYTHON, VENV ($(VENV)), TORCH_INDEX, JOBS ($(JOBS)), METHODS (of real), ARGS (more words for pkt or pytest)"
+	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "  variables: PYTHON, VENV ($(VENV)), TORCH_INDEX, JOBS ($(JOBS)), METHODS (of real), PAIR ($(PAIR)) and SEEDS ($(SEEDS)) of"
+	@echo "  tables and figures, ARGS (more words for pkt or pytest)"
 
 venv: $(VENV)/.base ## make the virtual environment with pkt in it
 install: $(VENV)/.dev ## the same, with what tests and checks need
@@ -31,6 +34,9 @@ demo: $(VENV)/.base ## run the built-in pair through all stages (no network, min
 
 real: $(VENV)/.real ## a real model: SmolLM2-135M heals its pruned self, by the METHODS at one budget
 	$(BIN)/pkt run -m experiment=real method=$(METHODS) $(ARGS)
+
+table1 table2 figure2 figure4 figure5 ablations efficiency: $(VENV)/.base ## the paper's tables and figures, on PAIR
+	$(BIN)/python -m pkt.paper $@ --pair $(PAIR) --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
 
 nano: $(VENV)/.dev ## train the built-in nano models anew
 	$(BIN)/python scripts/train_nano.py $(ARGS)

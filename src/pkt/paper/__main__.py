@@ -1,0 +1,101 @@
+"""`python -m pkt.paper table1 [--pair nano] [--seeds 0,1,2] [--jobs 2] [key=value ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pkt import console
+from pkt.errors import PktError, RequestError, nearest
+from pkt.paper.jobs import command, run_jobs
+from pkt.paper.results import write_results
+from pkt.paper.targets import CELLS, PAPER_PAIR, TARGETS, Plan
+from pkt.searchpath import groups
+
+
+def main(words: Sequence[str]) -> int:
+    """Make one target and return the exit code.
+
+    Args:
+        words: the command line after the module's name.
+    """
+    signal.signal(
+        signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)
+    )  # a killed target stops its jobs
+    options, rest = _parser().parse_known_args(words)
+    try:
+        plan = _plan(options, rest)
+        if options.print:
+            for job in plan.jobs:
+                console.say(command(job))
+            return 0
+        output_dir = Path(os.environ.get("PKT_OUTPUT_DIR", "outputs")).resolve()
+        folders = run_jobs(plan, output_dir, rest, at_once=options.jobs)
+        for file in write_results(plan, folders, options.out, "python -m pkt.paper " + " ".join(words)):
+            console.say(f"{'wrote':<12}{file}")
+    except PktError as error:
+        console.fail(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.fail("stopped; the same command goes on from here")
+        return 130
+    return 0
+
+
+def heed_termination() -> None:
+    """Let SIGTERM do what Ctrl-C does: a killed target stops its jobs."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pkt.paper",
+        description="Run what one of the paper's tables or figures needs, and write it beside the published numbers.",
+        epilog="Further words (key=value) go to every `pkt` request. The store remembers what was done: a command "
+        "that was stopped goes on where it was. PKT_LAUNCHER=submitit_slurm sends every job to a cluster's queue.",
+    )
+    parser.add_argument("target", help=", ".join(TARGETS))
+    parser.add_argument(
+        "--pair", default="nano", help=f"model pair (default: nano; the paper's: {PAPER_PAIR})"
+    )
+    parser.add_argument("--seeds", default="0,1,2", help="comma-separated (default: 0,1,2)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at once (default: 2)")
+    parser.add_argument("--cells", default="few", choices=CELLS, help="of ablations (default: few)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/results"), help="folder (default: docs/results)"
+    )
+    parser.add_argument("--print", action="store_true", help="print the requests and stop")
+    return parser
+
+
+def _plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
+    """Return what the command line asks for.
+
+    Raises:
+        RequestError: no such target or pair, seeds that are no numbers, or a word that is no override.
+    """
+    known = groups()["model"]
+    for what, got, allowed in (("target", options.target, TARGETS), ("pair", options.pair, known)):
+        if got not in allowed:
+            raise RequestError(
+                f"unknown {what} '{got}'; allowed: {', '.join(allowed)}{nearest(got, allowed)}"
+            )
+    if strange := [word for word in words if word.startswith("-") or "=" not in word]:
+        raise RequestError(f"got '{strange[0]}'; further words are key=value, for every request")
+    try:
+        seeds = [int(seed) for seed in options.seeds.split(",")]
+    except ValueError:
+        raise RequestError(f"--seeds: got '{options.seeds}'; give whole numbers such as 0,1,2") from None
+    if options.jobs < 1:
+        raise RequestError(f"--jobs: got {options.jobs}; give 1 or more")
+    more = {"cells": options.cells} if options.target == "ablations" else {}
+    return TARGETS[options.target](options.pair, seeds, **more)
+
+
+if __name__ == "__main__":
+    heed_termination()
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,111 @@
+"""Run the jobs of a plan: one `pkt` process each, several at once; a repeat reuses what the store has.
+
+    Plan -> <output_dir>/paper/<pair>/<target>/<job>/ with the run's files and log.txt
+
+With PKT_LAUNCHER set every job goes to that Hydra launcher as a sweep of one (a cluster's queue, for instance).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pkt import console
+from pkt.errors import PktError
+from pkt.paper.targets import Job, Plan
+
+LOG = "log.txt"
+LAUNCHER = "PKT_LAUNCHER"
+REFUSED = 2
+ENDS = {0: "done", REFUSED: "refused", 130: "stopped"}
+
+
+def command(job: Job) -> str:
+    """Return the line that runs a job by hand."""
+    return shlex.join(["pkt", job.verb, *job.words])
+
+
+def run_jobs(plan: Plan, output_dir: Path, words: Sequence[str], *, at_once: int) -> list[Path]:
+    """Run every job and return the folders of those that are done.
+
+    Args:
+        plan: which jobs.
+        output_dir: where the store and the jobs' folders are.
+        words: more words for every request.
+        at_once: processes that run together.
+
+    Raises:
+        PktError: a job failed, or was refused where the plan names no grid; the others were run all the same.
+    """
+    root = output_dir / "paper" / plan.pair / plan.target
+    runner = Runner(plan=plan, output_dir=output_dir, words=tuple(words))
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        codes = list(pool.map(runner.run, plan.jobs, [root / job.name for job in plan.jobs]))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        runner.stop()
+    wrong = [code for code in codes if code and not (plan.may_be_refused and code == REFUSED)]
+    if wrong:
+        raise PktError(
+            f"{len(wrong)} of {len(codes)} jobs failed; each said why in its {LOG} under {root}. "
+            "The same command goes on from here."
+        )
+    return [root / job.name for job, code in zip(plan.jobs, codes, strict=True) if code == 0]
+
+
+@dataclass(kw_only=True)
+class Runner:
+    """Runs jobs as processes of their own, and stops those that still run when it is told to.
+
+    Attributes:
+        plan: which the jobs belong to.
+        output_dir: where the store is.
+        words: more words for every request.
+    """
+
+    plan: Plan
+    output_dir: Path
+    words: tuple[str, ...]
+    _running: list[subprocess.Popen[bytes]] = field(default_factory=list, init=False)
+
+    def run(self, job: Job, folder: Path) -> int:
+        """Run one job, say how it ended, and return its exit code."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / LOG).open("wb") as log:
+            process = subprocess.Popen(self._line(job, folder), stdout=log, stderr=subprocess.STDOUT)
+            self._running.append(process)
+            code = process.wait()
+            self._running.remove(process)
+        console.say(f"{ENDS.get(code, f'failed ({code})'):<12}{job.name}")
+        if code:
+            console.note(_last_words(folder / LOG))
+        return code
+
+    def stop(self) -> None:
+        """Ask what still runs to stop; a training leaves its snapshot, and goes on when it is asked for again."""
+        for process in list(self._running):
+            process.send_signal(signal.SIGINT)
+        for process in list(self._running):
+            process.wait()
+
+    def _line(self, job: Job, folder: Path) -> list[str]:
+        bare = [word for word in job.words if "=" not in word]  # what `pkt analyze` takes first
+        rest = [word for word in job.words if "=" in word]
+        common = [f"output_dir={self.output_dir}", f"tracker.group={self.plan.target}-{self.plan.pair}"]
+        flags, place = [], [f"hydra.run.dir={folder}"]
+        if os.environ.get(LAUNCHER, "basic") != "basic":
+            flags, place = ["-m"], [f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=job"]
+        return [sys.executable, "-m", "pkt", job.verb, *bare, *flags, *rest, *common, *self.words, *place]
+
+
+def _last_words(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return "\n".join(f"  {line}" for line in lines[-3:])

@@ -1,0 +1,85 @@
+"""Every request behind the paper's tables and figures composes, and asks for what its target is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from pkt.build import build
+from pkt.checks import check
+from pkt.methods.base import Choice
+from pkt.paper.targets import BENCHES, FINE_TUNED, PAPER_PAIR, RIVALS, TARGETS, Job, ablations, table1, table2
+from pkt.searchpath import builtin_conf_dir, register
+
+
+@pytest.fixture
+def composed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Job], DictConfig]:
+    for name in ("PKT_CONFIG_DIR", "PKT_OUTPUT_DIR", "PKT_LAUNCHER"):
+        monkeypatch.delenv(name, raising=False)
+    register()
+    GlobalHydra.instance().clear()
+    return lambda job: composition(job.verb, tuple(word for word in job.words if "=" in word))
+
+
+@cache
+def composition(verb: str, words: tuple[str, ...]) -> DictConfig:
+    with initialize_config_dir(str(builtin_conf_dir()), version_base="1.3"):
+        return compose(verb, overrides=list(words))
+
+
+@pytest.mark.parametrize("pair", ["nano", PAPER_PAIR])
+@pytest.mark.parametrize("target", sorted(set(TARGETS) - {"efficiency"}))  # its jobs are those of table1
+def test_every_job_composes_and_is_not_refused(target: str, pair: str, composed):
+    plan = TARGETS[target](pair, [0, 1])
+    assert len({job.name for job in plan.jobs}) == len(plan.jobs)
+    for job in TARGETS[target](pair, [0]).jobs:
+        cfg = composed(job)
+        check(cfg)
+        method = build(cfg.method)
+        choice = Choice(
+            mapping=build(cfg.mapping), semantics=build(cfg.semantics), objective=build(cfg.objective)
+        )
+        assert method.refusal(choice) is None, job
+
+
+def test_table1_of_the_paper_has_every_rival_on_every_benchmark_at_its_settings(composed):
+    found = {}
+    for job in table1(PAPER_PAIR, [0]).jobs:
+        cfg = composed(job)
+        found[cfg.method.name, cfg.benchmark.name.removesuffix("_instruct")] = cfg
+    assert {(method, bench) for method in RIVALS for bench in BENCHES} <= set(found)
+    # semalign and Seeking: 3 epochs and 3e-5 on HumanEval, 5 and 3e-4 elsewhere; 300 rows on MBPP
+    for method in ("semalign", "seeking", "semalign_joint", "sft"):
+        for bench in BENCHES:
+            optim, rows = found[method, bench].optim, found[method, bench].data.sizes.train
+            expected = (3, 3e-5) if bench == "humaneval" else (5, 3e-4)
+            assert (optim.epochs, optim.lr, rows) == (*expected, 300 if bench == "mbpp" else 1000), (
+                method,
+                bench,
+            )
+    steps = {bench: found["laten", bench].method.steps for bench in BENCHES}
+    assert steps == {"mmlu": 2, "gsm8k": 4, "humaneval": 3, "mbpp": 8}
+
+
+def test_table2_of_the_paper_has_the_fine_tuned_teachers(composed):
+    plan = table2(PAPER_PAIR, [0])
+    assert {composed(job).model.name for job in plan.jobs} == set(FINE_TUNED)
+    assert {composed(job).model.name for job in table2("nano", [0]).jobs} == {"nano-code"}
+
+
+def test_ablations_leave_the_base_by_one_factor_each(composed):
+    base, *cells = (composed(job) for job in ablations("nano", [0], "each").jobs)
+    assert base.method.name == "semalign_joint"
+    assert all(cell != base for cell in cells)
+    words = [job.words[1] for job in ablations("nano", [0], "each").jobs[1:]]
+    assert len(words) == len(set(words)) > len(ablations("nano", [0]).jobs) - 1
+
+
+def test_the_grid_is_the_product_of_its_factors():
+    # mapping x semantics x interface x objective x update, and the base once
+    assert len(ablations("nano", [0], "grid").jobs) == 7 * 6 * 4 * 4 * 2

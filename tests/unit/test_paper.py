@@ -1,0 +1,206 @@
+"""Targets of the paper: jobs run as asked, and results show our numbers beside the published ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pkt.errors import PktError
+from pkt.paper.__main__ import main
+from pkt.paper.beside import beside_table
+from pkt.paper.jobs import LOG, Runner, run_jobs
+from pkt.paper.layers import similarity
+from pkt.paper.published import PUBLISHED, ROWS, published_table
+from pkt.paper.results import write_results
+from pkt.paper.targets import Job, Plan, efficiency, table1
+
+
+def scores(
+    folder: Path, method: str, seed: int, value: float, *, model: str = "nano", task: str = "a"
+) -> Path:
+    """Leave what a finished job leaves."""
+
+    def score(value: float) -> dict:
+        one = {
+            "task": task,
+            "metric": "acc",
+            "value": value,
+            "stderr": 0.01,
+            "n": 100,
+            "higher_is_better": True,
+        }
+        return {task: one}
+
+    folder.mkdir(parents=True)
+    found = {
+        "method": method,
+        "seed": seed,
+        "model": model,
+        "benchmark": task,
+        "settings": {"method": method},
+        "scores": {"teacher": score(0.9), "student": score(0.4), "transferred": score(value)},
+        "gap_closed": {task: {"value": (value - 0.4) / 0.5, "stderr": 0.03}},
+        "budget": {"trained_parameters": 1234, "seconds": 5.0 + seed, "stored_bytes": 3 * 2**20},
+        "stages": [],
+    }
+    (folder / "scores.json").write_text(json.dumps(found), encoding="utf-8")
+    return folder
+
+
+def cells(markdown: str, name: str) -> list[str]:
+    line = next(line for line in markdown.splitlines() if line.startswith(f"| {name} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def test_a_table_shows_our_numbers_the_published_ones_and_where_they_come_from(tmp_path: Path):
+    folders = [
+        scores(tmp_path / "jobs" / f"{method}{seed}", method, seed, value + 0.02 * seed)
+        for method, value in (("sft", 0.6), ("semalign", 0.5))
+        for seed in (0, 1)
+    ]
+    files = write_results(table1("nano", [0, 1]), folders, tmp_path / "out", "make table1")
+    text = files[0].read_text(encoding="utf-8")
+    assert files[0] == tmp_path / "out" / "nano" / "table1.md"
+    assert {file.suffix for file in files} == {".md", ".html", ".tex", ".jsonl"}
+    assert cells(text, "sft")[0].startswith("61.0 ±")
+    assert "not the paper's" in text
+    assert cells(text, "seeking") == ["49.60 ± 0.4", "28.23 ± 1.2", "15.44 ± 2.8", "20.60 ± 1.8"]
+    assert cells(text, "command") == ["make table1"]
+    lines = [json.loads(line) for line in files[0].with_suffix(".jsonl").read_text().splitlines()]
+    (ours,) = (line for line in lines if line["arm"] == "sft" and line["task"] == "a")
+    assert ours["value"] == pytest.approx(0.61)
+    assert all(
+        (files[0].parent / name).is_file() for name in text.split("](")[1:] for name in [name.split(")")[0]]
+    )
+
+
+def test_costs_show_the_mean_and_where_seeds_differ_the_range(tmp_path: Path):
+    folders = [scores(tmp_path / "jobs" / str(seed), "sft", seed, 0.6) for seed in (0, 1)]
+    page = write_results(efficiency("nano", [0, 1]), folders, tmp_path, "make efficiency")[0]
+    text = page.read_text(encoding="utf-8")
+    row = cells(text, "sft")
+    assert "6 [5, 6]" in row or "5 [5, 6]" in row  # mean 5.5
+    assert "1,234" in row
+    assert "3" in row
+
+
+def test_where_the_benchmarks_are_the_papers_both_numbers_stand_in_one_row(tmp_path: Path):
+    pair = "wizardcoder-13b-to-7b"
+    folder = scores(tmp_path / "j", "semalign", 0, 0.2, model=pair, task="humaneval")
+    run = json.loads((folder / "scores.json").read_text())
+    table = beside_table([run], "table2")
+    assert table is not None
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows[f"{pair}: semalign"] == ("20.0 ± 1.0", "19.46")
+    assert rows[f"{pair}: teacher"] == ("90.0 ± 1.0", "56.71")
+    assert rows[f"{pair}: student"] == ("40.0 ± 1.0", "–")
+    assert beside_table([run | {"benchmark": "nano"}], "figure2") is None
+
+
+def test_published_numbers_are_the_papers():
+    table = published_table("table1")
+    assert table is not None
+    assert published_table("ablations") is None
+    # what the note on them says: every SemAlign score is the student's plus 0.70 of the teacher's lead
+    of = PUBLISHED["table1"]
+    for bench in ROWS:
+        expected = of["student"][bench] + 0.70 * (of["teacher"][bench] - of["student"][bench])
+        assert of["semalign"][bench] == pytest.approx(expected, abs=0.011)
+
+
+def test_cka_is_averaged_over_seeds(tmp_path: Path):
+    folders = []
+    for seed, high in ((0, 0.8), (1, 0.6)):
+        folder = tmp_path / f"cka_semalign_seed-{seed}"
+        folder.mkdir()
+        values = [[high, 0.1], [0.2, high], [0.1, 0.2], [0.3, 0.9]]
+        matrices = [
+            {"rows": "teacher", "columns": columns, "values": values, "tokens": 10, "same_depth": high}
+            for columns in ("student", "transferred")
+        ]
+        data = {"interface": "block", "models": {}, "matrices": matrices, "widths": {}, "split": "validation"}
+        (folder / "analysis.json").write_text(json.dumps({"parts": {"cka": {"data": data, "tables": []}}}))
+        folders.append(folder)
+    (table,), drawings = similarity("figure5", folders)
+    # teacher layers 2 and 4 are at the depth of student layers 1 and 2
+    assert table.rows[0] == ("semalign", "teacher", "student before", "0.700 ± 0.100", "0.200", "0.900")
+    assert drawings[0].name == "figure5_semalign"
+
+
+PLAN = Plan(
+    target="table1",
+    pair="nano",
+    title="t",
+    jobs=tuple(Job(name=name, verb="run", words=(name,)) for name in ("a", "b", "c")),
+)
+
+
+def test_a_failed_job_does_not_keep_the_others_from_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    def line(self: Runner, job: Job, folder: Path) -> list[str]:
+        return [sys.executable, "-c", f"print('said {job.name}'); raise SystemExit({int(job.name == 'a')})"]
+
+    monkeypatch.setattr(Runner, "_line", line)
+    with pytest.raises(PktError, match=r"1 of 3 jobs failed.*goes on from here"):
+        run_jobs(PLAN, tmp_path, [], at_once=2)
+    logs = {name: (tmp_path / "paper/nano/table1" / name / LOG).read_text() for name in "abc"}
+    assert logs == {name: f"said {name}\n" for name in "abc"}
+    assert "said a" in capsys.readouterr().err
+
+
+def test_stopping_the_target_stops_its_jobs(tmp_path: Path):
+    code = (
+        "import sys; from pathlib import Path; from pkt.paper import jobs, __main__;"
+        "jobs.Runner._line = lambda self, job, folder: [sys.executable, '-c',"
+        " 'import os,time,sys; from pathlib import Path;"
+        ' Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(60)\', str(folder / "pid")];'
+        "__main__.heed_termination(); sys.exit(__main__.main(['figure2']))"
+    )
+    environment = {**os.environ, "PKT_OUTPUT_DIR": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (found := list(tmp_path.rglob("pid"))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.3)
+    child = int(found[0].read_text())
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "goes on from here" in said
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tabel1"], "unknown target 'tabel1'.*table1"),
+        (["table1", "--pair", "nanoo"], "unknown pair 'nanoo'.*nano"),
+        (["table1", "--seeds", "a"], "--seeds: got 'a'"),
+        (["table1", "--jobs", "0"], "--jobs: got 0"),
+        (["table1", "fast"], "got 'fast'; further words are key=value"),
+    ],
+)
+def test_a_wrong_request_is_one_message(words: list[str], message: str, capsys):
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert re.search(message, said)
+
+
+def test_the_requests_can_be_printed(capsys):
+    assert main(["table1", "--print", "--seeds", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "pkt run method=seeking model=nano benchmark=nano seed=3 threads=1"
+    assert len(lines) == 8
