@@ -43,7 +43,10 @@ class Outside:
 
     def seen(self) -> dict[str, object]:
         """Return all that a program could have changed."""
-        files = {path.name: (path.read_text(), path.stat().st_mode) for path in self.folder.glob("[!u]*")}
+        files = {
+            path.name: (path.read_text(), path.stat().st_mode, path.stat().st_mtime_ns)
+            for path in self.folder.glob("[!u]*")
+        }
         running = Path(f"/proc/{self.bystander.pid}/stat").read_text().rpartition(")")[2].split()[0]
         return {
             "files": files,

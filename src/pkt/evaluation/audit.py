@@ -25,11 +25,18 @@ EVENTS: dict[str, tuple[str, ...]] = {
         "os.link",
         "os.symlink",
         "os.truncate",
+        "os.chdir",
+        "os.chroot",
+        "sqlite3.",
+    ),
+    "metadata": (
+        "os.chmod",
+        "os.chown",
+        "os.lchown",
+        "os.chflags",
         "os.utime",
         "os.setxattr",
         "os.removexattr",
-        "os.ch",
-        "sqlite3.",
     ),
 }
 # what it refuses always: starting something else, and looking at or into the interpreter
@@ -42,6 +49,7 @@ UNHEARD: dict[str, tuple[str, ...]] = {
     "network": (),
     "signals": ("pidfd_open", "pidfd_send_signal"),
     "files": ("mkfifo", "mknod"),
+    "metadata": (),
 }
 MODULES = ("_ctypes", "_testcapi", "_testinternalcapi", "_xxsubinterpreters", "_interpreters")
 

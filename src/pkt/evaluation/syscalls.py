@@ -42,6 +42,24 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "msgget": (68, 186),
     "add_key": (248, 217),
     "keyctl": (250, 219),
+    "chmod": (90, None),  # from here on: what Landlock leaves to the owner of a file
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "fchown": (93, 55),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "utimensat": (280, 88),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
 }
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of CALLS, the kernel's name
 
@@ -50,7 +68,7 @@ def filter_calls() -> set[str]:
     """Let the kernel answer EPERM to the system calls in `CALLS`, for this process and for good.
 
     Returns:
-        ``{"network", "signals"}`` where the kernel does it (Linux on x86-64 and AArch64), else nothing.
+        ``{"network", "signals", "metadata"}`` where the kernel does it (Linux on x86-64 and AArch64), else nothing.
     """
     machine = MACHINES.get(os.uname().machine)
     if not sys.platform.startswith("linux") or machine is None:
@@ -69,4 +87,4 @@ def filter_calls() -> set[str]:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     done = libc.prctl(SET_SECCOMP, 2, header, 0, 0) == 0
-    return {"network", "signals"} if done else set()
+    return {"network", "signals", "metadata"} if done else set()
