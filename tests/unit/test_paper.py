@@ -19,7 +19,7 @@ from pkt.paper.beside import beside_table
 from pkt.paper.jobs import LOG, Runner, run_jobs
 from pkt.paper.layers import similarity
 from pkt.paper.published import PUBLISHED, ROWS, published_table
-from pkt.paper.results import write_results
+from pkt.paper.results import report_of, write_results
 from pkt.paper.targets import Job, Plan, efficiency, table1
 
 
@@ -66,7 +66,8 @@ def test_a_table_shows_our_numbers_the_published_ones_and_where_they_come_from(t
         for method, value in (("sft", 0.6), ("semalign", 0.5))
         for seed in (0, 1)
     ]
-    files = write_results(table1("nano", [0, 1]), folders, tmp_path / "out", "make table1")
+    plan = table1("nano", [0, 1])
+    files = write_results(plan, report_of(plan, folders, "make table1"), tmp_path / "out")
     text = files[0].read_text(encoding="utf-8")
     assert files[0] == tmp_path / "out" / "nano" / "table1.md"
     assert {file.suffix for file in files} == {".md", ".html", ".tex", ".jsonl"}
@@ -84,7 +85,8 @@ def test_a_table_shows_our_numbers_the_published_ones_and_where_they_come_from(t
 
 def test_costs_show_the_mean_and_where_seeds_differ_the_range(tmp_path: Path):
     folders = [scores(tmp_path / "jobs" / str(seed), "sft", seed, 0.6) for seed in (0, 1)]
-    page = write_results(efficiency("nano", [0, 1]), folders, tmp_path, "make efficiency")[0]
+    plan = efficiency("nano", [0, 1])
+    page = write_results(plan, report_of(plan, folders, "make efficiency"), tmp_path)[0]
     text = page.read_text(encoding="utf-8")
     row = cells(text, "sft")
     assert "6 [5, 6]" in row or "5 [5, 6]" in row  # mean 5.5

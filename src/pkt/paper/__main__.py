@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from pkt import console
 from pkt.errors import PktError, RequestError, nearest
 from pkt.paper.jobs import command, run_jobs
-from pkt.paper.results import write_results
+from pkt.paper.results import report_of, tables_of, write_results
 from pkt.paper.targets import CELLS, PAPER_PAIR, TARGETS, Plan
 from pkt.searchpath import groups
 
@@ -35,7 +36,12 @@ def main(words: Sequence[str]) -> int:
             return 0
         output_dir = Path(os.environ.get("PKT_OUTPUT_DIR", "outputs")).resolve()
         folders = run_jobs(plan, output_dir, rest, at_once=options.jobs)
-        for file in write_results(plan, folders, options.out, "python -m pkt.paper " + " ".join(words)):
+        report = report_of(plan, folders, shlex.join(["python", "-m", "pkt.paper", *words]))
+        files = write_results(plan, report, options.out)
+        for table in tables_of(report):
+            console.table(table.title, table.columns, table.rows)
+        console.say(report.lead)
+        for file in files:
             console.say(f"{'wrote':<12}{file}")
     except PktError as error:
         console.fail(str(error))

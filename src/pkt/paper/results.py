@@ -34,20 +34,40 @@ CLAIMS = {
 }
 
 
-def write_results(plan: Plan, folders: Sequence[Path], out: Path, command: str) -> list[Path]:
-    """Write a target's files and return them, the Markdown first.
+def report_of(plan: Plan, folders: Sequence[Path], command: str) -> Report:
+    """Return what a target says.
 
     Args:
         plan: what was run.
         folders: of its finished jobs.
-        out: where results are collected; a folder per pair is made there.
         command: the line that makes this target, for the record.
+    """
+    return _with_record(_report(plan, folders), plan, command)
+
+
+def tables_of(report: Report) -> list[Table]:
+    """Return the tables that are shown on the console: all but those that are folded on a page."""
+    return [
+        table
+        for section in report.sections
+        for part in section.parts
+        if part.kept and not part.folded
+        for table in part.tables
+    ]
+
+
+def write_results(plan: Plan, report: Report, out: Path) -> list[Path]:
+    """Write a target's files and return them, the Markdown first.
+
+    Args:
+        plan: what was run.
+        report: what it says.
+        out: where results are collected; a folder per pair is made there.
 
     Raises:
         PktError: the folder cannot be written.
     """
     folder = out / plan.pair
-    report = _with_record(_report(plan, folders), plan, command)
     files = write_files(report, folder / f"{plan.target}.html")
     pictures = [drawing for section in report.sections for part in section.parts for drawing in part.drawings]
     saved = [save(replace(drawing, name=_file_name(plan, drawing)), folder) for drawing in pictures]
