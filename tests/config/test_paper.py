@@ -12,8 +12,20 @@ from omegaconf import DictConfig
 
 from pkt.build import build
 from pkt.checks import check
+from pkt.errors import RequestError
 from pkt.methods.base import Choice
-from pkt.paper.targets import BENCHES, FINE_TUNED, PAPER_PAIR, RIVALS, TARGETS, Job, ablations, table1, table2
+from pkt.paper.targets import (
+    BENCHES,
+    FINE_TUNED,
+    PAPER_PAIR,
+    RIVALS,
+    TARGETS,
+    Job,
+    ablations,
+    figure2,
+    table1,
+    table2,
+)
 from pkt.searchpath import builtin_conf_dir, register
 
 
@@ -78,6 +90,13 @@ def test_ablations_leave_the_base_by_one_factor_each(composed):
     assert all(cell != base for cell in cells)
     words = [job.words[1] for job in ablations("nano", [0], "each").jobs[1:]]
     assert len(words) == len(set(words)) > len(ablations("nano", [0]).jobs) - 1
+
+
+def test_a_pair_with_a_benchmark_of_its_own_is_measured_on_it(composed):
+    (job,) = figure2("smollm2-135m-to-pruned", [0]).jobs
+    assert composed(job).benchmark.name == "pystdlib"
+    with pytest.raises(RequestError, match="a teacher of code"):
+        table2("smollm2-135m-to-pruned", [0])
 
 
 def test_the_grid_is_the_product_of_its_factors():

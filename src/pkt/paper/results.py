@@ -14,7 +14,7 @@ from pkt.paper.beside import beside_table
 from pkt.paper.costs import cost_table
 from pkt.paper.layers import resolution, similarity
 from pkt.paper.published import published_table
-from pkt.paper.targets import PAPER_PAIR, Plan, is_nano
+from pkt.paper.targets import PAPER_PAIR, Plan, has_own
 from pkt.reporting.figures import Drawing, save
 from pkt.reporting.page import render
 from pkt.reporting.page.collect import collect
@@ -146,7 +146,7 @@ def _lead(plan: Plan) -> str:
         f"Made on the pair {plan.pair}, which is not the paper's (Llama-2 13B and 7B): "
         "these numbers and the published ones are on different models, and are not comparable."
     )
-    if is_nano(plan.pair):
+    if has_own(plan.pair):
         text += " One student is trained on all tasks together; the paper trains one per benchmark."
     return text
 

@@ -14,9 +14,16 @@ from itertools import product
 
 from omegaconf import OmegaConf
 
+from pkt.errors import RequestError
 from pkt.searchpath import builtin_conf_dir, user_conf_dirs
 
-NANO = "nano"
+NANO = ("benchmark=nano", "threads=1")
+# pairs with a benchmark of their own, on whose tasks together one student is trained
+OWN: Mapping[str, tuple[str, ...]] = {
+    "nano": NANO,
+    "nano-code": NANO,
+    "smollm2-135m-to-pruned": ("experiment=real",),
+}
 PAPER_PAIR = "llama-13b-to-7b"
 FINE_TUNED = ("codellama-13b-to-7b", "wizardcoder-13b-to-7b")  # the teachers of the paper's second table
 RIVALS = ("seeking", "laten", "semalign")  # the rows of the paper's tables
@@ -103,8 +110,8 @@ def table1(pair: str, seeds: Sequence[int]) -> Plan:
     """Return the jobs of Table 1: every method on every benchmark, one teacher."""
     title = f"Table 1: methods side by side, {pair}"
     methods = (*RIVALS, *OURS)
-    if is_nano(pair):
-        jobs = [_nano_job(pair, seed, f"method={method}") for method in methods for seed in seeds]
+    if has_own(pair):
+        jobs = [_own_job(pair, seed, f"method={method}") for method in methods for seed in seeds]
     else:
         jobs = [
             _paper_job(pair, bench, method, seed) for bench in BENCHES for method in methods for seed in seeds
@@ -113,13 +120,21 @@ def table1(pair: str, seeds: Sequence[int]) -> Plan:
 
 
 def table2(pair: str, seeds: Sequence[int]) -> Plan:
-    """Return the jobs of Table 2: teachers fine-tuned on code, tasks of code."""
+    """Return the jobs of Table 2: teachers fine-tuned on code, tasks of code.
+
+    Raises:
+        RequestError: the pair has no tasks of code.
+    """
     title = f"Table 2: a teacher that was trained on code, {pair}"
     methods = (*RIVALS, "sft", "kd", "semalign_joint")
-    if is_nano(pair):
+    if has_own(pair) and OWN[pair] != NANO:
+        raise RequestError(
+            f"table2 is about a teacher of code and its tasks, which {pair} does not have; take nano or {PAPER_PAIR}."
+        )
+    if has_own(pair):
         tasks = "benchmark.tasks=[nano_code,nano_program]"
         jobs = [
-            _nano_job("nano-code", seed, f"method={method}", tasks) for method in methods for seed in seeds
+            _own_job("nano-code", seed, f"method={method}", tasks) for method in methods for seed in seeds
         ]
     else:
         teachers = FINE_TUNED if pair == PAPER_PAIR else (pair,)
@@ -170,8 +185,8 @@ def ablations(pair: str, seeds: Sequence[int], cells: str = "few") -> Plan:
         for seed in seeds:
             request = ("method=semalign_joint", *words)
             jobs.append(
-                _nano_job(pair, seed, *request)
-                if is_nano(pair)
+                _own_job(pair, seed, *request)
+                if has_own(pair)
                 else _paper_job(pair, "gsm8k", "semalign_joint", seed, *words)
             )
     return Plan(target="ablations", pair=pair, title=f"Ablations of semalign_joint, {pair}", jobs=tuple(jobs))
@@ -188,9 +203,9 @@ TARGETS: Mapping[str, Callable[..., Plan]] = {
 }
 
 
-def is_nano(pair: str) -> bool:
-    """Whether a pair is one of those that ship with pkt."""
-    return pair.startswith(NANO)
+def has_own(pair: str) -> bool:
+    """Whether one student is trained on all tasks of a benchmark that goes with the pair."""
+    return pair in OWN
 
 
 def speaks_chat(pair: str) -> bool:
@@ -219,8 +234,8 @@ def _cells(cells: str) -> list[tuple[str, ...]]:
     return [(f"{factor}={value}",) for factor, values in chosen.items() for value in values]
 
 
-def _nano_job(pair: str, seed: int, *words: str) -> Job:
-    common = (f"model={pair}", "benchmark=nano", f"seed={seed}", "threads=1")
+def _own_job(pair: str, seed: int, *words: str) -> Job:
+    common = (f"model={pair}", f"seed={seed}", *OWN[pair])
     return Job(name=_name(*words, f"seed={seed}"), verb="run", words=(*words, *common))
 
 
@@ -239,11 +254,8 @@ def _paper_job(pair: str, bench: str, method: str, seed: int, *words: str) -> Jo
 
 
 def _analysis(part: str, pair: str, seed: int, *words: str) -> Job:
-    rows = (
-        ("benchmark=nano", "threads=1")
-        if is_nano(pair)
-        else (f"benchmark={'paper_chat' if speaks_chat(pair) else 'paper'}",)
-    )
+    paper = f"benchmark={'paper_chat' if speaks_chat(pair) else 'paper'}"
+    rows = OWN.get(pair, (paper,))
     name = _name(part, *words, f"seed={seed}")
     return Job(name=name, verb="analyze", words=(part, *words, f"model={pair}", f"seed={seed}", *rows))
 
