@@ -29,6 +29,8 @@ VERBS = {
     "align": "how it reads in the student's space: the alignment map",
     "transfer": "train the student; writes a model folder",
     "eval": "score teacher, student and transferred student with lm-eval",
+    "analyze": "look inside: resolution, cka, attribution, maps (or some: `pkt analyze cka`)",
+    "report": "one page over any runs: `pkt report runs=<folder>[,<folder>...]`",
 }
 INTERRUPTED = 130
 _TAKES_VALUE = {"-c", "-p", "-cp", "-cn", "-cd", "--cfg", "--package", "--config-path", "--config-name"}
@@ -72,11 +74,58 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(modes) > 1:
         console.fail(f"{' and '.join(modes)} cannot be combined; give one of them")
         return 2
-    return _request(verb, flags_first(rest))
+    if verb == "report" and "--multirun" in modes:
+        console.fail("report is one request over all its folders: give runs=a,b without -m")
+        return 2
+    flags, overrides = split_flags(rest)
+    try:
+        overrides = named_parts(overrides) if verb == "analyze" else overrides
+        overrides = quoted_texts(overrides) if verb == "report" else overrides
+    except PktError as error:
+        return _failed(str(error), error.exit_code)
+    return _request(verb, flags + overrides)
 
 
-def flags_first(words: Sequence[str]) -> list[str]:
-    """Return the words with flags (and their values) before overrides: Hydra's parser wants that order.
+def named_parts(overrides: Sequence[str]) -> list[str]:
+    """Return overrides in which bare words (`pkt analyze cka,maps`) are `analyze.parts=[cka,maps]`.
+
+    Args:
+        overrides: the command line after the verb, without flags.
+
+    Raises:
+        RequestError: a bare word that is no part.
+    """
+    bare = [word for word in overrides if "=" not in word and not word.startswith(("+", "~"))]
+    if not bare:
+        return list(overrides)
+    from pkt.checks import check_parts
+
+    parts = [part for word in bare for part in word.split(",") if part]
+    check_parts(parts)
+    rest = [word for word in overrides if word not in bare]
+    return [f"analyze.parts=[{','.join(parts)}]", *rest]
+
+
+def quoted_texts(overrides: Sequence[str]) -> list[str]:
+    """Return a report's overrides with folders and labels quoted for Hydra, and `runs=a,b` as a list.
+
+    Args:
+        overrides: the command line after the verb, without flags.
+    """
+    found = []
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        plain = key in ("runs", "against", "out") and value not in ("", "null") and value[0] not in "[\"'"
+        if plain:
+            parts = [part for part in value.split(",") if part] if key == "runs" else [value]
+            texts = ["'" + part.replace("'", "\\'") + "'" for part in parts]
+            value = f"[{','.join(texts)}]" if key == "runs" else texts[0]
+        found.append(key + equals + value)
+    return found
+
+
+def split_flags(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return flags (with their values) and overrides apart: Hydra's parser wants the flags first.
 
     Args:
         words: the command line after the verb.
@@ -94,7 +143,7 @@ def flags_first(words: Sequence[str]) -> list[str]:
             flags.append(word)
             if word in _TAKES_VALUE and rest:
                 flags.append(rest.pop(0))
-    return flags + overrides
+    return flags, overrides
 
 
 def _complete(words: list[str]) -> int:
@@ -143,11 +192,14 @@ def _request(verb: str, words: list[str]) -> int:
     return 0
 
 
-def task(cfg: DictConfig) -> None:
+def task(cfg: DictConfig) -> float | None:
     """Run one job; what goes wrong is told here, where the job's folder is known.
 
     Args:
         cfg: the composed request.
+
+    Returns:
+        What a sweeper may optimise: the mean share of the gap closed on validation rows, where it was measured.
 
     Raises:
         SystemExit: the job failed (single run).
@@ -157,29 +209,42 @@ def task(cfg: DictConfig) -> None:
     from hydra.types import RunMode
 
     settings = HydraConfig.get()
-    code = _job(cfg, Path(settings.runtime.output_dir))
+    code, found = _job(cfg, Path(settings.runtime.output_dir))
     if code and settings.mode == RunMode.MULTIRUN:
         raise JobFailedError(code)
     if code:
         raise SystemExit(code)
+    return found
 
 
-def _job(cfg: DictConfig, run_dir: Path) -> int:
-    from pkt.checks import check
+def _job(cfg: DictConfig, run_dir: Path) -> tuple[int, float | None]:
+    """Return the exit code, and what a sweeper may optimise."""
     from pkt.explain import CONFIG_ERRORS, explain
 
     try:
-        check(cfg)
-        from pkt.pipeline import run_verb
-
-        run_verb(cfg, run_dir)
+        return 0, _work(cfg, run_dir)
     except PktError as error:
-        return _failed(str(error), error.exit_code)
+        return _failed(str(error), error.exit_code), None
     except CONFIG_ERRORS as error:
-        return _failed(explain(error), 2)
+        return _failed(explain(error), 2), None
     except Exception as error:
-        return _crashed(error, run_dir)
-    return 0
+        return _crashed(error, run_dir), None
+
+
+def _work(cfg: DictConfig, run_dir: Path) -> float | None:
+    if cfg.verb == "report":
+        from pkt.reporting.page.request import report
+
+        report(cfg)
+        return None
+    from pkt.checks import check
+    from pkt.sweep import check_sweeper
+
+    check(cfg)
+    check_sweeper(cfg)
+    from pkt.pipeline import run_verb
+
+    return run_verb(cfg, run_dir)
 
 
 def _failed(message: str, code: int) -> int:

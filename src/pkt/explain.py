@@ -20,6 +20,7 @@ _NOISE = re.compile(
     r"Set the environment|Available options)"
 )
 _KINDS = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false", "String": "a string"}
+_KINDS |= {"bool": _KINDS["Boolean"]}
 
 
 def explain(error: BaseException) -> str:
@@ -56,11 +57,13 @@ def _explain_value(error: BaseException, cause: OmegaConfBaseException) -> str:
             if isinstance(parent, DictConfig) and not parent._is_missing()
             else []
         )
-        if "." not in key:
+        if "." not in key and "method" in allowed:  # the root of a run, not of a report
             allowed = sorted({*allowed, *groups()})
         return f"unknown key '{key}'; allowed here: {_listed(allowed)}{nearest(name, allowed)}"
     typed = re.search(
-        r"Value '(.*)' of type '.*' (?:could not be converted to|is not compatible with type) '?(\w+)", text
+        r"Value '(.*)' (?:of type '.*' (?:could not be converted to|is not compatible with type)|is not a valid) "
+        r"'?(\w+)",
+        text,
     )
     if typed:
         return f"{key}: {_KINDS.get(typed[2], typed[2])} is expected, got '{typed[1]}'"

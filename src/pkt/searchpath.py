@@ -55,7 +55,7 @@ def register() -> None:
     from hydra.core.plugins import Plugins
     from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-    from pkt.config import Config
+    from pkt.config import Config, ReportConfig
 
     class PktSearchPath(SearchPathPlugin):  # type: ignore[misc]  # hydra is followed as Any
         def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
@@ -66,3 +66,4 @@ def register() -> None:
     if not any(plugin.__name__ == PktSearchPath.__name__ for plugin in known):
         Plugins.instance().register(PktSearchPath)
     ConfigStore.instance().store(name="schema", node=Config)
+    ConfigStore.instance().store(name="report_schema", node=ReportConfig)

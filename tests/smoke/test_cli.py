@@ -167,6 +167,14 @@ def test_run_leaves_its_folder(env: dict[str, str]):
         (["run", "-cn", "nope"], ["nope"]),
         (["run", "-m", "--cfg", "job"], ["--cfg and --multirun cannot be combined"]),
         (["run", "-m", "seed=0,5", "optim.lr=abc"], ["optim.lr: a number"]),
+        (
+            ["report", "runz=a"],
+            ["unknown key 'runz'; allowed here: against, hydra, out, pairs, runs, verb", "'runs'"],
+        ),
+        (["report", "runs=a", "pairs=maybe"], ["pairs: true or false is expected, got 'maybe'"]),
+        (["report", "-m", "runs=a,b"], ["report is one request over all its folders"]),
+        (["report"], ["not set: runs; add runs=<folder>"]),
+        (["report", "runs=nowhere,a=b (c)"], ["no such folder: nowhere, a=b (c); give folders"]),
         (["run", "-m", "tracker=none,nine"], ["tracker=nine", "allowed: none, wandb"]),
     ],
 )

@@ -39,7 +39,7 @@ LEAVES = {
     "build": set(),
     "explain": {"searchpath"},
     "searchpath": {"config"},
-    "reporting": {"evaluation", "attribution", "data"},
+    "reporting": {"evaluation", "attribution", "data", "manifest"},
     "evaluation": {"data", "models"},
     "assets": set(),
     "config": set(),

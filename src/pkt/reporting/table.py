@@ -28,9 +28,13 @@ class Table:
     def markdown(self) -> str:
         """Return the table as GitHub Markdown, numbers aligned right."""
         rule = "|---|" + "---:|" * (len(self.columns) - 1)
-        lines = ["| " + " | ".join(self.columns) + " |", rule]
-        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
+        lines = [_line(self.columns), rule, *map(_line, self.rows)]
         return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    """Return a row; a bar or a line break in a cell would make another one."""
+    return "| " + " | ".join(" ".join(cell.replace("|", r"\|").split("\n")) for cell in cells) + " |"
 
 
 def headline(

@@ -12,6 +12,7 @@ from typing import Any
 
 from pkt.reporting.comparison import pairs_table
 from pkt.reporting.figures import Drawing
+from pkt.reporting.layer_figures import FIGURES
 from pkt.reporting.page import charts, facts
 from pkt.reporting.page.curves import loss_curves
 from pkt.reporting.page.examples import example_part
@@ -134,7 +135,6 @@ def _layer_part(arms: Sequence[Arm]) -> Part:
 
 
 def _analysed(parts: dict[str, Any]) -> Iterator[tuple[Table | None, Drawing | None]]:
-    FIGURES: dict[str, Any] = {}
     for name, part in parts.items():
         for table in part.get("tables", []):
             rows = tuple(tuple(map(str, row)) for row in table["rows"])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from pkt.errors import PktError, RequestError
+from pkt.manifest import write_atomically
 from pkt.reporting.page import render
 from pkt.reporting.page.collect import collect
 from pkt.reporting.page.model import Report
@@ -93,14 +93,10 @@ def write_run_page(run_dir: Path) -> Path | None:
 
 
 def _write(file: Path, text: str) -> None:
-    """Replace a file as a whole, with the permissions that a new file has."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(file)
+        write_atomically(file, text)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise PktError(
             f"cannot write {file}: {error.strerror}; give a writable place with out=..."
         ) from error
