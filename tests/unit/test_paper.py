@@ -204,5 +204,5 @@ def test_a_wrong_request_is_one_message(words: list[str], message: str, capsys):
 def test_the_requests_can_be_printed(capsys):
     assert main(["table1", "--print", "--seeds", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "pkt run method=seeking model=nano benchmark=nano seed=3 threads=1"
+    assert lines[0] == "pkt run method=seeking model=nano seed=3 benchmark=nano threads=1"
     assert len(lines) == 8
