@@ -238,13 +238,13 @@ def _work(cfg: DictConfig, run_dir: Path) -> float | None:
         report(cfg)
         return None
     from pkt.checks import check
-    from pkt.sweep import check_sweeper
+    from pkt.sweep import check_sweeper, checked_objective
 
     check(cfg)
     check_sweeper(cfg)
     from pkt.pipeline import run_verb
 
-    return run_verb(cfg, run_dir)
+    return checked_objective(run_verb(cfg, run_dir))
 
 
 def _failed(message: str, code: int) -> int:
@@ -304,7 +304,7 @@ def _sweep_table() -> Iterator[None]:
 
     try:
         yield
-    except JobFailedError:
+    except (JobFailedError, ValueError):  # a sweeper that found no job to learn from raises the latter
         show_table()
         raise
     show_table()

@@ -6,12 +6,18 @@ hydra -m ──> on_multirun_start (where the jobs' folders are) ──> jobs �
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from pkt import console
+from pkt.errors import RequestError
+
+if TYPE_CHECKING:
+    from pkt.reporting.page.model import Report
 
 
 class SweepFolder(Callback):  # type: ignore[misc]  # hydra has no types here
@@ -23,8 +29,60 @@ class SweepFolder(Callback):  # type: ignore[misc]  # hydra has no types here
     started: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Keep the sweep's folder."""
+        """Keep the sweep's folder; make the one that a study's database goes to."""
         SweepFolder.started = Path(str(config.hydra.sweep.dir))
+        if "storage" in config.hydra.sweeper:
+            Path(str(config.output_dir)).mkdir(parents=True, exist_ok=True)
+
+
+def check_sweeper(cfg: DictConfig) -> None:
+    """Refuse to optimise by anything but the share of the gap closed on validation rows.
+
+    Args:
+        cfg: the composed request of one job.
+
+    Raises:
+        RequestError: the sweeper chooses settings by what jobs return, and this job would return nothing, or would
+            have to be judged by test rows.
+    """
+    sweeper = _optimiser()
+    if sweeper is None:
+        return
+    if cfg.verb not in ("run", "eval"):
+        raise RequestError(
+            f"{sweeper} optimises what jobs measure, and `pkt {cfg.verb}` scores nothing: use pkt run"
+        )
+    if cfg.eval.split == "test":
+        raise RequestError(
+            f"{sweeper} chooses settings, which test rows are not for: set eval.split=validation, and score the "
+            "chosen settings on the test rows in a run of their own"
+        )
+    if len(set(cfg.eval.models)) < 3:
+        raise RequestError(
+            f"{sweeper} optimises the gap closed, which takes eval.models=[teacher,student,transferred]"
+        )
+
+
+def checked_objective(found: float | None) -> float | None:
+    """Return what a job measured, for the sweeper that optimises it.
+
+    Raises:
+        RequestError: there is such a sweeper, and nothing was measured.
+    """
+    if found is None and (sweeper := _optimiser()):
+        raise RequestError(
+            f"{sweeper} has nothing to optimise: on these rows teacher and student are no two standard errors apart "
+            "on any task; use more of them (data.sizes.validation, eval.limit)"
+        )
+    return found
+
+
+def _optimiser() -> str | None:
+    """Return the name of the sweeper that runs this job, if it learns from what jobs return."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    name = str(HydraConfig.get().sweeper.get("_target_")).rpartition(".")[2]
+    return None if name == "BasicSweeper" else name
 
 
 def show_table() -> None:
@@ -36,6 +94,7 @@ def show_table() -> None:
     if folder is None or len(list(folder.glob("*/scores.json"))) < 2:
         return
     from pkt.reporting.page import write_report
+    from pkt.tracking import log_sweep
 
     report, files = write_report([folder], out=folder)
     for index, section in enumerate(report.sections):
@@ -45,5 +104,18 @@ def show_table() -> None:
         )
         console.say("")
         console.table(title, section.table.columns, section.table.rows)
+    log_sweep(folder, [section.table for section in report.sections], _numbers(report))
     console.say(f"{'sweep':<11}{folder}")
     console.say(f"{'report':<11}{files[0]}")
+
+
+def _numbers(report: Report) -> dict[str, float]:
+    """Return every arm's scores and shares of the gap, by name."""
+    found: dict[str, float] = {}
+    for section in report.sections:
+        for number in section.numbers:
+            prefix = f"{section.benchmark}/{number.arm}/{number.task}"
+            values = {"": number.value, "/stderr": number.stderr, "/gap_closed": number.gap_closed}
+            values |= {"/gap_closed/low": number.gap_closed_low, "/gap_closed/high": number.gap_closed_high}
+            found |= {prefix + name: value for name, value in values.items() if value is not None}
+    return found

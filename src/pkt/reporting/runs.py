@@ -28,7 +28,8 @@ def load_runs(folders: Iterable[Path]) -> list[Run]:
     """Read every `scores.json` under the folders that holds a transferred student's scores.
 
     Returns:
-        What the files hold, and under ``folder`` where each one lies.
+        What the files hold, and under ``folder`` where each one lies. Scores of other rows than the test rows are a
+        benchmark of their own, whose name says so.
 
     Raises:
         RequestError: there is none.
@@ -36,10 +37,19 @@ def load_runs(folders: Iterable[Path]) -> list[Run]:
     folders = list(folders)
     files = sorted({file for folder in folders for file in folder.rglob("scores.json") if file.is_file()})
     runs = [json.loads(file.read_text(encoding="utf-8")) | {"folder": str(file.parent)} for file in files]
-    runs = [run for run in runs if "transferred" in run.get("scores", {})]
+    runs = [_named_by_split(run) for run in runs if "transferred" in run.get("scores", {})]
     if not runs:
         raise RequestError(f"no scores.json under {', '.join(map(str, folders))}: run `pkt run` first.")
     return runs
+
+
+def _named_by_split(run: Run) -> Run:
+    split = run.get("split", "test")
+    return (
+        run
+        if split == "test"
+        else run | {"benchmark": f"{run['benchmark']} ({split.upper()} rows, not test)"}
+    )
 
 
 def arms(runs: Sequence[Run]) -> list[Arm]:

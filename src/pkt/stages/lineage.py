@@ -36,7 +36,8 @@ def _chain(session: Session) -> Iterator[TrackedArtifact]:
     }
     before: TrackedArtifact | None = None  # the stage before, among those that build on each other
     for (stage, key), artifact in session.obtained.items():
-        inputs = [before] if before else list(models.values())
+        takes = list(models.values()) if stage != "transfer" else [models["student"]]
+        inputs = [before] if before else takes
         if stage == "eval":
             role = str(artifact.meta["role"])
             inputs = [models[role]] if role in models else [before] if before else []

@@ -163,7 +163,9 @@ class WandbTracker:
 
     def page(self, name: str, path: Path) -> None:
         """Take an HTML file."""
-        self._tell(lambda run: run.log({name: self._wandb.Html(path.read_text(encoding="utf-8"))}))
+        self._tell(
+            lambda run: run.log({name: self._wandb.Html(path.read_text(encoding="utf-8"), inject=False)})
+        )
 
     def close(self, exit_code: int = 0) -> None:
         """Finish the run."""
