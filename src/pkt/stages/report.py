@@ -18,6 +18,7 @@ from pkt.methods.base import Extraction
 from pkt.reporting.card import model_card
 from pkt.reporting.figures import attribution_figure, pairing_figure, save
 from pkt.reporting.gaps import gap_intervals
+from pkt.reporting.page import write_run_page
 from pkt.reporting.samples import sample_tables
 from pkt.reporting.table import Table, gap_estimates, headline, primary_scores, split_heading
 from pkt.stages import align as align_stage
@@ -26,6 +27,7 @@ from pkt.stages import transfer as transfer_stage
 from pkt.stages.lineage import tell_artifacts
 from pkt.stages.session import Session
 from pkt.store import Artifact
+from pkt.tracking.open import sweep_name
 
 
 def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | None:
@@ -54,6 +56,7 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
             _finish_checkpoint(session, table.markdown())
     tell_artifacts(session)
     _where(session)
+    _page(session)
     mean = shares.get("mean", {}).get("value", math.nan)
     return None if split == "test" or math.isnan(mean) else mean
 
@@ -91,6 +94,10 @@ def _summary(
         "mean_gap_closed": shares.get("mean"),
         "budget": _budget(session),
         "stages": session.reports,
+        "layers": {
+            "teacher": session.bench.teacher_config.num_hidden_layers,
+            "student": session.bench.student_config.num_hidden_layers,
+        },
         # where the answers behind the scores are
         "store": os.path.relpath(session.store.root, session.run_dir),
     }
@@ -180,6 +187,12 @@ def _where(session: Session) -> None:
         lines["checkpoint"] = transfer_stage.transfer(session).path / transfer_stage.MODEL
     for name, path in lines.items():
         console.say(f"{name:<11}{path}")
+
+
+def _page(session: Session) -> None:
+    """Leave a page in the run's folder; a sweep has one over its jobs instead, at its end."""
+    if sweep_name() is None and (page := write_run_page(session.run_dir)):
+        console.say(f"{'report':<11}{page}")
 
 
 def show_extraction(session: Session, artifact: Artifact) -> None:

@@ -17,7 +17,13 @@ from pkt.reporting.figures import INK, MARK, QUIET, STUDENT, TEACHER, Drawing
 from pkt.reporting.page.numbers import MEAN, Study
 
 _WIDEST = 26  # letters of a label beside an axis
-_STYLES = ((TEACHER, "-"), (STUDENT, "--"), (MARK, "-."), (INK, ":"))
+_STYLES = {
+    "loss": (TEACHER, "-"),
+    "loss_layer": (STUDENT, "--"),
+    "loss_output": (MARK, "-."),
+    "validation cross_entropy": (INK, ":"),
+}
+_MORE = ((INK, (0, (6, 2))), (TEACHER, (0, (1, 1))), (STUDENT, (0, (4, 1, 1, 1))))
 Row = tuple[str, Interval]
 
 
@@ -57,17 +63,22 @@ def gap_charts(study: Study) -> tuple[Drawing, ...]:
 
 
 def difference_charts(study: Study) -> tuple[Drawing, ...]:
-    """Return each arm's difference to the reference with its interval."""
-    found = [(arm.label, study.difference(arm)) for arm in study.arms]
-    points = study.comparison.points
-    reference = study.comparison.reference
+    """Return each arm's difference to the reference with its interval: of what is compared, and of each task."""
+    reference, points = study.comparison.reference, study.comparison.points
     axis = Axis(
         label="points" if points else "in the score's own unit",
         scale=100 if points else 1,
         ends={0.0: reference},
     )
-    rows = [(label, difference) for label, difference in found if difference]
-    return _chart("difference", f"Difference to {reference}: {study.comparison.what}", rows, axis)
+    columns = [(study.comparison.what, list(study.comparison.compared))]
+    if len(study.comparison.compared) > 1:
+        columns += [(task, [task]) for task in study.tasks]
+    drawings: list[Drawing] = []
+    for index, (name, tasks) in enumerate(columns):
+        found = [(arm.label, study.difference(arm, tasks)) for arm in study.arms]
+        rows = [(label, difference) for label, difference in found if difference]
+        drawings += _chart(f"difference_{index}", f"Difference to {reference}: {name}", rows, axis)
+    return tuple(drawings)
 
 
 def _chart(name: str, title: str, rows: Sequence[Row], axis: Axis) -> tuple[Drawing, ...]:
@@ -121,7 +132,7 @@ def curve_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]],
     figure = Figure(figsize=(3.8, 2.6), layout="constrained")
     axes = figure.subplots()
     for index, (term, points) in enumerate(curves.items()):
-        colour, line = _STYLES[index % len(_STYLES)]
+        colour, line = _STYLES.get(term, _MORE[index % len(_MORE)])
         steps, values = zip(*points, strict=True)
         mark = "o" if len(points) <= 12 else ""
         axes.plot(steps, values, color=colour, ls=line, lw=1.4, marker=mark, ms=4, label=_plain(term))
