@@ -1,4 +1,3 @@
-import math
 from types import SimpleNamespace
 
 import pytest
@@ -98,23 +97,87 @@ def test_generation_is_greedy_decoding_row_by_row(family):
     assert scorer(model, tokenizer, 4).generate_until(requests(*((text, settings) for text in texts))) == cut
 
 
-def test_generation_ends_where_the_context_does():
+def test_more_tokens_than_the_context_holds_leave_half_of_it_to_the_prompt():
     model, tokenizer = tiny_model(context=16), tiny_tokenizer()
-    prompt = "Ada has 3 apples"
-    used = len(tokenizer(prompt)["input_ids"])
-    (text,) = scorer(model, tokenizer).generate_until(requests((prompt, {"max_gen_toks": 500})))
-    new = model.generate(
-        torch.tensor([tokenizer(prompt)["input_ids"]]), max_length=16, do_sample=False, pad_token_id=0
-    )
-    assert text == tokenizer.decode(new[0, used:], skip_special_tokens=True)
+    judge = scorer(model, tokenizer)
+    for prompt in ("Ada has 3", "Ada has 3 apples. How many apples has Ben?"):
+        ids = tokenizer(prompt)["input_ids"][-8:]
+        (text,) = judge.generate_until(requests((prompt, {"max_gen_toks": 500})))
+        new = model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False, pad_token_id=0)
+        assert text == tokenizer.decode(new[0, len(ids) :], skip_special_tokens=True)
+    assert judge.cut == {"Ada has 3 apples. How many apples has Ben?"}
 
 
-def test_rows_that_exceed_the_context_are_refused():
+LONG = (" ".join(["Ada has 3 apples."] * 9), "Ben", " ".join(["How many apples has Cleo?"] * 5))
+
+
+def test_long_prompts_are_cut_as_lm_eval_cuts_them():
+    model, tokenizer = tiny_model(context=32), tiny_tokenizer(bos=True)
+    with quiet():
+        from lm_eval.api.instance import Instance
+        from lm_eval.models.huggingface import HFLM
+
+        theirs = HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=3)
+
+    def asked(kind, *arguments):
+        return [Instance(kind, {}, each, number) for number, each in enumerate(arguments)]
+
+    pairs = [(text, " yes or no") for text in LONG]
+    ours = scorer(model, tokenizer, 3)
+    found = ours.loglikelihood(asked("loglikelihood", *pairs))
+    with quiet():
+        wanted = theirs.loglikelihood(asked("loglikelihood", *pairs), disable_tqdm=True)
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in wanted], rel=1e-5)
+    assert ours.cut == {LONG[0], LONG[2]}
+    texts = [(text, {"until": ["!"], "max_gen_toks": 12, "do_sample": False}) for text in LONG]
+    with quiet():
+        assert ours.generate_until(asked("generate_until", *texts)) == theirs.generate_until(
+            asked("generate_until", *texts), disable_tqdm=True
+        )
+
+
+def test_an_answer_longer_than_the_context_is_refused():
     judge = scorer(tiny_model(context=16), tiny_tokenizer())
-    with pytest.raises(RequestError, match="holds 16"):
-        judge.loglikelihood(requests(("Ada has 3 apples. " * 9, " x")))
-    with pytest.raises(RequestError, match="holds 16"):
-        judge.generate_until(requests(("Ada has 3 apples. " * 9, {})))
+    with pytest.raises(RequestError, match="context holds 16"):
+        judge.loglikelihood(requests(("Ada", "has 3 apples. " * 9)))
+
+
+DRAWN = {"until": [], "max_gen_toks": 6, "do_sample": True, "temperature": 1.0}
+
+
+def test_draws_follow_the_seed_and_not_the_batch():
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    texts = ["Ada has", "The answer is: yes or", "Ada has", "Ben", "Ada has"]
+    asked = requests(*((text, DRAWN) for text in texts))
+    one, many = (scorer(model, tokenizer, size).generate_until(asked) for size in (1, 5))
+    assert one == many
+    assert len({one[0], one[2], one[4]}) == 3  # a prompt that is asked again is drawn again
+    alone = scorer(model, tokenizer).generate_until(requests(("Ada has", DRAWN)))
+    assert alone == one[:1]
+    with quiet():
+        from pkt.evaluation.scorer import Scorer
+    assert Scorer(model, tokenizer, batch_size=4, seed=1).generate_until(asked) != one
+
+
+def test_a_cold_draw_is_greedy_and_narrow_top_p_too():
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    texts = ["Ada has", "The answer is: yes or", "Ben"]
+    greedy = scorer(model, tokenizer).generate_until(
+        requests(*((text, {"until": [], "max_gen_toks": 6}) for text in texts))
+    )
+    for change in ({"temperature": 1e-4}, {"top_p": 1e-6}):
+        settings = DRAWN | change
+        assert scorer(model, tokenizer).generate_until(requests(*((t, settings) for t in texts))) == greedy
+
+
+def test_draws_have_the_softmaxs_frequencies():
+    from pkt.evaluation.sampling import Draw, row_seed
+
+    logits = torch.tensor([0.0, 1.0, -torch.inf, 2.0]).repeat(4000, 1)
+    picks = Draw([row_seed(0, "p", n) for n in range(4000)], 0.5, 1.0)(torch.zeros(4000, 1).long(), logits)
+    shares = (picks == 0).double().mean(0)
+    torch.testing.assert_close(shares, (logits[0].double() / 0.5).softmax(-1), atol=0.02, rtol=0.0)
+    assert shares[2] == 0
 
 
 def test_the_users_tokenizer_keeps_its_missing_padding_token():
@@ -125,8 +188,11 @@ def test_the_users_tokenizer_keeps_its_missing_padding_token():
     assert judge.generate_until(requests(("Ada", {"max_gen_toks": 2}), ("Ada has 3", {"max_gen_toks": 2})))
 
 
-def test_stop_strings_may_be_one_string_and_span_tokens():
-    from pkt.evaluation.scorer import _settings
-
-    assert _settings({"until": "\n\n"}) == (256, ("\n\n",))
-    assert math.isfinite(_settings({})[0])
+def test_settings_of_task_files():
+    with quiet():
+        from pkt.evaluation.scorer import Settings, _settings
+    assert _settings({"until": "\n\n"}) == Settings(most=256, until=("\n\n",))
+    assert _settings({"max_new_tokens": 7, "until": None}) == Settings(most=7)
+    assert _settings({"do_sample": False, "top_p": 0.5}) == Settings(most=256)
+    assert _settings({"do_sample": True}) == Settings(most=256, temperature=1.0)
+    assert _settings({"temperature": 0.2, "top_p": 0.9}) == Settings(most=256, temperature=0.2, top_p=0.9)

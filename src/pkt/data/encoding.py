@@ -2,17 +2,21 @@
 
     [BOS] prompt | answer EOS        positions prompt-1 .. length-2 predict an answer token or EOS
 
-The prompt gets the special tokens that lm-eval's HFLM gives it, so training and scoring see the same ids.
+The prompt gets the special tokens that lm-eval's HFLM gives it, so training and scoring see the same ids. Some
+tokenizers put a space before every text (Llama 2's); an answer is no text of its own and gets none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from pkt.errors import RequestError
+
+PREFIX_SPACES = ("▁", "Ġ")  # how tokens write a space
+LEADS = ("\n", "=", ":", ")")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +59,12 @@ def encode(
         )
     input_ids: list[list[int]] = []
     prompt_lengths: list[int] = []
-    for row in rows:
+    rows = list(rows)
+    answers = encode_answers(tokenizer, [row["answer"] for row in rows])
+    for row, tokens in zip(rows, answers, strict=True):
         text = _chat(tokenizer, row["prompt"]) if chat_template else row["prompt"]
         prompt = encode_prompt(tokenizer, text)
-        answer = [*tokenizer(row["answer"], add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+        answer = [*tokens, tokenizer.eos_token_id]
         _check(row["id"], len(prompt), len(answer), max_length)
         input_ids.append(prompt + answer)
         prompt_lengths.append(len(prompt))
@@ -73,6 +79,31 @@ def encode_prompt(tokenizer: Any, text: str) -> list[int]:
     if ids and ids[-1] == eos and not text.endswith(tokenizer.eos_token):
         return ids[:-1]
     return ids
+
+
+def encode_answers(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Tokenise texts as they go on after a prompt: without the space that some tokenizers put before every text.
+
+    Such a tokenizer reads ``" A"`` on its own as two spaces and a letter, and a line that is indented by four spaces
+    as one of five. Behind a lead-in it reads what is there.
+    """
+    if not texts:
+        return []
+    plain: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    first = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=False)["input_ids"])[:1]
+    if not first or first[0][:1] not in PREFIX_SPACES:
+        return plain
+    return [_behind(tokenizer, text) or ids for text, ids in zip(texts, plain, strict=True)]
+
+
+def _behind(tokenizer: Any, text: str) -> list[int] | None:
+    """Return the tokens of a text behind a lead-in that it does not merge with; None where there is none."""
+    for lead in LEADS:
+        before: list[int] = tokenizer(lead, add_special_tokens=False)["input_ids"]
+        whole: list[int] = tokenizer(lead + text, add_special_tokens=False)["input_ids"]
+        if whole[: len(before)] == before:
+            return whole[len(before) :]
+    return None
 
 
 def _chat(tokenizer: Any, prompt: str) -> str:

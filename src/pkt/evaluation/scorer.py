@@ -3,24 +3,28 @@
     requests -> tokens as in training -> batches by length -> log-likelihoods | greedy continuations
 
 What differs from `HFLM`, and why: prompt and answer are tokenised apart, as in training, so a model is scored on the
-tokens that it learnt; the head reads the answer's positions only; a context that is too small is an error and not a
-silent cut; text is cut from the decoded whole, because some tokenizers drop a leading space otherwise.
+tokens that it learnt; the head reads the answer's positions only; draws do not depend on the other rows of a batch;
+text is cut from the decoded whole, because some tokenizers drop a leading space otherwise. A prompt that is too long
+is cut on the left, as `HFLM` does, and is remembered.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 from transformers import GenerationConfig, StoppingCriteria
 
-from pkt.data.encoding import encode_prompt
+from pkt.data.encoding import encode_answers, encode_prompt
 from pkt.errors import RequestError
+from pkt.evaluation.sampling import Draw, row_seed
 
 TOKENS_PER_ROW = 128  # a batch of log-likelihoods holds batch_size times as many tokens
 LOGITS = 2**27  # numbers in one batch's logits, at most (0.5 GB in float32)
@@ -33,6 +37,23 @@ class Hits:
     loglikelihood: float
     tokens: int
     right: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a request wants its prompt continued.
+
+    Attributes:
+        most: new tokens, at most.
+        until: stop strings.
+        temperature: 0 is greedy.
+        top_p: share of the probability that is kept.
+    """
+
+    most: int
+    until: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
 
 
 class Stop(StoppingCriteria):  # type: ignore[misc]
@@ -56,13 +77,18 @@ class Stop(StoppingCriteria):  # type: ignore[misc]
 
 
 class Scorer(HFLM):  # type: ignore[misc]
-    """Answers lm-eval's requests; `hits` maps (context, continuation) to what became of its tokens."""
+    """Answers lm-eval's requests.
 
-    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int) -> None:
+    `hits` maps (context, continuation) to what became of its tokens; `cut` holds the contexts that lost their head.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int, seed: int = 0) -> None:
         if tokenizer.pad_token_id is None:
             tokenizer = copy.deepcopy(tokenizer)  # lm-eval would set a padding token on the user's
         super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size)
         self.hits: dict[tuple[str, str], Hits] = {}
+        self.cut: set[str] = set()
+        self._seed = seed
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._vocabulary = int(model.get_output_embeddings().weight.shape[0])
 
@@ -76,25 +102,28 @@ class Scorer(HFLM):  # type: ignore[misc]
         pairs = [tuple(request.args) for request in requests]
         prompts = self.encode_prompts([context for context, _ in pairs])
         answers = list(dict.fromkeys(continuation for _, continuation in pairs))
-        tokens = self.tokenizer(answers, add_special_tokens=False)["input_ids"]
-        continuations = dict(zip(answers, tokens, strict=True))
+        continuations = dict(zip(answers, encode_answers(self.tokenizer, answers), strict=True))
         jobs: dict[tuple[int, ...], list[tuple[str, str]]] = {}  # what the model reads -> who asks
         for context, continuation in dict.fromkeys(pairs):
-            ids = prompts[context] + continuations[continuation]
-            self._check(len(ids) - 1, 0, context)
+            answer = continuations[continuation]
+            if len(answer) > self.max_length:
+                raise RequestError(
+                    f"an answer to be scored has {len(answer)} tokens, the model's context holds {self.max_length}: "
+                    f"choose another task or a model with a longer context. It begins {continuation[:60]!r}"
+                )
+            ids = self._fitting(context, prompts[context], self.max_length + 1 - len(answer)) + answer
             jobs.setdefault(tuple(ids[:-1]), []).append((context, continuation))
         for batch in self._batches(list(jobs)):
             self._score(batch, jobs, continuations)
         found = [self.hits[pair] for pair in pairs]
         return [(hits.loglikelihood, hits.right == hits.tokens) for hits in found]
 
-    def _check(self, length: int, room: int, prompt: str) -> None:
-        if length + room > self.max_length:
-            raise RequestError(
-                f"a test row has {length} tokens{' and asks for more' if room else ''}, the model's context holds "
-                f"{self.max_length}: choose a task with shorter rows or a model with a longer context. "
-                f"The row begins {prompt[:60]!r}"
-            )
+    def _fitting(self, context: str, ids: list[int], room: int) -> list[int]:
+        """Return a prompt's tokens, or the last ones where there is no room for all."""
+        if len(ids) <= room:
+            return ids
+        self.cut.add(context)
+        return ids[-room:]
 
     def _batches(self, inputs: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
         """Yield inputs longest first, as many at a time as the token budget holds."""
@@ -140,26 +169,40 @@ class Scorer(HFLM):  # type: ignore[misc]
         return logits[:, -(longest - low) :]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Continue prompts greedily, up to the end-of-text token or one of the task's stop strings."""
-        asked = [(context, _settings(given)) for context, given in (request.args for request in requests)]
-        prompts = self.encode_prompts([context for context, _ in asked])
-        done: dict[tuple[str, tuple[int, tuple[str, ...]]], str] = {}
-        for settings in dict.fromkeys(settings for _, settings in asked):
-            texts = dict.fromkeys(context for context, given in asked if given == settings)
-            order = sorted(texts, key=lambda text: (-len(prompts[text]), text))
+        """Continue prompts, up to the end-of-text token or one of the task's stop strings.
+
+        A prompt that is asked several times gets the same greedy continuation, or as many draws.
+        """
+        asked: list[tuple[str, Settings, int]] = []
+        times: Counter[str] = Counter()
+        for context, given in (request.args for request in requests):
+            settings = _settings(given)
+            asked.append((context, settings, times[context] if settings.temperature else 0))
+            times[context] += 1
+        prompts = self.encode_prompts([context for context, _, _ in asked])
+        done: dict[tuple[str, Settings, int], str] = {}
+        for settings in dict.fromkeys(settings for _, settings, _ in asked):
+            jobs = dict.fromkeys((text, number) for text, given, number in asked if given == settings)
+            order = sorted(jobs, key=lambda job: (-len(prompts[job[0]]), *job))
             for start in range(0, len(order), int(self.batch_size)):
                 part = order[start : start + int(self.batch_size)]
-                outputs = self._generate([prompts[text] for text in part], part, *settings)
-                done |= {(text, settings): out for text, out in zip(part, outputs, strict=True)}
-        return [done[pair] for pair in asked]
+                outputs = self._generate([prompts[text] for text, _ in part], part, settings)
+                done |= {
+                    (text, settings, number): out for (text, number), out in zip(part, outputs, strict=True)
+                }
+        return [done[job] for job in asked]
 
     @torch.inference_mode()
     def _generate(
-        self, prompts: list[list[int]], texts: Sequence[str], most: int, until: tuple[str, ...]
+        self, prompts: list[list[int]], jobs: Sequence[tuple[str, int]], settings: Settings
     ) -> list[str]:
-        """Continue a batch, padded on the left, by at most `most` tokens or what the context leaves."""
+        """Continue a batch, padded on the left; what does not leave room for the new tokens is cut.
+
+        Where more tokens are asked for than half the context (which lm-eval refuses), half of it is for the prompt.
+        """
+        room = max(self.max_length - settings.most, self.max_length // 2)
+        prompts = [self._fitting(text, ids, room) for (text, _), ids in zip(jobs, prompts, strict=True)]
         longest = max(map(len, prompts))
-        self._check(longest, 1, texts[0])
         pad, end = self.tokenizer.pad_token_id, self._ends()
         ids = torch.tensor([[pad] * (longest - len(row)) + row for row in prompts], device=self.device)
         mask = torch.tensor(
@@ -169,16 +212,24 @@ class Scorer(HFLM):  # type: ignore[misc]
             input_ids=ids,
             attention_mask=mask,
             generation_config=GenerationConfig(
-                max_new_tokens=min(most, self.max_length - longest),
+                max_new_tokens=min(settings.most, self.max_length - room),
                 do_sample=False,
                 num_beams=1,
                 eos_token_id=end,
                 pad_token_id=pad,
             ),
-            stopping_criteria=[Stop(self.tokenizer, until, longest)] if until else None,
+            logits_processor=self._draws(jobs, settings),
+            stopping_criteria=[Stop(self.tokenizer, settings.until, longest)] if settings.until else None,
         )
         new = [_before(row, set(end)) for row in out[:, longest:].tolist()]
-        return [self._text(prompt, row, until) for prompt, row in zip(prompts, new, strict=True)]
+        return [self._text(prompt, row, settings.until) for prompt, row in zip(prompts, new, strict=True)]
+
+    def _draws(self, jobs: Sequence[tuple[str, int]], settings: Settings) -> list[Draw]:
+        """Return what draws the tokens, nothing for greedy decoding."""
+        if not settings.temperature:
+            return []
+        seeds = [row_seed(self._seed, text, number) for text, number in jobs]
+        return [Draw(seeds, settings.temperature, settings.top_p)]
 
     def _ends(self) -> list[int]:
         """Return the tokens that end a text: the tokenizer's and those of the model's generation settings."""
@@ -198,10 +249,16 @@ class Scorer(HFLM):  # type: ignore[misc]
         return text
 
 
-def _settings(given: dict[str, Any]) -> tuple[int, tuple[str, ...]]:
-    """Return the most new tokens and the stop strings that a task file asks for."""
-    until = given.get("until") or ()
-    return int(given.get("max_gen_toks", 256)), (until,) if isinstance(until, str) else tuple(until)
+def _settings(given: dict[str, Any]) -> Settings:
+    """Return what a task file asks for, by lm-eval's rules: greedy unless it says ``do_sample``."""
+    rules = normalize_gen_kwargs(given)
+    drawn = bool(rules.get("do_sample"))
+    return Settings(
+        most=int(rules["max_gen_toks"]),
+        until=tuple(stop for stop in rules["until"] if stop),
+        temperature=float(rules.get("temperature") or 1.0) if drawn else 0.0,
+        top_p=float(rules.get("top_p", 1.0)) if drawn else 1.0,
+    )
 
 
 def _before(row: list[int], ends: set[int]) -> list[int]:

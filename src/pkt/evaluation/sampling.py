@@ -1,0 +1,122 @@
+"""Drawn answers: how many, at which temperature, and draws that a row's neighbours in a batch do not change.
+
+    temperature 0   greedy, one answer per row
+    temperature > 0 each answer of a row has a generator of its own, seeded by (seed, prompt, its number)
+
+One uniform number per token picks from the cumulated distribution. So an answer depends on the model's numbers and the
+seed alone; a batch of another size may still change it, because it changes the last bits of those numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor, TopPLogitsWarper
+
+from pkt.errors import RequestError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How answers are generated.
+
+    Attributes:
+        samples: answers per row.
+        temperature: divides the logits; 0 takes the likeliest token.
+        top_p: the likeliest tokens that together have this probability are kept.
+        seed: of the draws.
+
+    Raises:
+        RequestError: several answers per row without a temperature, or a value out of range.
+    """
+
+    samples: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise RequestError(
+                f"eval.samples={self.samples}, eval.temperature={self.temperature}, eval.top_p={self.top_p}: at least "
+                "1, at least 0, and above 0 up to 1 are expected"
+            )
+        if self.samples > 1 and self.greedy:
+            raise RequestError(
+                f"eval.samples={self.samples} with eval.temperature=0: greedy answers to a row are all the same; set "
+                "eval.temperature (0.1, say), or eval.samples=1"
+            )
+        if self.top_p < 1 and self.greedy:
+            raise RequestError(
+                f"eval.top_p={self.top_p} with eval.temperature=0: a greedy answer is not drawn; set eval.temperature"
+            )
+
+    @property
+    def greedy(self) -> bool:
+        """Whether nothing is drawn."""
+        return self.temperature == 0
+
+    def settings(self) -> dict[str, Any]:
+        """Return what lm-eval hands on to the model; nothing where greedy decoding is the task's own."""
+        if self.greedy:
+            return {}
+        return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the scores' key says of it: nothing where nothing is drawn."""
+        return {} if self.greedy else {"sampling": asdict(self)}
+
+
+def refuse(sampling: Sampling, ungenerated: Iterable[str], foreign: Iterable[str]) -> None:
+    """Refuse draws where there is nothing to draw.
+
+    Args:
+        sampling: what is asked for.
+        ungenerated: tasks asked for that are scored by log-likelihoods.
+        foreign: tasks asked for that are lm-eval's, which say themselves how often a row is asked.
+
+    Raises:
+        RequestError: a task of either kind.
+    """
+    told = f"eval.samples={sampling.samples}, eval.temperature={sampling.temperature}"
+    if not sampling.greedy and (names := list(ungenerated)):
+        raise RequestError(
+            f"{told}: {', '.join(names)} is scored by log-likelihoods, so no answer is drawn; set eval.samples=1 "
+            "eval.temperature=0, or leave the task out (benchmark.tasks=[...])"
+        )
+    if sampling.samples > 1 and (names := list(foreign)):
+        raise RequestError(
+            f"{told}: {', '.join(names)} is a task of lm-eval's, whose own file says how often a row is asked "
+            "(repeats); set eval.samples=1"
+        )
+
+
+def row_seed(seed: int, prompt: str, number: int) -> int:
+    """Return the seed of a row's answer, from 0 to 2^63 - 1."""
+    digest = hashlib.sha256(f"{seed}/{number}/{prompt}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class Draw(LogitsProcessor):  # type: ignore[misc]
+    """Leave one token per row, drawn from the distribution; greedy decoding then takes it."""
+
+    def __init__(self, seeds: Sequence[int], temperature: float, top_p: float) -> None:
+        """Prepare a batch: a seed per row."""
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.temperature = temperature
+        self.warp = TopPLogitsWarper(top_p) if top_p < 1 else None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return scores that are 0 at the token drawn and minus infinity elsewhere."""
+        logits_BV = scores.double() / self.temperature
+        if self.warp is not None:
+            logits_BV = self.warp(input_ids, logits_BV)
+        cumulated_BV = logits_BV.softmax(-1).cumsum(-1)
+        drawn = [torch.rand(1, generator=generator, dtype=torch.float64) for generator in self.generators]
+        bound_B1 = torch.stack(drawn).to(scores.device) * cumulated_BV[:, -1:]
+        pick_B1 = (cumulated_BV <= bound_B1).sum(-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter(-1, pick_B1, 0.0)
