@@ -12,6 +12,13 @@ from omegaconf.errors import OmegaConfBaseException
 from pkt.errors import nearest
 from pkt.searchpath import groups
 
+# options of Hydra's plugins -> the extra of pkt that installs them
+EXTRAS = {
+    "optuna": "sweep",
+    "joblib": "launchers",
+    "submitit_local": "launchers",
+    "submitit_slurm": "launchers",
+}
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
 
 # lines that help a developer of Hydra and not the user of pkt
@@ -32,6 +39,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         hint = nearest(option, error.options)
+        if option in EXTRAS:
+            hint = f"; {option} comes with an extra: pip install 'pkt-llm[{EXTRAS[option]}]'"
         return f"{group}={option}: no such option; allowed: {_listed(error.options)}{hint}"
     if isinstance(error, OverrideParseException):
         return f"cannot read the override '{error.override}': {_first(error.message)}"
