@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -18,7 +17,6 @@ from pkt.reporting.answers import read_answers
 from pkt.reporting.runs import arms, load_runs
 from pkt.reporting.study import comparison_of, study_table, study_tables
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "study_table.py"
 ROWS = 200
 
 
@@ -297,17 +295,3 @@ def test_arms_that_only_a_strategys_own_setting_tells_apart_get_labels_of_their_
     ]
     labels = [arm.label for arm in arms([run | {"settings": one} for one in settings])]
     assert labels == ["kd (semantics cosine)", "kd", "kd (semantics.k 2)"]
-
-
-def test_the_script_prints_markdown_and_refuses_in_one_line(outputs, capsys):
-    spec = importlib.util.spec_from_file_location("study_table_script", SCRIPT)
-    assert spec
-    assert spec.loader
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    assert script.main([str(outputs), "--against", "kd", "--pairs"]) == 0
-    shown = capsys.readouterr().out
-    assert "| against kd |" in shown
-    assert "row minus column" in shown
-    assert script.main([str(outputs), "--against", "none"]) == 2
-    assert "there are kd, plain, sft" in capsys.readouterr().err
