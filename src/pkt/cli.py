@@ -304,7 +304,7 @@ def _sweep_table() -> Iterator[None]:
 
     try:
         yield
-    except (JobFailedError, ValueError):  # a sweeper that found no job to learn from raises the latter
+    except Exception:  # a job that failed, one that did not compose, a sweeper that found nothing to learn from
         show_table()
         raise
     show_table()
