@@ -100,8 +100,13 @@ def single(outputs) -> Report:
 
 
 @pytest.fixture(scope="module")
-def page(study) -> Page:
-    return Page(html(study, ("report.md",)))
+def text(study) -> str:
+    return html(study, ("report.md",))
+
+
+@pytest.fixture(scope="module")
+def page(text) -> Page:
+    return Page(text)
 
 
 def markdown_tables(text: str) -> list[list[list[str]]]:
@@ -177,8 +182,7 @@ def test_what_is_inside_the_noise_is_said_in_words(study):
     assert "not corrected" in told
 
 
-def test_what_models_write_is_text_and_never_markup(page, study):
-    text = html(study)
+def test_what_models_write_is_text_and_never_markup(page, text):
     assert "<script" not in text
     assert "<img" not in text
     assert not any("onerror" in attributes for _, attributes in page.tags)
@@ -187,12 +191,12 @@ def test_what_models_write_is_text_and_never_markup(page, study):
     assert "kd|<i>$x$" in [row[0] for row in page.tables[0][1]]
 
 
-def test_the_page_asks_for_nothing(page, study):
+def test_the_page_asks_for_nothing(page, text):
     links = [
         value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")
     ]
     assert all(link == "report.md" or link.startswith("#") for link in links)
-    assert not re.search(r"url\((?!#)|@import|@font-face", html(study))
+    assert not re.search(r"url\((?!#)|@import|@font-face", text)
 
 
 def test_the_page_can_be_read_by_everybody(page):
@@ -216,8 +220,8 @@ def test_the_page_can_be_read_by_everybody(page):
     assert all(each["tabindex"] == "0" and each["aria-label"] for each in regions)
 
 
-def test_drawings_take_their_shades_from_the_page(study):
-    drawn = "".join(re.findall(r"<svg.*?</svg>", html(study), flags=re.DOTALL))
+def test_drawings_take_their_shades_from_the_page(text):
+    drawn = "".join(re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL))
     assert "currentColor" in drawn
     assert not re.search(r"(fill|stroke): #", drawn)
     assert "font-family" not in drawn
@@ -248,10 +252,11 @@ def test_text_stands_out_from_its_ground_by_light_and_by_dark():
                 assert (pair[1] + 0.05) / (pair[0] + 0.05) >= least, (name, ground)
 
 
-def test_equal_runs_give_equal_bytes(outputs, study):
-    first, again = (collect(load_runs([outputs / "runs"]), pairs=True) for _ in range(2))
+def test_equal_runs_give_equal_bytes(outputs):
+    folders = [outputs / "runs" / "run" / name for name in "01"]
+    first, again = (collect(load_runs(folders)) for _ in range(2))
     assert html(again) == html(first)
-    assert latex(again) == latex(first) == latex(study)
+    assert (latex(again), jsonl(again)) == (latex(first), jsonl(first))
 
 
 def test_a_run_shows_its_own_parts(single):
@@ -325,7 +330,7 @@ def test_curves_are_of_the_last_run_in_the_folder(tmp_path):
 
 def test_pairs_of_models_have_a_section_each(outputs, tmp_path):
     leave_run(tmp_path / "other", "sft", lift=0.5, model="llama")
-    report = collect(load_runs([outputs / "runs", tmp_path / "other"]))
+    report = collect(load_runs([outputs / "runs" / "run" / "0", tmp_path / "other"]))
     assert [section.title for section in report.sections] == ["nano on nano", "llama on nano"]
     page = Page(html(report))
     assert [text for level, text in page.headings if level == 2] == ["nano on nano", "llama on nano"]
@@ -359,10 +364,11 @@ def test_cells_are_written_as_the_console_writes_them(study):
 
 
 def test_files_lie_together_and_a_page_can_be_named(outputs, tmp_path):
-    _, files = write_report([outputs / "runs"], out=tmp_path / "new" / "place")
+    two = [outputs / "runs" / "run" / name for name in ("0", "2")]
+    _, files = write_report(two, out=tmp_path / "new" / "place")
     assert [file.name for file in files] == ["report.html", "report.md", "report.tex", "report.jsonl"]
     assert "report.tex" in files[0].read_text(encoding="utf-8")
-    _, files = write_report([outputs / "runs"], out=tmp_path / "mine.html", against="weak")
+    _, files = write_report(two, out=tmp_path / "mine.html", against="weak")
     assert [file.name for file in files] == ["mine.html", "mine.md", "mine.tex", "mine.jsonl"]
     assert "against weak" in files[1].read_text(encoding="utf-8")
     assert {path.name for path in tmp_path.iterdir()} == {"new", *(file.name for file in files)}

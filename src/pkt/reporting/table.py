@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pkt.evaluation.harness import Evaluation, TaskScore
 from pkt.evaluation.paired import Interval
+from pkt.evaluation.results import Evaluation, TaskScore
 from pkt.evaluation.statistics import Estimate, gap_closed, mean_estimate
 
 SHARES = ("acc", "exact_match", "pass@1", "token_accuracy")  # metrics that are shares of right answers

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from pkt.evaluation.paired import Interval
 from pkt.reporting.figures import INK, MARK, QUIET, STUDENT, TEACHER, Drawing
@@ -138,6 +139,9 @@ def curve_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]],
         axes.plot(steps, values, color=colour, ls=line, lw=1.4, marker=mark, ms=4, label=_plain(term))
     if all(value > 0 for points in curves.values() for _, value in points):
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("optimiser step", fontsize=8)
     axes.tick_params(which="both", labelsize=8)
     axes.grid(axis="y", color=QUIET, lw=0.5)

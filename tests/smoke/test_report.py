@@ -1,0 +1,163 @@
+"""`pkt report` on real run folders, and its page in a real browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from run_folders import leave_run
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = os.environ.get("PKT_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+in_a_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason=f"no browser: none of {', '.join(NAMES)} on PATH, and PKT_CHROMIUM is not set"
+)
+CSP = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
+# what a test wants to know of the page as it is laid out; written into its title, which --dump-dom shows
+PROBE = """<script>
+addEventListener("load", () => {
+  const root = document.documentElement, wide = [...document.querySelectorAll("body *")].filter(
+    e => e.getBoundingClientRect().right > root.clientWidth + 1 && !e.closest(".scroll") && !e.closest("svg"));
+  document.querySelectorAll("details").forEach(e => { e.open = true; });
+  const style = getComputedStyle(document.body), ink = document.querySelector("svg path[style*=currentColor]");
+  document.title = JSON.stringify({
+    width: root.clientWidth, scroll: root.scrollWidth, wide: wide.map(e => e.outerHTML.slice(0, 80)),
+    ground: style.backgroundColor, ink: style.color, drawn: ink ? getComputedStyle(ink).stroke : null,
+    headings: document.querySelectorAll("h1,h2,h3").length, tables: document.querySelectorAll("table").length,
+    drawings: [...document.querySelectorAll("svg")].filter(e => e.getBoundingClientRect().height > 40).length,
+    asked: performance.getEntriesByType("resource").map(e => e.name),
+    scripts: document.scripts.length, images: document.images.length});
+});
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    """A page over three arms with long labels, whose models wrote markup."""
+    from pkt.reporting.page import write_report
+
+    root = tmp_path_factory.mktemp("page")
+    for seed in (0, 1):
+        leave_run(root, "sft", lift=0.6, seed=seed)
+        leave_run(root, "semalign_joint_with_a_name_that_does_not_end", lift=0.7, seed=seed)
+        leave_run(root, "weak", lift=0.05, seed=seed)
+    _, files = write_report([root / "runs"], out=root / "report", pairs=True)
+    return files[0]
+
+
+def browse(
+    page: Path, tmp_path: Path, *flags: str, size: str = "1200,900"
+) -> subprocess.CompletedProcess[str]:
+    """Open a page without a display; --headless=new lays out as a window of that size does."""
+    assert CHROMIUM is not None
+    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command += ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={size}", *flags, page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def probed(page: Path, tmp_path: Path, width: int, *flags: str) -> dict:
+    """Return what `PROBE` found in a copy of the page, shown in a frame of that width."""
+    copy, frame = tmp_path / "copy.html", tmp_path / "frame.html"
+    text = CSP.sub("", page.read_text(encoding="utf-8"))
+    report = "parent.postMessage(document.title, '*');\n});\n</script>"
+    copy.write_text(
+        text.replace("</body>", PROBE.replace("});\n</script>", report) + "</body>"), encoding="utf-8"
+    )
+    # a window cannot be as narrow as a phone; a frame can
+    frame.write_text(
+        f'<iframe src="copy.html" style="width:{width}px;height:800px;border:0"></iframe>'
+        "<pre></pre><script>addEventListener('message', "
+        "e => { document.querySelector('pre').textContent = e.data; });</script>",
+        encoding="utf-8",
+    )
+    dom = browse(frame, tmp_path, "--dump-dom", "--virtual-time-budget=5000", *flags).stdout
+    found = re.search(r"<pre>(\{.*\})</pre>", dom)
+    assert found, dom[-500:]
+    return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+
+
+@in_a_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_a_phone_and_adapts_to_dark(page, tmp_path, scheme):
+    dark = scheme == "dark"
+    found = probed(page, tmp_path, 360, f"--blink-settings=preferredColorScheme={0 if dark else 1}")
+    assert found["width"] == 360
+    assert found["scroll"] <= 360, found["wide"]
+    assert found["wide"] == []
+    assert found["headings"] >= 10
+    assert found["tables"] >= 6
+    assert found["drawings"] >= 5
+    assert (found["scripts"], found["images"], found["asked"]) == (1, 0, [])  # one script: the probe
+    light = [sum(map(int, re.findall(r"\d+", found[name])[:3])) > 380 for name in ("ground", "ink", "drawn")]
+    assert light == ([False, True, True] if dark else [True, False, False])
+
+
+@in_a_browser
+def test_the_page_has_no_errors_and_asks_for_nothing(page, tmp_path):
+    log = tmp_path / "net.json"
+    done = browse(page, tmp_path, "--dump-dom", "--enable-logging=stderr", "--v=0", f"--log-net-log={log}")
+    assert "CONSOLE" not in done.stderr
+    assert "<h1>nano on nano</h1>" in done.stdout
+    assert re.findall(r"<title>(.*?)</title>", done.stdout)[0] == "nano on nano · pkt"
+    assert asked(log) == set()
+
+
+@in_a_browser
+def test_a_page_that_asks_for_something_would_be_noticed(page, tmp_path):
+    loud = tmp_path / "loud.html"
+    text = CSP.sub("", page.read_text(encoding="utf-8"))
+    loud.write_text(text.replace("</main>", "<img src=http://127.0.0.1:9/x.png></main>"), encoding="utf-8")
+    browse(loud, tmp_path, "--dump-dom", f"--log-net-log={tmp_path / 'net.json'}")
+    assert asked(tmp_path / "net.json") == {"127.0.0.1:9"}
+
+
+def asked(log: Path) -> set[str]:
+    """Return the hosts in a browser's own log of the network, without those that it calls for itself."""
+    hosts = set(re.findall(r'"url":"https?://([^/"]+)', log.read_text(encoding="utf-8")))
+    return {host for host in hosts if not re.search(r"(^|\.)(google|gvt1|googleapis|gstatic)\.com$", host)}
+
+
+def test_a_run_and_a_study_end_with_their_pages(pkt, tiny_request):
+    assert pkt("run", "method=identity", *tiny_request).code == 0
+    (single,) = pkt.outputs.glob("runs/run/*/report.html")
+    assert "<h1>identity: " in single.read_text(encoding="utf-8")
+    swept = pkt("run", "-m", "method=identity,sft", *tiny_request)
+    assert swept.code == 0, swept.err
+    (sweep,) = pkt.outputs.glob("runs/run/multirun/*/report.html")
+    assert f"report     {sweep}" in swept.out
+    assert not list(pkt.outputs.glob("runs/run/multirun/*/*/report.html"))
+    jobs = sorted(path for path in sweep.parent.iterdir() if path.is_dir() and path.name.isdigit())
+    done = pkt("report", f"runs={jobs[0]},{jobs[1]}", "against=identity", "pairs=true", "out=away/a=b.html")
+    assert (done.code, done.err) == (0, "")
+    assert {path.name for path in Path("away").iterdir()} == {
+        f"a=b.{kind}" for kind in ("html", "md", "tex", "jsonl")
+    }
+    assert "against identity" in Path("away/a=b.md").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in Path("away/a=b.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {line["arm"] for line in lines} == {"teacher", "identity", "sft", "student"}
+
+
+def test_a_report_leaves_nothing_but_itself(pkt, tmp_path):
+    leave_run(tmp_path / "study", "sft", lift=0.5)
+    before = {path for path in tmp_path.rglob("*") if "study" not in path.parts}
+    done = pkt("report", f"runs={tmp_path / 'study' / 'runs'}")
+    assert (done.code, done.err) == (0, "")
+    assert {path for path in tmp_path.rglob("*") if "study" not in path.parts} == before
+    assert [path.name for path in sorted((tmp_path / "study" / "runs").glob("*.*"))] == [
+        "report.html",
+        "report.jsonl",
+        "report.md",
+        "report.tex",
+    ]
+    refused = pkt("report", f"runs={tmp_path / 'study' / 'runs'}", "against=kd")
+    assert refused.code == 2
+    assert "no run to compare with is called 'kd'" in refused.err
