@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from pkt.reporting.figures import INK, MARK, QUIET, STUDENT, TEACHER, Drawing
 from pkt.reporting.layer_tables import (
@@ -163,10 +164,8 @@ def map_figures(data: Mapping[str, Any]) -> list[Drawing]:
             _map_row(axes, place, data["maps"][name], measure)
         axes.set_yticks(range(len(maps)), list(reversed(maps)), fontsize=8)
         axes.set_ylim(-0.6, len(maps) - 0.4)
-        if measure == "readout_kl" and all(
-            card["held_out"][measure] > 0 for c in data["maps"].values() for card in c
-        ):
-            axes.set_xscale("log")
+        if measure == "readout_kl":
+            _logarithmic(axes, data)
         better = " (nats, lower is better)" if measure == "readout_kl" else ""
         axes.set_xlabel(MAP_MEASURES[measure] + better, fontsize=9)
         axes.grid(axis="x", color=QUIET, linewidth=0.5)
@@ -198,6 +197,18 @@ def _map_row(axes: Any, place: int, cards: Sequence[Mapping[str, Any]], measure:
         axes.plot(
             [mean], [place], "o", color=TEACHER, markerfacecolor=filled, markersize=7, label=label(text)
         )
+
+
+def _logarithmic(axes: Any, data: Mapping[str, Any]) -> None:
+    """Give the axis a logarithmic scale with plain numbers, where no pair is at zero."""
+    if not all(
+        card[side]["readout_kl"] > 0 for cards in data["maps"].values() for card in cards for side in card
+    ):
+        return
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _all_measured(data: Mapping[str, Any], measure: str) -> bool:
