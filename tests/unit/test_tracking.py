@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-import struct
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import torch
 from pkt.config import Config, TrackerConfig
 from pkt.errors import PktError
 from pkt.tracking import JsonlTracker, TrackedArtifact, open_tracker
+from wandb_file import read_file
 
 RESOLVED = {"verb": "transfer", "seed": 3, "method": {"name": "semalign"}}
 
@@ -39,62 +37,6 @@ def config(name: str = "wandb", **tracker: Any) -> Config:
 
 def lines(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-
-
-def wandb_records(run_dir: Path) -> Iterator[Any]:
-    """Yield the records of the one offline run: a LevelDB log in 32 KiB blocks behind a 7-byte header."""
-    from wandb.proto import wandb_internal_pb2 as pb
-
-    (file,) = run_dir.glob("wandb/offline-run-*/*.wandb")
-    content, at, held = file.read_bytes(), 7, b""
-    while at + 7 <= len(content):
-        room = 32768 - at % 32768
-        if room < 7:
-            at += room
-            continue
-        _, size, kind = struct.unpack("<IHB", content[at : at + 7])
-        if kind == 0 and size == 0:
-            break
-        chunk = content[at + 7 : at + 7 + size]
-        at += 7 + size
-        held = chunk if kind in (1, 2) else held + chunk
-        if kind in (1, 4):
-            record = pb.Record()
-            record.ParseFromString(held)
-            yield record
-
-
-def wandb_finished(run_dir: Path) -> list[Any]:
-    """Wait for the file's last record: W&B's writer goes on for a moment after `finish`."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        records = list(wandb_records(run_dir))
-        if any(record.WhichOneof("record_type") == "exit" for record in records):
-            return records
-        time.sleep(0.05)
-    raise AssertionError("the W&B file has no exit record")
-
-
-def wandb_read(run_dir: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {"history": [], "summary": {}, "config": {}, "artifacts": []}
-    for record in wandb_finished(run_dir):
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            found |= {"group": record.run.run_group, "job_type": record.run.job_type, "id": record.run.run_id}
-            found["config"] |= {i.key: json.loads(i.value_json) for i in record.run.config.update}
-        elif kind == "config":
-            found["config"] |= {i.key: json.loads(i.value_json) for i in record.config.update}
-        elif kind == "history":
-            items = record.history.item
-            found["history"].append(
-                {".".join(i.nested_key) or i.key: json.loads(i.value_json) for i in items}
-            )
-        elif kind == "summary":
-            for i in record.summary.update:
-                found["summary"][".".join(i.nested_key) or i.key] = json.loads(i.value_json)
-        elif kind == "artifact":
-            found["artifacts"].append((record.artifact.name, record.artifact.type))
-    return found
 
 
 def tell(run_dir: Path, settings: Config, resolved: Any = RESOLVED) -> None:
@@ -167,27 +109,33 @@ def test_wandb_offline_run_reads_back(tmp_path: Path):
     for job, seed in (("0", 3), ("1", 4)):  # jobs of a sweep: one W&B run each, one group
         run_dir = tmp_path / job
         run_dir.mkdir()
-        tell(run_dir, config(group="sweep"), RESOLVED | {"seed": seed})
-    found = [wandb_read(tmp_path / job) for job in ("0", "1")]
-    assert found[0]["id"] != found[1]["id"]
+        tell(run_dir, config(group="sweep", tags=["mine"]), RESOLVED | {"seed": seed})
+    found = [read_file(tmp_path / job) for job in ("0", "1")]
+    assert found[0].id != found[1].id
     for run, seed in zip(found, (3, 4), strict=True):
-        assert run["group"] == "sweep"
-        assert run["job_type"] == "transfer"
-        assert run["config"]["seed"] == seed
-        assert run["config"]["method"] == {"name": "semalign"}
-        losses = [row["transfer/loss"] for row in run["history"] if "transfer/loss" in row]
+        assert (run.group, run.job_type, run.exit_code) == ("sweep", "transfer", 0)
+        assert run.name == f"transfer semalign seed {seed}"
+        assert run.tags == ["mine", "semalign"]
+        assert run.config["seed"] == seed
+        assert run.config["method"] == {"name": "semalign"}
+        losses = [row["transfer/loss"] for row in run.history if "transfer/loss" in row]
         assert losses == [0.5, 0.25]
-        assert [row["eval/accuracy"] for row in run["history"] if "eval/accuracy" in row] == [1.0]
-        assert any("eval/scores" in key for row in run["history"] for key in row)
-        assert run["summary"]["eval/student/a"] == 0.9
-        assert ("checkpoint-nano", "checkpoint") in run["artifacts"]
+        assert [row["eval/accuracy"] for row in run.history if "eval/accuracy" in row] == [1.0]
+        assert run.axes["transfer/*"] == "transfer/step"
+        assert run.axes["eval/*"] == "eval/step"
+        assert any("eval/scores" in key for row in run.history for key in row)
+        assert run.summary["eval/student/a"] == 0.9
+    # the same artifact in two runs is the same: name, alias and digest
+    first, second = (run.artifacts[0] for run in found)
+    assert (first.name, set(first.aliases)) == ("checkpoint-nano", {"0123", "latest"})
+    assert (first.name, first.digest) == (second.name, second.digest)
 
 
 def test_group_defaults_to_the_runs_folder(tmp_path: Path):
     pytest.importorskip("wandb")
     run_dir = tmp_path / "stamp"
     tell(run_dir_made(run_dir), config())
-    assert wandb_read(run_dir)["group"] == "stamp"
+    assert read_file(run_dir).group == "stamp"
 
 
 def run_dir_made(path: Path) -> Path:
@@ -223,3 +171,94 @@ def test_failure_in_the_middle_is_one_warning(
     assert len(caplog.records) == 1
     assert "OSError: disk gone)" in caplog.text
     assert len(lines(tmp_path)) == 7
+
+
+def begin(
+    run_dir: Path, steps: range, *, exit_code: int | None, resolved: Any = RESOLVED, name: str = "none"
+):
+    """Tell some steps of a request; None is a kill: the tracker is let go of and its lock with it."""
+    tracker = open_tracker(config(name), run_dir, resolved)
+    run_id = tracker.unfinished.run_id
+    for step in steps:
+        tracker.log({"loss": 1.0 / step}, step=step, stage="transfer")
+    if exit_code is None:
+        tracker.unfinished._lock.release()
+        tracker.inner.close()
+    else:
+        tracker.close(exit_code)
+    return run_id
+
+
+def steps_of(run_dir: Path) -> list[int]:
+    return [record["step"] for record in lines(run_dir) if record["kind"] == "metrics"]
+
+
+@pytest.mark.parametrize("exit_code", [None, 1])
+def test_a_request_that_did_not_end_goes_on_under_its_id(tmp_path: Path, exit_code: int | None):
+    first = begin(tmp_path / "a", range(1, 8), exit_code=exit_code)
+    with (tmp_path / "a" / "metrics.jsonl").open("a") as stream:
+        stream.write('{"kind": "metrics", "st')  # killed while writing
+    second = begin(tmp_path / "b", range(5, 10), exit_code=0)  # its snapshot was at step 4
+    assert second == first
+    assert steps_of(tmp_path / "b") == list(range(1, 10))
+    assert not list(tmp_path.rglob(".unfinished"))
+    assert begin(tmp_path / "c", range(1, 3), exit_code=0) != first  # it ended: the next is a run of its own
+    assert steps_of(tmp_path / "c") == [1, 2]
+
+
+def test_a_stage_that_was_complete_is_told_again_as_a_whole(tmp_path: Path):
+    begin(tmp_path / "a", range(1, 4), exit_code=None)
+    begin(tmp_path / "b", range(0), exit_code=0)
+    assert steps_of(tmp_path / "b") == [1, 2, 3]
+
+
+def test_a_run_killed_twice_tells_every_step_once(tmp_path: Path):
+    ids = [
+        begin(tmp_path / "a", range(1, 6), exit_code=None),
+        begin(tmp_path / "b", range(3, 9), exit_code=None),
+    ]
+    ids.append(begin(tmp_path / "c", range(7, 11), exit_code=0))
+    assert len(set(ids)) == 1
+    assert steps_of(tmp_path / "c") == list(range(1, 11))
+
+
+def test_a_request_that_is_still_running_is_not_continued(tmp_path: Path):
+    running = open_tracker(config("none"), tmp_path / "a", RESOLVED)
+    running.log({"loss": 1.0}, step=1, stage="transfer")
+    assert begin(tmp_path / "b", range(1, 3), exit_code=0) != running.unfinished.run_id
+    assert steps_of(tmp_path / "b") == [1, 2]
+    assert list(tmp_path.rglob(".unfinished/*.json"))  # the other's record is left alone
+    running.close()
+    assert not list(tmp_path.rglob(".unfinished"))
+
+
+def test_another_request_is_another_run(tmp_path: Path):
+    first = begin(tmp_path / "a", range(1, 3), exit_code=None)
+    assert begin(tmp_path / "b", range(1, 3), exit_code=0, resolved=RESOLVED | {"seed": 4}) != first
+
+
+def test_a_request_that_computed_nothing_leaves_no_record(tmp_path: Path):
+    begin(tmp_path / "a", range(0), exit_code=2)
+    assert not list(tmp_path.rglob(".unfinished"))
+
+
+def test_an_unreadable_record_starts_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    first = begin(tmp_path / "a", range(1, 3), exit_code=None)
+    (record,) = tmp_path.rglob(".unfinished/*.json")
+    record.write_text("{")
+    assert begin(tmp_path / "b", range(1, 3), exit_code=0) != first
+    assert "starts anew" in caplog.text
+
+
+def test_a_killed_run_and_the_one_that_goes_on_make_one_whole_wandb_run(tmp_path: Path):
+    pytest.importorskip("wandb")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    first = begin(tmp_path / "a", range(1, 6), exit_code=1, name="wandb")
+    assert begin(tmp_path / "b", range(4, 8), exit_code=0, name="wandb") == first
+    killed, whole = read_file(tmp_path / "a"), read_file(tmp_path / "b")
+    assert (killed.id, killed.exit_code) == (whole.id, 1)
+    assert [row["transfer/step"] for row in whole.history] == [1, 2, 3, 4, 5, 6, 7]
+    # `wandb sync` passes over what the second file holds too
+    assert len(list((tmp_path / "a").rglob("*.wandb.synced"))) == 1
+    assert not list((tmp_path / "b").rglob("*.wandb.synced"))
