@@ -111,6 +111,9 @@ class EvalConfig:
     models: list[str] = field(default_factory=lambda: ["teacher", "student", "transferred"])
     checkpoint: str | None = None  # score this saved folder as "transferred" instead of the pipeline's own
     timeout: float = 5.0  # seconds of wall clock per generated program
+    samples: int = 1  # answers per row; more than one needs a temperature, and tasks that generate
+    temperature: float = 0.0  # 0: greedy
+    top_p: float = 1.0  # share of the probability that is kept when drawing
 
 
 @dataclass(kw_only=True)

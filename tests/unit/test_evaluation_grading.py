@@ -1,14 +1,19 @@
+import itertools
 import math
+from dataclasses import asdict
 
 import pytest
 
 from pkt.evaluation import grading
 from pkt.evaluation.results import Evaluation, TaskScore
+from pkt.reporting.answers import answered
+
+ids = itertools.count()
 
 
 def sample(doc, context, resps, answer=None):
     return {
-        "doc": {"id": "r", "answer": " 4"} | doc,
+        "doc": {"id": f"r{next(ids)}", "answer": " 4"} | doc,
         "arguments": [(context, option) for option in answer or [""]],
         "filtered_resps": resps,
         "filter": "none",
@@ -64,23 +69,66 @@ def test_likelihood_is_a_ratio_of_sums():
     assert [record["correct"] for record in records] == [True, False]
 
 
+def logged(row, kind="none", **metrics):
+    shared = sample({}, f"prompt {row}", ["out"])
+    return shared | {"doc_id": row, "filter": kind, "metrics": list(metrics)} | metrics
+
+
 def test_stock_tasks_keep_metrics_that_are_means():
-    logged = [
-        {"metrics": ["acc", "f1"], "filter": "none", "acc": value, "f1": (0, 1)} for value in (1.0, 0.0)
-    ] + [{"metrics": ["exact_match"], "filter": "strict", "exact_match": 1.0}]
-    scores = grading.stock_scores("arc", logged, {"acc": True})
+    given = [logged(row, acc=value, f1=(0, 1), size=value) for row, value in enumerate((1.0, 0.0))]
+    given += [logged(row, "strict", exact_match=0.5) for row in (0, 1)]
+    results = {
+        "acc,none": 0.5,
+        "f1,none": 0.5,
+        "size,none": 7.0,
+        "exact_match,strict": 0.5,
+    }  # size is no mean
+    scores = grading.stock_scores("arc", given, {"acc": True}, results)
     assert [(score.metric, score.value, score.n) for score in scores] == [
         ("acc", 0.5, 2),
-        ("exact_match,strict", 1.0, 1),
+        ("exact_match,strict", 0.5, 2),
     ]
-    record = grading.stock_record(sample({}, "prompt", ["out"]))
-    assert (record["prompt"], record["output"]) == ("prompt", "out")
+    first, second = grading.stock_records(given, results)
+    assert (first["id"], first["prompt"], first["output"]) == ("0", "prompt 0", "out")
+    assert first["metrics"] == {"acc": 1.0, "exact_match,strict": 0.5}
+    assert (first["correct"], second["correct"]) == (True, False)
+
+
+def test_stock_rows_can_be_compared_row_by_row():
+    given = [logged(row, acc=value) for row, value in enumerate((1.0, 0.0, 1.0))]
+    results = {"acc,none": 2 / 3}
+    (score,) = grading.stock_scores("arc", given, {}, results)
+    found = answered(grading.stock_records(given, results), asdict(score))
+    assert found.value_N.tolist() == [1.0, 0.0, 1.0]
+    assert [row for row, _ in found.rows] == ["0", "1", "2"]
+    assert answered(grading.stock_records(given, results), asdict(score) | {"metric": "acc_norm"}) is None
+
+
+def test_rows_that_are_answered_several_times_count_as_shares():
+    doc = {"prompt": "def f(x):\n    return", "test": "assert f(2) == 4\n", "answer": " x * 2"}
+    right, wrong = " x + 2", " x"
+    given = [
+        sample(doc | {"id": row}, "templated", [text])
+        for row, texts in (("a", [right] * 3 + [wrong] * 7), ("b", [wrong] * 10))
+        for text in texts
+    ]
+    records = grading.grade("nano_code", given, {}, 5.0)
+    assert [(record["id"], record["correct"], record["pass@10"]) for record in records] == [
+        ("a", 0.3, 1.0),
+        ("b", 0.0, 0.0),
+    ]
+    assert [one["outcome"] for one in records[0]["samples"]] == ["pass"] * 3 + ["fail"] * 7
+    one, ten = grading.scores("nano_code", "nano_code", records)
+    assert (one.metric, one.value, one.n, one.stderr) == ("pass@1", 0.15, 2, pytest.approx(0.15))
+    assert (ten.metric, ten.value, ten.n) == ("pass@10", 0.5, 2)
+    for score in (one, ten):
+        assert answered(records, asdict(score)).value_N.mean() == pytest.approx(score.value)
 
 
 def test_evaluations_survive_json(tmp_path):
     score = TaskScore(task="t", metric="acc", value=0.1, stderr=0.2, n=3, higher_is_better=True)
     evaluation = Evaluation(
-        scores=(score,), samples={"t": [{"id": "é", "correct": True}]}, versions={"t": "1"}
+        scores=(score,), samples={"t": [{"id": "é", "correct": True}]}, versions={"t": "1"}, cut={"t": 1}
     )
     assert Evaluation.from_json(evaluation.to_json()) == evaluation
     evaluation.save(tmp_path / "scores.json")

@@ -1,5 +1,6 @@
 import logging
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from pkt.errors import RequestError
 from pkt.evaluation.harness import TASKS, evaluate
 from pkt.evaluation.quiet import quiet
 from pkt.evaluation.results import Evaluation
+from pkt.evaluation.sampling import Sampling
 from tiny import tiny_model, tiny_tokenizer
 
 ROWS = [
@@ -132,11 +134,74 @@ def test_wrong_requests(model, tokenizer, tasks, options, message):
         evaluate(model, tokenizer, tasks, **options)
 
 
-def test_a_missing_chat_template_and_a_small_context_are_refused(model):
+def test_a_missing_chat_template_is_refused(model):
     with pytest.raises(RequestError, match="tokenizer has none"):
         evaluate(model, tiny_tokenizer(chat=False), ["nano_math"], chat_template=True)
-    with pytest.raises(RequestError, match="context holds 8"):
-        evaluate(tiny_model(context=8), tiny_tokenizer(), ["nano_math"], limit=1)
+
+
+def test_prompts_that_a_small_context_cuts_are_counted(model, tokenizer):
+    small = evaluate(
+        tiny_model(context=16),
+        tokenizer,
+        ["nano_math", "nano_knowledge", "custom"],
+        limit=3,
+        custom_rows=ROWS,
+    )
+    assert small.cut == {"nano_math": 3, "nano_knowledge": 3}
+    assert evaluate(model, tokenizer, ["nano_math"], limit=3).cut == {}
+
+
+DRAWN = Sampling(samples=10, temperature=1.0)
+
+
+def test_drawn_answers_are_kept_per_row_and_scored_as_shares(model, tokenizer):
+    tasks = ["nano_math", "nano_code", "custom"]
+    found = evaluate(model, tokenizer, tasks, limit=2, custom_rows=ROWS, sampling=DRAWN, max_new_tokens=3)
+    assert [(score.task, score.metric, score.n) for score in found.scores] == [
+        ("nano_math", "exact_match", 2),
+        ("nano_code", "pass@1", 2),
+        ("nano_code", "pass@10", 2),
+        ("custom", "exact_match", 2),
+        ("custom", "bits_per_byte", 2),
+        ("custom", "token_accuracy", 2),
+    ]
+    for task in tasks:
+        for record in found.samples[task]:
+            assert len(record["samples"]) == 10
+            assert len({one["output"] for one in record["samples"]}) > 1
+            assert record["correct"] == sum(one["correct"] for one in record["samples"]) / 10
+    plain = evaluate(model, tokenizer, tasks, limit=2, custom_rows=ROWS, max_new_tokens=3)
+    assert plain.scores[-2:] == found.scores[-2:]  # nothing is drawn for a likelihood
+    assert [r["id"] for r in plain.samples["nano_code"]] == [r["id"] for r in found.samples["nano_code"]]
+
+
+def test_drawn_answers_follow_the_seed_and_not_the_batch(model, tokenizer):
+    options = {"limit": 2, "max_new_tokens": 3}
+    one = evaluate(model, tokenizer, ["nano_math"], batch_size=1, sampling=DRAWN, **options)
+    assert evaluate(model, tokenizer, ["nano_math"], batch_size=7, sampling=DRAWN, **options) == one
+    other = evaluate(model, tokenizer, ["nano_math"], sampling=replace(DRAWN, seed=1), **options)
+    assert other.samples != one.samples
+
+
+@pytest.mark.parametrize(
+    ("tasks", "sampling", "message"),
+    [
+        (["nano_math"], {"samples": 2}, "greedy answers to a row are all the same"),
+        (["nano_math"], {"top_p": 0.5}, "a greedy answer is not drawn"),
+        (["nano_math"], {"top_p": 0.0, "temperature": 1.0}, "above 0 up to 1"),
+        (
+            ["nano_math", "nano_knowledge"],
+            {"temperature": 0.5},
+            "nano_knowledge is scored by log-likelihoods",
+        ),
+        (["mmlu"], {"samples": 2, "temperature": 0.5}, "mmlu is scored by log-likelihoods"),
+        (["pystdlib"], {"temperature": 0.5}, "pystdlib is scored by"),
+        (["arc_easy"], {"samples": 2, "temperature": 0.5}, "how often a row is asked"),
+    ],
+)
+def test_draws_that_make_no_sense(model, tokenizer, tasks, sampling, message):
+    with pytest.raises(RequestError, match=message):
+        evaluate(model, tokenizer, tasks, sampling=Sampling(**sampling))
 
 
 @pytest.mark.slow  # indexes all of lm-eval's tasks

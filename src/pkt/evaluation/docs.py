@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,31 +15,46 @@ from pkt.errors import RequestError
 Row = Mapping[str, Any]
 
 
-def _nano(task: str, *, own_rows: Mapping[str, Sequence[Row]] | None = None, **_: Any) -> dict[str, Any]:
-    return {"test": datasets.Dataset.from_list(_given(task, own_rows) or nano.rows(task, "test"))}
+def _nano(task: str, **asked: Any) -> dict[str, Any]:
+    return _rows(task, partial(nano.rows, task, "test"), **asked)
 
 
-def _given(task: str, own_rows: Mapping[str, Sequence[Row]] | None) -> list[dict[str, Any]]:
-    """Return the rows that the harness passes on for a task, if any: another split than the test rows."""
-    return [dict(row) for row in (own_rows or {}).get(task, ())]
+def _rows(
+    task: str,
+    tested: Callable[[], Sequence[Row]],
+    *,
+    own_rows: Mapping[str, Sequence[Row]] | None = None,
+    samples: int = 1,
+    limit: int | None = None,
+    **_: Any,
+) -> dict[str, Any]:
+    """Return a task's rows: the harness's (another split) or its test rows, each as often as it is to be answered."""
+    rows = [dict(row) for row in (own_rows or {}).get(task, ()) or tested()][:limit]
+    return {"test": datasets.Dataset.from_list([row for row in rows for _ in range(samples)])}
 
 
 nano_knowledge, nano_math, nano_code, nano_program = (partial(_nano, task) for task in nano.TASKS)
 
 
-def pystdlib(*, own_rows: Mapping[str, Sequence[Row]] | None = None, **_: Any) -> dict[str, Any]:
+def pystdlib(**asked: Any) -> dict[str, Any]:
     """Return the functions of the standard library that no split for training holds."""
-    return {"test": datasets.Dataset.from_list(_given("pystdlib", own_rows) or library_rows("test"))}
+    return _rows("pystdlib", partial(library_rows, "test"), **asked)
 
 
-def custom(*, rows: Sequence[Row] | None = None, **_: Any) -> dict[str, Any]:
+def custom(*, rows: Sequence[Row] | None = None, **asked: Any) -> dict[str, Any]:
     """Return the user's test rows, which the harness passes on as the task manager's metadata."""
     if not rows:
         raise RequestError(
             "task custom has no test rows: give data.test=<file.jsonl> with prompt, answer and id"
         )
     keys = ("prompt", "answer", "id")
-    return {"test": datasets.Dataset.from_list([{key: row[key] for key in keys} for row in rows])}
+    kept = [{key: row[key] for key in keys} for row in rows]
+    return _rows("", lambda: kept, **asked)
+
+
+def custom_once(**asked: Any) -> dict[str, Any]:
+    """Return the rows of `custom`, each once: nothing is drawn for a likelihood."""
+    return custom(**asked | {"samples": 1})
 
 
 def prompt(doc: Row) -> str:

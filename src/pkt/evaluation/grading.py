@@ -6,7 +6,9 @@
     likelihood  -log2 P(answer | prompt) over the answer's UTF-8 bytes, and the       bits_per_byte,
                 share of the answer's tokens that were the model's first choice       token_accuracy
 
-The end-of-text token is not part of a likelihood. Both ratios are sums over rows, not means of rows' ratios.
+The end-of-text token is not part of a likelihood. Both ratios are sums over rows, not means of rows' ratios. A row
+that is answered n times counts as the share of right answers (pass@1), and has pass@10 and pass@100 as far as n goes;
+standard errors are over rows.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pkt.evaluation.code_eval import pass_at
 from pkt.evaluation.results import TaskScore
 from pkt.evaluation.sandbox import Outcome, run_programs
 from pkt.evaluation.statistics import Estimate, mean, ratio
 
 Record = dict[str, Any]
 Sample = Mapping[str, Any]
+AT = (10, 100)  # k of pass@k, beside 1
 KINDS = {
     "nano_knowledge": "choice",
     "nano_math": "exact",
@@ -33,21 +37,49 @@ KINDS = {
 
 
 def grade(name: str, samples: Sequence[Sample], hits: Mapping[Any, Any], timeout: float) -> list[Record]:
-    """Return a record per sample of one of pkt's own lm-eval tasks.
+    """Return a record per row of one of pkt's own lm-eval tasks.
 
     Args:
         name: the lm-eval task.
-        samples: what lm-eval logged, one per document.
+        samples: what lm-eval logged, one per document; those of a row are joined.
         hits: (context, continuation) -> `pkt.evaluation.scorer.Hits`.
         timeout: seconds per generated program.
     """
     kind = KINDS[name]
     if kind == "program":
-        return _programs(samples, timeout)
+        return joined(_programs(samples, timeout))
     if kind == "likelihood":
         return [_likelihood(sample, hits) for sample in samples]
     one: Callable[[Sample], Record] = _choice if kind == "choice" else _exact
-    return [one(sample) for sample in samples]
+    return joined([one(sample) for sample in samples])
+
+
+def joined(records: Sequence[Record]) -> list[Record]:
+    """Join the records of rows that were answered several times.
+
+    Args:
+        records: one per answer; those of a row have its id.
+
+    Returns:
+        One per row. A row with several answers keeps them in ``samples``; its flags become shares of them, and the
+        row of a program gets ``pass@10`` and ``pass@100`` where it has as many.
+    """
+    rows: dict[str, list[Record]] = {}
+    for record in records:
+        rows.setdefault(record["id"], []).append(record)
+    return [answers[0] if len(answers) == 1 else _joined(answers) for answers in rows.values()]
+
+
+def _joined(answers: list[Record]) -> Record:
+    kept = ("id", "prompt", "target")
+    row = {key: answers[0][key] for key in (*kept, "output")}
+    for flag in ("correct", "strict"):
+        if flag in answers[0]:
+            row[flag] = math.fsum(answer[flag] for answer in answers) / len(answers)
+    if "outcome" in answers[0]:
+        right = sum(answer["correct"] for answer in answers)
+        row |= {f"pass@{k}": pass_at(k, len(answers), right) for k in AT if k <= len(answers)}
+    return row | {"samples": [{k: v for k, v in answer.items() if k not in kept} for answer in answers]}
 
 
 def scores(task: str, name: str, records: Sequence[Record]) -> list[TaskScore]:
@@ -68,32 +100,88 @@ def scores(task: str, name: str, records: Sequence[Record]) -> list[TaskScore]:
             _score(task, "token_accuracy", ratio(right, tokens), len(records)),
         ]
     metric = {"choice": "acc", "exact": "exact_match", "program": "pass@1"}[kind]
-    return [_score(task, metric, mean([float(record["correct"]) for record in records]), len(records))]
+    return rated(task, metric, records)
 
 
-def stock_scores(task: str, logged: Sequence[Sample], higher: Mapping[str, Any]) -> list[TaskScore]:
-    """Return the mean of each per-row metric of a task of lm-eval's; metrics that are no mean are left out."""
-    kinds = dict.fromkeys((metric, sample["filter"]) for sample in logged for metric in sample["metrics"])
+def rated(task: str, metric: str, records: Sequence[Record]) -> list[TaskScore]:
+    """Return the mean over rows of whether they are right, and of pass@k where the records have it."""
+    fields = {metric: "correct"} | {key: key for k in AT if (key := f"pass@{k}") in records[0]}
+    return [
+        _score(task, name, mean([float(record[field]) for record in records]), len(records))
+        for name, field in fields.items()
+    ]
+
+
+def stock_scores(
+    task: str, logged: Sequence[Sample], higher: Mapping[str, Any], results: Mapping[str, Any]
+) -> list[TaskScore]:
+    """Return the mean of each per-row metric of a task of lm-eval's; metrics that are no mean are left out.
+
+    Args:
+        task: its name.
+        logged: its samples.
+        higher: lm-eval's, metric -> whether higher is better.
+        results: lm-eval's own scores of the task, which tell whether a metric is the mean of its rows' values.
+    """
     found = []
-    for metric, kind in kinds:
-        values = [sample[metric] for sample in logged if sample["filter"] == kind]
-        if all(isinstance(value, int | float) for value in values):
-            name = metric if kind == "none" else f"{metric},{kind}"
-            estimate = mean([float(value) for value in values])
-            found.append(_score(task, name, estimate, len(values), higher=bool(higher.get(metric, True))))
+    for (metric, kind), values in _stock_values(logged, results).items():
+        estimate = mean(list(values.values()))
+        name = stock_metric(metric, kind)
+        found.append(_score(task, name, estimate, len(values), higher=bool(higher.get(metric, True))))
     return found
 
 
-def stock_record(sample: Sample) -> Record:
-    """Return the record of a row of a task of lm-eval's."""
-    return {
-        "id": str(sample["doc_id"]),
-        "prompt": str(sample["arguments"][0][0]),
-        "output": str(sample["filtered_resps"][0]),
-        "target": str(sample["target"]),
-        "correct": None,
-        "filter": sample["filter"],
-    }
+def stock_records(logged: Sequence[Sample], results: Mapping[str, Any]) -> list[Record]:
+    """Return a record per row of a task of lm-eval's, with the row's value of each metric that is a mean over rows.
+
+    lm-eval logs a row once per filter; the record has the first one's output, and all their metrics, named as in
+    the scores (``exact_match``, ``exact_match,strict-match``). A row is ``correct`` where the first metric is 1, if it
+    is 0 or 1 in every row.
+    """
+    values = _stock_values(logged, results)
+    rows: dict[str, Record] = {}
+    for sample in logged:
+        row = {
+            "id": str(sample["doc_id"]),
+            "prompt": str(sample["arguments"][0][0]),
+            "output": str(sample["filtered_resps"][0]),
+            "target": str(sample["target"]),
+            "correct": None,
+            "filter": sample["filter"],
+            "metrics": {},
+        }
+        rows.setdefault(row["id"], row)
+    for (metric, kind), of in values.items():
+        for row_id, value in of.items():
+            rows[row_id]["metrics"][stock_metric(metric, kind)] = value
+    first = next(iter(values.values()), {})
+    if first and set(first.values()) <= {0.0, 1.0}:
+        for row_id, value in first.items():
+            rows[row_id]["correct"] = bool(value)
+    return list(rows.values())
+
+
+def stock_metric(metric: str, kind: str) -> str:
+    """Return the name of a metric under one of lm-eval's filters."""
+    return metric if kind == "none" else f"{metric},{kind}"
+
+
+def _stock_values(
+    logged: Sequence[Sample], results: Mapping[str, Any]
+) -> dict[tuple[str, str], dict[str, float]]:
+    """Return (metric, filter) -> row -> value, for the metrics whose mean over rows is lm-eval's score."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for sample in logged:
+        for metric in sample["metrics"]:
+            if isinstance(sample[metric], int | float):  # others are worked out over all rows together
+                rows = found.setdefault((metric, str(sample["filter"])), {})
+                rows[str(sample["doc_id"])] = float(sample[metric])
+    return {kind: rows for kind, rows in found.items() if _is_mean(rows, results.get(",".join(kind)))}
+
+
+def _is_mean(rows: Mapping[str, float], score: object) -> bool:
+    own = math.fsum(rows.values()) / len(rows)
+    return isinstance(score, int | float) and math.isclose(own, score, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _score(task: str, metric: str, estimate: Estimate, n: int, *, higher: bool = True) -> TaskScore:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from pkt.errors import PktError, RequestError, nearest
 from pkt.evaluation import grading, suites
 from pkt.evaluation.quiet import quiet
 from pkt.evaluation.results import Evaluation, TaskScore
+from pkt.evaluation.sampling import Sampling, refuse
 
 __all__ = ["TASKS", "Evaluation", "TaskScore", "evaluate"]
 
+GREEDY = Sampling()
 FOLDER = Path(__file__).with_name("tasks")
 # task -> the lm-eval tasks that make it up; the first one's records are the task's samples
 TASKS: dict[str, tuple[str, ...]] = {
@@ -51,8 +53,9 @@ def evaluate(
     custom_rows: Sequence[Mapping[str, Any]] | None = None,
     suite_rows: Mapping[str, suites.Rows] | None = None,
     own_rows: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    sampling: Sampling = GREEDY,
 ) -> Evaluation:
-    """Score a model, zero-shot and greedily, on each task's test rows.
+    """Score a model, zero-shot and greedily unless told otherwise, on each task's test rows.
 
     Args:
         model: a causal Hugging Face model; moved to `device` unless accelerate has spread it.
@@ -67,13 +70,16 @@ def evaluate(
         custom_rows: test rows of the task ``custom`` (prompt, answer, id).
         suite_rows: test rows of real benchmarks, by name; one that is not given is read from the hub.
         own_rows: rows of nano tasks and ``pystdlib``, by name, to score instead of their test rows.
+        sampling: how answers are generated.
 
     Raises:
-        RequestError: unknown task, rows that exceed the context, no rows for ``custom``, no chat template.
+        RequestError: unknown task, an answer that exceeds the context, no rows for ``custom``, no chat template, draws
+            where nothing is generated.
         PktError: lm-eval failed (data that cannot be fetched, for example).
     """
     _check(tasks, tokenizer, limit, batch_size, chat_template, custom_rows)
-    real = {task: _parts(task, suite_rows or {}, limit) for task in tasks if task in SUITES}
+    check_sampling(sampling, tasks)
+    real = {task: _parts(task, suite_rows or {}, limit, sampling) for task in tasks if task in SUITES}
     names = list(
         dict.fromkeys(part for task in tasks if task not in real for part in TASKS.get(task, (task,)))
     )
@@ -81,21 +87,40 @@ def evaluate(
     with quiet(), _evaluating(model, device):
         from pkt.evaluation.scorer import Scorer  # imports lm-eval: seconds
 
-        scorer = Scorer(model, tokenizer, batch_size=batch_size)
+        scorer = Scorer(model, tokenizer, batch_size=batch_size, seed=sampling.seed)
         rows: dict[str, Any] = {
             "rows": [dict(row) for row in custom_rows or ()],
             "own_rows": {task: [dict(row) for row in given] for task, given in (own_rows or {}).items()},
         }
-        found = _simple_evaluate(scorer, names, configs, limit, max_new_tokens, chat_template, rows)
-        return _collect(tasks, real, found, scorer.hits, timeout)
+        if sampling.samples > 1:  # lm-eval would count answers, not rows
+            rows |= {"samples": sampling.samples, "limit": limit}
+            limit = None
+        settings = ({"max_gen_toks": max_new_tokens} if max_new_tokens else {}) | sampling.settings()
+        found = _simple_evaluate(scorer, names, configs, limit, settings, chat_template, rows)
+        return _collect(tasks, real, found, scorer, timeout)
 
 
-def _parts(task: str, rows: Mapping[str, suites.Rows], limit: int | None) -> list[suites.Part]:
+def check_sampling(sampling: Sampling, tasks: Sequence[str]) -> None:
+    """Refuse draws for tasks where nothing is generated.
+
+    Raises:
+        RequestError: such a task is asked for.
+    """
+    kinds = {task: {grading.KINDS[name] for name in names} for task, names in TASKS.items()} | {
+        "mmlu": {"choice"}
+    }
+    fixed = [task for task in tasks if kinds.get(task, {"program"}) <= {"choice", "likelihood"}]
+    refuse(sampling, fixed, [task for task in tasks if task not in TASKS and task not in SUITES])
+
+
+def _parts(
+    task: str, rows: Mapping[str, suites.Rows], limit: int | None, sampling: Sampling
+) -> list[suites.Part]:
     given = rows.get(task)
     if given is None:
         given = SUITES[task].rows("test", BenchmarkConfig(name=task, tasks=[task]), SplitSizes())
     with quiet():  # reads task files, and so imports lm-eval
-        return suites.parts(task, given, limit)
+        return suites.parts(task, given, limit, sampling.samples)
 
 
 def _check(
@@ -136,7 +161,7 @@ def _simple_evaluate(
     names: Sequence[str],
     configs: Sequence[dict[str, Any]],
     limit: int | None,
-    max_new_tokens: int | None,
+    settings: dict[str, Any],
     chat_template: bool,
     metadata: dict[str, Any],
 ) -> dict[str, Any]:
@@ -160,7 +185,7 @@ def _simple_evaluate(
             task_manager=manager,
             limit=limit,
             bootstrap_iters=0,
-            gen_kwargs={"max_gen_toks": max_new_tokens} if max_new_tokens else None,
+            gen_kwargs=settings or None,
             apply_chat_template=chat_template,
             random_seed=None,
             numpy_random_seed=None,
@@ -178,28 +203,39 @@ def _collect(
     tasks: Sequence[str],
     real: Mapping[str, Sequence[suites.Part]],
     found: Mapping[str, Any],
-    hits: Mapping[Any, Any],
+    scorer: Any,
     timeout: float,
 ) -> Evaluation:
     """Grade pkt's tasks and the real benchmarks, take over lm-eval's numbers for the others."""
     scores: list[TaskScore] = []
     samples: dict[str, list[dict[str, Any]]] = {}
+    logged: dict[str, list[Mapping[str, Any]]] = {}
     for task in dict.fromkeys(tasks):
         for name in TASKS.get(task, ()):
             ordered = sorted(found["samples"][name], key=lambda sample: int(sample["doc_id"]))
-            records = grading.grade(name, ordered, hits, timeout)
+            records = grading.grade(name, ordered, scorer.hits, timeout)
             samples.setdefault(task, records)
             scores += grading.scores(task, name, records)
+            logged.setdefault(task, []).extend(ordered)
         if task in real:
             graded, samples[task] = suites.grade(task, real[task], found["samples"], timeout)
             scores += graded
+            logged[task] = [sample for part in real[task] for sample in found["samples"][part.name]]
     own = {part for parts in TASKS.values() for part in parts}
     own |= {part.name for of in real.values() for part in of}
-    for name, logged in found["samples"].items():
-        if name not in own:
-            scores += grading.stock_scores(name, logged, found["higher_is_better"].get(name, {}))
-            samples[name] = [grading.stock_record(sample) for sample in logged]
-    return Evaluation(scores=tuple(scores), samples=samples, versions=_versions(found))
+    for name in [name for name in found["samples"] if name not in own]:
+        logged[name], results = found["samples"][name], found["results"].get(name, {})
+        higher = found["higher_is_better"].get(name, {})
+        scores += grading.stock_scores(name, logged[name], higher, results)
+        samples[name] = grading.stock_records(logged[name], results)
+    cut = {task: count for task, of in logged.items() if (count := _cut(of, scorer.cut))}
+    return Evaluation(scores=tuple(scores), samples=samples, versions=_versions(found), cut=cut)
+
+
+def _cut(logged: Sequence[Mapping[str, Any]], contexts: Collection[str]) -> int:
+    """Count the prompts of a task that lost their head."""
+    asked = {str(argument[0]) for sample in logged for argument in sample["arguments"]}
+    return len(asked & set(contexts))
 
 
 def _versions(found: Mapping[str, Any]) -> dict[str, str]:

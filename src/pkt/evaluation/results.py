@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,18 @@ class Evaluation:
         scores: in the order of the tasks asked for.
         samples: task -> one record per test row: id, prompt, output, target, correct, and what the metric adds.
         versions: lm-eval's, and each task's.
+        cut: task -> rows whose prompt was too long for the context and was cut on the left; absent where none was.
     """
 
     scores: tuple[TaskScore, ...]
     samples: dict[str, list[dict[str, Any]]]
     versions: dict[str, str]
+    cut: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return everything as JSON text."""
         scores = [asdict(score) for score in self.scores]
-        content = {"scores": scores, "versions": self.versions, "samples": self.samples}
+        content = {"scores": scores, "versions": self.versions, "cut": self.cut, "samples": self.samples}
         return json.dumps(content, ensure_ascii=False, indent=1)
 
     @classmethod
@@ -48,6 +50,7 @@ class Evaluation:
             scores=tuple(TaskScore(**score) for score in content["scores"]),
             samples=content["samples"],
             versions=content["versions"],
+            cut=content.get("cut", {}),
         )
 
     def save(self, path: Path) -> None:

@@ -2,12 +2,13 @@
 
     test rows -> lm-eval's task file + the rows + the papers' protocol -> samples -> one headline score per benchmark
 
-The protocol: zero-shot, greedy, at most `NEW_TOKENS` new tokens. Prompts, stop strings, filters and metrics are
-lm-eval's. What is ours: MMLU's sentence about the subject stands in the prompt (lm-eval's text without a chat
-template; with one it would be a system message), its letters keep their leading space with a chat template too, as in
-training, generated programs run in pkt's sandbox, all in one go, and the fence that begins a reply of mbpp_instruct
-has no newline after it: lm-eval's filter reads the word behind three backticks as the name of a language, and would
-take a ``def`` at the start of a reply for one (templates that trim their messages hide this).
+The protocol: zero-shot, greedy unless answers are drawn (sampling.py), at most `NEW_TOKENS` new tokens. Prompts, stop
+strings, filters and metrics are lm-eval's. What is ours: MMLU's sentence about the subject stands in the prompt
+(lm-eval's text without a chat template; with one it would be a system message), its letters keep their leading space
+with a chat template too, as in training, generated programs run in pkt's sandbox, all in one go, and the fence that
+begins a reply of mbpp_instruct has no newline after it: lm-eval's filter reads the word behind three backticks as the
+name of a language, and would take a ``def`` at the start of a reply for one (templates that trim their messages hide
+this).
 """
 
 from __future__ import annotations
@@ -22,10 +23,9 @@ from pkt.data.suites.mmlu import SUBJECTS
 from pkt.errors import PktError, nearest
 from pkt.evaluation.code_eval import program, sandboxed_code_eval
 from pkt.evaluation.docs import ungraded
-from pkt.evaluation.grading import Record, Sample
+from pkt.evaluation.grading import Record, Sample, joined, rated
 from pkt.evaluation.results import TaskScore
 from pkt.evaluation.sandbox import Outcome, run_programs
-from pkt.evaluation.statistics import mean
 
 FILES = {
     "mmlu": "mmlu/default",  # a file per subject
@@ -36,7 +36,7 @@ FILES = {
     "mbpp_instruct": "mbpp/mbpp_instruct.yaml",
 }
 NEW_TOKENS = 512
-PROTOCOL = 1  # part of the scores' key: raise it when a score can change with the rows unchanged
+PROTOCOL = 2  # part of the scores' key: raise it when a score can change with the rows unchanged
 SPLITS = ("training_split", "validation_split", "fewshot_split", "fewshot_config")
 SOURCES = ("dataset_path", "dataset_name", "dataset_kwargs")
 Rows = Sequence[Mapping[str, Any]]
@@ -57,20 +57,21 @@ class Part:
     ids: tuple[str, ...]
 
 
-def parts(task: str, rows: Rows, limit: int | None = None) -> list[Part]:
+def parts(task: str, rows: Rows, limit: int | None = None, samples: int = 1) -> list[Part]:
     """Return the lm-eval tasks of a benchmark.
 
     Args:
         task: one of `FILES`.
         rows: its test rows, with ids and upstream rows (``doc``, as JSON).
         limit: rows at most; MMLU's are taken from all subjects in turn.
+        samples: how often each row is answered; it stands as often in its part.
 
     Raises:
         PktError: a row of MMLU whose subject is none of its 57.
     """
     docs = [{**json.loads(row["doc"]), "id": row["id"]} for row in rows]
     if task != "mmlu":
-        return [_part(FILES[task], docs[:limit])]
+        return [_part(FILES[task], [doc for doc in docs[:limit] for _ in range(samples)])]
     subjects: dict[str, list[dict[str, Any]]] = {}
     turns: list[tuple[int, str, dict[str, Any]]] = []
     for doc in docs:
@@ -151,24 +152,12 @@ def grade(
     ]
     if task == "mmlu":
         records = [_letter(row_id, sample) for row_id, sample in rows]
-        return [_score(task, "acc", records)], records
+        return rated(task, "acc", records), records
     if task == "gsm8k":
-        records = _numbers(rows)
-        return [_score(task, "exact_match", records)], records
-    records = _programs(rows, timeout)
-    return [_score(task, "pass@1", records)], records
-
-
-def _score(task: str, metric: str, records: Sequence[Record]) -> TaskScore:
-    found = mean([float(record["correct"]) for record in records])
-    return TaskScore(
-        task=task,
-        metric=metric,
-        value=found.value,
-        stderr=found.stderr,
-        n=len(records),
-        higher_is_better=True,
-    )
+        records = joined(_numbers(rows))
+        return rated(task, "exact_match", records), records
+    records = joined(_programs(rows, timeout))
+    return rated(task, "pass@1", records), records
 
 
 def _record(row_id: str, sample: Sample, output: str, correct: bool) -> Record:
@@ -193,13 +182,13 @@ def _letter(row_id: str, sample: Sample) -> Record:
 
 def _numbers(rows: Sequence[tuple[str, Sample]]) -> list[Record]:
     """Take the last number for the answer (the papers' way); ``strict`` is whether the one after ``####`` is right."""
-    strict = {row_id: sample for row_id, sample in rows if sample["filter"] == "strict-match"}
+    strict = {int(sample["doc_id"]): sample for _, sample in rows if sample["filter"] == "strict-match"}
     records = []
     for row_id, sample in rows:
         if sample["filter"] == "flexible-extract":
             record = _record(row_id, sample, sample["resps"][0][0], bool(sample["exact_match"]))
             record["extracted"] = str(sample["filtered_resps"][0])
-            records.append(record | {"strict": bool(strict[row_id]["exact_match"])})
+            records.append(record | {"strict": bool(strict[int(sample["doc_id"])]["exact_match"])})
     return records
 
 

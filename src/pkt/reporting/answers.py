@@ -25,6 +25,8 @@ PARTS: dict[str, tuple[str, str | None]] = {
     "exact_match": ("correct", None),
     "exact_match,strict-match": ("strict", None),
     "pass@1": ("correct", None),
+    "pass@10": ("pass@10", None),
+    "pass@100": ("pass@100", None),
     "bits_per_byte": ("bits", "bytes"),
     "token_accuracy": ("right", "tokens"),
 }
@@ -86,8 +88,13 @@ def _stores(run: Run) -> Iterator[Path]:
 def answered(records: Sequence[Mapping[str, Any]], score: Mapping[str, Any]) -> Answered | None:
     """Return a score's answers from the records behind it; None where they are not graded or do not add up to it."""
     value, weight = PARTS.get(score["metric"], ("", None))
+    if records and all(
+        "metrics" in record for record in records
+    ):  # a task of lm-eval's: its own value per row
+        records = [record | record["metrics"] for record in map(dict, records)]
+        value, weight = score["metric"], None
     if not records or any(record.get(value) is None for record in records):
-        return None  # lm-eval's own tasks keep no score per row
+        return None
     values = np.array([float(record[value]) for record in records])
     weights = np.array([float(record[weight]) for record in records]) if weight else np.ones_like(values)
     if not abs(values.sum() / weights.sum() - score["value"]) < 1e-6:

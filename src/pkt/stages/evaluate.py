@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pkt.config import CheckpointSpec
+from pkt import console
+from pkt.config import CheckpointSpec, Config
 from pkt.data.rows import fingerprint as rows_fingerprint
 from pkt.data.splits import test_rows, validation_rows
 from pkt.data.suites import SUITES
 from pkt.errors import RequestError
-from pkt.evaluation.harness import Evaluation, evaluate
+from pkt.evaluation.harness import Evaluation, check_sampling, evaluate
+from pkt.evaluation.sampling import Sampling
 from pkt.evaluation.suites import PROTOCOL
 from pkt.models.fingerprint import fingerprint as model_fingerprint
 from pkt.models.pair import LanguageModel, load_checkpoint
@@ -38,7 +40,18 @@ def key(session: Session, identity: str) -> str:
             "timeout": config.eval.timeout,
         }
         | ({"split": VALIDATION} if config.eval.split == VALIDATION else {})
+        | sampling_of(config).identity()
     )
+
+
+def sampling_of(config: Config) -> Sampling:
+    """Return how answers are generated; the request's seed is that of the draws.
+
+    Raises:
+        RequestError: settings that make no sense together.
+    """
+    asked = config.eval
+    return Sampling(samples=asked.samples, temperature=asked.temperature, top_p=asked.top_p, seed=config.seed)
 
 
 def _identity_of_rows(task: str, session: Session) -> Any:
@@ -53,10 +66,18 @@ def _identity_of_rows(task: str, session: Session) -> Any:
 def scores(session: Session) -> dict[str, Evaluation]:
     """Return an evaluation per role: ``teacher``, ``student``, ``transferred``, in the order asked for."""
     roles = session.bench.config.eval.models
+    check_sampling(sampling_of(session.bench.config), session.bench.config.benchmark.tasks)
     _rows(session)  # a set that is not to be had is found out before anything is trained
     if "transferred" in roles:  # in the order of the flow: what has to be trained comes before what is scored
         transferred_folder(session)
-    return {role: Evaluation.load(_scored(session, role).path / "scores.json") for role in roles}
+    found = {role: Evaluation.load(_scored(session, role).path / "scores.json") for role in roles}
+    for role, evaluation in found.items():
+        for task, count in evaluation.cut.items():
+            console.warn(
+                f"{task}: {count} of {len(evaluation.samples[task])} prompts do not fit into the {role}'s context "
+                "and were cut on the left, as lm-eval does; their scores say little about the model."
+            )
+    return found
 
 
 def _scored(session: Session, role: str) -> Artifact:
@@ -115,6 +136,7 @@ def _evaluate(session: Session, model: LanguageModel) -> Evaluation:
         device=session.bench.device,
         chat_template=config.model.chat_template,
         timeout=config.eval.timeout,
+        sampling=sampling_of(config),
         **_rows(session),
     )
 
