@@ -26,6 +26,7 @@ from pkt.analysis import (
 )
 from pkt.analysis.resolution import recomposed_share
 from pkt.attribution import REDUCTIONS, layer_attribution
+from pkt.attribution.similarity import compare_layers, layer_similarity
 from pkt.data.batching import collate
 from pkt.data.encoding import Encoded
 from pkt.errors import RequestError
@@ -191,9 +192,32 @@ def test_cka_of_three_models_equals_the_textbook(widths):
         role: [torch.cat(layer) for layer in zip(*states_of(arch, ROWS, "block", "all"), strict=True)]
         for role, arch in models.items()
     }
-    for (first, second), values in found.items():
+    for (first, second), compared in found.items():
         wanted = [[textbook_cka(x, y) for y in states[second]] for x in states[first]]
-        torch.testing.assert_close(values, torch.tensor(wanted, dtype=torch.float64), rtol=1e-4, atol=1e-5)
+        wanted = torch.tensor(wanted, dtype=torch.float64)
+        torch.testing.assert_close(compared.cka_LL, wanted, rtol=1e-4, atol=1e-5)
+        assert compared.positions == sum(ROWS.lengths)
+
+
+@pytest.mark.parametrize("memory", [1 << 30, 8 * 4 * 13**2], ids=["moments", "grams"])
+def test_chance_is_the_mean_over_shuffled_positions(memory):
+    teacher, student = (
+        Architecture.of(tiny_model(vocab=VOCABULARY, width=16, depth=2, seed=seed)) for seed in (1, 2)
+    )
+    encoded = rows((4, 3), (3, 3))
+    found = compare_layers(teacher, student, encoded, interface="mlp", memory=memory)
+    assert found.positions == 13
+    torch.testing.assert_close(
+        found.cka_LL, layer_similarity(teacher, student, encoded, interface="mlp"), rtol=1e-5, atol=1e-6
+    )
+    x, y = (
+        torch.cat([row[1] for row in states_of(arch, encoded, "mlp", "all")]) for arch in (teacher, student)
+    )
+    generator = torch.Generator().manual_seed(0)
+    drawn = [textbook_cka(x, y[torch.randperm(13, generator=generator)]) for _ in range(2000)]
+    error = statistics.stdev(drawn) / math.sqrt(len(drawn))
+    assert float(found.chance_LL[1, 1]) == pytest.approx(statistics.fmean(drawn), abs=5 * error)
+    assert float(found.chance_LL[1, 1]) > 0.1
 
 
 def test_cka_pairs_of_the_models_that_are_there():

@@ -53,12 +53,13 @@ def cka(depth_t=3, depth_s=2):
             "values": [
                 [0.1 + (place + r + k) / 100 for k in range(depths[second])] for r in range(depths[first])
             ],
+            "chance": [[0.05, 0.02]],
             "tokens": 60,
             "same_depth": 0.5,
         }
         for place, (first, second) in enumerate(pairs)
     ]
-    return {**ABOUT, "widths": dict.fromkeys(depths, 64), "matrices": found}
+    return {**ABOUT, "matrices": found}
 
 
 def attribution(depth=3, errors=True):
@@ -144,10 +145,10 @@ def test_heat_maps_share_a_scale_and_the_change_is_a_difference():
     assert not any(matrix["change"] for matrix in matrices({**cka(), "matrices": cka()["matrices"][:3]}))
 
 
-def test_a_biased_comparison_is_marked():
-    assert "biased upwards" in TABLES["cka"](cka())[0].rows[0][1]
-    enough = {**cka(), "widths": dict.fromkeys(cka()["widths"], 60)}
-    assert "biased" not in TABLES["cka"](enough)[0].rows[0][1]
+def test_what_chance_would_give_stands_beside_cka():
+    summary = TABLES["cka"](cka())[0]
+    assert summary.columns[-1] == "by chance"
+    assert {row[-1] for row in summary.rows} == {"up to 0.050"}
 
 
 def test_one_row_has_no_error_and_no_band(tmp_path):

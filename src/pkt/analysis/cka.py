@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from torch import Tensor
-
-from pkt.attribution.similarity import layer_similarity
+from pkt.attribution.similarity import LayerComparison, compare_layers
 from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
@@ -38,7 +36,7 @@ def cka_matrices(
     positions: str = "all",
     batch_size: int = 8,
     listen: Callable[[int], None] | None = None,
-) -> dict[tuple[str, str], Tensor]:
+) -> dict[tuple[str, str], LayerComparison]:
     """Return the linear CKA of every layer of one model with every layer of the other, per pair of models.
 
     Args:
@@ -50,7 +48,7 @@ def cka_matrices(
         listen: called with the number of rows done after each batch of each pair.
 
     Returns:
-        (first, second) -> (L_first, L_second) float64 on the CPU.
+        (first, second) -> CKA, (L_first, L_second), and what it would be by chance.
 
     Raises:
         RequestError: no position.
@@ -61,7 +59,7 @@ def cka_matrices(
             listen(rows)
 
     return {
-        (first, second): layer_similarity(
+        (first, second): compare_layers(
             models[first],
             models[second],
             encoded,

@@ -53,7 +53,23 @@ def linear_cka(x_ND: Tensor, y_NE: Tensor) -> float:
     return float(_ratio((x.T @ y).square().sum(), (x.T @ x).norm(), (y.T @ y).norm()))
 
 
-@torch.no_grad()
+@dataclass(frozen=True, kw_only=True)
+class LayerComparison:
+    """How alike the layers of two models are.
+
+    Attributes:
+        cka_LL: linear CKA, (L_T, L_S) float64 on the CPU.
+        chance_LL: the same if the positions of one side were shuffled, in the mean over all permutations:
+            tr K tr L / ((P - 1) |K|_F |L|_F). Few positions of states that spread over many directions score high
+            without being alike.
+        positions: P, how many were compared.
+    """
+
+    cka_LL: Tensor
+    chance_LL: Tensor
+    positions: int
+
+
 def layer_similarity(
     teacher: Architecture,
     student: Architecture,
@@ -65,7 +81,32 @@ def layer_similarity(
     memory: int = MEMORY,
     listen: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Return the linear CKA of every teacher layer with every student layer, (L_T, L_S) float64 on the CPU.
+    """Return the linear CKA of every teacher layer with every student layer; see `compare_layers`."""
+    return compare_layers(
+        teacher,
+        student,
+        encoded,
+        interface=interface,
+        positions=positions,
+        batch_size=batch_size,
+        memory=memory,
+        listen=listen,
+    ).cka_LL
+
+
+@torch.no_grad()
+def compare_layers(
+    teacher: Architecture,
+    student: Architecture,
+    encoded: Encoded,
+    *,
+    interface: Interface | str,
+    positions: str = "all",
+    batch_size: int = 8,
+    memory: int = MEMORY,
+    listen: Callable[[int, int], None] | None = None,
+) -> LayerComparison:
+    """Compare every teacher layer with every student layer by linear CKA.
 
     Centred moments of all pairs are summed over the batches: L_T L_S D_T D_S numbers. Where that exceeds
     `memory`, P positions are kept instead, evenly spread over those of the split in the order of its rows
@@ -99,19 +140,10 @@ def layer_similarity(
         sums.add(x_LnD, y_LnE.to(x_LnD.device))
         if listen is not None:
             listen(len(rows), int(batch.attention_mask.sum()))
-    return sums.similarity()
-
-
-def positions_compared(
-    teacher: Architecture,
-    student: Architecture,
-    encoded: Encoded,
-    *,
-    positions: str = "all",
-    memory: int = MEMORY,
-) -> int:
-    """Return how many positions `layer_similarity` reads: all of the split, or as many as Gram matrices fit."""
-    return int(_kept(encoded, positions, _capacity(teacher, student, memory)).sum())
+    cka_LL, spread_T, spread_S = sums.similarity()
+    count = int(kept_N.sum())
+    chance_LL = (spread_T[:, None] * spread_S / max(1, count - 1)).clamp_max(1.0)
+    return LayerComparison(cka_LL=cka_LL, chance_LL=chance_LL, positions=count)
 
 
 @dataclass(kw_only=True)
@@ -141,24 +173,27 @@ class _Sums:
         x_Tn, y_nS = shifted[0].mT.flatten(0, 1), shifted[1].mT.flatten(0, 1).T
         self.cross.addmm_(x_Tn, y_nS)
 
-    def similarity(self) -> Tensor:
+    def similarity(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return CKA, and tr / Frobenius norm of X_c^T X_c per layer of either side."""
         x, y = self.sums
         cross = self.cross - x.flatten()[:, None] * y.flatten() / self.count
         cross_LDLE = cross.view(*x.shape[::2], *y.shape[::2])
-        norms = [
+        (norm_T, trace_T), (norm_S, trace_S) = (
             self._norms(near, total, own)
             for near, total, own in zip(self.near, self.sums, self.own, strict=True)
-        ]
-        return _ratio(cross_LDLE.square().sum((1, 3)), norms[0][:, None], norms[1]).cpu()
+        )
+        cka_LL = _ratio(cross_LDLE.square().sum((1, 3)), norm_T[:, None], norm_S)
+        return cka_LL.cpu(), _spread(trace_T, norm_T).cpu(), _spread(trace_S, norm_S).cpu()
 
-    def _norms(self, near_L1D: Tensor, total_L1D: Tensor, own_LDD: Tensor) -> Tensor:
-        """Return |X_c^T X_c| per layer; 0 for a layer that varies by round-off only."""
+    def _norms(self, near_L1D: Tensor, total_L1D: Tensor, own_LDD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return |X_c^T X_c| (0 for a layer that varies by round-off only) and its trace, per layer."""
         centred_LDD = own_LDD - total_L1D.mT * total_L1D / self.count
         size_L, varies_L = (
             side.diagonal(dim1=1, dim2=2).sum(1).clamp_min(0) for side in (own_LDD, centred_LDD)
         )
         size_L = size_L + self.count * near_L1D.square().sum((1, 2))
-        return torch.where(varies_L <= ROUND_OFF**2 * size_L, 0.0, centred_LDD.flatten(1).norm(dim=1))
+        norm_L = torch.where(varies_L <= ROUND_OFF**2 * size_L, 0.0, centred_LDD.flatten(1).norm(dim=1))
+        return norm_L, varies_L
 
 
 @dataclass(kw_only=True)
@@ -172,13 +207,18 @@ class _Grams:
         self.device = x_LnD.device
         self.parts.append((x_LnD.cpu(), y_LnE.cpu()))
 
-    def similarity(self) -> Tensor:
+    def similarity(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return CKA, and trace / Frobenius norm of X_c X_c^T per layer of either side."""
         grams = []
         for side in (0, 1):
             layers = range(len(self.parts[0][side]))
             grams.append(torch.stack([self._gram(side, layer).flatten() for layer in layers]))
         x_LM, y_LM = grams
-        return _ratio(x_LM @ y_LM.T, x_LM.norm(dim=1)[:, None], y_LM.norm(dim=1))
+        norm_T, norm_S = x_LM.norm(dim=1), y_LM.norm(dim=1)
+        count = sum(part[0].shape[1] for part in self.parts)
+        trace_T, trace_S = (gram_LM[:, :: count + 1].sum(1) for gram_LM in grams)
+        cka_LL = _ratio(x_LM @ y_LM.T, norm_T[:, None], norm_S)
+        return cka_LL, _spread(trace_T, norm_T), _spread(trace_S, norm_S)
 
     def _gram(self, side: int, layer: int) -> Tensor:
         x_PD = _centred(torch.cat([part[side][layer] for part in self.parts]).to(self.device))
@@ -230,6 +270,11 @@ def _centred(states_ND: Tensor) -> Tensor:
     states = states_ND.detach().to(compute_device(states_ND)).double()
     centred = states - states.mean(0)
     return torch.where(centred.norm() <= ROUND_OFF * states.norm(), 0.0, centred)
+
+
+def _spread(trace_L: Tensor, norm_L: Tensor) -> Tensor:
+    """Return trace / Frobenius norm, the root of the number of directions that states spread over; 0 for none."""
+    return torch.where(norm_L == 0, 0.0, trace_L / norm_L)
 
 
 def _ratio(product: Tensor, norm_x: Tensor, norm_y: Tensor) -> Tensor:

@@ -79,18 +79,19 @@ def cka_tables(data: Mapping[str, Any]) -> list[Table]:
     summary = []
     for found in data["matrices"]:
         numbers = [number for row in found["values"] for number in row]
-        widest = max(data["widths"][found[side]] for side in ("rows", "columns"))
+        chance = max(number for row in found["chance"] for number in row)
         summary.append(
             (
                 f"{found['rows']} × {found['columns']}",
-                f"{found['tokens']:,}" + (" (biased upwards)" if found["tokens"] < widest else ""),
+                f"{found['tokens']:,}",
                 value(sum(numbers) / len(numbers)),
                 value(found["same_depth"]),
                 f"{min(numbers):.3f} to {max(numbers):.3f}",
+                f"up to {value(chance)}",
             )
         )
     title = f"linear CKA of layers at the {data['interface']} interface, {rows_of(data)}"
-    columns = ("models", "tokens", "mean", "at the same relative depth", "range")
+    columns = ("models", "tokens", "mean", "at the same relative depth", "range", "by chance")
     return [Table(title=title, columns=columns, rows=tuple(summary)), *map(_matrix, matrices(data))]
 
 

@@ -22,7 +22,6 @@ from pkt.analysis import (
     resolution,
 )
 from pkt.attribution import REDUCTIONS
-from pkt.attribution.similarity import positions_compared
 from pkt.mapping import depth_layer
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
@@ -81,24 +80,18 @@ def _cka(subject: Subject) -> dict[str, Any]:
         found = cka_matrices(
             models, subject.encoded, interface=subject.config.interface, **subject.passes(), listen=advance
         )
-    compared = {
-        pair: positions_compared(
-            models[pair[0]], models[pair[1]], subject.encoded, positions=subject.config.positions
-        )
-        for pair in pairs
-    }
     matrices = [
         {
             "rows": first,
             "columns": second,
-            "values": values.tolist(),
-            "tokens": compared[first, second],
-            "same_depth": _same_depth(values),
+            "values": compared.cka_LL.tolist(),
+            "chance": compared.chance_LL.tolist(),
+            "tokens": compared.positions,
+            "same_depth": _same_depth(compared.cka_LL),
         }
-        for (first, second), values in found.items()
+        for (first, second), compared in found.items()
     ]
-    widths = {role: arch.width for role, arch in models.items()}
-    return {**heading(subject), "widths": widths, "matrices": matrices}
+    return {**heading(subject), "matrices": matrices}
 
 
 def _same_depth(values_LL: Tensor) -> float:
