@@ -17,6 +17,7 @@ import pytest
 from pkt.errors import PktError, RequestError
 from pkt.reporting.latex import escaped
 from pkt.reporting.page import write_report, write_run_page
+from pkt.reporting.page.analyses import read_analyses
 from pkt.reporting.page.collect import collect
 from pkt.reporting.page.curves import loss_curves
 from pkt.reporting.page.examples import example_part
@@ -290,13 +291,24 @@ def test_what_is_not_there_is_left_out(outputs, tmp_path):
     assert "±" in section.parts[1].tables[0].rows[0][1]
 
 
-def test_analysis_is_shown_where_it_is(outputs, tmp_path):
-    shutil.copytree(outputs / "runs" / "run" / "0", tmp_path / "analysed")
+def test_an_analysis_is_shown_with_the_run_that_it_is_about(outputs, tmp_path):
     table = {"title": "a part's table", "columns": ["layer", "value"], "rows": [["1", 0.5]]}
-    analysis = {"parts": {"unheard": {"tables": [table], "data": {}}}}
-    (tmp_path / "analysed" / "analysis.json").write_text(json.dumps(analysis), encoding="utf-8")
-    (section,) = collect(load_runs([tmp_path / "analysed"])).sections
-    (layers,) = [part for part in section.parts if part.name == "layers"]
+    for name, seed in (("same", 0), ("other", 1)):
+        (tmp_path / name).mkdir()
+        parts = {f"part_{name}": {"tables": [table | {"title": name}], "data": {}}}
+        (tmp_path / name / "analysis.json").write_text(json.dumps({"parts": parts}), encoding="utf-8")
+        (tmp_path / name / "config.yaml").write_text(f"verb: analyze\nseed: {seed}\n", encoding="utf-8")
+    shutil.copytree(outputs / "runs" / "run" / "0", tmp_path / "run")
+    (tmp_path / "run" / "config.yaml").write_text("verb: run\nseed: 0\nthreads: 1\n", encoding="utf-8")
+    shutil.copy(tmp_path / "other" / "analysis.json", tmp_path / "run" / "analysis.json")
+    _, files = write_report([tmp_path], out=tmp_path / "out")
+    captions = [caption for caption, _ in Page(files[0].read_text(encoding="utf-8")).tables]
+    assert "same" in captions  # the same request
+    assert "other" in captions  # its own folder
+    (tmp_path / "run" / "analysis.json").unlink()
+    report = collect(load_runs([tmp_path / "run"]), analyses=read_analyses([tmp_path]))
+    (layers,) = [part for part in report.sections[0].parts if part.name == "layers"]
+    assert [table.title for table in layers.tables] == ["quality", "same"]
     assert layers.tables[-1].rows == (("1", "0.5"),)
 
 

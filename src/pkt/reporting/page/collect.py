@@ -5,15 +5,15 @@ runs -> by model pair and benchmark -> Study -> parts, each only where its data 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from pkt.reporting.comparison import pairs_table
 from pkt.reporting.figures import Drawing
 from pkt.reporting.layer_figures import FIGURES
 from pkt.reporting.page import charts, facts
+from pkt.reporting.page.analyses import Analysis, analysed_parts
 from pkt.reporting.page.curves import loss_curves
 from pkt.reporting.page.examples import example_part
 from pkt.reporting.page.model import Part, Report, Section
@@ -23,19 +23,26 @@ from pkt.reporting.study import comparison_of, grouped, study_table
 from pkt.reporting.table import Table
 
 
-def collect(runs: Sequence[Run], *, against: str | None = None, pairs: bool = False) -> Report:
+def collect(
+    runs: Sequence[Run],
+    *,
+    against: str | None = None,
+    pairs: bool = False,
+    analyses: Sequence[Analysis] = (),
+) -> Report:
     """Read everything that a report over these runs says.
 
     Args:
         runs: of any models and benchmarks.
         against: method or label of the arm that the others are compared with (default: `sft`, or the first arm).
         pairs: compare every arm with every other.
+        analyses: what `pkt analyze` left for some of them.
 
     Raises:
         RequestError: no run is called `against`.
     """
     groups = grouped(runs, against)
-    sections = tuple(_section(group, against, pairs=pairs) for group in groups)
+    sections = tuple(_section(group, against, pairs, analyses) for group in groups)
     what = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     names = [section.title for section in sections]
     title = f"{runs[0]['method']}: {names[0]}" if len(runs) == 1 else names[0]
@@ -44,10 +51,10 @@ def collect(runs: Sequence[Run], *, against: str | None = None, pairs: bool = Fa
     return Report(title=title, lead=f"{what} of {'; '.join(names)}.", sections=sections)
 
 
-def _section(runs: Sequence[Run], against: str | None, *, pairs: bool) -> Section:
+def _section(runs: Sequence[Run], against: str | None, pairs: bool, analyses: Sequence[Analysis]) -> Section:
     study = Study.of(runs, comparison_of(runs, against))
     table = study_table(runs, "", study.comparison)
-    parts = (*_score_parts(study, table, pairs=pairs), *_run_parts(study))
+    parts = (*_score_parts(study, table, pairs=pairs), *_run_parts(study, analyses))
     return Section(
         pair=study.pair,
         benchmark=study.benchmark,
@@ -84,11 +91,11 @@ def _score_parts(study: Study, table: Table, *, pairs: bool) -> Iterator[Part]:
         yield Part(name="budget", title="Budget", tables=(budget,), kept=True)
 
 
-def _run_parts(study: Study) -> Iterator[Part]:
+def _run_parts(study: Study, analyses: Sequence[Analysis]) -> Iterator[Part]:
     arms = study.arms
     best = facts.first_run(arms[0])
     yield Part(name="losses", title="Losses", drawings=_curves(arms), folded=len(arms) > 3)
-    yield _layer_part(arms)
+    yield _layer_part(arms, analyses)
     yield example_part(best, arms[0].label)
     tables = facts.recipe_tables(arms)
     yield Part(name="recipe", title="Recipe", tables=(*tables, facts.commands(arms)), folded=True)
@@ -107,15 +114,14 @@ def _curves(arms: Sequence[Arm]) -> tuple[Drawing, ...]:
     return tuple(drawings)
 
 
-def _layer_part(arms: Sequence[Arm]) -> Part:
-    """Return what stages and `analysis.json` say of the layers of each arm's first run."""
+def _layer_part(arms: Sequence[Arm], analyses: Sequence[Analysis]) -> Part:
+    """Return what stages and `pkt analyze` say of the layers of each arm's first run."""
     tables: list[Table] = []
     drawings: list[Drawing] = []
     for arm in arms:
         run = facts.first_run(arm)
         heading = f"{arm.label}: " if len(arms) > 1 else ""
-        analysis = facts.read_json(Path(run["folder"]) / "analysis.json").get("parts", {})
-        found = list(_analysed(analysis))
+        found = list(_analysed(analysed_parts(run, analyses)))
         tables += [
             replace(table, title=heading + table.title)
             for table in (*facts.stage_tables(run), *(table for table, _ in found if table))
@@ -134,7 +140,7 @@ def _layer_part(arms: Sequence[Arm]) -> Part:
     )
 
 
-def _analysed(parts: dict[str, Any]) -> Iterator[tuple[Table | None, Drawing | None]]:
+def _analysed(parts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Table | None, Drawing | None]]:
     for name, part in parts.items():
         for table in part.get("tables", []):
             rows = tuple(tuple(map(str, row)) for row in table["rows"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from pkt.errors import PktError, RequestError
 from pkt.manifest import write_atomically
 from pkt.reporting.page import render
+from pkt.reporting.page.analyses import read_analyses
 from pkt.reporting.page.collect import collect
 from pkt.reporting.page.model import Report
 from pkt.reporting.runs import load_runs
@@ -51,7 +52,7 @@ def write_report(
     page = page_file(out)
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise RequestError(f"no such folder: {', '.join(missing)}; give folders that `pkt run` has left.")
-    report = collect(load_runs(folders), against=against, pairs=pairs)
+    report = collect(load_runs(folders), against=against, pairs=pairs, analyses=read_analyses(folders))
     return report, write_files(report, page)
 
 
@@ -88,7 +89,7 @@ def write_run_page(run_dir: Path) -> Path | None:
     except RequestError:
         return None
     page = run_dir / f"{STEM}.html"
-    _write(page, render.html(collect(runs)))
+    _write(page, render.html(collect(runs, analyses=read_analyses([run_dir]))))
     return page
 
 

@@ -1,0 +1,71 @@
+"""What `pkt analyze` left, and which runs it is about: it has a folder of its own, with the request in `config.yaml`.
+
+folders -> analysis.json + config.yaml -> the analysis whose request chose the same models, rows and method as a run's
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pkt.reporting.runs import Run
+
+FILE = "analysis.json"
+# what a request has to have in common with another one to be about the same transfer
+_ASKED = ("seed", "model", "benchmark", "data", "method", "mapping", "semantics", "objective", "optim")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """One folder of `pkt analyze`.
+
+    Attributes:
+        folder: where it lies.
+        parts: part -> its tables and data.
+        asked: what the request chose; empty where it is not known.
+    """
+
+    folder: Path
+    parts: Mapping[str, Mapping[str, Any]]
+    asked: Mapping[str, Any]
+
+
+def read_analyses(folders: Iterable[Path]) -> list[Analysis]:
+    """Read every `analysis.json` under the folders, in the order of their paths: the last of equals is the newest."""
+    files = sorted({file for folder in folders for file in folder.rglob(FILE) if file.is_file()})
+    return [
+        Analysis(
+            folder=file.parent.resolve(),
+            parts=json.loads(file.read_text(encoding="utf-8")).get("parts", {}),
+            asked=_asked(file.parent),
+        )
+        for file in files
+    ]
+
+
+def analysed_parts(run: Run, analyses: Sequence[Analysis]) -> dict[str, Mapping[str, Any]]:
+    """Return part -> tables and data of a run: from its own folder, or from analyses that asked for the same.
+
+    Args:
+        run: with its folder.
+        analyses: what was read; later ones win.
+    """
+    folder, asked = Path(run["folder"]).resolve(), _asked(Path(run["folder"]))
+    found: dict[str, Mapping[str, Any]] = {}
+    for analysis in sorted(analyses, key=lambda each: each.folder == folder):  # its own folder's last
+        if analysis.folder == folder or (asked and analysis.asked == asked):
+            found |= analysis.parts
+    return found
+
+
+def _asked(folder: Path) -> dict[str, Any]:
+    file = folder / "config.yaml"
+    request = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not isinstance(request, dict):
+        return {}
+    return {name: request.get(name) for name in _ASKED}
