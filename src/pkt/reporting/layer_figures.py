@@ -30,7 +30,8 @@ LINES = {
     "input": {"color": STUDENT, "marker": "s", "linestyle": "--"},
     "random": {"color": MARK, "marker": "^", "linestyle": ":"},
 }
-ON_DARK, ON_LIGHT = "#ffffff", "#000000"  # numbers in cells: the cell is their ground, whatever the page's is
+# numbers in cells: the cell is their ground, whatever the page is; plain black and white would follow the page
+ON_DARK, ON_LIGHT = "#fefefe", "#010101"
 
 
 def resolution_figures(data: Mapping[str, Any]) -> list[Drawing]:
