@@ -260,6 +260,11 @@ def test_equal_runs_give_equal_bytes(outputs):
     assert (latex(again), jsonl(again)) == (latex(first), jsonl(first))
 
 
+def test_markdown_says_nothing_of_drawings(study, text):
+    assert "A hollow mark" in text
+    assert "hollow" not in markdown(study)
+
+
 def test_a_run_shows_its_own_parts(single):
     (section,) = single.sections
     names = [part.name for part in section.parts]

@@ -71,14 +71,17 @@ def _score_parts(study: Study, table: Table, *, pairs: bool) -> Iterator[Part]:
     yield Part(
         name="gap",
         title="Gap closed",
-        sentences=("A hollow mark is an interval that holds 0.",) if shares else (),
         tables=(shares,) if shares else (),
         drawings=charts.gap_charts(study),
+        legend="A hollow mark is an interval that holds 0.",
         kept=True,
     )
-    differences = charts.difference_charts(study)
-    told = ("A hollow mark is a difference inside the noise.",) if differences else ()
-    yield Part(name="differences", title="Differences", sentences=told, drawings=differences)
+    yield Part(
+        name="differences",
+        title="Differences",
+        drawings=charts.difference_charts(study),
+        legend="A hollow mark is a difference inside the noise.",
+    )
     matrix = pairs_table(study.comparison, [arm.label for arm in study.arms]) if pairs else None
     yield Part(
         name="pairs",

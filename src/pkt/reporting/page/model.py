@@ -80,6 +80,7 @@ class Part:
         title: its heading.
         sentences: in plain words.
         tables, drawings, examples: what it shows.
+        legend: how the drawings are to be read.
         folded: shown only when asked for.
         kept: also part of the Markdown and the LaTeX.
     """
@@ -90,6 +91,7 @@ class Part:
     tables: tuple[Table, ...] = ()
     drawings: tuple[Drawing, ...] = ()
     examples: tuple[Example, ...] = ()
+    legend: str = ""
     folded: bool = False
     kept: bool = False
 
