@@ -68,3 +68,45 @@ def test_a_missing_test_set_is_found_out_before_training(pkt, request_of):
     assert result.code == 1
     assert "no test rows" in result.err
     assert not pkt.outputs.exists()
+
+
+def test_long_rows_are_counted_on_both_sides(pkt, request_of):
+    docs = files.gsm8k(40)
+    for doc in docs[::8]:
+        doc["question"] += " Think." * 200
+    files.write(request_of.sets / "gsm8k" / "train.jsonl", docs)
+    tested = files.gsm8k(3, start=100)
+    tested[1]["question"] = "Why? " * 200 + tested[1]["question"]
+    files.write(request_of.sets / "gsm8k" / "test.jsonl", tested)
+    result = pkt("run", "method=sft", *request_of("gsm8k"))
+    assert result.code == 0, result.err
+    assert "gsm8k/train: 5 of 40 rows have more than 128 tokens" in result.err
+    assert "gsm8k: 1 of 3 prompts do not fit into the student's context" in result.err
+    (manifest,) = pkt.outputs.glob("store/transfer/*/manifest.json")
+    assert json.loads(manifest.read_text())["meta"]["rows_too_long"] == {"gsm8k/train": "5 of 40"}
+    card = next(pkt.outputs.glob("store/transfer/*/model/README.md")).read_text()
+    assert 'rows_too_long {"gsm8k/train": "5 of 40"}' in card
+
+
+def test_drawn_answers_have_a_key_of_their_own(pkt, request_of):
+    words = ["eval.models=[student]", *request_of("gsm8k")]
+    drawn = ["eval.samples=3", "eval.temperature=0.8"]
+    for more, count in ([], 1), (drawn, 2), (drawn, 2), ([*drawn, "seed=1"], 3), (["seed=1"], 3):
+        result = pkt("eval", *more, *words)
+        assert result.code == 0, result.err
+        assert len(scored(pkt.outputs)) == count, more
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["eval.samples=3"], "eval.samples=3 with eval.temperature=0"),
+        (["eval.temperature=0.5", "benchmark=mmlu"], "mmlu is scored by log-likelihoods"),
+        (["eval.top_p=0"], "eval.top_p"),
+    ],
+)
+def test_draws_that_make_no_sense_are_refused_before_any_work(pkt, request_of, words, message):
+    result = pkt("run", *request_of("gsm8k"), *words)
+    assert result.code == 2
+    assert message in result.err
+    assert not pkt.outputs.joinpath("store").exists()

@@ -13,11 +13,14 @@ import suite_files as files
 from pkt.config import BenchmarkConfig, DataConfig, SplitSizes
 from pkt.data import pystdlib
 from pkt.data import splits as benchmark_rows
+from pkt.data.encoding import encode
+from pkt.data.lengths import Fitting
 from pkt.data.splits import load_splits
 from pkt.data.suites import SUITES
 from pkt.data.suites.humaneval import as_function, wheel
 from pkt.data.suites.suite import divided
 from pkt.errors import PktError, RequestError
+from tiny import tiny_tokenizer
 
 SIZES = SplitSizes(extract=3, align=4, train=1000, validation=4)
 
@@ -161,6 +164,50 @@ def test_a_question_that_is_tested_is_not_trained_on(tmp_path: Path):
             for row in SUITES["gsm8k"].rows(split, given, small)]  # fmt: skip
     assert len(seen) == len(set(seen)) == 18
     assert not any("has 4 apples" in prompt or "has 5 apples" in prompt for prompt in seen)
+
+
+def long_and_short(folder: Path) -> BenchmarkConfig:
+    """Write 40 train rows of which every fourth is long, and test rows of which one is."""
+    docs = files.gsm8k(40)
+    for doc in docs[::4]:
+        doc["question"] += " Think." * 60
+    files.write(folder / "train.jsonl", docs)
+    files.write(folder / "test.jsonl", [*files.gsm8k(2, 50), {"question": "Why? " * 200, "answer": "#### 1"}])
+    return benchmark("gsm8k", data_dir=folder)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_rows_that_are_too_long_are_left_out_before_the_draw(tmp_path: Path, chat: bool):
+    given, loaded = long_and_short(tmp_path), []
+
+    def load():
+        loaded.append(tiny_tokenizer())
+        return loaded[-1]
+
+    fitting = Fitting(tokenizer=load, max_length=100, chat_template=chat)
+    small = data(sizes=SplitSizes(extract=1, align=2, validation=2, train=25))
+    splits = load_splits(given, small, fitting)
+    assert {split: len(rows) for split, rows in splits.items()} == {
+        "extract": 1, "align": 2, "validation": 2, "train": 25
+    }  # fmt: skip
+    assert fitting.dropped == {"gsm8k/train": (10, 40)}
+    assert len(loaded) == 1
+    for rows in splits.values():
+        encode(rows, loaded[0], max_length=100, chat_template=chat)
+    assert len(benchmark_rows.test_rows("gsm8k", small, given)) == 3  # none is left out silently
+
+
+def test_short_rows_need_no_tokenizer(tmp_path: Path):
+    files.write(tmp_path / "train.jsonl", files.gsm8k(16))
+    fitting = Fitting(tokenizer=lambda: pytest.fail("asked for a tokenizer"), max_length=4096)
+    load_splits(benchmark("gsm8k", data_dir=tmp_path), data(), fitting)
+    assert fitting.dropped == {}
+
+
+def test_too_few_rows_that_fit_is_said(tmp_path: Path):
+    fitting = Fitting(tokenizer=tiny_tokenizer, max_length=20)
+    with pytest.raises(PktError, match=r"0 rows \(40 others have more than 20 tokens\) are too few"):
+        load_splits(long_and_short(tmp_path), data(), fitting)
 
 
 def test_train_rows_hardly_move_with_the_other_sizes():

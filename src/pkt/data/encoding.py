@@ -62,7 +62,7 @@ def encode(
     rows = list(rows)
     answers = encode_answers(tokenizer, [row["answer"] for row in rows])
     for row, tokens in zip(rows, answers, strict=True):
-        text = _chat(tokenizer, row["prompt"]) if chat_template else row["prompt"]
+        text = chat_text(tokenizer, row["prompt"]) if chat_template else row["prompt"]
         prompt = encode_prompt(tokenizer, text)
         answer = [*tokens, tokenizer.eos_token_id]
         _check(row["id"], len(prompt), len(answer), max_length)
@@ -106,7 +106,8 @@ def _behind(tokenizer: Any, text: str) -> list[int] | None:
     return None
 
 
-def _chat(tokenizer: Any, prompt: str) -> str:
+def chat_text(tokenizer: Any, prompt: str) -> str:
+    """Return a prompt as a user's message in the tokenizer's chat template, up to where the reply begins."""
     text: str = tokenizer.apply_chat_template(
         [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
     )

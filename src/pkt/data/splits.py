@@ -8,6 +8,7 @@ from typing import Any
 from datasets import Dataset
 
 from pkt.config import BenchmarkConfig, DataConfig
+from pkt.data.lengths import Fitting
 from pkt.data.rows import validate
 from pkt.data.suites import SUITES
 from pkt.data.tasks import task
@@ -16,12 +17,15 @@ from pkt.errors import RequestError
 SPLITS = ("extract", "align", "train", "validation")
 
 
-def load_splits(benchmark: BenchmarkConfig, data: DataConfig) -> dict[str, Dataset]:
+def load_splits(
+    benchmark: BenchmarkConfig, data: DataConfig, fitting: Fitting | None = None
+) -> dict[str, Dataset]:
     """Return the extract, align, train and validation rows of a benchmark.
 
     Args:
         benchmark: names the tasks; each contributes `data.sizes` rows per split.
         data: sizes, shuffling, and the files of `benchmark=custom`.
+        fitting: leaves out the real suites' rows that are too long.
 
     Raises:
         RequestError: an unknown task, an empty split, or rows that are not valid.
@@ -33,7 +37,7 @@ def load_splits(benchmark: BenchmarkConfig, data: DataConfig) -> dict[str, Datas
         tasks["extract"] = data.extract_tasks
     return {
         split: validate(
-            [row for name in tasks[split] for row in _drawn(name, split, data, benchmark)],
+            [row for name in tasks[split] for row in _drawn(name, split, data, benchmark, fitting)],
             source=f"{benchmark.name}/{split}",
         )
         for split in SPLITS
@@ -69,12 +73,14 @@ def validation_rows(name: str, data: DataConfig, benchmark: BenchmarkConfig) -> 
     return rows
 
 
-def _drawn(name: str, split: str, data: DataConfig, benchmark: BenchmarkConfig) -> list[dict[str, Any]]:
+def _drawn(
+    name: str, split: str, data: DataConfig, benchmark: BenchmarkConfig, fitting: Fitting | None = None
+) -> list[dict[str, Any]]:
     """Return the first rows of a task's split, or with a seed a draw from all of them."""
     count = int(getattr(data.sizes, split))
     if count < 1:
         raise RequestError(f"data.sizes.{split}={count}: a split needs at least one row.")
-    source = task(name, data, benchmark)
+    source = task(name, data, benchmark, fitting)
     if data.shuffle_seed is None:
         return source(split, count)
     rows = source(split, None)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pkt.config import BenchmarkConfig, DataConfig
 from pkt.data.custom import custom_rows
+from pkt.data.lengths import Fitting
 from pkt.data.suites import SUITES, Suite
 from pkt.errors import RequestError, nearest
 
@@ -46,9 +47,9 @@ def _custom(data: DataConfig) -> Task:
     return lambda split, count: custom_rows(data, split)[:count]
 
 
-def _suite(suite: Suite, data: DataConfig, benchmark: BenchmarkConfig) -> Task:
+def _suite(suite: Suite, data: DataConfig, benchmark: BenchmarkConfig, fitting: Fitting | None) -> Task:
     def rows(split: str, count: int | None) -> Rows:
-        return suite.rows(split, benchmark, data.sizes, data.shuffle_seed)[:count]
+        return suite.rows(split, benchmark, data.sizes, data.shuffle_seed, fitting)[:count]
 
     return rows
 
@@ -63,19 +64,25 @@ TASKS: dict[str, Callable[[DataConfig], Task]] = {
 }
 
 
-def task(name: str, data: DataConfig, benchmark: BenchmarkConfig | None = None) -> Task:
+def task(
+    name: str,
+    data: DataConfig,
+    benchmark: BenchmarkConfig | None = None,
+    fitting: Fitting | None = None,
+) -> Task:
     """Return a task by name.
 
     Args:
         name: one of `TASKS`, or a real benchmark.
         data: sizes, seed and files.
         benchmark: where the real suites' data lies; None is the hub.
+        fitting: leaves out those suites' rows that are too long to train on; None keeps all.
 
     Raises:
         RequestError: no such task.
     """
     if name in SUITES:
-        return _suite(SUITES[name], data, benchmark or BenchmarkConfig(name=name, tasks=[name]))
+        return _suite(SUITES[name], data, benchmark or BenchmarkConfig(name=name, tasks=[name]), fitting)
     if name not in TASKS:
         known = [*TASKS, *SUITES]
         raise RequestError(f"no task '{name}'{nearest(name, known)}; tasks are {', '.join(known)}.")

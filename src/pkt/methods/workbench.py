@@ -16,12 +16,14 @@ from typing import Any
 import torch
 from datasets import Dataset
 
+from pkt import console
 from pkt.config import Config
 from pkt.data.encoding import Encoded, encode
+from pkt.data.lengths import Fitting
 from pkt.data.splits import load_splits
 from pkt.mapping import Mapping
 from pkt.models.fingerprint import fingerprint
-from pkt.models.load import context_length, load_config
+from pkt.models.load import context_length, load_config, load_tokenizer
 from pkt.models.pair import LanguageModel, PairReport, check_pair, load_student, load_teacher
 from pkt.objectives import Objective
 from pkt.semantics import Semantics
@@ -115,8 +117,24 @@ class Workbench:
 
     @cached_property
     def splits(self) -> dict[str, Dataset]:
-        """Rows of the extract, align, train and validation splits."""
-        return load_splits(self.config.benchmark, self.config.data)
+        """Rows of the extract, align, train and validation splits; what is too long for them is told."""
+        found = load_splits(self.config.benchmark, self.config.data, self.fitting)
+        for pool, (count, total) in self.fitting.dropped.items():
+            console.warn(
+                f"{pool}: {count} of {total} rows have more than {self.max_length} tokens (data.max_length, the "
+                "models' contexts) and are left out before the splits are drawn."
+            )
+        return found
+
+    @cached_property
+    def fitting(self) -> Fitting:
+        """What leaves out rows of the real suites that are too long; no weights are read."""
+        pair = self.config.model
+        return Fitting(
+            tokenizer=lambda: load_tokenizer(pair.student, teacher=pair.teacher, cache_dir=self.cache_dir),
+            max_length=self.max_length,
+            chat_template=pair.chat_template,
+        )
 
     @cached_property
     def max_length(self) -> int:

@@ -46,6 +46,7 @@ def transfer(session: Session) -> Artifact:
         return {
             "layers": list(transferred.layers),
             "budget": transferred.budget,
+            **_dropped(session),
             **session.counted(),
         }
 
@@ -93,6 +94,7 @@ def _facts(session: Session, folder: Path, *, layers: Sequence[int], budget: Map
             "benchmark": bench.config.benchmark.name,
             **{split: len(bench.splits[split]) for split in ("extract", "align", "train", "validation")},
             "fingerprint": session.rows_fingerprint("train"),
+            **_dropped(session),
         },
         budget=budget,
         command=session.command,
@@ -100,3 +102,9 @@ def _facts(session: Session, folder: Path, *, layers: Sequence[int], budget: Map
         adapter=(folder / ADAPTER).is_dir(),
         seed=bench.config.seed,
     )
+
+
+def _dropped(session: Session) -> dict[str, Any]:
+    """Return how many rows were too long to train on, of how many; nothing where none was."""
+    counts = {pool: f"{count} of {total}" for pool, (count, total) in session.bench.fitting.dropped.items()}
+    return {"rows_too_long": counts} if counts else {}

@@ -1,6 +1,6 @@
 """A suite: an upstream set, how its rows read as prompt and answer, and which of them a transfer may see.
 
-    upstream train side -> pools -> in the order of a hash -> extract | align | validation | train
+    upstream train side -> pools -> rows that fit -> in the order of a hash -> extract | align | validation | train
     upstream test split -> test rows, which carry the upstream row for lm-eval's own task
 
 A prompt is what lm-eval's zero-shot prompt of the task is for that row, so training and scoring see the same text.
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pkt.config import BenchmarkConfig, SplitSizes
+from pkt.data.lengths import Fitting
 from pkt.data.suites.upstream import Doc, Upstream, read, required
 from pkt.errors import PktError
 
@@ -51,7 +52,12 @@ class Suite:
     train_side: Callable[[BenchmarkConfig], list[Row]] | None = None
 
     def rows(
-        self, split: str, benchmark: BenchmarkConfig, sizes: SplitSizes, seed: int | None = None
+        self,
+        split: str,
+        benchmark: BenchmarkConfig,
+        sizes: SplitSizes,
+        seed: int | None = None,
+        fitting: Fitting | None = None,
     ) -> list[Row]:
         """Return the rows of a split: for ``train`` all that remain, for the others at most their size.
 
@@ -60,6 +66,7 @@ class Suite:
             benchmark: says where the data lies.
             sizes: rows per split.
             seed: of the draw.
+            fitting: leaves out rows that are too long, before any are drawn; test rows all stay.
 
         Raises:
             PktError: the set is not to be had, or has too few rows.
@@ -69,10 +76,15 @@ class Suite:
         pools, uses = self._pools(benchmark)
         name = uses[split]
         front = [part for part in FRONT if uses[part] == name]
-        rows = divided(pools[name], front, sizes, trains=uses["train"] == name, seed=seed or 0).get(split, [])
+        pool = pools[name] if fitting is None else fitting.kept(f"{self.name}/{name}", pools[name])
+        rows = divided(pool, front, sizes, trains=uses["train"] == name, seed=seed or 0).get(split, [])
         if not rows:
+            longer = len(pools[name]) - len(pool)
+            told = (
+                f" ({longer} others have more than {fitting.max_length} tokens)" if fitting and longer else ""
+            )
             raise PktError(
-                f"{self.upstream.title}: {len(pools[name])} rows are too few for a {split} split; "
+                f"{self.upstream.title}: {len(pool)} rows{told} are too few for a {split} split; "
                 f"{SHARE} or more are needed."
             )
         return [{**row, "split": split} for row in rows]
