@@ -33,10 +33,16 @@ def _no_folders_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def composed(*overrides: str, verb: str = "run") -> DictConfig:
+    for choice in PLUGINS.keys() & overrides:
+        pytest.importorskip(PLUGINS[choice], reason=f"{choice} needs a plugin")
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(builtin_conf_dir()), version_base="1.3"):
         return compose(verb, overrides=list(overrides))
+
+
+# options whose files name what a plugin brings: choice -> the plugin's package
+PLUGINS = {"experiment=tune": "optuna"}
 
 
 def options(*wanted: str) -> list[str]:
