@@ -176,14 +176,19 @@ class _Sums:
     def similarity(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return CKA, and tr / Frobenius norm of X_c^T X_c per layer of either side."""
         x, y = self.sums
-        cross = self.cross - x.flatten()[:, None] * y.flatten() / self.count
-        cross_LDLE = cross.view(*x.shape[::2], *y.shape[::2])
+        cross_LL = torch.stack([self._cross(layer, x_1D, y) for layer, x_1D in enumerate(x)])
         (norm_T, trace_T), (norm_S, trace_S) = (
             self._norms(near, total, own)
             for near, total, own in zip(self.near, self.sums, self.own, strict=True)
         )
-        cka_LL = _ratio(cross_LDLE.square().sum((1, 3)), norm_T[:, None], norm_S)
+        cka_LL = _ratio(cross_LL, norm_T[:, None], norm_S)
         return cka_LL.cpu(), _spread(trace_T, norm_T).cpu(), _spread(trace_S, norm_S).cpu()
+
+    def _cross(self, layer: int, x_1D: Tensor, y_L1E: Tensor) -> Tensor:
+        """Return |Y_c^T X_c|^2 of one layer (counted from 0) with every layer of the other side: one copy at a time."""
+        width = x_1D.shape[1]
+        own = self.cross[layer * width : (layer + 1) * width] - x_1D.T * y_L1E.flatten() / self.count
+        return own.square_().view(width, *y_L1E.shape[::2]).sum((0, 2))
 
     def _norms(self, near_L1D: Tensor, total_L1D: Tensor, own_LDD: Tensor) -> tuple[Tensor, Tensor]:
         """Return |X_c^T X_c| (0 for a layer that varies by round-off only) and its trace, per layer."""

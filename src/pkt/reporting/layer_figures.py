@@ -19,6 +19,7 @@ from pkt.reporting.layer_tables import (
     matrices,
     matrix_title,
     mean_over_pairs,
+    pairs_of,
     rows_of,
     value,
 )
@@ -182,7 +183,7 @@ def map_figures(data: Mapping[str, Any]) -> list[Drawing]:
     return [
         Drawing(
             name="maps",
-            title=f"Quality of the alignment maps ({data['interface']} interface, {len(data['pairs'])} pairs)",
+            title=f"Quality of the alignment maps ({data['interface']} interface, {pairs_of(data)})",
             alt=f"Per map, cosine to the student's own state on held-out rows: {told}.",
             figure=figure,
         )

@@ -196,12 +196,18 @@ def map_tables(data: Mapping[str, Any]) -> list[Table]:
     per_pair = ("map", "student layer", "teacher layer", *columns, "rank", "condition")
     return [
         Table(
-            title=f"maps, mean over {len(data['pairs'])} pairs of layers {where}",
+            title=f"maps, mean over {pairs_of(data)} {where}",
             columns=("map", *columns),
             rows=tuple(means),
         ),
         Table(title=f"maps per pair of layers {where}", columns=per_pair, rows=tuple(pairs)),
     ]
+
+
+def pairs_of(data: Mapping[str, Any]) -> str:
+    """Return ``3 pairs of layers``."""
+    count = len(data["pairs"])
+    return f"{count} pair{'' if count == 1 else 's'} of layers"
 
 
 def mean_over_pairs(cards: Sequence[Mapping[str, Any]], side: str, measure: str) -> float | None:

@@ -105,7 +105,7 @@ def _show(session: Session, found: Mapping[str, Mapping[str, Any]]) -> None:
     parts = {}
     for part, data in found.items():
         tables = TABLES[part](data)
-        _track(session, tables, SHOWN[part])
+        _track(session, part, tables)
         for drawing in FIGURES[part](data):
             session.tracker.figure(f"{STAGE}/{drawing.name}", save(drawing, session.run_dir))
         listed = [{"title": t.title, "columns": t.columns, "rows": t.rows} for t in tables]
@@ -120,10 +120,11 @@ def _show(session: Session, found: Mapping[str, Mapping[str, Any]]) -> None:
         console.say(f"{name:<11}{path}")
 
 
-def _track(session: Session, tables: list[Table], shown: int | None) -> None:
-    for table in tables:
-        session.tracker.table(f"{STAGE}/{table.title}", table.columns, table.rows)
-    for table in tables[:shown]:
+def _track(session: Session, part: str, tables: list[Table]) -> None:
+    """Hand all tables to the tracker, under short names (W&B has a limit), and print those that a console shows."""
+    for number, table in enumerate(tables, start=1):
+        session.tracker.table(f"{STAGE}/{part}_{number}", table.columns, table.rows)
+    for table in tables[: SHOWN[part]]:
         if len(table.columns) <= WIDEST:
             console.say("")
             console.table(table.title, table.columns, table.rows)

@@ -37,6 +37,7 @@ class Subject:
     session: Session
     maps: Mapping[str, Semantics]
     _transferred: LanguageModel | None = field(default=None, init=False)
+    _warned: bool = field(default=False, init=False)
 
     @property
     def config(self) -> AnalyzeConfig:
@@ -70,10 +71,11 @@ class Subject:
             )
 
     def check_vocabularies(self) -> None:
-        """Refuse models that do not read the same tokens, and warn where they nearly do."""
-        if "teacher" in self.config.models:
+        """Refuse models that do not read the same tokens, and warn (once) where they nearly do."""
+        if "teacher" in self.config.models and not self._warned:
             for note in self.session.bench.pair_report.warnings:
                 console.warn(note)
+        self._warned = True
 
     @cached_property
     def chosen(self) -> list[int]:
