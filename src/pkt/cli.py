@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from pkt import console
 from pkt.errors import PktError, nearest
+from pkt.words import hydra_words
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -33,9 +34,6 @@ VERBS = {
     "report": "one page over any runs: `pkt report runs=<folder>[,<folder>...]`",
 }
 INTERRUPTED = 130
-_TAKES_VALUE = {"-c", "-p", "-cp", "-cn", "-cd", "--cfg", "--package", "--config-path", "--config-name"}
-_TAKES_VALUE |= {"--config-dir", "--experimental-rerun"}
-_INFO = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
 _MODES = {long: long for long in ("--multirun", "--run", "--cfg", "--info")}
 _MODES |= {"-m": "--multirun", "-r": "--run", "-c": "--cfg", "-i": "--info"}
 
@@ -77,73 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb == "report" and "--multirun" in modes:
         console.fail("report is one request over all its folders: give runs=a,b without -m")
         return 2
-    flags, overrides = split_flags(rest)
     try:
-        overrides = named_parts(overrides) if verb == "analyze" else overrides
-        overrides = quoted_texts(overrides) if verb == "report" else overrides
+        return _request(verb, hydra_words(verb, rest))
     except PktError as error:
         return _failed(str(error), error.exit_code)
-    return _request(verb, flags + overrides)
-
-
-def named_parts(overrides: Sequence[str]) -> list[str]:
-    """Return overrides in which bare words (`pkt analyze cka,maps`) are `analyze.parts=[cka,maps]`.
-
-    Args:
-        overrides: the command line after the verb, without flags.
-
-    Raises:
-        RequestError: a bare word that is no part.
-    """
-    bare = [word for word in overrides if "=" not in word and not word.startswith(("+", "~"))]
-    if not bare:
-        return list(overrides)
-    from pkt.checks import check_parts
-
-    parts = [part for word in bare for part in word.split(",") if part]
-    check_parts(parts)
-    rest = [word for word in overrides if word not in bare]
-    return [f"analyze.parts=[{','.join(parts)}]", *rest]
-
-
-def quoted_texts(overrides: Sequence[str]) -> list[str]:
-    """Return a report's overrides with folders and labels quoted for Hydra, and `runs=a,b` as a list.
-
-    Args:
-        overrides: the command line after the verb, without flags.
-    """
-    found = []
-    for word in overrides:
-        key, equals, value = word.partition("=")
-        plain = key in ("runs", "against", "out") and value not in ("", "null") and value[0] not in "[\"'"
-        if plain:
-            parts = [part for part in value.split(",") if part] if key == "runs" else [value]
-            texts = ["'" + part.replace("'", "\\'") + "'" for part in parts]
-            value = f"[{','.join(texts)}]" if key == "runs" else texts[0]
-        found.append(key + equals + value)
-    return found
-
-
-def split_flags(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return flags (with their values) and overrides apart: Hydra's parser wants the flags first.
-
-    Args:
-        words: the command line after the verb.
-    """
-    flags: list[str] = []
-    overrides: list[str] = []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if not (word.startswith("-") and len(word) > 1):
-            overrides.append(word)
-        elif word in ("--info", "-i"):
-            flags.append(f"--info={rest.pop(0) if rest and rest[0] in _INFO else 'all'}")
-        else:
-            flags.append(word)
-            if word in _TAKES_VALUE and rest:
-                flags.append(rest.pop(0))
-    return flags, overrides
 
 
 def _complete(words: list[str]) -> int:
@@ -304,7 +239,9 @@ def _sweep_table() -> Iterator[None]:
 
     try:
         yield
-    except Exception:  # a job that failed, one that did not compose, a sweeper that found nothing to learn from
+    except (
+        Exception
+    ):  # a job that failed, one that did not compose, a sweeper that found nothing to learn from
         show_table()
         raise
     show_table()

@@ -39,6 +39,7 @@ LEAVES = {
     "build": set(),
     "explain": {"searchpath"},
     "searchpath": {"config"},
+    "words": {"checks"},
     "reporting": {"evaluation", "attribution", "data", "manifest"},
     "evaluation": {"data", "models"},
     "assets": set(),
@@ -46,7 +47,7 @@ LEAVES = {
 }
 EVERYWHERE = {"errors", "console", "config", ""}
 TOP = {"cli", "pipeline", "paper"}  # who may use the leaves that are about the request itself
-REQUEST = {"checks", "build", "explain", "searchpath", "sweep"}
+REQUEST = {"checks", "build", "explain", "searchpath", "sweep", "words"}
 
 
 def package(path: Path) -> str:
