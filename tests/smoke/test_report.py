@@ -126,6 +126,23 @@ def asked(log: Path) -> set[str]:
     return {host for host in hosts if not re.search(r"(^|\.)(google|gvt1|googleapis|gstatic)\.com$", host)}
 
 
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on PATH")
+def test_the_tables_compile(tmp_path):
+    from pkt.reporting.page import write_report
+
+    leave_run(tmp_path, r'a_b$ "q" [1] \x ~^{}#%&<>|', lift=0.6)
+    leave_run(tmp_path, "[b", lift=0.7)
+    write_report([tmp_path / "runs"], out=tmp_path)
+    text = (
+        r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{report}\end{document}"
+    )
+    (tmp_path / "paper.tex").write_text(text, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+
+
 def test_a_run_and_a_study_end_with_their_pages(pkt, tiny_request):
     assert pkt("run", "method=identity", *tiny_request).code == 0
     (single,) = pkt.outputs.glob("runs/run/*/report.html")

@@ -1,4 +1,4 @@
-r"""Tables as LaTeX (booktabs): fragments that compile in a document with ``\usepackage{booktabs}``."""
+r"""Tables as LaTeX: fragments that compile in a document with ``\usepackage{booktabs,graphicx}``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from pkt.reporting.table import Table
 
-HEADER = "% made by pkt report; needs \\usepackage{booktabs}\n"
+HEADER = "% made by pkt report; needs \\usepackage{booktabs,graphicx}\n"
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -21,7 +21,7 @@ _SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",
     "±": r"$\pm$",
     "≈": r"$\approx$",
     "×": r"$\times$",
@@ -48,11 +48,12 @@ def latex_table(table: Table) -> str:
             r"\begin{table}[htbp]",
             r"\centering\small",
             rf"\caption{{{escaped(table.title)}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",  # no wider than the page
             rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
             r"\toprule",
             *body,
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
             r"\end{table}",
         ]
     )
