@@ -142,6 +142,15 @@ def test_lowest_cosine_is_reached_and_never_passed():
     assert float(cosines.min()) >= basis.lowest - 1e-12
 
 
+def test_typical_cosine_is_that_of_a_random_state():
+    for seed in range(2):
+        basis = recomposition(draw(900, 300, seed=seed) @ draw(300, 300, seed=5), ("output", "input")[seed])
+        states = draw(2000, 300, seed=7)
+        cosine = functional.cosine_similarity(states @ basis.matrix_DD, states).mean()
+        assert basis.typical == pytest.approx(float(cosine), abs=0.01)
+    assert random_recomposition(3000, 300).typical == pytest.approx(1 / math.sqrt(1 + 300 / 3000), abs=2e-3)
+
+
 def test_many_random_directions_keep_a_direction_and_few_do_not():
     state = draw(20, 16)
     many, few = (random_recomposition(size, 16).matrix_DD for size in (20_000, 20))

@@ -22,6 +22,7 @@ def basis(depth, level, errors=True):
         "rank": 16,
         "condition": 25.0,
         "lowest": 0.385,
+        "typical": 0.7,
         "cosine": [level - 0.01 * layer for layer in range(depth)],
         "cosine_stderr": [0.01] * depth if errors else None,
         "stretch": [9.0 + layer for layer in range(depth)],

@@ -3,8 +3,9 @@
     r -> proj(r, s_i) for every token i -> their sum: S S^T r, one D x D product -> cosine(sum, r) per token of a row
 
 S is D x V with the unit vectors s_i as columns. There are more of them than channels (V > D), so S S^T is not the
-identity and the sum is not r: the cosine says how far it points the same way. Two controls go with it: random
-directions, as many as there are tokens, and the exact recomposition S S^+ r, which loses only what S does not span.
+identity and the sum is not r: the cosine says how far it points the same way. Controls go with it: random directions,
+as many as there are tokens; a state that points anywhere; and the exact recomposition S S^+ r, which loses only what S
+does not span.
 Shape suffixes: R rows, L layers, D width, V tokens, r rank, n positions, B rows, T positions of a batch.
 """
 
@@ -58,6 +59,14 @@ class Recomposition:
         if self.rank < len(self.matrix_DD):
             return 0.0
         return 2 * math.sqrt(self.condition) / (1 + self.condition)
+
+    @property
+    def typical(self) -> float:
+        """The cosine(S S^T r, r) of a state that may point anywhere: tr(S S^T) / (sqrt(D) |S S^T|_F).
+
+        The ratio of the root mean squares, so that it holds for many channels.
+        """
+        return float(self.matrix_DD.trace() / (math.sqrt(len(self.matrix_DD)) * self.matrix_DD.norm()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,10 @@ ON_DARK, ON_LIGHT = "#fefefe", "#010101"
 
 
 def resolution_figures(data: Mapping[str, Any]) -> list[Drawing]:
-    """Draw cosine(S Sᵀ r, r) over the layers of each model, with a band of one standard error."""
+    """Draw cosine(S Sᵀ r, r) over the layers of each model, with a band of one standard error.
+
+    The thin lines are what a random state would score.
+    """
     models = data["models"]
     figure = Figure(figsize=(5.2, 2.9 * len(models) + 0.4), layout="constrained")
     panels = figure.subplots(len(models), 1, squeeze=False)[:, 0]
@@ -49,13 +52,19 @@ def resolution_figures(data: Mapping[str, Any]) -> list[Drawing]:
                 ends = zip(basis["cosine"], basis["cosine_stderr"], strict=True)
                 low, high = zip(*((mean - error, mean + error) for mean, error in ends), strict=True)
                 axes.fill_between(layers, low, high, color=style["color"], alpha=0.25, linewidth=0)
+            axes.axhline(basis["typical"], color=style["color"], linewidth=0.7, linestyle=style["linestyle"])
         lowest = min(min(model["bases"][name]["cosine"]) for name in LINES)
-        axes.set(title=role, xlabel="layer", ylabel="cosine", ylim=(min(0.0, lowest) - 0.03, 1.05))
+        title = f"{role} (thin lines: a random state)"
+        axes.set(title=title, xlabel="layer", ylabel="cosine", ylim=(min(0.0, lowest) - 0.03, 1.05))
         axes.set_xticks(_ticks(model["depth"]))
         _plain(axes)
     panels[0].legend(fontsize=8, frameon=False, labelcolor=INK, loc="best")
     said = "; ".join(
-        f"{role}: " + ", ".join(_span(BASES[name], model["bases"][name]["cosine"]) for name in LINES)
+        f"{role}: "
+        + ", ".join(
+            _span(BASES[name], model["bases"][name]["cosine"], model["bases"][name]["typical"])
+            for name in LINES
+        )
         for role, model in models.items()
     )
     return [
@@ -68,8 +77,8 @@ def resolution_figures(data: Mapping[str, Any]) -> list[Drawing]:
     ]
 
 
-def _span(name: str, numbers: Sequence[float]) -> str:
-    return f"{name} {min(numbers):.2f} to {max(numbers):.2f}"
+def _span(name: str, numbers: Sequence[float], typical: float) -> str:
+    return f"{name} {min(numbers):.2f} to {max(numbers):.2f} (a random state {typical:.2f})"
 
 
 def cka_figures(data: Mapping[str, Any]) -> list[Drawing]:

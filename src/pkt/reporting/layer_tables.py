@@ -45,6 +45,7 @@ def resolution_tables(data: Mapping[str, Any]) -> list[Table]:
                     f"{basis['rank']} of {model['width']}",
                     value(basis["condition"]),
                     value(basis["lowest"]),
+                    value(basis["typical"]),
                     f"{min(basis['stretch']):.3g} to {max(basis['stretch']):.3g}",
                     value(min(basis["exact"])),
                 )
@@ -60,6 +61,7 @@ def resolution_tables(data: Mapping[str, Any]) -> list[Table]:
         "rank",
         "condition of S Sᵀ",
         "lowest cosine possible",
+        "cosine of a random state",
         "|S Sᵀ r| / |r|",
         "cosine(S S⁺ r, r)",
     )

@@ -25,7 +25,7 @@ from pkt.stages.session import Session
 from pkt.store import Artifact, content_key
 
 STAGE = "analyze"
-VERSION = 2  # of the numbers: another one makes older artifacts count as missing
+VERSION = 3  # of the numbers: another one makes older artifacts count as missing
 WIDEST = 14  # columns of a table that the console shows; wider ones are in analysis.json and the figures
 REPORT = "analysis.json"
 

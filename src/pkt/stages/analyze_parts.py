@@ -66,6 +66,7 @@ def _described(basis: Recomposition) -> dict[str, Any]:
         "rank": basis.rank,
         "condition": basis.condition,
         "lowest": basis.lowest,
+        "typical": basis.typical,
     }
 
 
