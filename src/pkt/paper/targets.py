@@ -77,7 +77,7 @@ BENCHES: Mapping[str, Bench] = {
         plain="humaneval",
         chat="humaneval_instruct",
         experiment="humaneval",
-        seeking=("optim.epochs=3", "optim.lr=3e-5"),
+        seeking=("optim.epochs=3", "optim.lr=3e-5", "eval.samples=20", "eval.temperature=0.1"),
     ),
     "mbpp": Bench(plain="mbpp", chat="mbpp_instruct", experiment="mbpp", seeking=("data.sizes.train=300",)),
 }
