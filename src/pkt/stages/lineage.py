@@ -41,7 +41,7 @@ def _chain(session: Session) -> Iterator[TrackedArtifact]:
         if stage == "eval":
             role = str(artifact.meta["role"])
             inputs = [models[role]] if role in models else [before] if before else []
-        item = _result(session, stage, artifact, inputs=inputs, made=made[stage, key])
+        item = _result(session, stage, artifact, inputs=inputs, made=made.get((stage, key), True))
         yield item
         before = item if stage in ("extract", "align", "transfer") else before
 

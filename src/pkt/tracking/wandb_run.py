@@ -139,12 +139,10 @@ class WandbTracker:
             with artifact.new_file(MANIFEST) as stream:
                 stream.write(json.dumps(plain(item.content), indent=1, sort_keys=True))
             self._add_files(artifact, item)
-            if item.made:
+            if item.made or not hasattr(run, "_log_artifact"):
                 run.log_artifact(artifact, aliases=[item.key])
-            elif self._settings.mode == "online":
-                run.use_artifact(artifact, aliases=[item.key])
             else:
-                # `use_artifact` refuses offline, for it asks the service; this is the record that it would write
+                # `use_artifact` refuses offline and waits for the upload online; this is the record that it writes
                 run._log_artifact(artifact, aliases=[item.key], is_user_created=True, use_after_commit=True)
 
         self._tell(send)
