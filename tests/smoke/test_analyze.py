@@ -82,7 +82,7 @@ def test_parts_by_name_depend_on_what_they_read(pkt, tiny_request):
 
 
 def test_a_named_checkpoint_is_analysed_without_training(pkt, tiny_request, pair):
-    words = ("attribution,cka", f"eval.checkpoint={pair['student']}", "method=sft")
+    words = ("attribution,cka", f"eval.checkpoint={pair['student']}", "analyze.models=[student,transferred]")
     result = pkt("analyze", *words, *tiny_request)
     assert result.code == 0, result.err
     assert not states(result.out, "transfer")
