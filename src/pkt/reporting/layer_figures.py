@@ -19,6 +19,7 @@ from pkt.reporting.layer_tables import (
     matrices,
     matrix_title,
     mean_over_pairs,
+    measured,
     pairs_of,
     rows_of,
     value,
@@ -165,7 +166,7 @@ def attribution_figures(data: Mapping[str, Any]) -> list[Drawing]:
 
 def map_figures(data: Mapping[str, Any]) -> list[Drawing]:
     """Draw each map's quality, mean over the pairs of layers: on its own rows (hollow) and held out (filled)."""
-    measures = [name for name in ("cosine", "explained_variance", "readout_kl") if _all_measured(data, name)]
+    measures = [name for name in ("cosine", "explained_variance", "readout_kl") if measured(data, name)]
     maps = list(data["maps"])
     height = 0.24 * len(maps) + 0.8
     figure = Figure(figsize=(5.2, height * len(measures) + 0.5), layout="constrained")
@@ -220,10 +221,6 @@ def _logarithmic(axes: Any, data: Mapping[str, Any]) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _all_measured(data: Mapping[str, Any], measure: str) -> bool:
-    return all(card["held_out"][measure] is not None for cards in data["maps"].values() for card in cards)
 
 
 def _plain(axes: Any) -> None:

@@ -180,7 +180,7 @@ def _kept(data: Mapping[str, Any], interfaces: Sequence[str], reductions: Sequen
 
 def map_tables(data: Mapping[str, Any]) -> list[Table]:
     """Return the quality of every map, mean over the pairs of layers, and pair by pair."""
-    measures = [name for name in MAP_MEASURES if _measured(data, name)]
+    measures = [name for name in MAP_MEASURES if measured(data, name)]
     columns = [f"{MAP_MEASURES[name]}, {side}" for name in measures for side in ("fitted", "held out")]
     means, pairs = [], []
     for name, cards in data["maps"].items():
@@ -218,7 +218,8 @@ def mean_over_pairs(cards: Sequence[Mapping[str, Any]], side: str, measure: str)
     return None if None in numbers else sum(numbers) / len(numbers)
 
 
-def _measured(data: Mapping[str, Any], measure: str) -> bool:
+def measured(data: Mapping[str, Any], measure: str) -> bool:
+    """Whether every map has a measure on every pair."""
     return all(card["held_out"][measure] is not None for cards in data["maps"].values() for card in cards)
 
 
