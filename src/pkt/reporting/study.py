@@ -142,7 +142,7 @@ def _against(comparison: Comparison, tasks: Sequence[str]) -> tuple[str, ...]:
 
 
 def _title(comparison: Comparison | None, ordered: Sequence[Arm]) -> str:
-    title = "mean ± standard error over seeds and test rows; best first"
+    title = "mean ± standard error over seeds and rows; best first"
     if comparison is None:
         return title
     if not comparison.sampled:
