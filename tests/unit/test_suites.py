@@ -197,6 +197,18 @@ def test_rows_that_are_too_long_are_left_out_before_the_draw(tmp_path: Path, cha
     assert len(benchmark_rows.test_rows("gsm8k", small, given)) == 3  # none is left out silently
 
 
+def test_a_split_whose_own_rows_are_all_too_long_is_cut_from_the_train_side(tmp_path: Path):
+    docs = files.mbpp(1, 974)
+    for doc in docs[510:600]:
+        doc["text"] += " Think." * 60
+    given = benchmark("mbpp", data_dir=files.write(tmp_path / "mbpp.jsonl", docs))
+    fitting = Fitting(tokenizer=tiny_tokenizer, max_length=250)
+    splits = load_splits(given, data(), fitting)
+    assert fitting.dropped == {"mbpp/validation": (90, 90)}
+    assert {row.split("/")[1] for row in splits["validation"]["id"]} <= {"train", "prompt"}
+    assert len(splits["validation"]) == SIZES.validation
+
+
 def test_short_rows_need_no_tokenizer(tmp_path: Path):
     files.write(tmp_path / "train.jsonl", files.gsm8k(16))
     fitting = Fitting(tokenizer=lambda: pytest.fail("asked for a tokenizer"), max_length=4096)
@@ -206,7 +218,7 @@ def test_short_rows_need_no_tokenizer(tmp_path: Path):
 
 def test_too_few_rows_that_fit_is_said(tmp_path: Path):
     fitting = Fitting(tokenizer=tiny_tokenizer, max_length=20)
-    with pytest.raises(PktError, match=r"0 rows \(40 others have more than 20 tokens\) are too few"):
+    with pytest.raises(PktError, match=r"0 rows are too few .* \(40 of 40 have more tokens"):
         load_splits(long_and_short(tmp_path), data(), fitting)
 
 

@@ -73,18 +73,19 @@ class Suite:
         """
         if split == "test":
             return self._test(benchmark)
-        pools, uses = self._pools(benchmark)
+        pools, uses = self._pools(benchmark, fitting)
         name = uses[split]
         front = [part for part in FRONT if uses[part] == name]
-        pool = pools[name] if fitting is None else fitting.kept(f"{self.name}/{name}", pools[name])
-        rows = divided(pool, front, sizes, trains=uses["train"] == name, seed=seed or 0).get(split, [])
+        rows = divided(pools[name], front, sizes, trains=uses["train"] == name, seed=seed or 0).get(split, [])
         if not rows:
-            longer = len(pools[name]) - len(pool)
+            longer, total = fitting.dropped.get(f"{self.name}/{name}", (0, 0)) if fitting else (0, 0)
             told = (
-                f" ({longer} others have more than {fitting.max_length} tokens)" if fitting and longer else ""
+                f" ({longer} of {total} have more tokens than the models' contexts or data.max_length allow)"
+                if longer
+                else ""
             )
             raise PktError(
-                f"{self.upstream.title}: {len(pool)} rows{told} are too few for a {split} split; "
+                f"{self.upstream.title}: {len(pools[name])} rows are too few for a {split} split{told}; "
                 f"{SHARE} or more are needed."
             )
         return [{**row, "split": split} for row in rows]
@@ -97,16 +98,23 @@ class Suite:
             rows.append({key: row[key] for key in ("id", "prompt", "answer", "doc")} | {"split": "test"})
         return rows
 
-    def _pools(self, benchmark: BenchmarkConfig) -> tuple[dict[str, list[Row]], dict[str, str]]:
-        """Return the pools, and which pool each split is taken from."""
+    def _pools(
+        self, benchmark: BenchmarkConfig, fitting: Fitting | None
+    ) -> tuple[dict[str, list[Row]], dict[str, str]]:
+        """Return the pools of rows that fit, and which pool each split is taken from."""
         held = self._held(benchmark)
-        pools = {"train": self._distinct(self._train(benchmark), held)}
+
+        def fit(pool: str, rows: list[Row]) -> list[Row]:
+            distinct = self._distinct(rows, held)
+            return distinct if fitting is None else fitting.kept(f"{self.name}/{pool}", distinct)
+
+        pools = {"train": fit("train", self._train(benchmark))}
         uses = dict.fromkeys((*FRONT, "train"), "train")
         for split, names in self.own.items():
             pool = "+".join(names)
             if pool not in pools:
                 docs = [self._supplied(name, benchmark) for name in names]
-                pools[pool] = self._distinct([row for rows in docs for row in rows], held)
+                pools[pool] = fit(pool, [row for rows in docs for row in rows])
             if pools[pool]:
                 uses[split] = pool
         return pools, uses
