@@ -183,6 +183,16 @@ def test_what_is_inside_the_noise_is_said_in_words(study):
     assert "not corrected" in told
 
 
+def test_a_gap_inside_the_noise_is_no_gap(outputs):
+    (run,) = load_runs([outputs / "runs" / "run" / "0"])
+    run["gap_closed"]["nano_math"] = {"value": float("nan"), "stderr": float("nan")}
+    (section,) = collect([run]).sections
+    assert section.parts[0].sentences[-1].endswith("within two standard errors): nano_math.")
+    assert section.parts[1].tables[0].rows[0][1] == "–"
+    line = next(json.loads(line) for line in jsonl(collect([run])).splitlines() if '"transferred"' in line)
+    assert (line["task"], line["gap_closed"]) == ("nano_math", None)
+
+
 def test_what_models_write_is_text_and_never_markup(page, text):
     assert "<script" not in text
     assert "<img" not in text
@@ -352,6 +362,19 @@ def test_pairs_of_models_have_a_section_each(outputs, tmp_path):
     page = Page(html(report))
     assert [text for level, text in page.headings if level == 2] == ["nano on nano", "llama on nano"]
     assert {json.loads(line)["pair"] for line in jsonl(report).splitlines()} == {"nano", "llama"}
+
+
+def test_runs_of_other_tasks_have_a_section_of_their_own(outputs, tmp_path):
+    leave_run(tmp_path, "sft", lift=0.5, tasks=("nano_math",))
+    report = collect(load_runs([outputs / "runs" / "run" / "0", tmp_path]))
+    assert [len(section.table.rows) for section in report.sections] == [3, 3]
+
+
+def test_a_store_holds_no_runs_and_a_broken_file_is_named(outputs, tmp_path):
+    assert len(load_runs([outputs])) == 6
+    (tmp_path / "scores.json").write_text('{"scores": ', encoding="utf-8")
+    with pytest.raises(RequestError, match=r"scores\.json cannot be read .*: leave its folder out"):
+        load_runs([tmp_path])
 
 
 def test_latex_is_escaped():

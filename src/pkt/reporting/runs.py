@@ -32,15 +32,26 @@ def load_runs(folders: Iterable[Path]) -> list[Run]:
         benchmark of their own, whose name says so.
 
     Raises:
-        RequestError: there is none.
+        RequestError: there is none, or one cannot be read.
     """
     folders = list(folders)
     files = sorted({file for folder in folders for file in folder.rglob("scores.json") if file.is_file()})
-    runs = [json.loads(file.read_text(encoding="utf-8")) | {"folder": str(file.parent)} for file in files]
+    # a store keeps files of this name too, with the answers behind the scores
+    runs = [_read(file) for file in files if not (file.parent / "manifest.json").exists()]
     runs = [_named_by_split(run) for run in runs if "transferred" in run.get("scores", {})]
     if not runs:
         raise RequestError(f"no scores.json under {', '.join(map(str, folders))}: run `pkt run` first.")
     return runs
+
+
+def _read(file: Path) -> Run:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(
+            f"{file} cannot be read ({error}): leave its folder out, or run it again."
+        ) from error
+    return {**found, "folder": str(file.parent)} if isinstance(found, dict) else {}
 
 
 def _named_by_split(run: Run) -> Run:

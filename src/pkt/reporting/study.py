@@ -54,7 +54,7 @@ def study_tables(runs: Sequence[Run], *, against: str | None = None, pairs: bool
 
 
 def grouped(runs: Sequence[Run], against: str | None = None) -> list[list[Run]]:
-    """Return the runs of each model pair and benchmark, in the order in which they first come.
+    """Return the runs of each model pair and benchmark (with equal tasks), in the order in which they first come.
 
     Args:
         runs: of any models and benchmarks.
@@ -63,9 +63,9 @@ def grouped(runs: Sequence[Run], against: str | None = None) -> list[list[Run]]:
     Raises:
         RequestError: no run is of the method `against`.
     """
-    groups: dict[tuple[str, str], list[Run]] = {}
+    groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run["model"], run["benchmark"]), []).append(run)
+        groups.setdefault((run["model"], run["benchmark"], *tasks_of([run])), []).append(run)
     if against is not None:
         _check(against, groups.values())
     return list(groups.values())

@@ -188,7 +188,7 @@ def _fixed(study: Study, role: str, groups: list[tuple[str, list[str]]]) -> Iter
 
 def findings(study: Study) -> tuple[str, ...]:
     """Return what the scores say, in plain words, and what they do not."""
-    return (*_ranking(study), *_verdicts(study), *_tasks_without_change(study))
+    return (*_ranking(study), *_verdicts(study), *_tasks_without_change(study), *_tasks_without_gap(study))
 
 
 def _ranking(study: Study) -> Iterator[str]:
@@ -237,3 +237,10 @@ def _tasks_without_change(study: Study) -> Iterator[str]:
         yield f"Inside the noise (the interval of the gap holds 0): {', '.join(same)}."
     if lost:
         yield f"Worse than the untouched student beyond the noise: {', '.join(lost)}."
+
+
+def _tasks_without_gap(study: Study) -> Iterator[str]:
+    shares = study.arms[0].runs[0].get("gap_closed") or {}
+    none = [task for task in study.tasks if task in shares and math.isnan(shares[task]["value"])]
+    if none:
+        yield f"No gap to close (teacher and student within two standard errors): {', '.join(none)}."
