@@ -49,7 +49,7 @@ BOUNDS: dict[str, tuple[float, bool]] = {
     "eval.samples": (1, True),
     "eval.temperature": (0, True),
     "eval.top_p": (0, False),
-    "tracker.samples": (0, True),
+    "tracker.examples": (0, True),
     "analyze.rows": (1, True),
     "data.max_length": (2, True),
     "data.sizes.extract": (1, True),

@@ -140,7 +140,7 @@ class TrackerConfig:
     group: str | None = None  # null: the sweep's folder, or the run's
     mode: str = "offline"  # offline | online | disabled
     tags: list[str] = field(default_factory=list)  # beside the names of method, pair and benchmark
-    samples: int = 50  # answered rows per task in the tables of samples, equal in every run; 0: none
+    examples: int = 50  # answered rows per task in the tables of examples, equal in every run; 0: none
     checkpoint: bool = False  # upload the weights too; else manifests and small JSON files only
 
 

@@ -38,7 +38,7 @@ def request_with_wandb(tiny_request: list[str]) -> list[str]:
 
 def test_a_run_tells_scores_answers_and_where_they_came_from(pkt, tiny_request):
     words = request_with_wandb(tiny_request)
-    first = pkt("run", "method=semalign_joint", *words, "tracker.samples=3")
+    first = pkt("run", "method=semalign_joint", *words, "tracker.examples=3")
     assert first.code == 0, first.err
     (run_dir,) = pkt.outputs.glob("runs/run/*")
     found, scores = read_file(run_dir), json.loads((run_dir / "scores.json").read_text())
@@ -51,7 +51,7 @@ def test_a_run_tells_scores_answers_and_where_they_came_from(pkt, tiny_request):
             assert f"eval/{role}/{task}/stderr" in found.summary
     assert found.summary["budget/optimiser_steps"] == scores["budget"]["optimiser_steps"]
 
-    (file,) = run_dir.glob("wandb/offline-run-*/files/media/table/eval/samples/custom_*.table.json")
+    (file,) = run_dir.glob("wandb/offline-run-*/files/media/table/eval/examples/custom_*.table.json")
     table = json.loads(file.read_text())
     assert table["columns"][:3] == ["id", "prompt", "target"]
     assert {"student before", "student after", "teacher", "student after: right"} <= set(table["columns"])

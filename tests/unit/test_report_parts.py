@@ -1,4 +1,4 @@
-"""Shares of the gap with paired intervals, and the rows that a table of samples shows."""
+"""Shares of the gap with paired intervals, and the rows that a table of examples shows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import math
 import pytest
 
 from pkt.evaluation.results import Evaluation, TaskScore
+from pkt.reporting.examples import example_tables
 from pkt.reporting.gaps import gap_intervals
-from pkt.reporting.samples import sample_tables
 from pkt.reporting.table import gap_estimates, headline, primary_scores
 
 ROWS = 400
@@ -84,18 +84,18 @@ def test_the_headline_shows_the_interval_and_whose_rows_were_scored():
     assert all("±" in cell for cell in plain.rows[-1][1:])
 
 
-def test_samples_are_the_same_rows_in_every_run():
+def test_examples_are_the_same_rows_in_every_run():
     found = roles(evaluation("1110"), evaluation("1000"), evaluation("1100"))
-    table = sample_tables(found, 5)["t0"]
+    table = example_tables(found, 5)["t0"]
     others = roles(evaluation("0"), evaluation("0"), evaluation("0"))
     ids = [row[0] for row in table.rows]
-    assert [row[0] for row in sample_tables(others, 5)["t0"].rows] == ids
+    assert [row[0] for row in example_tables(others, 5)["t0"].rows] == ids
     assert len(ids) == 5
     assert ids == sorted(ids, key=lambda row_id: int(row_id.partition("/")[2]))  # in the order of the task
-    assert set(ids) < {row[0] for row in sample_tables(found, 9)["t0"].rows}  # more rows add to fewer
+    assert set(ids) < {row[0] for row in example_tables(found, 9)["t0"].rows}  # more rows add to fewer
     head = dict(zip(table.columns, table.rows[0], strict=True))
     row = int(ids[0].partition("/")[2])
     assert head["student before: right"] is ("1000"[row % 4] == "1")
     assert head["teacher: right"] is ("1110"[row % 4] == "1")
-    assert len(sample_tables(found, 10 * ROWS)["t0"].rows) == ROWS
-    assert sample_tables(found, 0) == {}
+    assert len(example_tables(found, 10 * ROWS)["t0"].rows) == ROWS
+    assert example_tables(found, 0) == {}

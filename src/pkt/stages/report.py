@@ -16,10 +16,10 @@ from pkt.evaluation.statistics import Estimate, mean_estimate
 from pkt.manifest import write_atomically
 from pkt.methods.base import Extraction
 from pkt.reporting.card import model_card
+from pkt.reporting.examples import example_tables
 from pkt.reporting.figures import attribution_figure, pairing_figure, save
 from pkt.reporting.gaps import gap_intervals
 from pkt.reporting.page import write_run_page
-from pkt.reporting.samples import sample_tables
 from pkt.reporting.table import Table, gap_estimates, headline, primary_scores, split_heading
 from pkt.stages import align as align_stage
 from pkt.stages import extract as extract_stage
@@ -110,8 +110,8 @@ def _track_scores(
     split = session.bench.config.eval.split
     prefix = "eval" if split == "test" else f"eval_{split}"
     session.tracker.table(f"{prefix}/scores", table.columns, table.rows)
-    for task, samples in sample_tables(evaluations, session.bench.config.tracker.samples).items():
-        session.tracker.table(f"{prefix}/samples/{task}", samples.columns, samples.rows)
+    for task, examples in example_tables(evaluations, session.bench.config.tracker.examples).items():
+        session.tracker.table(f"{prefix}/examples/{task}", examples.columns, examples.rows)
     session.tracker.summary(_flat(summary, prefix))
 
 

@@ -13,14 +13,14 @@ SHOWN = {"student": "student before", "transferred": "student after", "teacher":
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleTable:
+class ExampleTable:
     """Rows of one task with a column per model for its output, and one for whether it was right (None: not graded)."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
 
 
-def sample_tables(evaluations: Mapping[str, Evaluation], most: int) -> dict[str, SampleTable]:
+def example_tables(evaluations: Mapping[str, Evaluation], most: int) -> dict[str, ExampleTable]:
     """Return task -> answered rows.
 
     Which rows are shown depends on their ids alone (the smallest SHA-256), so every run and every model shows the
@@ -44,7 +44,7 @@ def sample_tables(evaluations: Mapping[str, Evaluation], most: int) -> dict[str,
             given = [answers[role].get(row_id, {}) for role in roles]
             cells = [cell for one in given for cell in (one.get("output", ""), one.get("correct"))]
             rows.append((row_id, record["prompt"], record["target"], *cells))
-        found[task] = SampleTable(columns=("id", "prompt", "target", *heads), rows=tuple(rows))
+        found[task] = ExampleTable(columns=("id", "prompt", "target", *heads), rows=tuple(rows))
     return found
 
 
