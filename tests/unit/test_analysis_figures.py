@@ -10,6 +10,7 @@ import pytest
 from pkt.reporting.figures import INK, Drawing, save
 from pkt.reporting.layer_figures import FIGURES, NUMBERS
 from pkt.reporting.layer_tables import SHOWN, TABLES, matrices, value
+from pkt.reporting.svg import SHADES
 
 ABOUT = {"interface": "block", "positions": "all", "split": "validation", "rows": 8, "tokens": 60}
 INTERFACES = ("mlp", "attention", "residual", "block")
@@ -131,6 +132,7 @@ def test_numbers_in_cells_only_where_there_is_room():
     assert [text.get_text() for text in few.texts][:2] == ["0.12", "0.13"]
     assert len(few.texts) == 2 * NUMBERS
     assert not many.texts
+    assert not {text.get_color() for text in few.texts} & set(SHADES)  # a page must not exchange them
     assert [label.get_text() for label in few.get_xticklabels()] == ["1", "2"]
 
 

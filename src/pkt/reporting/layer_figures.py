@@ -33,7 +33,8 @@ LINES = {
     "random": {"color": MARK, "marker": "^", "linestyle": ":"},
 }
 # numbers in cells: the cell is their ground, whatever the page is; plain black and white would follow the page
-ON_DARK, ON_LIGHT = "#fefefe", "#010101"
+# numbers in cells: the cell is their ground, light or dark as the page may be, so no shade that a page exchanges
+ON_DARK, ON_LIGHT = "#fdfdfd", "#0d0d0d"
 
 
 def resolution_figures(data: Mapping[str, Any]) -> list[Drawing]:
