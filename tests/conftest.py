@@ -86,3 +86,33 @@ def pkt(tmp_path, monkeypatch, capfd) -> Run:
 
     run.outputs = outputs  # type: ignore[attr-defined]
     return run
+
+
+@pytest.fixture
+def lm_eval_task(tmp_path, monkeypatch) -> str:
+    """Put a multiple-choice task among lm-eval's own, and leave the others out: indexing them takes ten seconds."""
+    import lm_eval.tasks
+
+    folder = tmp_path / "lm_eval_tasks"
+    folder.mkdir()
+    (folder / "rows.py").write_text(
+        "import datasets\n"
+        "def load(**_):\n"
+        "    rows = [{'q': f'Ada has {n}.', 'o': [' yes', ' no', ' red green'], 'a': n % 3} for n in range(12)]\n"
+        "    return {'test': datasets.Dataset.from_list(rows)}\n",
+        encoding="utf-8",
+    )
+    (folder / "foreign_choice.yaml").write_text(
+        "task: foreign_choice\ncustom_dataset: !function rows.load\ntest_split: test\n"
+        "output_type: multiple_choice\ndoc_to_text: q\ndoc_to_choice: o\ndoc_to_target: a\ntarget_delimiter: ''\n"
+        "metric_list:\n  - {metric: acc, aggregation: mean, higher_is_better: true}\n"
+        "  - {metric: acc_norm, aggregation: mean, higher_is_better: true}\n",
+        encoding="utf-8",
+    )
+    manager = lm_eval.tasks.TaskManager
+
+    def few(*, include_defaults: bool, include_path: str, **more):
+        return manager(include_defaults=False, include_path=[include_path, str(folder)], **more)
+
+    monkeypatch.setattr(lm_eval.tasks, "TaskManager", few)
+    return "foreign_choice"

@@ -110,3 +110,17 @@ def test_draws_that_make_no_sense_are_refused_before_any_work(pkt, request_of, w
     assert result.code == 2
     assert message in result.err
     assert not pkt.outputs.joinpath("store").exists()
+
+
+def test_a_task_of_lm_evals_can_be_scored(pkt, tiny_request, lm_eval_task):
+    words = [word for word in tiny_request if not word.startswith(("benchmark=", "data.train", "data.test"))]
+    asked = [*words, "benchmark.name=foreign", f"benchmark.tasks=[{lm_eval_task}]"]
+    result = pkt("eval", "eval.models=[teacher,student]", *asked)
+    assert result.code == 0, result.err
+    assert "foreign_choice" in result.out
+    for file in pkt.outputs.glob("store/eval/*/scores.json"):
+        records = json.loads(file.read_text())["samples"][lm_eval_task]
+        assert all(set(record["metrics"]) == {"acc", "acc_norm"} for record in records)
+    trained = pkt("run", "method=sft", *asked)
+    assert trained.code == 2
+    assert "no task 'foreign_choice'" in trained.err

@@ -1,6 +1,6 @@
 import logging
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from pkt.evaluation.harness import TASKS, evaluate
 from pkt.evaluation.quiet import quiet
 from pkt.evaluation.results import Evaluation
 from pkt.evaluation.sampling import Sampling
+from pkt.reporting.answers import answered
 from tiny import tiny_model, tiny_tokenizer
 
 ROWS = [
@@ -216,3 +217,13 @@ def test_own_tasks_are_files_in_the_package():
 
     files = {path.stem for path in FOLDER.rglob("*.yaml")}
     assert files == {part for parts in TASKS.values() for part in parts} == set(grading.KINDS)
+
+
+def test_a_task_of_lm_evals_keeps_its_metrics_row_by_row(model, tokenizer, lm_eval_task):
+    found = evaluate(model, tokenizer, [lm_eval_task], limit=6)
+    assert {score.metric for score in found.scores} == {"acc", "acc_norm"}
+    for score in found.scores:
+        rows = answered(found.samples[lm_eval_task], asdict(score))
+        assert rows.value_N.mean() == pytest.approx(score.value)
+        assert len(rows.rows) == score.n == 6
+    assert {record["correct"] for record in found.samples[lm_eval_task]} == {True, False}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pkt.data.rows import fingerprint as rows_fingerprint
 from pkt.data.splits import test_rows, validation_rows
 from pkt.data.suites import SUITES
 from pkt.errors import RequestError
-from pkt.evaluation.harness import Evaluation, check_sampling, evaluate
+from pkt.evaluation.harness import TASKS, Evaluation, check_sampling, evaluate
 from pkt.evaluation.sampling import Sampling
 from pkt.evaluation.suites import PROTOCOL
 from pkt.models.fingerprint import fingerprint as model_fingerprint
@@ -55,8 +56,13 @@ def sampling_of(config: Config) -> Sampling:
 
 
 def _identity_of_rows(task: str, session: Session) -> Any:
-    """Return the rows' fingerprint; for a real benchmark with the protocol that they are scored by."""
+    """Return the rows' fingerprint; for a real benchmark with the protocol that they are scored by.
+
+    The rows of lm-eval's other tasks are lm-eval's business: its version stands for them.
+    """
     config = session.bench.config
+    if config.eval.split != VALIDATION and task not in SUITES and task not in TASKS:
+        return {"lm_eval": version("lm_eval")}
     if config.eval.split == VALIDATION:
         return rows_fingerprint(validation_rows(task, config.data, config.benchmark))
     rows = rows_fingerprint(test_rows(task, config.data, config.benchmark))
