@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pkt.evaluation import suites
 from pkt.evaluation.code_eval import CodeEval, pass_at, sandboxed_code_eval
 from pkt.evaluation.harness import evaluate
 from pkt.evaluation.quiet import quiet
+from pkt.evaluation.sampling import Sampling
 from tiny import tiny_model, tiny_tokenizer
 
 SOME = ("anatomy", "virology", "college_physics")
@@ -270,6 +272,36 @@ def test_own_and_real_tasks_in_one_request(model, tokenizer, rows):
         max_new_tokens=2,
     )
     assert [(score.task, score.n) for score in found.scores] == [("nano_math", 2), ("gsm8k", 2)]
+
+
+@pytest.mark.parametrize("task", ["gsm8k", "humaneval", "mbpp", "humaneval_instruct", "mbpp_instruct"])
+def test_every_row_is_answered_as_often_as_asked(task, oracle, model, tokenizer, rows):
+    built = rows(task, some(task))[:2]
+    whole = [row["prompt"] + row["answer"].partition("\n[DONE]")[0] for row in built]
+    times: Counter[str] = Counter()
+
+    def text(prompt):
+        times[prompt] += 1
+        right = next(text for text in whole if text.startswith(prompt)).removeprefix(prompt)
+        return right if prompt == first and times[prompt] <= 3 else "    return None\n"
+
+    first = built[0]["prompt"]
+    if task.endswith("_instruct"):  # lm-eval begins the reply
+        first = evaluate(
+            model, tokenizer, [task], suite_rows={task: built}, limit=1, max_new_tokens=1
+        ).samples[task][0]["prompt"]
+    oracle(text)
+    drawn = Sampling(samples=4, temperature=0.5)
+    found = evaluate(model, tokenizer, [task], suite_rows={task: built}, limit=2, sampling=drawn)
+    records = found.samples[task]
+    assert [record["id"] for record in records] == [row["id"] for row in built]
+    assert [record["correct"] for record in records] == [0.75, 0.0]
+    assert [one["correct"] for one in records[0]["samples"]] == [True, True, True, False]
+    (score,) = found.scores
+    assert (score.value, score.n, score.stderr) == (0.375, 2, pytest.approx(0.375))
+    if task == "gsm8k":
+        assert records[0]["strict"] == 0.75
+        assert [one["strict"] for one in records[0]["samples"]] == [True, True, True, False]
 
 
 def test_pass_at_k_is_the_share_of_subsets_with_a_right_one():
