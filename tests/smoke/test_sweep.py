@@ -17,6 +17,9 @@ def test_a_sweep_ends_with_one_table_best_first(pkt, tiny_request):
         columns
     )
     assert f"sweep      {written.parent}" in result.out
+    assert f"report     {written.parent / 'report.html'}" in result.out
+    assert {path.suffix for path in written.parent.glob("report.*")} == {".html", ".md", ".tex", ".jsonl"}
+    assert not list(written.parent.glob("*/report.html"))
     seeds = {line.strip("|").split("|")[columns.index("seeds")].strip() for line in lines[2:-1]}
     assert seeds == {"2"}
 
