@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,32 @@ def test_a_sweep_has_a_run_of_its_own_in_the_group_of_its_jobs(pkt, tiny_request
     (file,) = folder.glob("wandb/offline-run-*/files/media/table/sweep/leaderboard_*.table.json")
     assert {"sft", "identity"} <= {row[0] for row in json.loads(file.read_text())["data"]}
     assert list(folder.glob("wandb/offline-run-*/files/media/html/sweep/report_*.html"))
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_as_one_wandb_run(tmp_path, tiny_request):
+    command = [sys.executable, "-m", "pkt", "transfer", "method=sft", *request_with_wandb(tiny_request)]
+    command += ["optim.epochs=30", "optim.save_every=0", "optim.validate_every=0"]
+    environment = {**os.environ, "PKT_OUTPUT_DIR": str(tmp_path / "outputs"), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        deadline = time.monotonic() + 200
+        while not list((tmp_path / "outputs").rglob("snapshot/state.json")):
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.kill()
+    (killed,) = (tmp_path / "outputs").glob("runs/transfer/*")
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    (resumed,) = (folder for folder in (tmp_path / "outputs").glob("runs/transfer/*") if folder != killed)
+    found = read_file(resumed)
+    assert [row["transfer/step"] for row in found.history if "transfer/step" in row] == list(range(1, 61))
+    (earlier,) = killed.glob("wandb/offline-run-*")
+    assert earlier.name.endswith(f"-{found.id}")
+    assert list(earlier.glob("*.synced"))
+    assert not list((tmp_path / "outputs").rglob(".unfinished"))
 
 
 class FakeService(http.server.BaseHTTPRequestHandler):
