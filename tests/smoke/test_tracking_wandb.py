@@ -29,6 +29,11 @@ def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name))
 
 
+def own_environment() -> dict[str, str]:
+    """Return the environment for a child, without the name of the W&B service of this process."""
+    return {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+
+
 def request_with_wandb(tiny_request: list[str]) -> list[str]:
     return [
         *(word for word in tiny_request if word != "tracker=none"),
@@ -97,7 +102,7 @@ def test_a_sweep_has_a_run_of_its_own_in_the_group_of_its_jobs(pkt, tiny_request
 def test_a_killed_run_goes_on_as_one_wandb_run(tmp_path, tiny_request):
     command = [sys.executable, "-m", "pkt", "transfer", "method=sft", *request_with_wandb(tiny_request)]
     command += ["optim.epochs=30", "optim.save_every=0", "optim.validate_every=0"]
-    environment = {**os.environ, "PKT_OUTPUT_DIR": str(tmp_path / "outputs"), "OMP_NUM_THREADS": "1"}
+    environment = {**own_environment(), "PKT_OUTPUT_DIR": str(tmp_path / "outputs"), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
@@ -191,7 +196,12 @@ def test_a_sync_sends_one_run_with_its_inputs(pkt, tiny_request, service):
     assert pkt("transfer", "method=sft", *request_with_wandb(tiny_request)).code == 0
     (folder,) = pkt.outputs.glob("runs/transfer/*/wandb/offline-run-*")
     run = read_file(folder.parents[1])
-    environment = {**os.environ, "WANDB_BASE_URL": url, "WANDB_API_KEY": "a" * 40, "WANDB_MODE": "online"}
+    environment = {
+        **own_environment(),
+        "WANDB_BASE_URL": url,
+        "WANDB_API_KEY": "a" * 40,
+        "WANDB_MODE": "online",
+    }
     command = [sys.executable, "-m", "wandb", "sync", "--yes", str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
