@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pkt import console
+from pkt.data.encoding import VERSION as ENCODING
 from pkt.data.rows import fingerprint as rows_fingerprint
 from pkt.methods.base import Method
 from pkt.methods.workbench import Workbench
@@ -58,7 +59,8 @@ class Session:
         bench = self.bench
         rows = {split: rows_fingerprint(bench.splits[split]) for split in splits}
         chat = bench.config.model.chat_template
-        return content_key({"rows": rows, "max_length": bench.max_length, "chat_template": chat})
+        how = {"version": ENCODING, "max_length": bench.max_length, "chat_template": chat}
+        return content_key({"rows": rows, "encoding": how})
 
     def key(self, stage: str, **parts: Any) -> str:
         """Return the content key of a stage: its settings and its inputs, and nothing else."""

@@ -72,9 +72,15 @@ def _change(triple: Triple) -> str:
     before, after, _ = triple
     if before is None or before.get("correct") is None or after.get("correct") is None:
         return "changed" if before is not None and before["output"] != after["output"] else "same"
-    if bool(before["correct"]) == bool(after["correct"]):
+    if _right(before) == _right(after):
         return "same"
-    return "gained" if after["correct"] else "lost"
+    return "gained" if _right(after) else "lost"
+
+
+def _right(record: Mapping[str, Any]) -> bool | None:
+    """Return whether a row counts as right: of several drawn answers half or more; None where there is no mark."""
+    mark = record.get("correct")
+    return None if mark is None else float(mark) >= 0.5
 
 
 def _chosen(rows: Sequence[Triple]) -> list[Triple]:
@@ -107,7 +113,7 @@ def _example(task: str, triple: Triple) -> Example:
             Output(
                 who=who,
                 text=_shortened(record["output"]),
-                right=None if record.get("correct") is None else bool(record["correct"]),
+                right=_right(record),
             )
             for who, record in shown
             if record is not None
