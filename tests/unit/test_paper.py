@@ -19,7 +19,7 @@ from pkt.paper.beside import beside_table
 from pkt.paper.jobs import LOG, Runner, run_jobs
 from pkt.paper.layers import similarity
 from pkt.paper.published import PUBLISHED, ROWS, published_table
-from pkt.paper.results import report_of, write_results
+from pkt.paper.results import result_of, write_results
 from pkt.paper.targets import Job, Plan, efficiency, table1
 
 
@@ -67,7 +67,7 @@ def test_a_table_shows_our_numbers_the_published_ones_and_where_they_come_from(t
         for seed in (0, 1)
     ]
     plan = table1("nano", [0, 1])
-    files = write_results(plan, report_of(plan, folders, "make table1"), tmp_path / "out")
+    files = write_results(result_of(plan, folders, "make table1"), tmp_path / "out")
     text = files[0].read_text(encoding="utf-8")
     assert files[0] == tmp_path / "out" / "nano" / "table1.md"
     assert {file.suffix for file in files} == {".md", ".html", ".tex", ".jsonl"}
@@ -86,11 +86,13 @@ def test_a_table_shows_our_numbers_the_published_ones_and_where_they_come_from(t
 def test_costs_show_the_mean_and_where_seeds_differ_the_range(tmp_path: Path):
     folders = [scores(tmp_path / "jobs" / str(seed), "sft", seed, 0.6) for seed in (0, 1)]
     plan = efficiency("nano", [0, 1])
-    page = write_results(plan, report_of(plan, folders, "make efficiency"), tmp_path)[0]
+    page = write_results(result_of(plan, folders, "make efficiency"), tmp_path)[0]
     text = page.read_text(encoding="utf-8")
     row = cells(text, "sft")
     assert "6 [5, 6]" in row or "5 [5, 6]" in row  # mean 5.5
     assert "1,234" in row
+    data = json.loads(page.with_suffix(".json").read_text())
+    assert data["sft"]["seconds"] == [5.0, 6.0]
     assert "3" in row
 
 
@@ -131,10 +133,11 @@ def test_cka_is_averaged_over_seeds(tmp_path: Path):
         data = {"interface": "block", "models": {}, "matrices": matrices, "widths": {}, "split": "validation"}
         (folder / "analysis.json").write_text(json.dumps({"parts": {"cka": {"data": data, "tables": []}}}))
         folders.append(folder)
-    (table,), drawings = similarity("figure5", folders)
+    (table,), drawings, means = similarity("figure5", folders)
     # teacher layers 2 and 4 are at the depth of student layers 1 and 2
     assert table.rows[0] == ("semalign", "teacher", "student before", "0.700 ± 0.100", "0.200", "0.900")
     assert drawings[0].name == "figure5_semalign"
+    assert means["semalign"]["matrices"][0]["values"][0] == pytest.approx([0.7, 0.1])
 
 
 PLAN = Plan(

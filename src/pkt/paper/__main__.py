@@ -13,7 +13,7 @@ from pathlib import Path
 from pkt import console
 from pkt.errors import PktError, RequestError, nearest
 from pkt.paper.jobs import command, run_jobs
-from pkt.paper.results import report_of, tables_of, write_results
+from pkt.paper.results import result_of, tables_of, write_results
 from pkt.paper.targets import CELLS, PAPER_PAIR, TARGETS, Plan
 from pkt.searchpath import groups
 
@@ -36,11 +36,11 @@ def main(words: Sequence[str]) -> int:
             return 0
         output_dir = Path(os.environ.get("PKT_OUTPUT_DIR", "outputs")).resolve()
         folders = run_jobs(plan, output_dir, rest, at_once=options.jobs)
-        report = report_of(plan, folders, shlex.join(["python", "-m", "pkt.paper", *words]))
-        files = write_results(plan, report, options.out)
-        for table in tables_of(report):
+        result = result_of(plan, folders, shlex.join(["python", "-m", "pkt.paper", *words]))
+        files = write_results(result, options.out)
+        for table in tables_of(result.report):
             console.table(table.title, table.columns, table.rows)
-        console.say(report.lead)
+        console.say(result.report.lead)
         for file in files:
             console.say(f"{'wrote':<12}{file}")
     except PktError as error:
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m pkt.paper",
         description="Run what one of the paper's tables or figures needs, and write it beside the published numbers.",
         epilog="Further words (key=value) go to every `pkt` request. The store remembers what was done: a command "
-        "that was stopped goes on where it was. PKT_LAUNCHER=submitit_slurm sends every job to a cluster's queue.",
+        "that was stopped goes on where it was. PKT_LAUNCHER=slurm sends every job to a cluster's queue.",
     )
     parser.add_argument("target", help=", ".join(TARGETS))
     parser.add_argument(

@@ -30,6 +30,11 @@ def cost_table(runs: Sequence[Run]) -> Table:
     return Table(title=title, columns=("", *BUDGET, "gap closed"), rows=rows)
 
 
+def costs(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
+    """Return arm -> cost -> its value of every seed, in the units of a run's budget."""
+    return {arm.label: {key: _values(arm, key) for key, _ in BUDGET.values()} for arm in arms(runs)}
+
+
 def _values(arm: Arm, key: str) -> list[float]:
     return [float(run["budget"][key]) for run in arm.runs if key in run.get("budget", {})]
 

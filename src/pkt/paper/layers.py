@@ -25,7 +25,8 @@ PAIRS: Mapping[str, Sequence[tuple[str, str]]] = {
 }
 WORDS = {"teacher": "teacher", "student": "student before", "transferred": "student after"}
 
-Found = tuple[tuple[Table, ...], tuple[Drawing, ...]]
+# tables, drawings, and the numbers behind them at full precision
+Found = tuple[tuple[Table, ...], tuple[Drawing, ...], dict[str, Any]]
 
 
 def read(folder: Path, part: str) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def read(folder: Path, part: str) -> dict[str, Any]:
 
 
 def resolution(target: str, folders: Sequence[Path]) -> Found:
-    """Return the tables and the drawing of Figure 2.
+    """Return the tables, the drawing and the numbers of Figure 2.
 
     Args:
         target: what the drawing's file is called.
@@ -51,11 +52,11 @@ def resolution(target: str, folders: Sequence[Path]) -> Found:
         )
         for table in part["tables"]
     )
-    return tables, _named(FIGURES["resolution"](part["data"]), target, "")
+    return tables, _named(FIGURES["resolution"](part["data"]), target, ""), part["data"]
 
 
 def similarity(target: str, folders: Sequence[Path]) -> Found:
-    """Return the table and the drawings of Figure 4 or 5.
+    """Return the table, the drawings and the numbers (mean of the seeds) of Figure 4 or 5.
 
     Args:
         target: ``figure4`` or ``figure5``.
@@ -66,10 +67,11 @@ def similarity(target: str, folders: Sequence[Path]) -> Found:
         method = folder.name.removeprefix("cka_").rpartition("_seed-")[0]
         by_method.setdefault(method, []).append(read(folder, "cka")["data"])
     drawings: list[Drawing] = []
-    rows = []
+    rows, means = [], {}
     for method, seeds in by_method.items():
         shown = [_averaged(seeds, pair) for pair in PAIRS[target]]
         data = {**seeds[0], "matrices": shown}
+        means[method] = data
         drawings += _named(
             FIGURES["cka"](data), f"{target}_{method}", f"{method}, mean of {len(seeds)} seeds: "
         )
@@ -78,7 +80,7 @@ def similarity(target: str, folders: Sequence[Path]) -> Found:
         "linear CKA at equal relative depth, mean over the layers ± standard error over seeds; and its range"
     )
     columns = ("", "layers of", "with layers of", "mean", "lowest layer", "highest layer")
-    return (Table(title=title, columns=columns, rows=tuple(rows)),), tuple(drawings)
+    return (Table(title=title, columns=columns, rows=tuple(rows)),), tuple(drawings), means
 
 
 def _matrix(data: Mapping[str, Any], pair: tuple[str, str]) -> Mapping[str, Any]:

@@ -5,13 +5,16 @@ folders of finished jobs -> runs or analyses -> Report -> <out>/<pair>/<target>.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from pkt.manifest import write_atomically
 from pkt.paper.beside import beside_table
-from pkt.paper.costs import cost_table
+from pkt.paper.costs import cost_table, costs
 from pkt.paper.layers import resolution, similarity
 from pkt.paper.published import published_table
 from pkt.paper.targets import PAPER_PAIR, Plan, has_own
@@ -24,6 +27,7 @@ from pkt.reporting.runs import Run, load_runs
 from pkt.reporting.study import grouped
 from pkt.reporting.table import Table
 from pkt.run import provenance
+from pkt.tracking.jsonl import plain
 
 KEPT = ("scores", "gap", "pairs", "budget")  # parts of a report that a table of the paper shows
 ANALYSED = {"figure2": resolution, "figure4": similarity, "figure5": similarity}
@@ -34,7 +38,22 @@ CLAIMS = {
 }
 
 
-def report_of(plan: Plan, folders: Sequence[Path], command: str) -> Report:
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a target says.
+
+    Attributes:
+        plan: what was run.
+        report: tables, drawings, and the scores at full precision.
+        data: numbers that are no scores, at full precision.
+    """
+
+    plan: Plan
+    report: Report
+    data: Mapping[str, Any]
+
+
+def result_of(plan: Plan, folders: Sequence[Path], command: str) -> Result:
     """Return what a target says.
 
     Args:
@@ -42,7 +61,8 @@ def report_of(plan: Plan, folders: Sequence[Path], command: str) -> Report:
         folders: of its finished jobs.
         command: the line that makes this target, for the record.
     """
-    return _with_record(_report(plan, folders), plan, command)
+    report, data = _figure(plan, folders) if plan.target in ANALYSED else _table(plan, folders)
+    return Result(plan=plan, report=_with_record(report, plan, command), data=data)
 
 
 def tables_of(report: Report) -> list[Table]:
@@ -56,29 +76,30 @@ def tables_of(report: Report) -> list[Table]:
     ]
 
 
-def write_results(plan: Plan, report: Report, out: Path) -> list[Path]:
+def write_results(result: Result, out: Path) -> list[Path]:
     """Write a target's files and return them, the Markdown first.
 
     Args:
-        plan: what was run.
-        report: what it says.
+        result: what it says.
         out: where results are collected; a folder per pair is made there.
 
     Raises:
         PktError: the folder cannot be written.
     """
+    plan, report = result.plan, result.report
     folder = out / plan.pair
     files = write_files(report, folder / f"{plan.target}.html")
     pictures = [drawing for section in report.sections for part in section.parts for drawing in part.drawings]
     saved = [save(replace(drawing, name=_file_name(plan, drawing)), folder) for drawing in pictures]
     page = folder / f"{plan.target}.md"
-    page.write_text(render.markdown(report) + _pictures(pictures, saved), encoding="utf-8")
+    write_atomically(page, render.markdown(report) + _pictures(pictures, saved))
+    if result.data:
+        saved.append(folder / f"{plan.target}.json")
+        write_atomically(saved[-1], json.dumps(plain(result.data), indent=1) + "\n")
     return [page, *(file for file in files if file != page), *saved]
 
 
-def _report(plan: Plan, folders: Sequence[Path]) -> Report:
-    if plan.target in ANALYSED:
-        return _figure(plan, folders)
+def _table(plan: Plan, folders: Sequence[Path]) -> tuple[Report, dict[str, Any]]:
     runs = load_runs(folders)
     against = "semalign_joint" if plan.target == "ablations" else "sft"
     report = collect(runs, against=against, pairs=plan.target != "ablations")
@@ -86,11 +107,12 @@ def _report(plan: Plan, folders: Sequence[Path]) -> Report:
         replace(section, parts=_costs(group) if plan.target == "efficiency" else _shown(section))
         for section, group in zip(report.sections, grouped(runs, against), strict=True)
     )
-    return replace(report, title=plan.title, sections=(_claimed(plan, runs, sections[0]), *sections[1:]))
+    report = replace(report, title=plan.title, sections=(_claimed(plan, runs, sections[0]), *sections[1:]))
+    return report, costs(runs) if plan.target == "efficiency" else {}
 
 
-def _figure(plan: Plan, folders: Sequence[Path]) -> Report:
-    tables, drawings = ANALYSED[plan.target](plan.target, folders)
+def _figure(plan: Plan, folders: Sequence[Path]) -> tuple[Report, dict[str, Any]]:
+    tables, drawings, data = ANALYSED[plan.target](plan.target, folders)
     part = Part(
         name="layers",
         title="Layer by layer",
@@ -100,7 +122,7 @@ def _figure(plan: Plan, folders: Sequence[Path]) -> Report:
         kept=True,
     )
     section = Section(pair=plan.pair, benchmark="validation rows", table=tables[0], parts=(part,), numbers=())
-    return Report(title=plan.title, lead="", sections=(section,))
+    return Report(title=plan.title, lead="", sections=(section,)), data
 
 
 def _costs(runs: Sequence[Run]) -> tuple[Part, ...]:

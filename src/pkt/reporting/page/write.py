@@ -59,6 +59,8 @@ def write_report(
 def write_files(report: Report, page: Path) -> list[Path]:
     """Write a report as a page, and as Markdown, LaTeX and JSONL beside it; return the files, the page first.
 
+    A report without numbers of arms has no JSONL.
+
     Args:
         report: what they say.
         page: the page's file.
@@ -66,13 +68,10 @@ def write_files(report: Report, page: Path) -> list[Path]:
     Raises:
         PktError: a file cannot be written.
     """
-    beside = [page.with_suffix(suffix) for suffix in (".md", ".tex", ".jsonl")]
-    texts = {
-        page: render.html(report, tuple(file.name for file in beside)),
-        beside[0]: render.markdown(report),
-        beside[1]: render.latex(report),
-        beside[2]: render.jsonl(report),
-    }
+    renderings = {".md": render.markdown, ".tex": render.latex, ".jsonl": render.jsonl}
+    beside = {page.with_suffix(suffix): rendered(report) for suffix, rendered in renderings.items()}
+    beside = {file: text for file, text in beside.items() if text}
+    texts = {page: render.html(report, tuple(file.name for file in beside)), **beside}
     for file, text in texts.items():
         _write(file, text)
     return list(texts)
