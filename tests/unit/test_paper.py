@@ -162,8 +162,13 @@ def test_a_failed_job_does_not_keep_the_others_from_running(
     assert "said a" in capsys.readouterr().err
 
 
-def test_stopping_the_target_stops_its_jobs(tmp_path: Path):
+@pytest.mark.parametrize("deaf", [False, True], ids=["foreground", "background"])
+def test_stopping_the_target_stops_its_jobs(tmp_path: Path, deaf: bool):
+    # what a script starts in its background ignores SIGINT, and so do its children
     code = (
+        f"import signal; signal.signal(signal.SIGINT, signal.{'SIG_IGN' if deaf else 'default_int_handler'});"
+    )
+    code += (
         "import sys; from pathlib import Path; from pkt.paper import jobs, __main__;"
         "jobs.Runner._line = lambda self, job, folder: [sys.executable, '-c',"
         " 'import os,time,sys; from pathlib import Path;"

@@ -24,7 +24,7 @@ from pkt.evaluation.sandbox import KERNEL, Child, Outcome
 LINUX = sys.platform.startswith("linux")
 TIMEOUT = 0.5  # seconds; a program that ends by itself needs some hundredths
 PARTS = 6  # at a time: most of the time is waiting
-SLACK = 8.0  # seconds that ending a program and removing its files may take on a busy machine
+SLACK = 15.0  # seconds that ending a program and removing its files may take on a busy machine
 pytestmark = pytest.mark.skipif(not LINUX, reason="looks at /proc; kernel layers are Linux's")
 
 

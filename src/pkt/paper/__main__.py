@@ -24,9 +24,6 @@ def main(words: Sequence[str]) -> int:
     Args:
         words: the command line after the module's name.
     """
-    signal.signal(
-        signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)
-    )  # a killed target stops its jobs
     options, rest = _parser().parse_known_args(words)
     try:
         plan = _plan(options, rest)
@@ -54,7 +51,11 @@ def main(words: Sequence[str]) -> int:
 
 def heed_termination() -> None:
     """Let SIGTERM do what Ctrl-C does: a killed target stops its jobs."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def _parser() -> argparse.ArgumentParser:

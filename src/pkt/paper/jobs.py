@@ -24,6 +24,7 @@ from pkt.paper.targets import Job, Plan
 LOG = "log.txt"
 LAUNCHER = "PKT_LAUNCHER"
 REFUSED = 2
+GRACE = 5.0  # seconds between asking a job to stop and stopping it
 ENDS = {0: "done", REFUSED: "refused", 130: "stopped"}
 
 
@@ -90,11 +91,19 @@ class Runner:
         return code
 
     def stop(self) -> None:
-        """Ask what still runs to stop; a training leaves its snapshot, and goes on when it is asked for again."""
-        for process in list(self._running):
+        """Stop what still runs; a training has its snapshot, and goes on when it is asked for again.
+
+        A process that was started in the background of a script is deaf to SIGINT, and gets SIGTERM.
+        """
+        running = list(self._running)
+        for process in running:
             process.send_signal(signal.SIGINT)
-        for process in list(self._running):
-            process.wait()
+        for process in running:
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                process.wait()
 
     def _line(self, job: Job, folder: Path) -> list[str]:
         bare = [word for word in job.words if "=" not in word]  # what `pkt analyze` takes first
