@@ -34,6 +34,7 @@ _RECORDED = (
     "numpy",
     "hydra-core",
 )
+_DECIDES = ("--", "src", "conf")  # what a result depends on; results that a target rewrites are no change
 _MB = 2**20
 
 
@@ -182,7 +183,7 @@ def provenance() -> dict[str, Any]:
     """Return versions, platform and start time: what one needs to read a number later."""
     return {
         "pkt": __version__,
-        "git": _commit(),
+        "git": checkout_commit(Path(__file__).resolve().parents[2]),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _RECORDED},
         "platform": platform.platform(),
@@ -199,14 +200,17 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
-    """Return the commit of the checkout that pkt runs from, `+` where it has changes; None elsewhere."""
-    root = Path(__file__).resolve().parents[2]
+def checkout_commit(root: Path) -> str | None:
+    """Return the commit of a checkout, `+` where code or configs are changed; None where there is no checkout.
+
+    Args:
+        root: the folder that holds `src` and `conf`.
+    """
     if not (root / ".git").exists():
         return None
     try:
         head = _git(root, "rev-parse", "HEAD")
-        return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+        return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no", *_DECIDES) else "")
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from pkt.config import Config
 from pkt.errors import RequestError
 from pkt.run import (
     Stopwatch,
+    checkout_commit,
     command_line,
     prepare,
     provenance,
@@ -91,3 +94,24 @@ def test_command_line_outside_hydra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.initialized", lambda: False)
     monkeypatch.setattr("sys.argv", ["x", "run", "a=b c"])
     assert command_line() == "pkt run 'a=b c'"
+
+
+def test_a_commit_is_marked_where_code_is_changed_and_not_where_results_are(tmp_path: Path):
+    def git(*words: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True)
+
+    assert checkout_commit(tmp_path) is None
+    for name in ("src", "conf", "docs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("1")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    clean = checkout_commit(tmp_path)
+    assert clean is not None
+    assert len(clean) == 40
+    (tmp_path / "docs" / "file").write_text("2")
+    assert checkout_commit(tmp_path) == clean
+    (tmp_path / "conf" / "file").write_text("2")
+    assert checkout_commit(tmp_path) == clean + "+"
