@@ -178,8 +178,8 @@ def _file_name(plan: Plan, drawing: Drawing) -> str:
 
 
 def _pictures(drawings: Sequence[Drawing], files: Sequence[Path]) -> str:
-    lines = [
-        f"![{drawing.title}. {drawing.alt}]({file.name})\n"
+    blocks = [
+        f"**{drawing.title}**\n\n![{drawing.alt}]({file.name})\n"
         for drawing, file in zip(drawings, files, strict=True)
     ]
-    return "\n" + "\n".join(lines) if lines else ""
+    return "\n" + "\n".join(blocks) if blocks else ""
