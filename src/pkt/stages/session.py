@@ -44,6 +44,7 @@ class Session:
     resolved_config: str
     reports: list[dict[str, Any]] = field(default_factory=list)
     _obtained: dict[tuple[str, str], Artifact] = field(default_factory=dict, init=False)
+    _fingerprints: dict[str, str] = field(default_factory=dict, init=False)
 
     @property
     def obtained(self) -> Mapping[tuple[str, str], Artifact]:
@@ -57,7 +58,10 @@ class Session:
     def rows_fingerprint(self, *splits: str) -> str:
         """Identity of the rows of some splits and of how they are tokenised."""
         bench = self.bench
-        rows = {split: rows_fingerprint(bench.splits[split]) for split in splits}
+        for split in splits:
+            if split not in self._fingerprints:  # rows do not change within a request, and are many
+                self._fingerprints[split] = rows_fingerprint(bench.splits[split])
+        rows = {split: self._fingerprints[split] for split in splits}
         chat = bench.config.model.chat_template
         how = {"version": ENCODING, "max_length": bench.max_length, "chat_template": chat}
         return content_key({"rows": rows, "encoding": how})
