@@ -55,6 +55,23 @@ def test_a_label_leaves_out_what_most_arms_share():
     ]
 
 
+def test_a_label_tells_a_choice_once_and_not_what_it_takes_away():
+    base, answer, none = run(0), run(0), run(0)
+    base["settings"] |= {
+        "positions": "all",
+        "objective.positions": "all",
+        "objective.output": "kl",
+        "top_k": 64,
+    }
+    answer["settings"] |= base["settings"] | {"positions": "answer", "objective.positions": "answer"}
+    none["settings"] |= base["settings"] | {"objective.output": "none", "top_k": None}
+    assert [arm.label for arm in arms([base, answer, none])] == [
+        "semalign",
+        "semalign (objective.positions answer)",
+        "semalign (objective.output none)",
+    ]
+
+
 def test_study_table_puts_the_largest_share_of_the_gap_first():
     table = study_table([run(0, "semalign", lift=0.3), run(1, "semalign", lift=0.1), run(0, "sft", lift=0.1)])
     assert [row[0] for row in table.rows] == ["teacher", "semalign", "sft", "student"]

@@ -6,7 +6,7 @@ folders of scores.json -> runs -> arms (the same settings, different seeds)
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,8 +91,18 @@ def _label(run: Run, runs: Sequence[Run], *, all_settings: bool = False) -> str:
         # a strategy's own settings come and go with it: its name says enough
         swapped = tuple(key.removesuffix("strategy") for key in shown if key.endswith(".strategy"))
         shown = [key for key in shown if key.endswith(".strategy") or not key.startswith(swapped)]
-    extra = [f"{key.removesuffix('.strategy')} {_value(run['settings'].get(key))}" for key in shown]
+    own = run["settings"]
+    if not all_settings:
+        # what another choice took away says less than that choice; what is told twice is told once
+        shown = [key for key in shown if own.get(key) is not None] or shown
+        shown = [key for key in shown if not any(_repeats(key, other, own) for other in shown)]
+    extra = [f"{key.removesuffix('.strategy')} {_value(own.get(key))}" for key in shown]
     return str(run["method"]) + (f" ({', '.join(extra)})" if extra else "")
+
+
+def _repeats(key: str, other: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a setting says what a longer name says too (``positions`` and ``objective.positions``)."""
+    return other.endswith(f".{key}") and settings.get(other) == settings.get(key)
 
 
 def _distinct(settings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
