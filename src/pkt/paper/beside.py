@@ -8,7 +8,7 @@ from typing import Any
 from pkt.evaluation.statistics import Estimate
 from pkt.paper.published import PUBLISHED
 from pkt.reporting.runs import Arm, Run, arms
-from pkt.reporting.study import score_cell, score_estimate
+from pkt.reporting.study import grouped, score_cell, score_estimate
 from pkt.reporting.table import Table
 
 # task of ours -> the paper's benchmark
@@ -57,12 +57,9 @@ def beside_table(runs: Sequence[Run], target: str) -> Table | None:
 
 def _ours(runs: Sequence[Run]) -> dict[tuple[str, str], dict[str, str]]:
     """Return (pair, method) -> benchmark -> cell."""
-    groups: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((run["model"], run["benchmark"]), []).append(run)
     found: dict[tuple[str, str], dict[str, str]] = {}
-    for (model, _), group in groups.items():
-        scores = group[0]["scores"]
+    for group in grouped(runs):
+        model, scores = group[0]["model"], group[0]["scores"]
         for task in (task for task in BENCHES if task in scores["transferred"]):
             for role in ("student", "teacher"):
                 if role in scores:

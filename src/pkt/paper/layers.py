@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pkt.evaluation.statistics import Estimate, over_seeds
+from pkt.mapping import depth_layer
 from pkt.reporting.figures import Drawing
 from pkt.reporting.layer_figures import FIGURES
 from pkt.reporting.table import Table
@@ -113,7 +114,7 @@ def _row(seeds: Sequence[Mapping[str, Any]], pair: tuple[str, str]) -> tuple[str
 def _at_equal_depth(values: np.ndarray[Any, Any]) -> list[float]:
     """Return, per layer of the columns' model, the entry of the row at the same relative depth."""
     first, second = values.shape
-    return [float(values[max(1, first * k // second) - 1, k - 1]) for k in range(1, second + 1)]
+    return [float(values[depth_layer(k, first, second) - 1, k - 1]) for k in range(1, second + 1)]
 
 
 def _named(drawings: Sequence[Drawing], name: str, heading: str) -> tuple[Drawing, ...]:

@@ -61,7 +61,13 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """A benchmark of the paper: config of its rows, and what differs in the training settings (spec. per method)."""
+    """A benchmark of the paper.
+
+    Attributes:
+        plain, chat: option of `benchmark` for base and for chat models.
+        experiment: ending of the `experiment` files with the settings published for it.
+        seeking: words in which Seeking's settings on it differ from `experiment=paper_seeking_laten`.
+    """
 
     plain: str
     chat: str

@@ -87,12 +87,11 @@ def _label(run: Run, runs: Sequence[Run], *, all_settings: bool = False) -> str:
     shown = [
         key for key in sorted({key for other in siblings for key in other}) if _tells(key, run, siblings)
     ]
+    own = run["settings"]
     if not all_settings:
         # a strategy's own settings come and go with it: its name says enough
         swapped = tuple(key.removesuffix("strategy") for key in shown if key.endswith(".strategy"))
         shown = [key for key in shown if key.endswith(".strategy") or not key.startswith(swapped)]
-    own = run["settings"]
-    if not all_settings:
         # what another choice took away says less than that choice; what is told twice is told once
         shown = [key for key in shown if own.get(key) is not None] or shown
         shown = [key for key in shown if not any(_repeats(key, other, own) for other in shown)]
