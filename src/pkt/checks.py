@@ -1,62 +1,23 @@
-"""Refuse values of the typed root that have the right type and make no sense, before any work."""
+"""Refuse values of the typed root that have the right type and make no sense, before any work.
+
+Which values a leaf may have stands beside it in `pkt.config`; what compares leaves with one another stands here.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from pkt.config import Config
+from pkt.config import PARTS, Config
 from pkt.errors import RequestError, nearest
+from pkt.settings import Setting, known
 
-STAGES = ("extract", "align", "transfer", "eval", "analyze")
-PARTS = ("resolution", "cka", "attribution", "maps")
-MODELS = ("teacher", "student", "transferred")
 STRATEGIES = ("method", "mapping", "semantics", "objective")
-CHOICES: dict[str, tuple[str, ...]] = {
-    "optim.schedule": ("cosine", "linear", "constant"),
-    "optim.keep": ("last", "best"),
-    "optim.precision": ("float32", "bfloat16"),
-    "analyze.interface": ("mlp", "attention", "residual", "block"),
-    "analyze.positions": ("all", "answer"),
-    "analyze.split": ("extract", "align", "train", "validation"),
-    "tracker.name": ("wandb", "none"),
-    "tracker.mode": ("offline", "online", "disabled"),
-    "eval.split": ("test", "validation"),
-    "model.teacher.init": ("load",),
-    "model.student.init": ("load", "prune"),
-    "model.teacher.dtype": ("auto", "float32", "bfloat16", "float16"),
-    "model.student.dtype": ("auto", "float32", "bfloat16", "float16"),
-}
-# key -> (lowest, whether the lowest itself is allowed); None values are left to their meaning
-BOUNDS: dict[str, tuple[float, bool]] = {
-    "seed": (0, True),
-    "threads": (0, True),
-    "optim.lr": (0, False),
-    "optim.epochs": (0, True),  # 0: no step, the student stays as it is
-    "optim.batch_size": (1, True),
-    "optim.micro_batch_size": (1, True),
-    "optim.weight_decay": (0, True),
-    "optim.warmup": (0, True),
-    "optim.max_grad_norm": (0, True),
-    "optim.validate_every": (0, True),
-    "optim.save_every": (0, True),
-    "eval.limit": (1, True),
-    "eval.batch_size": (1, True),
-    "eval.max_new_tokens": (1, True),
-    "eval.timeout": (0, False),
-    "eval.samples": (1, True),
-    "eval.temperature": (0, True),
-    "eval.top_p": (0, False),
-    "tracker.examples": (0, True),
-    "analyze.rows": (1, True),
-    "data.max_length": (2, True),
-    "data.sizes.extract": (1, True),
-    "data.sizes.align": (1, True),
-    "data.sizes.train": (1, True),
-    "data.sizes.validation": (1, True),
-}
 _DEVICE = re.compile(r"^(auto|cpu|cuda(:\d+)?|mps)$")
 
 
@@ -70,31 +31,63 @@ def check(cfg: DictConfig) -> None:
         RequestError: a value is missing, not one of its choices, or out of range.
         OmegaConfBaseException: a key that `+key=` forced in, or an interpolation that leads nowhere.
     """
-    OmegaConf.merge(
-        OmegaConf.structured(Config), OmegaConf.create(OmegaConf.to_container(cfg))
-    )  # `+key=` forces
+    # keys that `+key=` forced in are not in the schema
+    OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(OmegaConf.to_container(cfg)))
     missing = sorted(str(key) for key in OmegaConf.missing_keys(cfg))
     if missing:
         raise RequestError(
             f"not set: {', '.join(missing)}; add {missing[0]}=... to the command or to a config file"
         )
-    OmegaConf.to_container(
-        cfg, resolve=True
-    )  # an interpolation that leads nowhere is found here, not after an hour
-    for key, allowed in CHOICES.items():
-        _one_of(key, OmegaConf.select(cfg, key), allowed)
-    for stage in cfg.refresh:
-        _one_of("refresh", stage, STAGES)
-    for key in ("eval.models", "analyze.models"):
-        for model in OmegaConf.select(cfg, key):
-            _one_of(key, model, MODELS)
+    OmegaConf.to_container(cfg, resolve=True)  # finds interpolations that lead nowhere
+    _check_node(cfg, OmegaConf.structured(Config), "")
+    if cfg.model.teacher.init != "load":
+        raise RequestError(f"model.teacher.init: got '{cfg.model.teacher.init}'; allowed: load")
     check_parts(cfg.analyze.parts)
-    for key, (lowest, inclusive) in BOUNDS.items():
-        _at_least(key, OmegaConf.select(cfg, key), lowest, inclusive)
     if not _DEVICE.match(cfg.device):
         raise RequestError(f"device: got '{cfg.device}'; allowed: auto, cpu, cuda, cuda:N, mps")
-    for name, lr in cfg.optim.lr_by_method.items():
-        _at_least(f"optim.lr_by_method.{name}", lr, 0, False)
+    _check_time(cfg.model.chat_time)
+    _check_optim(cfg)
+
+
+def _check_node(node: Any, schema: Any, path: str) -> None:
+    """Check every leaf of a node against what its field allows; strategies check themselves when they are built."""
+    for field in dataclasses.fields(cast(type[Config], OmegaConf.get_type(schema))):
+        at = f"{path}.{field.name}" if path else field.name
+        value, inner = node[field.name], schema._get_node(field.name)
+        if dataclasses.is_dataclass(OmegaConf.get_type(inner)):
+            _check_node(value, inner, at)
+        else:
+            _check_leaf(at, value, known(field))
+
+
+def _check_leaf(key: str, value: Any, allowed: Setting) -> None:
+    entries: Iterable[tuple[str, Any]] = [(key, value)]
+    if isinstance(value, Mapping):
+        entries = [(f"{key}.{name}", item) for name, item in value.items()]
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        entries = [(key, item) for item in value]
+    for at, item in entries:
+        if item is None:
+            continue
+        if allowed.choices and item not in allowed.choices:
+            raise RequestError(
+                f"{at}: got '{item}'; allowed: {', '.join(allowed.choices)}{nearest(str(item), allowed.choices)}"
+            )
+        for bound, word in ((allowed.at_least, "from"), (allowed.above, "above")):
+            if bound is not None and not (item >= bound if word == "from" else item > bound):
+                raise RequestError(f"{at}: a value {word} {bound:g} is expected, got {item}")
+
+
+def _check_time(text: str) -> None:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError as error:
+        raise RequestError(
+            f"model.chat_time: a date or a date with a time is expected (2024-07-26T12:00:00), got '{text}'"
+        ) from error
+
+
+def _check_optim(cfg: DictConfig) -> None:
     if cfg.optim.lr is None and not {cfg.method.name, "default"} & set(cfg.optim.lr_by_method):
         raise RequestError(
             f"optim.lr is null, and optim.lr_by_method names neither {cfg.method.name} nor default: set optim.lr"
@@ -122,18 +115,3 @@ def check_parts(parts: Iterable[str]) -> None:
                 f"analyze: no part '{part}'; allowed: {', '.join(PARTS)}{nearest(part, PARTS)}, "
                 "comma-separated: `pkt analyze resolution,cka key=value ...`"
             )
-
-
-def _one_of(key: str, value: object, allowed: Iterable[str]) -> None:
-    if value is not None and value not in (choices := list(allowed)):
-        raise RequestError(
-            f"{key}: got '{value}'; allowed: {', '.join(choices)}{nearest(str(value), choices)}"
-        )
-
-
-def _at_least(key: str, value: float | None, lowest: float, inclusive: bool) -> None:
-    if value is None or value > lowest or (inclusive and value == lowest):
-        return
-    raise RequestError(
-        f"{key}: a value {'from' if inclusive else 'above'} {lowest:g} is expected, got {value}"
-    )

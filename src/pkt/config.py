@@ -1,5 +1,9 @@
 """The typed root of every request; strategies below it are built by `build` from their `_target_`.
 
+Each leaf says which values it may have (`pkt.checks` refuses others) and which stage's key it enters (`pkt.plan`).
+Models and rows are in keys as what they are, not as what they are called: by fingerprints of their files and by
+digests of their tokens. So the leaves that lead to them are `undecisive`.
+
     shell -> cli -> Config (this file: types, unknown keys refused) -> pipeline
 
 Nothing here imports torch: help, completion and config errors answer at once. Nodes that a user may set
@@ -13,30 +17,42 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from pkt.settings import setting, undecisive
+
+STAGES = ("extract", "align", "transfer", "eval", "analyze")
+SPLITS = ("extract", "align", "train", "validation")
+MODELS = ("teacher", "student", "transferred")
+PARTS = ("resolution", "cka", "attribution", "maps")
+
 
 @dataclass(kw_only=True)
 class CheckpointSpec:
     """Where one model of a pair comes from."""
 
     # hub id "org/name" | local folder | file.gguf | "package:module/path" (in an installed Python package)
-    checkpoint: str | None = None
-    revision: str | None = None  # hub revision (commit or tag)
-    init: str = "load"  # load | prune (cut from the teacher: keep the layers named below)
-    layers: list[int] | None = None  # init=prune: the teacher's layers that stay, numbered from 1
+    checkpoint: str | None = undecisive(None)
+    revision: str | None = undecisive(None)  # hub revision (commit or tag)
+    # load | prune (cut from the teacher: keep the layers named below)
+    init: str = undecisive("load", choices=("load", "prune"))
+    layers: list[int] | None = undecisive(None)  # init=prune: the teacher's layers that stay, numbered from 1
     # auto (bfloat16 where the device has it, else float32) | float32 | bfloat16 | float16
-    dtype: str = "auto"
-    device_map: str | None = None  # accelerate's device_map for a model larger than one device
-    roles: dict[str, Any] | None = None  # declared module roles for an architecture that pkt does not know
+    dtype: str = undecisive("auto", choices=("auto", "float32", "bfloat16", "float16"))
+    device_map: str | None = undecisive(None)  # accelerate's device_map for a model larger than one device
+    # declared module roles for an architecture that pkt does not know
+    roles: dict[str, Any] | None = undecisive(None)
 
 
 @dataclass(kw_only=True)
 class PairConfig:
     """A teacher and a student."""
 
-    name: str = MISSING
+    name: str = undecisive(MISSING)
     teacher: CheckpointSpec = field(default_factory=CheckpointSpec)
     student: CheckpointSpec = field(default_factory=CheckpointSpec)
-    chat_template: bool = False  # prompts in the student tokenizer's chat template, in training and in eval
+    # prompts in the student tokenizer's chat template, in training and in eval (there it is part of the scores' key)
+    chat_template: bool = setting(False, decides="eval")
+    # what a chat template is told when it asks for the time, so that prompts are the same tomorrow; ISO 8601
+    chat_time: str = setting("2024-07-26T12:00:00", decides="eval", when=lambda own, _: own.chat_template)
 
 
 @dataclass(kw_only=True)
@@ -56,10 +72,10 @@ class BenchmarkConfig:
 class SplitSizes:
     """Rows per task and split; a split with fewer rows is used whole."""
 
-    extract: int = 32
-    align: int = 128
-    train: int = 1000
-    validation: int = 200
+    extract: int = undecisive(32, at_least=1)
+    align: int = undecisive(128, at_least=1)
+    train: int = undecisive(1000, at_least=1)
+    validation: int = undecisive(200, at_least=1)
 
 
 @dataclass(kw_only=True)
@@ -67,53 +83,69 @@ class DataConfig:
     """How many rows of each split, and the files of `benchmark=custom`."""
 
     sizes: SplitSizes = field(default_factory=SplitSizes)
-    max_length: int | None = None  # tokens per row; null: the smaller of the two contexts
+    max_length: int | None = undecisive(
+        None, at_least=2
+    )  # tokens per row; null: the smaller of the two contexts
     # null: rows in the task's own order; an integer draws the rows of each split anew
-    shuffle_seed: int | None = None
+    shuffle_seed: int | None = undecisive(None)
     # tasks whose rows the teacher is read on in `extract`; null: the benchmark's own (a control: the wrong task)
-    extract_tasks: list[str] | None = None
-    train: str | None = None  # JSONL with prompt, answer, id (benchmark=custom only)
-    extract: str | None = None  # null: taken from the train file, disjoint from the rows trained on
-    align: str | None = None
-    validation: str | None = None
-    test: str | None = None
+    extract_tasks: list[str] | None = undecisive(None)
+    train: str | None = undecisive(None)  # JSONL with prompt, answer, id (benchmark=custom only)
+    extract: str | None = undecisive(
+        None
+    )  # null: taken from the train file, disjoint from the rows trained on
+    align: str | None = undecisive(None)
+    validation: str | None = undecisive(None)
+    test: str | None = undecisive(None)
 
 
 @dataclass(kw_only=True)
 class OptimConfig:
     """AdamW and its schedule."""
 
-    lr: float | None = 3e-4  # null: the method's own in lr_by_method
+    lr: float | None = setting(3e-4, above=0)  # null: the method's own in lr_by_method
     # learning rates by the method's name, for lr=null; `default` is for all that are not named
-    lr_by_method: dict[str, float] = field(default_factory=dict)
-    epochs: int = 5
-    batch_size: int = 64  # rows per optimiser step
-    micro_batch_size: int | None = None  # rows per forward pass; null: batch_size (gradients are accumulated)
-    weight_decay: float = 0.0
+    lr_by_method: dict[str, float] = undecisive(factory=dict, above=0)
+    epochs: int = setting(5, at_least=0)  # 0: no step, the student stays as it is
+    batch_size: int = setting(64, at_least=1)  # rows per optimiser step
+    # rows per forward pass; null: batch_size (gradients are accumulated)
+    micro_batch_size: int | None = setting(None, at_least=1)
+    weight_decay: float = setting(0.0, at_least=0)
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    warmup: float = 0.03  # share of all steps
-    schedule: str = "cosine"  # cosine | linear | constant
-    max_grad_norm: float = 1.0  # 0 switches clipping off
-    validate_every: int = 1  # epochs between validations; 0: only after the last step
-    keep: str = "last"  # last | best (lowest validation cross-entropy)
-    save_every: float = 60.0  # seconds between resumable snapshots
-    precision: str = "float32"  # float32 | bfloat16 (autocast; weights that train stay float32)
+    warmup: float = setting(0.03, at_least=0)  # share of all steps
+    schedule: str = setting("cosine", choices=("cosine", "linear", "constant"))
+    max_grad_norm: float = setting(1.0, at_least=0)  # 0 switches clipping off
+    # epochs between validations; 0: only after the last step
+    validate_every: int = setting(1, at_least=0, when=lambda own, _: own.keep == "best")
+    keep: str = setting("last", choices=("last", "best"))  # last | best (lowest validation cross-entropy)
+    save_every: float = undecisive(60.0, at_least=0)  # seconds between resumable snapshots
+    # float32 | bfloat16 (autocast; weights that train stay float32)
+    precision: str = setting("float32", choices=("float32", "bfloat16"))
+
+
+def _drawn(own: EvalConfig, _choice: Any) -> bool:
+    return own.temperature > 0
 
 
 @dataclass(kw_only=True)
 class EvalConfig:
     """What lm-eval is asked for."""
 
-    split: str = "test"  # test | validation (to choose settings by; its numbers are never the result)
-    limit: int | None = None  # test rows per task; null: all
-    batch_size: int = 64
-    max_new_tokens: int | None = None  # null: the task's own
-    models: list[str] = field(default_factory=lambda: ["teacher", "student", "transferred"])
-    checkpoint: str | None = None  # score this saved folder as "transferred" instead of the pipeline's own
-    timeout: float = 5.0  # seconds of wall clock per generated program
-    samples: int = 1  # answers per row; more than one needs a temperature, and tasks that generate
-    temperature: float = 0.0  # 0: greedy
-    top_p: float = 1.0  # share of the probability that is kept when drawing
+    # test | validation (to choose settings by; its numbers are never the result)
+    split: str = setting("test", choices=("test", "validation"))
+    limit: int | None = setting(None, at_least=1)  # test rows per task; null: all
+    batch_size: int = undecisive(64, at_least=1)
+    max_new_tokens: int | None = setting(None, at_least=1)  # null: the task's own
+    models: list[str] = undecisive(factory=lambda: list(MODELS), choices=MODELS)
+    checkpoint: str | None = undecisive(
+        None
+    )  # score this saved folder as "transferred" instead of the pipeline's own
+    timeout: float = setting(5.0, above=0)  # seconds of wall clock per generated program
+    samples: int = setting(
+        1, at_least=1, when=_drawn
+    )  # answers per row; more than one needs a temperature, and tasks that generate
+    temperature: float = setting(0.0, at_least=0)  # 0: greedy
+    top_p: float = setting(1.0, above=0, when=_drawn)  # share of the probability that is kept when drawing
 
 
 @dataclass(kw_only=True)
@@ -121,39 +153,46 @@ class AnalyzeConfig:
     """What `pkt analyze` measures, and on what."""
 
     # resolution | cka | attribution | maps; `pkt analyze cka,maps` is short for analyze.parts=[cka,maps]
-    parts: list[str] = field(default_factory=lambda: ["resolution", "cka", "attribution", "maps"])
+    parts: list[str] = undecisive(factory=lambda: list(PARTS))
     # cka and attribution read all three, resolution and maps the first two; transferred: runs `transfer` first
-    models: list[str] = field(default_factory=lambda: ["teacher", "student", "transferred"])
-    interface: str = "block"  # mlp | attention | residual | block (attribution: every one of them)
-    positions: str = "all"  # all (every token of a row) | answer (those that predict an answer token)
-    split: str = "validation"  # extract | align | train | validation; never the test rows
-    rows: int = 64  # rows per task; fewer where the split has fewer (data.sizes)
-    maps: list[str] | None = None  # options of the group `semantics`; null: every one
+    models: list[str] = undecisive(factory=lambda: list(MODELS), choices=MODELS)
+    # mlp | attention | residual | block (attribution: every one of them)
+    interface: str = setting("block", choices=("mlp", "attention", "residual", "block"))
+    # all (every token of a row) | answer (those that predict an answer token)
+    positions: str = setting("all", choices=("all", "answer"))
+    # extract | align | train | validation; never the test rows
+    split: str = undecisive("validation", choices=SPLITS)
+    rows: int = undecisive(64, at_least=1)  # rows per task; fewer where the split has fewer (data.sizes)
+    maps: list[str] | None = undecisive(None)  # options of the group `semantics`; null: every one
 
 
 @dataclass(kw_only=True)
 class TrackerConfig:
     """W&B beside the JSONL that is always written."""
 
-    name: str = "wandb"  # wandb | none
-    project: str = "pkt"
-    group: str | None = None  # null: the sweep's folder, or the run's
-    mode: str = "offline"  # offline | online | disabled
-    tags: list[str] = field(default_factory=list)  # beside the names of method, pair and benchmark
-    examples: int = 50  # answered rows per task in the tables of examples, equal in every run; 0: none
-    checkpoint: bool = False  # upload the weights too; else manifests and small JSON files only
+    name: str = undecisive("wandb", choices=("wandb", "none"))
+    project: str = undecisive("pkt")
+    group: str | None = undecisive(None)  # null: the sweep's folder, or the run's
+    mode: str = undecisive("offline", choices=("offline", "online", "disabled"))
+    tags: list[str] = undecisive(factory=list)  # beside the names of method, pair and benchmark
+    examples: int = undecisive(
+        50, at_least=0
+    )  # answered rows per task in the tables of examples, equal in every run; 0: none
+    checkpoint: bool = undecisive(False)  # upload the weights too; else manifests and small JSON files only
 
 
 @dataclass(kw_only=True)
 class Config:
     """One request: `pkt <verb> key=value ...`."""
 
-    verb: str = MISSING
-    seed: int = 0
-    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
-    threads: int = 0  # CPU threads; 0: torch's own choice
-    output_dir: str = MISSING  # store/ and runs/ live here; PKT_OUTPUT_DIR moves it
-    refresh: list[str] = field(default_factory=list)  # stages to compute anew although the store has them
+    verb: str = undecisive(MISSING)
+    seed: int = setting(0, at_least=0)
+    device: str = undecisive("auto")  # auto | cpu | cuda | cuda:N | mps
+    threads: int = undecisive(0, at_least=0)  # CPU threads; 0: torch's own choice
+    output_dir: str = undecisive(MISSING)  # store/ and runs/ live here; PKT_OUTPUT_DIR moves it
+    refresh: list[str] = undecisive(
+        factory=list, choices=STAGES
+    )  # stages to compute anew although the store has them
     model: PairConfig = field(default_factory=PairConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     data: DataConfig = field(default_factory=DataConfig)

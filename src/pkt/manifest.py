@@ -13,7 +13,7 @@ from typing import Any
 
 from pkt import __version__
 
-FORMAT = 2  # of the folder and its manifest; another number makes older artifacts count as missing
+FORMAT = 3  # of the folder and its manifest; another number makes older artifacts count as missing
 MANIFEST = "manifest.json"
 
 
@@ -30,7 +30,9 @@ def content_key(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_manifest(folder: Path, stage: str, key: str, meta: Mapping[str, Any]) -> None:
+def write_manifest(
+    folder: Path, stage: str, key: str, meta: Mapping[str, Any], ingredients: Mapping[str, Any]
+) -> None:
     """Write the manifest of all files in a folder.
 
     Args:
@@ -38,6 +40,7 @@ def write_manifest(folder: Path, stage: str, key: str, meta: Mapping[str, Any]) 
         stage: the stage that computed it.
         key: its content key.
         meta: what the stage says about it.
+        ingredients: what the key is the hash of.
     """
     files = {name.relative_to(folder).as_posix(): _checksum(name) for name in _files(folder)}
     manifest = {
@@ -46,6 +49,7 @@ def write_manifest(folder: Path, stage: str, key: str, meta: Mapping[str, Any]) 
         "key": key,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "pkt": __version__,
+        "ingredients": dict(ingredients),
         "meta": dict(meta),
         "files": files,
     }

@@ -1,13 +1,14 @@
 """From a composed request to stages: build everything first, then run what the verb asks for.
 
-Config -> strategies (refused here if wrong) -> Workbench -> Session -> stages -> table, figures, card
+Config -> strategies (refused here if wrong) -> Workbench -> Plan -> stages -> table, figures, card
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,12 +20,16 @@ from pkt.config import Config
 from pkt.errors import PktError, RequestError
 from pkt.methods.base import Choice, Method
 from pkt.methods.workbench import Workbench
+from pkt.plan import Plan, Planner
 from pkt.run import command_line, prepare, provenance
 from pkt.searchpath import builtin_conf_dir, user_conf_dirs
 from pkt.stages import align, analyze, evaluate, extract, report, transfer
-from pkt.stages.session import Session
+from pkt.stages.session import Job, Session
 from pkt.store import Store
 from pkt.tracking import open_tracker
+
+Stage = Callable[[Job], Mapping[str, Any]]
+"""Writes a result into the job's folder, and returns what its manifest should say."""
 
 
 def run_verb(cfg: DictConfig, run_dir: Path) -> float | None:
@@ -60,7 +65,20 @@ def _run_stages(cfg: DictConfig, run_dir: Path, reports: list[dict[str, Any]]) -
         session.tracker.close(exit_code=1)
         raise
     session.tracker.close()
-    return found if isinstance(found, float) else None
+    return found
+
+
+def run_plan(session: Session, plan: Plan, **more: Stage) -> None:
+    """Make sure that every result of a plan is in the store.
+
+    Args:
+        session: the request.
+        plan: its steps.
+        more: stages beside those of `STAGES`, by name.
+    """
+    session.plan = plan
+    for step in plan:
+        session.obtain(step, (STAGES | more)[step.stage])
 
 
 def check_models(bench: Workbench) -> None:
@@ -148,12 +166,63 @@ def _track(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda n: bar.advance(float(n))
 
 
+def planner(session: Session) -> Planner:
+    """Return what plans the steps of a request."""
+    return Planner(bench=session.bench, method=session.method)
+
+
+def _extract(session: Session) -> None:
+    _through(session, "extract")
+    report.show_extraction(session)
+
+
+def _align(session: Session) -> None:
+    _through(session, "align")
+    report.show_alignment(session)
+
+
+def _transfer(session: Session) -> None:
+    _through(session, "transfer")
+    report.show_transfer(session)
+
+
+def _through(session: Session, stage: str) -> None:
+    """Run the method's stages up to one of them.
+
+    Raises:
+        RequestError: the method does not have it.
+    """
+    if stage not in (*session.method.results, "transfer"):
+        name = session.method.name
+        raise RequestError(
+            f"method={name} has no {stage} stage: it takes nothing there from the teacher. "
+            f"Try `pkt transfer method={name}`."
+        )
+    planned = planner(session)
+    planned.chain(stage)
+    run_plan(session, planned.plan)
+
+
 def _evaluate(session: Session) -> float | None:
+    config, planned = session.bench.config, planner(session)
+    tasks, saved = evaluate.tasks(config), evaluate.checkpoint_identity(config)
+    # what has to be trained comes before what is scored
+    if "transferred" in config.eval.models and saved is None:
+        planned.chain("transfer")
+    for role in config.eval.models:
+        planned.scores(role, tasks, saved)
+    run_plan(session, planned.plan)
     return report.report(session, evaluate.scores(session))
 
 
 def _analyze(session: Session) -> None:
-    analyze.analyze(session, every_option("semantics"))
+    subject = analyze.subject(session, every_option("semantics"))
+    planned = planner(session)
+    for part in subject.parts:
+        analyze.plan(planned, subject, part)
+    with subject.released():
+        run_plan(session, planned.plan, analyze=partial(analyze.run, subject))
+    analyze.show(session, subject)
 
 
 def every_option(group: str) -> dict[str, Any]:
@@ -172,11 +241,17 @@ def every_option(group: str) -> dict[str, Any]:
     return {name: build(nodes[name][group]) for name in sorted(nodes)}
 
 
-VERBS: dict[str, Callable[[Session], Any]] = {
-    "extract": lambda session: report.show_extraction(session, extract.extract(session)),
-    "align": lambda session: report.show_alignment(session, align.align(session)),
-    "transfer": lambda session: report.show_transfer(session, transfer.transfer(session)),
+VERBS: dict[str, Callable[[Session], float | None]] = {
+    "extract": _extract,
+    "align": _align,
+    "transfer": _transfer,
     "eval": _evaluate,
     "analyze": _analyze,
     "run": _evaluate,  # the scores need every stage before them
+}
+STAGES: dict[str, Stage] = {
+    "extract": extract.run,
+    "align": align.run,
+    "transfer": transfer.run,
+    "eval": evaluate.run,
 }

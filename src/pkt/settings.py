@@ -137,9 +137,16 @@ def _nested(value: Any, stage: str, choice: Any, path: str, first: str) -> dict[
     if not isinstance(value, Mapping):
         return deciding(value, stage, choice, path=path, first=first)
     found: dict[str, Any] = {}
-    for name, item in value.items():
+    for name, item in value.items():  # which class it is, a mapping's type does not say
+        if stage == first:
+            found[f"{path}.{name}._target_"] = target_of(type(item))
         found |= _nested(item, stage, choice, f"{path}.{name}", first)
     return found
+
+
+def target_of(cls: type[Any]) -> str:
+    """Return what a key calls a strategy's class: by its own name if it is pkt's, wherever in pkt it lies."""
+    return cls.__qualname__ if cls.__module__.startswith("pkt.") else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _is_since(value: Any, since: Any) -> bool:

@@ -35,6 +35,7 @@ __all__ = ["Artifact", "Draft", "Store", "content_key"]
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"^[\w.-]+$")
+NEWEST = 100  # artifacts that a missing one is compared with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,14 +124,23 @@ class Store:
             return None
         return Artifact(path=path, manifest=manifest) if manifest["format"] == FORMAT else None
 
+    def ingredients(self, stage: str) -> Iterator[Mapping[str, Any]]:
+        """Yield what the keys of a stage's newest artifacts were made of."""
+        found = sorted((self.root / stage).glob(f"*/{MANIFEST}"), key=_age)
+        for path in found[:NEWEST]:
+            with contextlib.suppress(OSError, ValueError):  # one that cannot be read explains nothing
+                manifest = json.loads(path.read_text(encoding="utf-8"))
+                if isinstance(manifest, dict) and isinstance(manifest.get("ingredients"), dict):
+                    yield manifest["ingredients"]
+
     @contextlib.contextmanager
-    def write(self, stage: str, key: str, meta: Mapping[str, Any] | None = None) -> Iterator[Draft]:
+    def write(self, stage: str, key: str, *, ingredients: Mapping[str, Any] | None = None) -> Iterator[Draft]:
         """Build an artifact beside its place and move it there when the block ends without an exception.
 
         Args:
             stage: the stage that computes it.
             key: its content key.
-            meta: facts known before; `Draft.note` adds more.
+            ingredients: what the key is the hash of; kept in the manifest.
 
         Raises:
             PktError: the store cannot be written.
@@ -138,12 +148,12 @@ class Store:
         path = self.path(stage, key)
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = Draft(folder=_fresh(path, "tmp"), meta=dict(meta or {}))
+            draft = Draft(folder=_fresh(path, "tmp"))
             draft.folder.mkdir()
         try:
             yield draft
             with _writing(path):
-                write_manifest(draft.folder, stage, key, draft.meta)
+                write_manifest(draft.folder, stage, key, draft.meta, ingredients or {})
                 _swap(draft.folder, path)
         except BaseException as error:
             shutil.rmtree(draft.folder, ignore_errors=True)
@@ -200,6 +210,13 @@ class Store:
             yield
         finally:
             lock.release()
+
+
+def _age(path: Path) -> float:
+    try:
+        return -path.stat().st_mtime
+    except OSError:  # removed a moment ago
+        return 0.0
 
 
 def _acquire(lock: FileLock, what: str) -> None:

@@ -23,12 +23,10 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
 from pkt.checks import check
-from pkt.pipeline import open_session
+from pkt.pipeline import open_session, planner, run_plan
 from pkt.searchpath import builtin_conf_dir, register
-from pkt.stages import align, extract, transfer
 from tiny import tiny_model, tiny_tokenizer
 
-STAGES = {"extract": extract.extract, "align": align.align}
 SAVING = "saving"  # a stop between the end of a method's work and its artifact
 
 
@@ -184,17 +182,19 @@ class World:
             cfg.model.teacher.checkpoint = str(teacher)
         check(cfg)
         session = open_session(cfg, outputs / "runs")
+        planned = planner(session)
+        planned.chain("transfer")
         watched = Watched(session.method, stop)
         session.method = watched
         steps: list[dict[str, float]] = []
         session.bench.log, session.bench.track = _log(steps, stop), _track(stop)
         try:
-            artifact = transfer.transfer(session)
-            results = {stage: load(session).path for stage, load in STAGES.items() if session.has(stage)}
+            run_plan(session, planned.plan)
+            results = {stage: session.results[stage].path for stage in watched.results}
         finally:
             session.tracker.close()
         return Run(
-            folder=artifact.path,
+            folder=session.results["transfer"].path,
             results=results,
             steps=steps,
             logits=logits(watched.student.model),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 import torch
 
 from pkt.data.batching import collate, epoch_batches, sorted_batches
+from pkt.data.chat import Chat
 from pkt.data.encoding import Encoded, encode, encode_prompt
 from pkt.errors import RequestError
 from tiny import tiny_tokenizer
 
+CHAT = Chat(time=datetime(2024, 7, 26, 12))
 ROWS = [
     {"id": "a", "prompt": "Ada has 3 apples.", "answer": " yes"},
     {"id": "b", "prompt": "def f(x):\n", "answer": "    return x + 2"},
@@ -19,7 +23,7 @@ ROWS = [
 @pytest.mark.parametrize("bos", [False, True])
 def test_prompt_and_answer_are_joined_and_ended(bos):
     tokenizer = tiny_tokenizer(bos=bos)
-    encoded = encode(ROWS, tokenizer, max_length=64, chat_template=False)
+    encoded = encode(ROWS, tokenizer, max_length=64)
     for row, ids, length in zip(ROWS, encoded.input_ids, encoded.prompt_lengths, strict=True):
         assert ids[:length] == tokenizer(row["prompt"]).input_ids
         assert ids.count(1) == int(bos)
@@ -30,11 +34,11 @@ def test_prompt_and_answer_are_joined_and_ended(bos):
 
 def test_chat_template_wraps_the_prompt():
     tokenizer = tiny_tokenizer()
-    encoded = encode(ROWS[:1], tokenizer, max_length=128, chat_template=True)
+    encoded = encode(ROWS[:1], tokenizer, max_length=128, chat=CHAT)
     prompt = encoded.input_ids[0][: encoded.prompt_lengths[0]]
     assert tokenizer.decode(prompt) == "[user] Ada has 3 apples.\n[assistant] "
     with pytest.raises(RequestError, match="has no chat template"):
-        encode(ROWS, tiny_tokenizer(chat=False), max_length=128, chat_template=True)
+        encode(ROWS, tiny_tokenizer(chat=False), max_length=128, chat=CHAT)
 
 
 def test_bos_is_not_doubled():
@@ -70,25 +74,23 @@ def test_rows_that_do_not_fit():
     tokenizer = tiny_tokenizer()
     prompt = len(tokenizer(ROWS[0]["prompt"]).input_ids)
     answer = len(tokenizer(ROWS[0]["answer"]).input_ids) + 1
-    assert encode(ROWS[:1], tokenizer, max_length=prompt + answer, chat_template=False).lengths == [
-        prompt + answer
-    ]
+    assert encode(ROWS[:1], tokenizer, max_length=prompt + answer).lengths == [prompt + answer]
     with pytest.raises(RequestError, match=rf"row 'a': .* exceed the context: {prompt} \+ {answer} tokens, "):
-        encode(ROWS[:1], tokenizer, max_length=prompt + answer - 1, chat_template=False)
+        encode(ROWS[:1], tokenizer, max_length=prompt + answer - 1)
     with pytest.raises(RequestError, match=r"prompt alone fills the context.*raise data\.max_length"):
-        encode(ROWS[:1], tokenizer, max_length=prompt, chat_template=False)
+        encode(ROWS[:1], tokenizer, max_length=prompt)
 
 
 def test_what_cannot_be_predicted_or_ended():
     tokenizer = tiny_tokenizer()
     rows = [{"id": "a", "prompt": "", "answer": "b"}]
     with pytest.raises(RequestError, match="prompt has no tokens"):
-        encode(rows, tokenizer, max_length=9, chat_template=False)
-    begun = encode(rows, tiny_tokenizer(bos=True), max_length=9, chat_template=False)
+        encode(rows, tokenizer, max_length=9)
+    begun = encode(rows, tiny_tokenizer(bos=True), max_length=9)
     assert begun.prompt_lengths == [1]
     tokenizer.eos_token = None
     with pytest.raises(RequestError, match="no EOS token"):
-        encode(ROWS, tokenizer, max_length=64, chat_template=False)
+        encode(ROWS, tokenizer, max_length=64)
 
 
 ENCODED = Encoded(input_ids=[[5, 6, 7, 2], [8, 9, 2], [4, 3, 3, 3, 2]], prompt_lengths=[2, 1, 4])

@@ -64,7 +64,7 @@ def test_batch_size_changes_no_score(monkeypatch):
 def test_tokens_are_those_of_training():
     tokenizer = tiny_tokenizer(bos=True)
     rows = [{"id": "a", "prompt": "Ada has 3 apples. ", "answer": " How many"}]
-    encoded = encode(rows, tokenizer, max_length=128, chat_template=False)
+    encoded = encode(rows, tokenizer, max_length=128)
     judge = scorer(tiny_model(), tokenizer)
     prompt = judge.encode_prompts(["Ada has 3 apples. "])["Ada has 3 apples. "]
     assert prompt == encoded.input_ids[0][: encoded.prompt_lengths[0]]

@@ -126,7 +126,7 @@ def test_letters_are_scored_as_lm_eval_scores_them(tokenizer: Any, tmp_path: Any
 
 def test_letters_are_trained_on_as_they_are_scored(tokenizer: Any, tmp_path: Any):
     rows = mmlu(tmp_path)
-    encoded = encode(rows, tokenizer, max_length=512, chat_template=False)
+    encoded = encode(rows, tokenizer, max_length=512)
     for row, ids in zip(rows, encoded.input_ids, strict=True):
         assert ids == [*tokenizer(row["prompt"] + row["answer"])["input_ids"], tokenizer.eos_token_id]
 

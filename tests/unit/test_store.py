@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def put(store: Store, text: str = "weights", key: str = KEY) -> None:
-    with store.write("align", key, {"rows": 3}) as draft:
+    with store.write("align", key) as draft:
         (draft.folder / "deep").mkdir()
         (draft.folder / "deep" / "map.bin").write_text(text)
         draft.note({"seconds": 0.5})

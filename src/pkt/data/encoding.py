@@ -8,11 +8,15 @@ tokenizers put a space before every text (Llama 2's); an answer is no text of it
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
+from pkt.data.chat import Chat
 from pkt.errors import RequestError
 
 VERSION = 2  # of the rules below: other token ids for the same rows; part of the key of what was made of them
@@ -37,9 +41,23 @@ class Encoded:
         """Tokens of each row."""
         return [len(ids) for ids in self.input_ids]
 
+    def select(self, rows: Sequence[int]) -> Encoded:
+        """Return some of the rows, by index."""
+        return Encoded(
+            input_ids=[self.input_ids[row] for row in rows],
+            prompt_lengths=[self.prompt_lengths[row] for row in rows],
+        )
+
+    def digest(self) -> str:
+        """Return 16 hex digits that identify what a model sees of the rows: tokens, borders, order."""
+        digest = hashlib.sha256()
+        for ids, prompt in zip(self.input_ids, self.prompt_lengths, strict=True):
+            digest.update(np.asarray([len(ids), prompt, *ids], dtype="<i8").tobytes())
+        return digest.hexdigest()[:16]
+
 
 def encode(
-    rows: Iterable[Mapping[str, Any]], tokenizer: Any, *, max_length: int, chat_template: bool
+    rows: Iterable[Mapping[str, Any]], tokenizer: Any, *, max_length: int, chat: Chat | None = None
 ) -> Encoded:
     """Tokenise rows; nothing is ever cut off.
 
@@ -47,14 +65,14 @@ def encode(
         rows: with id, prompt and answer.
         tokenizer: of the model; needs an EOS token.
         max_length: tokens that a row may have.
-        chat_template: wrap the prompt as a user's message, in the tokenizer's own chat template.
+        chat: makes the prompt a user's message, in the tokenizer's own chat template; None leaves it as it is.
 
     Raises:
         RequestError: a row that is longer, or a tokenizer without EOS or without the chat template asked for.
     """
     if tokenizer.eos_token_id is None:
         raise RequestError("the student's tokenizer has no EOS token, which ends every answer; set one.")
-    if chat_template and not tokenizer.chat_template:
+    if chat is not None and not tokenizer.chat_template:
         raise RequestError(
             "model.chat_template=true, but the student's tokenizer has no chat template; set it to false."
         )
@@ -63,7 +81,7 @@ def encode(
     rows = list(rows)
     answers = encode_answers(tokenizer, [row["answer"] for row in rows])
     for row, tokens in zip(rows, answers, strict=True):
-        text = chat_text(tokenizer, row["prompt"]) if chat_template else row["prompt"]
+        text = row["prompt"] if chat is None else chat.prompt(tokenizer, row["prompt"])
         prompt = encode_prompt(tokenizer, text)
         answer = [*tokens, tokenizer.eos_token_id]
         _check(row["id"], len(prompt), len(answer), max_length)
@@ -105,14 +123,6 @@ def _behind(tokenizer: Any, text: str) -> list[int] | None:
         if whole[: len(before)] == before:
             return whole[len(before) :]
     return None
-
-
-def chat_text(tokenizer: Any, prompt: str) -> str:
-    """Return a prompt as a user's message in the tokenizer's chat template, up to where the reply begins."""
-    text: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-    )
-    return text
 
 
 def _check(row_id: str, prompt: int, answer: int, max_length: int) -> None:

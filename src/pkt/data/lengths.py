@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pkt.data.encoding import chat_text, encode_answers, encode_prompt
+from pkt.data.chat import Chat
+from pkt.data.encoding import encode_answers, encode_prompt
 
 Row = dict[str, Any]
 MARGIN = 8  # tokens that a tokenizer may add to a row: BOS, EOS, a leading space
@@ -24,13 +25,13 @@ class Fitting:
     Attributes:
         tokenizer: gives the tokenizer; asked for where a row may be too long.
         max_length: tokens that prompt, answer and EOS may have.
-        chat_template: whether prompts are wrapped in the tokenizer's chat template.
+        chat: wraps prompts in the tokenizer's chat template; None: they stay as they are.
         dropped: name of a pool of rows -> how many were left out of how many; only pools where some were.
     """
 
     tokenizer: Callable[[], Any]
     max_length: int
-    chat_template: bool = False
+    chat: Chat | None = None
     dropped: dict[str, tuple[int, int]] = field(default_factory=dict)
     _known: dict[tuple[str, str], bool] = field(default_factory=dict, init=False)
 
@@ -46,13 +47,17 @@ class Fitting:
         if len((prompt + answer).encode("utf-8", "replace")) + self._overhead <= self.max_length:
             return True  # a token has at least one byte
         if (prompt, answer) not in self._known:  # every split asks again
-            wrapped = self.chat_template and self._loaded.chat_template
-            text = chat_text(self._loaded, prompt) if wrapped else prompt
+            text = self._chat.prompt(self._loaded, prompt) if self._chat is not None else prompt
             length = (
                 len(encode_prompt(self._loaded, text)) + len(encode_answers(self._loaded, [answer])[0]) + 1
             )
             self._known[prompt, answer] = length <= self.max_length
         return self._known[prompt, answer]
+
+    @property
+    def _chat(self) -> Chat | None:
+        """What wraps prompts; None also where the tokenizer has no template, which `encode` refuses."""
+        return self.chat if self.chat is not None and self._loaded.chat_template else None
 
     @cached_property
     def _loaded(self) -> Any:
@@ -61,6 +66,6 @@ class Fitting:
     @cached_property
     def _overhead(self) -> int:
         """Tokens beyond those of prompt and answer, at most."""
-        if not self.chat_template or not self._loaded.chat_template:  # `encode` says that there is none
+        if self._chat is None:
             return MARGIN
-        return len(encode_prompt(self._loaded, chat_text(self._loaded, ""))) + 2 * MARGIN
+        return len(encode_prompt(self._loaded, self._chat.prompt(self._loaded, ""))) + 2 * MARGIN

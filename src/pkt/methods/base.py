@@ -83,6 +83,24 @@ class Choice:
     objective: Objective
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reads:
+    """What a stage of a method reads, beside the results of the stages before it and the strategies' own settings.
+
+    Attributes:
+        rows: splits.
+        models: roles.
+        config: other nodes and leaves of the request, by their keys (``optim``, ``optim.precision``, ``seed``).
+    """
+
+    rows: tuple[str, ...] = ()
+    models: tuple[str, ...] = ("teacher", "student")
+    config: tuple[str, ...] = ()
+
+
+TRAINING = Reads(rows=("train", "validation"), models=("student",), config=("optim", "seed"))
+
+
 class Method(Protocol):
     """A published method, or one of ours.
 
@@ -103,8 +121,8 @@ class Method(Protocol):
         """Return why these strategies make no sense with this method; None where they do."""
         ...
 
-    def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
-        """Name everything in the request, besides models and rows, that this stage's result depends on."""
+    def reads(self, stage: str, choice: Choice) -> Reads:
+        """Name what a stage reads; its settings say themselves which stage they decide (`pkt.settings`)."""
         ...
 
     def extract(self, bench: Workbench, scratch: Path | None) -> Any:

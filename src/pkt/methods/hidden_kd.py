@@ -10,25 +10,25 @@ Deviations: one linear map per pair and no separate filter training on the teach
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
-from pkt.methods.base import Choice, Transferred
+from pkt.methods.base import TRAINING, Choice, Reads, Transferred
 from pkt.methods.layer_results import LayerAlignment, LayerExtraction
 from pkt.methods.layerwise import (
     SPLITS,
-    output_settings,
     pair_layers,
-    pairing_settings,
+    pairing_reads,
     teacher_outputs,
     teacher_states,
 )
-from pkt.methods.tuning import Update, training_settings, tune
+from pkt.methods.tuning import Update, tune
 from pkt.methods.workbench import Workbench
+from pkt.settings import setting, undecisive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +47,13 @@ class HiddenKd:
     uses: ClassVar[tuple[str, ...]] = ("mapping", "layer", "output")
     demands: ClassVar[str] = ""
 
-    name: str = "hidden_kd"
+    name: str = undecisive("hidden_kd")
     interface: Literal["mlp", "attention", "residual", "block"] = "block"
-    reduce: Literal["example", "signed", "abs", "l2"] = "example"
-    update: Update = field(default_factory=Update)
-    cache_dtype: Literal["float32", "bfloat16"] = "float32"
+    reduce: Literal["example", "signed", "abs", "l2"] = setting(
+        "example", when=lambda _, choice: choice.mapping.needs_scores
+    )
+    update: Update = setting(factory=Update, decides="transfer")
+    cache_dtype: Literal["float32", "bfloat16"] = setting("float32", decides="align")
 
     def refusal(self, choice: Choice) -> str | None:
         """Return why this layer term cannot meet the teacher's raw states; None where it can."""
@@ -66,19 +68,11 @@ class HiddenKd:
         }
         return reasons[layer]
 
-    def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
-        """Name what each stage depends on besides models and rows."""
+    def reads(self, stage: str, choice: Choice) -> Reads:
+        """Name what each stage reads; a learned projection has no use for the align rows."""
         if stage == "extract":
-            return pairing_settings(bench, self.interface, self.reduce)
-        if stage == "align":
-            positions = bench.objective.positions
-            return {
-                "states": "teacher",
-                "positions": positions,
-                "cache_dtype": self.cache_dtype,
-                **output_settings(bench),
-            }
-        return training_settings(bench, self.update)
+            return pairing_reads(choice)
+        return TRAINING if stage == "transfer" else Reads(rows=TRAINING.rows)
 
     def extract(self, bench: Workbench, scratch: Path | None) -> LayerExtraction:
         """Pair the layers."""

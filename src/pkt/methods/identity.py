@@ -8,13 +8,13 @@ Reference: none. Deviations: none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from pkt.methods.base import Choice, Transferred, WithoutTeacher
+from pkt.methods.base import Choice, Reads, Transferred, WithoutTeacher
 from pkt.methods.workbench import Workbench
+from pkt.settings import undecisive
 from pkt.training.loop import History
 from pkt.training.trainable import Trainable
 
@@ -30,15 +30,15 @@ class Identity(WithoutTeacher):
     uses: ClassVar[tuple[str, ...]] = ()
     demands: ClassVar[str] = ""
 
-    name: str = "identity"
+    name: str = undecisive("identity")
 
     def refusal(self, choice: Choice) -> str | None:
         """Return None: no strategy is read."""
         return None
 
-    def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
-        """Return nothing: the student alone decides."""
-        return {}
+    def reads(self, stage: str, choice: Choice) -> Reads:
+        """Read the student alone."""
+        return Reads(models=("student",))
 
     def transfer(self, bench: Workbench, alignment: None, scratch: Path | None) -> Transferred:
         """Return the student as it is."""

@@ -11,15 +11,16 @@ Deviations: answer positions only; no sampling from the student.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pkt.methods.base import Choice, Transferred
+from pkt.methods.base import TRAINING, Choice, Reads, Transferred
 from pkt.methods.layer_results import LayerAlignment
-from pkt.methods.layerwise import output_settings, teacher_outputs
-from pkt.methods.tuning import Update, training_settings, tune
+from pkt.methods.layerwise import teacher_outputs
+from pkt.methods.tuning import Update, tune
 from pkt.methods.workbench import Workbench
+from pkt.settings import setting, undecisive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +37,9 @@ class Kd:
     uses: ClassVar[tuple[str, ...]] = ("output",)
     demands: ClassVar[str] = ""
 
-    name: str = "kd"
-    update: Update = field(default_factory=Update)
-    layers: list[int] | None = None
+    name: str = undecisive("kd")
+    update: Update = setting(factory=Update, decides="transfer")
+    layers: list[int] | None = setting(None, decides="transfer")
 
     def refusal(self, choice: Choice) -> str | None:
         """Return why this objective is no distillation; None where it is."""
@@ -54,11 +55,9 @@ class Kd:
             )
         return None
 
-    def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
-        """Name what each stage depends on besides models and rows."""
-        if stage == "align":
-            return output_settings(bench)
-        return {**training_settings(bench, self.update), "layers": self.layers}
+    def reads(self, stage: str, choice: Choice) -> Reads:
+        """Read the rows that are trained on, twice: with the teacher, and with the student."""
+        return TRAINING if stage == "transfer" else Reads(rows=TRAINING.rows)
 
     def extract(self, bench: Workbench, scratch: Path | None) -> None:
         """Never called: `results` names no such stage."""

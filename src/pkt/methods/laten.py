@@ -22,7 +22,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pkt.methods.base import Choice, Transferred
+from pkt.methods.base import Choice, Reads, Transferred
 from pkt.methods.laten_delta import Candidate, LatenAlignment
 from pkt.methods.laten_fit import Fitter, Recipe
 from pkt.methods.laten_locate import checked_counts, locate
@@ -30,6 +30,7 @@ from pkt.methods.laten_neurons import MODULES, LatenExtraction
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.sparse_delta import SparseDelta, inject, norms
+from pkt.settings import setting, undecisive
 from pkt.training.head import OutputHead
 from pkt.training.hypernetwork import Site
 from pkt.training.loop import History
@@ -58,14 +59,14 @@ class LaTen:
         "scale, in both models (Llama, Mistral, Qwen 2 and 3); student no deeper than the teacher"
     )
 
-    name: str = "laten"
+    name: str = undecisive("laten")
     rho: float | list[float] = 0.1
-    steps: int | list[int] = 4
-    lr: float | list[float] = 3e-5
-    weight_decay: float = 0.05
-    penalty: float = 1000.0
-    align_rows: int = 15
-    extract_rows: int = 1
+    steps: int | list[int] = setting(4, decides="align")
+    lr: float | list[float] = setting(3e-5, decides="align")
+    weight_decay: float = setting(0.05, decides="align")
+    penalty: float = setting(1000.0, decides="align")
+    align_rows: int = setting(15, decides="align")
+    extract_rows: int = setting(1, decides="align")
     legacy_norm: bool = False
 
     def __post_init__(self) -> None:
@@ -100,20 +101,16 @@ class LaTen:
         """Refuse nothing: no strategy is read."""
         return None
 
-    def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
-        """Name what each stage depends on besides models and rows; the transfer only adds the delta."""
+    def reads(self, stage: str, choice: Choice) -> Reads:
+        """Name what each stage reads; the transfer only adds the delta."""
         if stage == "extract":
-            return {"rho": max(self._rhos), "legacy_norm": self.legacy_norm}
-        if stage == "align":
-            optim = bench.config.optim
-            return {
-                "grid": [self._rhos, self._lrs, self._steps],
-                "recipe": [self.weight_decay, self.penalty, self.align_rows, self.extract_rows],
-                "precision": optim.precision,
-                "micro_batch_size": optim.micro_batch_size,
-                "seed": bench.config.seed,
-            }
-        return {}
+            return Reads(rows=("extract",))
+        if stage == "transfer":
+            return Reads(models=("student",))
+        return Reads(
+            rows=("extract", "align", "validation"),
+            config=("optim.precision", "optim.micro_batch_size", "seed"),
+        )
 
     def extract(self, bench: Workbench, scratch: Path | None) -> LatenExtraction:
         """Locate layers and neurons in both models, and take the teacher's weights of its neurons.

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from pkt.attribution import layer_attribution
 from pkt.attribution.similarity import layer_similarity
 from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.mapping import LayerPair
-from pkt.methods.base import described
+from pkt.methods.base import Choice, Reads
 from pkt.methods.layer_results import LayerExtraction
 from pkt.methods.tuning import live_teacher
 from pkt.methods.workbench import Workbench
@@ -34,10 +33,10 @@ from pkt.training.teacher import TopRows, capture_outputs
 SPLITS = ("train", "validation")
 
 
-def pairing_settings(bench: Workbench, interface: str, reduce: str) -> dict[str, Any]:
-    """Name what `pair_layers` depends on besides models and rows."""
-    scored = {"reduce": reduce} if bench.mapping.needs_scores else {}
-    return {"interface": interface, "mapping": described(bench.mapping), **scored}
+def pairing_reads(choice: Choice) -> Reads:
+    """Name what `pair_layers` reads: the extract rows, if the mapping asks what layers do with them."""
+    asks = choice.mapping.needs_scores or choice.mapping.needs_similarity
+    return Reads(rows=("extract",) if asks else ())
 
 
 def pair_layers(bench: Workbench, interface: str, reduce: str) -> LayerExtraction:
@@ -208,14 +207,6 @@ def teacher_outputs(bench: Workbench) -> dict[str, TopRows]:
                 live_teacher(bench), encoded, batch_size=bench.config.optim.batch_size, listen=advance
             )
     return kept
-
-
-def output_settings(bench: Workbench) -> dict[str, Any]:
-    """Name what `teacher_outputs` depends on besides models and rows."""
-    objective = bench.objective
-    if not objective.reads_teacher_output or objective.teacher == "live":
-        return {"outputs": None}
-    return {"outputs": {"temperature": objective.temperature, "top_k": objective.top_k}}
 
 
 def head_view(arch: Architecture, shared: Tensor) -> HeadView:

@@ -9,19 +9,19 @@ arXiv 2404.02948). Deviations: none; the frozen rest is kept as W and the starti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from pkt.errors import RequestError
-from pkt.methods.base import Choice, Transferred, WithoutTeacher
+from pkt.methods.base import TRAINING, Choice, Reads, Transferred, WithoutTeacher
 from pkt.methods.sft import without_teacher
-from pkt.methods.tuning import Update, training_settings, tune
+from pkt.methods.tuning import Update, tune
 from pkt.methods.workbench import Workbench
 from pkt.models.surgery import lora_config, matrix_OI, sites
+from pkt.settings import undecisive
 from pkt.training.lora_start import LoraStart, pissa_factors
 
 
@@ -41,7 +41,7 @@ class Pissa(WithoutTeacher):
     uses: ClassVar[tuple[str, ...]] = ("output",)
     demands: ClassVar[str] = "untied student where targets name embed or head"
 
-    name: str = "pissa"
+    name: str = undecisive("pissa")
     update: Update = field(default_factory=Update)
     layers: list[int] | None = None
 
@@ -57,9 +57,9 @@ class Pissa(WithoutTeacher):
             return "it trains the head, which the output cosine takes for frozen: use objective=ce"
         return without_teacher(choice)
 
-    def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
-        """Name what the transfer depends on besides models and rows."""
-        return {**training_settings(bench, self.update), "layers": self.layers}
+    def reads(self, stage: str, choice: Choice) -> Reads:
+        """Read what every training reads."""
+        return TRAINING
 
     def transfer(self, bench: Workbench, alignment: None, scratch: Path | None) -> Transferred:
         """Split the student's matrices, and train the adapters."""

@@ -17,7 +17,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -28,15 +28,16 @@ from pkt.attribution.sensitivity import Sensitivity, parameter_name, sensitivity
 from pkt.attribution.windows import Cut, cut
 from pkt.data.batching import collate
 from pkt.mapping import LayerPair
-from pkt.methods.base import Choice, Transferred
+from pkt.methods.base import TRAINING, Choice, Reads, Transferred
 from pkt.methods.seeking_plan import blocks, check_pair_shapes, counterpart, paths, site_key, site_of
 from pkt.methods.seeking_results import SeekingAlignment, SeekingExtraction
 from pkt.methods.sft import without_teacher
-from pkt.methods.tuning import Update, training_settings, tune
+from pkt.methods.tuning import Update, tune
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.skeleton import skeleton
 from pkt.models.surgery import Site, matrix_OI, oriented, site_path, sites
+from pkt.settings import setting, undecisive
 from pkt.training.lora_start import LoraStart, seeking_factors
 
 RECIPES = {
@@ -69,12 +70,12 @@ class Seeking:
         "GPT-2's fused one; untied student for recipe=original"
     )
 
-    name: str = "seeking"
-    recipe: Literal["laten", "original"] | None = "laten"
+    name: str = undecisive("seeking")
+    recipe: Literal["laten", "original"] | None = undecisive("laten")  # its targets decide
     layers: Literal["sensitivity", "random"] = "sensitivity"
     structure: Literal["window", "rows_columns", "random"] = "window"
-    spectrum: Literal["teacher", "gaussian"] = "teacher"
-    update: Update = field(default_factory=lambda: Update(dropout=0.05))
+    spectrum: Literal["teacher", "gaussian"] = setting("teacher", decides="align")
+    update: Update = setting(factory=lambda: Update(dropout=0.05), decides="transfer")
 
     def __post_init__(self) -> None:
         if self.update.kind != "lora":
@@ -99,17 +100,15 @@ class Seeking:
             return "it trains the head, which the output cosine takes for frozen: use objective=ce"
         return without_teacher(choice)
 
-    def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
-        """Name what each stage depends on besides models and rows."""
-        seed = bench.config.seed
+    def reads(self, stage: str, choice: Choice) -> Reads:
+        """Name what each stage reads; random controls are drawn by the seed."""
+        if stage == "transfer":
+            return TRAINING
         if stage == "extract":
-            drawn = {"seed": seed} if "random" in (self.layers, self.structure) else {}
-            return {"targets": self.targets, "layers": self.layers, "structure": self.structure, **drawn}
-        if stage == "align":
-            drawn = {"seed": seed} if self.spectrum == "gaussian" else {}
-            own = {"rank": self.update.rank, "alpha": self.update.alpha, "spectrum": self.spectrum}
-            return own | drawn
-        return training_settings(bench, self._update())
+            drawn = ("seed",) if "random" in (self.layers, self.structure) else ()
+            return Reads(rows=("extract",), config=("method.targets", *drawn))
+        drawn = ("seed",) if self.spectrum == "gaussian" else ()
+        return Reads(config=("method.update.rank", "method.update.alpha", *drawn))
 
     def extract(self, bench: Workbench, scratch: Path | None) -> SeekingExtraction:
         """Sum the sensitivity over the extract rows, keep the best layers, and cut the best windows."""

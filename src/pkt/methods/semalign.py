@@ -15,14 +15,14 @@ layers below the first trained one run once. Both are exact.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 
 from pkt.mapping import LayerPair
-from pkt.methods.base import Choice, Transferred, described
+from pkt.methods.base import TRAINING, Choice, Reads, Transferred
 from pkt.methods.frontier import Frontier, tune_frontier
 from pkt.methods.layer_results import LayerAlignment, LayerExtraction
 from pkt.methods.layerwise import (
@@ -30,17 +30,22 @@ from pkt.methods.layerwise import (
     fit_maps,
     graded,
     length_ratio,
-    output_settings,
     pair_layers,
-    pairing_settings,
+    pairing_reads,
     student_states,
     teacher_outputs,
     teacher_states,
 )
-from pkt.methods.tuning import Update, training_settings, tune
+from pkt.methods.tuning import Update, tune
 from pkt.methods.workbench import Workbench
 from pkt.semantics import AlignmentMap
+from pkt.settings import setting, undecisive
 from pkt.training.states import RowStates
+
+
+def by_frontier(own: SemAlign, _choice: Choice) -> bool:
+    """Let the frontier's settings decide where there is one."""
+    return own.schedule == "frontier"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +69,17 @@ class SemAlign:
     uses: ClassVar[tuple[str, ...]] = ("mapping", "semantics", "layer", "output")
     demands: ClassVar[str] = ""
 
-    name: str = "semalign"
+    name: str = undecisive("semalign")
     interface: Literal["mlp", "attention", "residual", "block"] = "mlp"
-    reduce: Literal["example", "signed", "abs", "l2"] = "example"
-    update: Update = field(default_factory=Update)
-    schedule: Literal["joint", "frontier"] = "joint"
-    frontier: Frontier = field(default_factory=Frontier)
-    targets: Literal["own", "shuffled"] = "own"
-    cache_prefix: bool = True
-    cache_dtype: Literal["float32", "bfloat16"] = "float32"
+    reduce: Literal["example", "signed", "abs", "l2"] = setting(
+        "example", when=lambda _, choice: choice.mapping.needs_scores
+    )
+    update: Update = setting(factory=Update, decides="transfer")
+    schedule: Literal["joint", "frontier"] = setting("joint", decides="transfer")
+    frontier: Frontier = setting(factory=Frontier, decides="transfer", when=by_frontier)
+    targets: Literal["own", "shuffled"] = setting("own", decides="align")
+    cache_prefix: bool = undecisive(True)
+    cache_dtype: Literal["float32", "bfloat16"] = setting("float32", decides="align")
 
     def refusal(self, choice: Choice) -> str | None:
         """Return why these strategies make no sense together; None where they do."""
@@ -100,26 +107,14 @@ class SemAlign:
             )
         return None
 
-    def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
-        """Name what each stage depends on besides models and rows."""
+    def reads(self, stage: str, choice: Choice) -> Reads:
+        """Name what each stage reads; shuffled targets are drawn by the seed."""
         if stage == "extract":
-            return pairing_settings(bench, self.interface, self.reduce)
-        if stage == "align":
-            return {
-                "semantics": described(bench.semantics),
-                "positions": bench.objective.positions,
-                "cache_dtype": self.cache_dtype,
-                "targets": self.targets,
-                **({"seed": bench.config.seed} if self.targets == "shuffled" else {}),
-                **self._span(),
-                **output_settings(bench),
-            }
-        frontier = asdict(self.frontier) if self.schedule == "frontier" else None
-        return {**training_settings(bench, self.update), "schedule": [self.schedule, frontier]}
-
-    def _span(self) -> dict[str, Any]:
-        """Name what changes the teacher layers that a target is read from; see `_spanned`."""
-        return {}
+            return pairing_reads(choice)
+        if stage == "transfer":
+            return TRAINING
+        drawn = ("seed",) if self.targets == "shuffled" else ()
+        return Reads(rows=("align", *TRAINING.rows), config=drawn)
 
     def _spanned(self, pairs: tuple[LayerPair, ...]) -> tuple[LayerPair, ...]:
         """Return the teacher layers whose states make up each target; a form of the method may widen them."""

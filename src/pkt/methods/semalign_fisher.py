@@ -12,13 +12,14 @@ kept as top-k log-probabilities and a tail mass unless `objective.teacher=live`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from pkt.mapping import Interpolate
 from pkt.methods.base import Choice
 from pkt.methods.frontier import Frontier
-from pkt.methods.semalign import SemAlign
+from pkt.methods.semalign import SemAlign, by_frontier
+from pkt.settings import setting, undecisive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +32,14 @@ class SemAlignFisher(SemAlign):
         frontier: the output term at the last layer only, in place of its layer term.
     """
 
-    name: str = "semalign_fisher"
+    name: str = undecisive("semalign_fisher")
     interface: Literal["mlp", "attention", "residual", "block"] = "block"
-    schedule: Literal["joint", "frontier"] = "frontier"
-    frontier: Frontier = field(default_factory=lambda: Frontier(output_at="last", last_layer_term=False))
+    schedule: Literal["joint", "frontier"] = setting("frontier", decides="transfer")
+    frontier: Frontier = setting(
+        factory=lambda: Frontier(output_at="last", last_layer_term=False),
+        decides="transfer",
+        when=by_frontier,
+    )
 
     def refusal(self, choice: Choice) -> str | None:
         """Return why these strategies make no sense together; None where they do."""

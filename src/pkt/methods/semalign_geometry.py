@@ -12,14 +12,15 @@ kept as top-k log-probabilities and a tail mass unless `objective.teacher=live`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from pkt.mapping import LayerPair
 from pkt.methods.base import Choice
 from pkt.methods.frontier import Frontier
-from pkt.methods.semalign import SemAlign
+from pkt.methods.semalign import SemAlign, by_frontier
 from pkt.methods.semalign_fisher import several_teachers
+from pkt.settings import setting, undecisive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +35,11 @@ class SemAlignGeometry(SemAlign):
             previous pair (``between``).
     """
 
-    name: str = "semalign_geometry"
+    name: str = undecisive("semalign_geometry")
     interface: Literal["mlp", "attention", "residual", "block"] = "residual"
-    schedule: Literal["joint", "frontier"] = "frontier"
-    frontier: Frontier = field(default_factory=Frontier)
-    span: Literal["layer", "between"] = "layer"
+    schedule: Literal["joint", "frontier"] = setting("frontier", decides="transfer")
+    frontier: Frontier = setting(factory=Frontier, decides="transfer", when=by_frontier)
+    span: Literal["layer", "between"] = setting("layer", decides="align")
 
     def refusal(self, choice: Choice) -> str | None:
         """Return why these strategies make no sense together; None where they do."""
@@ -52,9 +53,6 @@ class SemAlignGeometry(SemAlign):
                 f"method.interface=residual reads (got {self.interface})"
             )
         return several_teachers(choice) or super().refusal(choice)
-
-    def _span(self) -> dict[str, Any]:
-        return {"span": self.span}
 
     def _spanned(self, pairs: tuple[LayerPair, ...]) -> tuple[LayerPair, ...]:
         return spanned(pairs) if self.span == "between" else pairs

@@ -8,14 +8,14 @@ Reference: the control that layer-wise transfer has to beat. Deviations: none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from pkt.methods.base import Choice, Transferred, WithoutTeacher
-from pkt.methods.tuning import Update, training_settings, tune
+from pkt.methods.base import TRAINING, Choice, Reads, Transferred, WithoutTeacher
+from pkt.methods.tuning import Update, tune
 from pkt.methods.workbench import Workbench
+from pkt.settings import undecisive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Sft(WithoutTeacher):
     uses: ClassVar[tuple[str, ...]] = ("output",)
     demands: ClassVar[str] = ""
 
-    name: str = "sft"
+    name: str = undecisive("sft")
     update: Update = field(default_factory=Update)
     layers: list[int] | None = None
 
@@ -39,9 +39,9 @@ class Sft(WithoutTeacher):
         """Return why this objective makes no sense without a teacher; None where it does."""
         return without_teacher(choice)
 
-    def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
-        """Name what the transfer depends on besides models and rows."""
-        return {**training_settings(bench, self.update), "layers": self.layers}
+    def reads(self, stage: str, choice: Choice) -> Reads:
+        """Read what every training reads."""
+        return TRAINING
 
     def transfer(self, bench: Workbench, alignment: None, scratch: Path | None) -> Transferred:
         """Fine-tune the student."""

@@ -7,10 +7,10 @@ tune      joint schedule: the given layers together, for all optimiser steps
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -18,11 +18,12 @@ from torch import nn
 from pkt.config import OptimConfig
 from pkt.data.batching import Batch, collate, epoch_batches, sorted_batches
 from pkt.errors import RequestError
-from pkt.methods.base import Transferred, described
+from pkt.methods.base import Transferred
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
 from pkt.objectives import Objective
+from pkt.settings import setting
 from pkt.training.capture import Prefix, advance
 from pkt.training.forward import TransferLoss
 from pkt.training.head import OutputHead
@@ -30,6 +31,10 @@ from pkt.training.loop import History, Trainer
 from pkt.training.lora_start import LoraStart
 from pkt.training.teacher import LiveTeacher, TeacherOutput
 from pkt.training.trainable import Trainable, make_trainable
+
+
+def _adapts(own: Update, _choice: object) -> bool:
+    return own.kind == "lora"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +53,10 @@ class Update:
     """
 
     kind: Literal["lora", "full"] = "lora"
-    rank: int = 16
-    alpha: float = 16.0
-    targets: list[str] = field(default_factory=lambda: ["up", "down", "v", "o"])
-    dropout: float = 0.0
+    rank: int = setting(16, when=_adapts)
+    alpha: float = setting(16.0, when=_adapts)
+    targets: list[str] = setting(factory=lambda: ["up", "down", "v", "o"], when=_adapts)
+    dropout: float = setting(0.0, when=_adapts)
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -218,16 +223,6 @@ class Task:
                 "student_layer_tokens": bench.student_meter.layer_tokens,
             },
         )
-
-
-def training_settings(bench: Workbench, update: Update) -> dict[str, Any]:
-    """Name what a training depends on besides models, rows and what the stages before it found."""
-    return {
-        "update": asdict(update),
-        "objective": described(bench.objective),
-        "optim": asdict(bench.config.optim),
-        "seed": bench.config.seed,
-    }
 
 
 def live_teacher(bench: Workbench) -> LiveTeacher:

@@ -6,9 +6,10 @@ A stage whose result is in the store never touches the models of the workbench, 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from datasets import Dataset
 
 from pkt import console
 from pkt.config import Config
-from pkt.data.encoding import Encoded, encode
+from pkt.data.chat import Chat
+from pkt.data.digests import Digests, texts_of
+from pkt.data.encoding import VERSION, Encoded, encode
 from pkt.data.lengths import Fitting
 from pkt.data.splits import load_splits
+from pkt.errors import PktError
 from pkt.mapping import Mapping
 from pkt.models.fingerprint import fingerprint
-from pkt.models.load import context_length, load_config, load_tokenizer
+from pkt.models.load import choose_dtype, context_length, load_config, load_tokenizer
 from pkt.models.pair import LanguageModel, PairReport, check_pair, load_student, load_teacher
 from pkt.objectives import Objective
 from pkt.semantics import Semantics
@@ -50,7 +54,7 @@ class Workbench:
         config: the resolved request.
         mapping, semantics, objective: the strategies built from it.
         device: where models run.
-        cache_dir: where converted checkpoints are kept.
+        cache_dir: where converted checkpoints are kept, beside the digests of rows that were tokenised before.
         track: progress display.
         log: takes training metrics.
         teacher_meter, student_meter: forward tokens of this request.
@@ -87,6 +91,11 @@ class Workbench:
     def student_fingerprint(self) -> str:
         """Identity of the untouched student."""
         return fingerprint(self.config.model.student, teacher=self.config.model.teacher)
+
+    def dtype(self, role: str) -> str:
+        """Return the type of numbers in which a model is loaded on this request's device."""
+        spec = getattr(self.config.model, role)
+        return str(choose_dtype(spec.dtype, self.device, spread=bool(spec.device_map))).removeprefix("torch.")
 
     @cached_property
     def teacher(self) -> LanguageModel:
@@ -129,12 +138,21 @@ class Workbench:
     @cached_property
     def fitting(self) -> Fitting:
         """What leaves out rows of the real suites that are too long; no weights are read."""
+        return Fitting(tokenizer=lambda: self._tokenizer, max_length=self.max_length, chat=self.chat)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        """Return the student's tokenizer; its weights are not read."""
+        if "student" in self.__dict__:
+            return self.student.tokenizer
         pair = self.config.model
-        return Fitting(
-            tokenizer=lambda: load_tokenizer(pair.student, teacher=pair.teacher, cache_dir=self.cache_dir),
-            max_length=self.max_length,
-            chat_template=pair.chat_template,
-        )
+        return load_tokenizer(pair.student, teacher=pair.teacher, cache_dir=self.cache_dir)
+
+    @cached_property
+    def chat(self) -> Chat | None:
+        """What makes prompts messages, at the time that the request names; None: they stay as they are."""
+        pair = self.config.model
+        return Chat(time=datetime.fromisoformat(pair.chat_time)) if pair.chat_template else None
 
     @cached_property
     def max_length(self) -> int:
@@ -143,14 +161,50 @@ class Workbench:
         return min(self.config.data.max_length or contexts, contexts)
 
     def encoded(self, split: str) -> Encoded:
-        """Return the tokenised rows of a split (teacher and student share the vocabulary)."""
+        """Return the tokenised rows of a split (teacher and student share the vocabulary).
+
+        Raises:
+            PktError: they are not those that the plan was made for.
+        """
         if split not in self._encoded:
-            self._encoded[split] = encode(
-                self.splits[split],
-                self.student.tokenizer,
-                max_length=self.max_length,
-                chat_template=self.config.model.chat_template,
-            )
+            found = encode(self.splits[split], self._tokenizer, max_length=self.max_length, chat=self.chat)
+            if found.digest() != self._digests.get((split, None), found.digest()):
+                raise PktError(
+                    f"the {split} rows read differently than a moment ago: the tokenizer's chat template gives "
+                    "another text each time, so no result could be reused or repeated. Set "
+                    "model.chat_template=false, or mend the template."
+                )
+            self._encoded[split] = found
         return self._encoded[split]
 
+    def digest(self, split: str, rows: Sequence[int] | None = None) -> str:
+        """Return the identity of a split's rows as the models see them: tokens, borders, order.
+
+        Args:
+            split: extract, align, train or validation.
+            rows: some of them, by index; None: all.
+        """
+        known = (split, None if rows is None else tuple(rows))
+        if known not in self._digests:
+            self._digests[known] = self._digest(split, rows)
+        return self._digests[known]
+
+    def _digest(self, split: str, rows: Sequence[int] | None) -> str:
+        chosen = self.splits[split] if rows is None else self.splits[split].select(rows)
+        how = {
+            "version": VERSION,
+            "tokenizer": self.student_fingerprint,
+            "max_length": self.max_length,
+            "chat_time": None if self.chat is None else self.chat.time.isoformat(),
+        }
+        texts = texts_of(chosen.select_columns(["prompt", "answer"]), how)
+        remembered = Digests(self.cache_dir.with_name("rows"))
+        found = remembered.of(texts)
+        if found is None:
+            encoded = self.encoded(split)
+            found = (encoded if rows is None else encoded.select(rows)).digest()
+            remembered.remember(texts, found)
+        return found
+
     _encoded: dict[str, Encoded] = field(default_factory=dict, init=False)
+    _digests: dict[tuple[str, tuple[int, ...] | None], str] = field(default_factory=dict, init=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,19 @@ def fingerprint(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) 
 
 def content_digest(path: Path) -> str:
     """Return a sha256 over a checkpoint's folder or file."""
-    digest = hashlib.sha256()
     files = [path] if path.is_file() else list(_read_by_loader(path))
-    for file in files:
+    return _content(path, tuple((file, *_state(file)) for file in files))
+
+
+def _state(file: Path) -> tuple[int, int]:
+    known = file.stat()
+    return known.st_size, known.st_mtime_ns
+
+
+@lru_cache(maxsize=64)  # a student cut from its teacher asks for the teacher's again
+def _content(path: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for file, *_ in files:
         digest.update(f"{file.name if path.is_dir() else ''}:{file.stat().st_size}\n".encode())
         for block in _blocks(file):
             digest.update(block)

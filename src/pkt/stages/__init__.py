@@ -2,6 +2,6 @@
 
     extract -> align -> transfer -> evaluate -> report
 
-Each module has `key(session)`, a content key made of everything that its result depends on, and a function
-that makes sure the result is in the store.
+`run(job)` of a stage writes its result into the job's folder and returns what its manifest should say. What a stage
+needs is in the job; none asks the stages before it.
 """

@@ -1,6 +1,6 @@
 """`pkt analyze`: what is inside both models, one artifact per part.
 
-part -> key (its settings, the models and rows that it reads) -> store: data.json
+part -> step (its settings, the models and rows that it reads) -> store: data.json
      -> tables on the console and in the tracker, PNG files, `analysis.json` in the run folder
 """
 
@@ -8,30 +8,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pkt import console
 from pkt.errors import PktError, RequestError, nearest
 from pkt.manifest import write_atomically
+from pkt.plan import Planner
 from pkt.reporting.figures import save
 from pkt.reporting.layer_figures import FIGURES
 from pkt.reporting.layer_tables import SHOWN, TABLES
 from pkt.reporting.table import Table
 from pkt.semantics import Semantics
+from pkt.stages import evaluate
+from pkt.stages.analyze_maps import measured
 from pkt.stages.analyze_parts import PARTS
 from pkt.stages.analyze_subject import Subject
-from pkt.stages.session import Session
-from pkt.store import Artifact, content_key
+from pkt.stages.session import Job, Session
 
 STAGE = "analyze"
-VERSION = 3  # of the numbers: another one makes older artifacts count as missing
+DATA = "data.json"
 WIDEST = 14  # columns of a table that the console shows; wider ones are in analysis.json and the figures
 REPORT = "analysis.json"
 
 
-def analyze(session: Session, maps: Mapping[str, Semantics]) -> None:
-    """Make sure that every part asked for is in the store, and show it.
+def subject(session: Session, maps: Mapping[str, Semantics]) -> Subject:
+    """Return what is analysed.
 
     Args:
         session: the request.
@@ -40,16 +41,33 @@ def analyze(session: Session, maps: Mapping[str, Semantics]) -> None:
     Raises:
         RequestError: a part that needs a model or rows that the request leaves out, or an unknown map.
     """
-    config = session.bench.config.analyze
-    parts = list(dict.fromkeys(config.parts))
-    subject = Subject(session=session, maps=_chosen(maps, session))
-    for part in parts:
-        PARTS[part].check(subject)
-    try:
-        found = {part: _data(_obtained(subject, part)) for part in parts}
-    finally:
-        subject.release()
-    _show(session, found)
+    found = Subject(session=session, maps=_chosen(maps, session))
+    for part in found.parts:
+        PARTS[part].check(found)
+    return found
+
+
+def plan(planner: Planner, of: Subject, part: str) -> None:
+    """Plan a part, after the stages whose results it reads."""
+    chosen = PARTS[part]
+    rows = {split: of.session.bench.digest(split) for split in chosen.splits}
+    planner.analysis(
+        part,
+        roles=of.roles(chosen.roles),
+        rows={"read": of.session.bench.digest(of.config.split, of.chosen), **rows},
+        settings=chosen.settings,
+        also={"analyze.maps": measured(of)} if chosen.pairs else {},
+        extract=chosen.pairs,
+        checkpoint=evaluate.checkpoint_identity(of.session.bench.config),
+    )
+
+
+def run(of: Subject, job: Job) -> Mapping[str, Any]:
+    """Measure the step's part."""
+    of.check_vocabularies()
+    text = _written(PARTS[job.step.of].compute(of), job.step.of)
+    (job.folder / DATA).write_text(text, encoding="utf-8")
+    return {"part": job.step.of}
 
 
 def _chosen(maps: Mapping[str, Semantics], session: Session) -> dict[str, Semantics]:
@@ -70,21 +88,6 @@ def _chosen(maps: Mapping[str, Semantics], session: Session) -> dict[str, Semant
     return {**maps, f"{option} (as asked for)": own}
 
 
-def _obtained(subject: Subject, part: str) -> Artifact:
-    """Make sure that one part is in the store."""
-    session, chosen = subject.session, PARTS[part]
-    inputs = chosen.inputs(subject)  # runs the stages before, where the part reads what they leave
-    key = content_key({"stage": STAGE, "part": part, "version": VERSION, **inputs})
-
-    def compute(folder: Path) -> Mapping[str, Any]:
-        subject.check_vocabularies()
-        text = _written(chosen.compute(subject), part)
-        (folder / "data.json").write_text(text, encoding="utf-8")
-        return {"part": part}
-
-    return session.obtain(STAGE, key, compute, label=f"{STAGE} {part}")
-
-
 def _written(data: Mapping[str, Any], part: str) -> str:
     try:
         return json.dumps(data, allow_nan=False)
@@ -95,15 +98,12 @@ def _written(data: Mapping[str, Any], part: str) -> str:
         ) from error
 
 
-def _data(artifact: Artifact) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads((artifact.path / "data.json").read_text(encoding="utf-8"))
-    return data
-
-
-def _show(session: Session, found: Mapping[str, Mapping[str, Any]]) -> None:
+def show(session: Session, of: Subject) -> None:
     """Print and track tables, draw figures, and leave all of it in the run folder."""
     parts = {}
-    for part, data in found.items():
+    for part in of.parts:
+        artifact = session.results[f"{STAGE} {part}"]
+        data: dict[str, Any] = json.loads((artifact.path / DATA).read_text(encoding="utf-8"))
         tables = TABLES[part](data)
         _track(session, part, tables)
         for drawing in FIGURES[part](data):

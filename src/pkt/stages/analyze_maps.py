@@ -9,12 +9,11 @@ from pkt.analysis import MapCards, map_cards, training_free
 from pkt.data.encoding import Encoded
 from pkt.errors import RequestError
 from pkt.mapping import Depth, LayerPair
-from pkt.methods.base import described
 from pkt.methods.layerwise import head_view
 from pkt.models.taps import Interface
 from pkt.semantics import States
-from pkt.stages import extract as extract_stage
-from pkt.stages.analyze_subject import UNTOUCHED, Subject, heading, inputs_of, require
+from pkt.settings import deciding, target_of
+from pkt.stages.analyze_subject import UNTOUCHED, Subject, heading, require
 from pkt.stages.session import Session
 from pkt.training.capture import Read, capture, position_counts
 from pkt.training.head import OutputHead
@@ -38,20 +37,18 @@ def check(subject: Subject) -> None:
 
 def layer_pairs(session: Session) -> tuple[LayerPair, ...]:
     """Return the method's pairs of layers; those of relative depth where the method pairs none."""
-    if session.has("extract"):
-        pairs: tuple[LayerPair, ...] = extract_stage.load(session, extract_stage.extract(session)).pairs
+    if "extract" in session.results:
+        pairs: tuple[LayerPair, ...] = session.loaded("extract").pairs
         return pairs
     teacher, student = session.bench.teacher_config, session.bench.student_config
     return Depth().pairs(int(teacher.num_hidden_layers), int(student.num_hidden_layers))
 
 
-def inputs(subject: Subject) -> dict[str, Any]:
-    """Name what the cards depend on; `extract` runs first where the method pairs layers there."""
+def measured(subject: Subject) -> dict[str, Any]:
+    """Return each map with its settings."""
     return {
-        **inputs_of(subject, UNTOUCHED),
-        "fitted_on": subject.session.rows_fingerprint("align"),
-        "pairs": [asdict(pair) for pair in layer_pairs(subject.session)],
-        "maps": {name: described(strategy) for name, strategy in subject.maps.items()},
+        name: {"_target_": target_of(type(map_))} | deciding(map_, "align", None, path="", first="align")
+        for name, map_ in subject.maps.items()
     }
 
 

@@ -26,7 +26,7 @@ from pkt.mapping import depth_layer
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.stages import analyze_maps as maps
-from pkt.stages.analyze_subject import ALL, UNTOUCHED, Part, Subject, heading, inputs_of, require
+from pkt.stages.analyze_subject import ALL, UNTOUCHED, Part, Subject, heading, require
 
 INTERFACES = tuple(interface.value for interface in Interface)
 
@@ -102,11 +102,6 @@ def _same_depth(values_LL: Tensor) -> float:
     return sum(float(values_LL[depth_layer(k, first, second) - 1, k - 1]) for k in layers) / second
 
 
-def _attribution_inputs(subject: Subject) -> dict[str, Any]:
-    inputs = inputs_of(subject, ALL)
-    return {name: inputs[name] for name in ("models", "rows")}  # it reads every interface, and answers only
-
-
 def _attribution(subject: Subject) -> dict[str, Any]:
     models: dict[str, Any] = {}
     roles = subject.roles(ALL)
@@ -162,14 +157,15 @@ def _kept(models: Mapping[str, Any]) -> dict[str, dict[str, float | None]] | Non
 PARTS: dict[str, Part] = {
     "resolution": Part(
         check=lambda subject: require(subject, "resolution", UNTOUCHED, every=False),
-        inputs=lambda subject: inputs_of(subject, UNTOUCHED),
         compute=_resolution,
+        roles=UNTOUCHED,
     ),
-    "cka": Part(check=_check_cka, inputs=lambda subject: inputs_of(subject, ALL), compute=_cka),
+    "cka": Part(check=_check_cka, compute=_cka, roles=ALL),
     "attribution": Part(
         check=lambda subject: require(subject, "attribution", ALL, every=False),
-        inputs=_attribution_inputs,
         compute=_attribution,
+        roles=ALL,
+        settings=(),  # it reads every interface, and answers only
     ),
-    "maps": Part(check=maps.check, inputs=maps.inputs, compute=maps.compute),
+    "maps": Part(check=maps.check, compute=maps.compute, roles=UNTOUCHED, splits=("align",), pairs=True),
 }

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from pkt import console
-from pkt.analysis import first_per_task, subset
+from pkt.analysis import first_per_task
 from pkt.config import AnalyzeConfig
 from pkt.data.encoding import Encoded
-from pkt.data.rows import fingerprint as rows_fingerprint
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.pair import LanguageModel
 from pkt.semantics import Semantics
 from pkt.stages import evaluate as evaluate_stage
 from pkt.stages.session import Session
-from pkt.store import content_key
 from pkt.training.capture import position_counts
 
 UNTOUCHED = ("teacher", "student")
@@ -48,18 +47,17 @@ class Subject:
         """Return the models that a part reads, in the order teacher, student, transferred."""
         return [role for role in readable if role in self.config.models]
 
-    def identity(self, role: str) -> str:
-        """Return what a key says of a model; the transferred student is made first where it is missing."""
-        folder = evaluate_stage.transferred_folder(self.session) if role == "transferred" else None
-        return evaluate_stage.identity_of(self.session, role, folder)
+    @property
+    def parts(self) -> list[str]:
+        """The parts asked for, each once."""
+        return list(dict.fromkeys(self.config.parts))
 
     def arch(self, role: str) -> Architecture:
         """Load a model."""
         if role != "transferred":
-            return evaluate_stage.model_of(self.session, role, None).arch
+            return evaluate_stage.model_of(self.session, role).arch
         if self._transferred is None:
-            folder = evaluate_stage.transferred_folder(self.session)
-            self._transferred = evaluate_stage.model_of(self.session, role, folder)
+            self._transferred = evaluate_stage.model_of(self.session, role)
             self._check_tokenizer(self._transferred)
         return self._transferred.arch
 
@@ -87,14 +85,7 @@ class Subject:
     @cached_property
     def encoded(self) -> Encoded:
         """Those rows, tokenised."""
-        return subset(self.session.bench.encoded(self.config.split), self.chosen)
-
-    def rows_key(self) -> str:
-        """Identity of those rows and of how they are tokenised."""
-        bench = self.session.bench
-        rows = rows_fingerprint(bench.splits[self.config.split].select(self.chosen))
-        chat = bench.config.model.chat_template
-        return content_key({"rows": rows, "max_length": bench.max_length, "chat_template": chat})
+        return self.session.bench.encoded(self.config.split).select(self.chosen)
 
     def passes(self) -> dict[str, Any]:
         """Return the settings that every pass over the rows takes."""
@@ -104,10 +95,14 @@ class Subject:
         """Return how many positions the rows have."""
         return sum(position_counts(self.encoded, self.config.positions))
 
-    def release(self) -> None:
-        """Free all models."""
-        self._transferred = None
-        self.session.bench.release("teacher", "student")
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Free all models at the end."""
+        try:
+            yield
+        finally:
+            self._transferred = None
+            self.session.bench.release("teacher", "student")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,23 +111,19 @@ class Part:
 
     Attributes:
         check: refuses a request that leaves out what the part needs, before any work.
-        inputs: everything that the numbers depend on, for the key.
         compute: the numbers, as plain data.
+        roles: the models that it reads, of those asked for.
+        settings: leaves of the node ``analyze`` that it reads.
+        splits: whole splits that it reads beside the rows asked for.
+        pairs: whether it measures maps on the method's pairs of layers.
     """
 
     check: Callable[[Subject], None]
-    inputs: Callable[[Subject], dict[str, Any]]
     compute: Callable[[Subject], dict[str, Any]]
-
-
-def inputs_of(subject: Subject, readable: tuple[str, ...]) -> dict[str, Any]:
-    """Name the models and rows, and where states are read."""
-    return {
-        "models": {role: subject.identity(role) for role in subject.roles(readable)},
-        "rows": subject.rows_key(),
-        "interface": subject.config.interface,
-        "positions": subject.config.positions,
-    }
+    roles: tuple[str, ...]
+    settings: tuple[str, ...] = ("interface", "positions")
+    splits: tuple[str, ...] = ()
+    pairs: bool = False
 
 
 def heading(subject: Subject) -> dict[str, Any]:

@@ -18,31 +18,21 @@ from pkt.evaluation.sampling import Sampling
 from pkt.evaluation.suites import PROTOCOL
 from pkt.models.fingerprint import fingerprint as model_fingerprint
 from pkt.models.pair import LanguageModel, load_checkpoint
-from pkt.stages import transfer as transfer_stage
-from pkt.stages.session import Session
-from pkt.store import Artifact, content_key
+from pkt.stages.session import Job, Session
+from pkt.stages.transfer import MODEL
 
-STAGE = "eval"
+SCORES = "scores.json"
 VALIDATION = "validation"  # the value of eval.split that is not the test rows
 
 
-def key(session: Session, identity: str) -> str:
-    """Who is scored, on which rows, under which settings."""
-    config = session.bench.config
-    rows = {task: _identity_of_rows(task, session) for task in config.benchmark.tasks}
-    return content_key(
-        {
-            "stage": STAGE,
-            "model": identity,
-            "rows": rows,
-            "chat_template": config.model.chat_template,
-            "limit": config.eval.limit,
-            "max_new_tokens": config.eval.max_new_tokens,
-            "timeout": config.eval.timeout,
-        }
-        | ({"split": VALIDATION} if config.eval.split == VALIDATION else {})
-        | sampling_of(config).identity()
-    )
+def tasks(config: Config) -> dict[str, Any]:
+    """Return what decides each task's scores beside the model; rows that are not to be had are found out here.
+
+    Raises:
+        RequestError: an unknown task, or settings that make no sense with one.
+    """
+    check_sampling(sampling_of(config), config.benchmark.tasks)
+    return {task: _identity_of_rows(task, config) for task in config.benchmark.tasks}
 
 
 def sampling_of(config: Config) -> Sampling:
@@ -55,12 +45,11 @@ def sampling_of(config: Config) -> Sampling:
     return Sampling(samples=asked.samples, temperature=asked.temperature, top_p=asked.top_p, seed=config.seed)
 
 
-def _identity_of_rows(task: str, session: Session) -> Any:
+def _identity_of_rows(task: str, config: Config) -> Any:
     """Return the rows' fingerprint; for a real benchmark with the protocol that they are scored by.
 
     The rows of lm-eval's other tasks are lm-eval's business: its version stands for them.
     """
-    config = session.bench.config
     if config.eval.split != VALIDATION and task not in SUITES and task not in TASKS:
         return {"lm_eval": version("lm_eval")}
     if config.eval.split == VALIDATION:
@@ -69,14 +58,19 @@ def _identity_of_rows(task: str, session: Session) -> Any:
     return {"rows": rows, "protocol": PROTOCOL} if task in SUITES else rows
 
 
+def run(job: Job) -> Mapping[str, Any]:
+    """Score the model of the step's role."""
+    session, role = job.session, job.step.of
+    evaluation = _evaluate(session, model_of(session, role))
+    session.bench.release(role)
+    evaluation.save(job.folder / SCORES)
+    return {"role": role}
+
+
 def scores(session: Session) -> dict[str, Evaluation]:
-    """Return an evaluation per role: ``teacher``, ``student``, ``transferred``, in the order asked for."""
+    """Return the evaluations that are there, by role, in the order asked for."""
     roles = session.bench.config.eval.models
-    check_sampling(sampling_of(session.bench.config), session.bench.config.benchmark.tasks)
-    _rows(session)  # a set that is not to be had is found out before anything is trained
-    if "transferred" in roles:  # in the order of the flow: what has to be trained comes before what is scored
-        transferred_folder(session)
-    found = {role: Evaluation.load(_scored(session, role).path / "scores.json") for role in roles}
+    found = {role: Evaluation.load(session.results[f"eval {role}"].path / SCORES) for role in roles}
     for role, evaluation in found.items():
         for task, count in evaluation.cut.items():
             console.warn(
@@ -86,48 +80,34 @@ def scores(session: Session) -> dict[str, Evaluation]:
     return found
 
 
-def _scored(session: Session, role: str) -> Artifact:
-    """Make sure that one model's scores are in the store."""
-    checkpoint = transferred_folder(session) if role == "transferred" else None
-    identity = identity_of(session, role, checkpoint)
+def checkpoint(config: Config) -> Path | None:
+    """Return the folder that the user names as the transferred student; None: the request makes its own.
 
-    def compute(folder: Path) -> Mapping[str, Any]:
-        model = model_of(session, role, checkpoint)
-        evaluation = _evaluate(session, model)
-        session.bench.release(role)
-        evaluation.save(folder / "scores.json")
-        return {"role": role, "identity": identity}
-
-    return session.obtain(STAGE, key(session, identity), compute, label=f"eval {role}")
-
-
-def transferred_folder(session: Session) -> Path:
-    """Return the transferred student's folder: the one the user names, or this request's own."""
-    named = session.bench.config.eval.checkpoint
+    Raises:
+        RequestError: no model is there.
+    """
+    named = config.eval.checkpoint
     if named is None:
-        return transfer_stage.transfer(session).path / transfer_stage.MODEL
+        return None
     folder = Path(named)
     if not (folder / "config.json").is_file():
         raise RequestError(f"eval.checkpoint={named}: no model folder there (config.json is missing).")
     return folder
 
 
-def identity_of(session: Session, role: str, checkpoint: Path | None) -> str:
-    """Return what a key says of the model of a role: its fingerprint, or the key of the transfer that made it."""
-    if role == "teacher":
-        return session.bench.teacher_fingerprint
-    if role == "student":
-        return session.bench.student_fingerprint
-    if session.bench.config.eval.checkpoint is None:
-        return transfer_stage.key(session)
-    return model_fingerprint(CheckpointSpec(checkpoint=str(checkpoint)))
+def checkpoint_identity(config: Config) -> str | None:
+    """Return the fingerprint of the folder that the user names as the transferred student."""
+    folder = checkpoint(config)
+    return None if folder is None else model_fingerprint(CheckpointSpec(checkpoint=str(folder)))
 
 
-def model_of(session: Session, role: str, checkpoint: Path | None) -> LanguageModel:
-    """Load the model of a role; `checkpoint` is the transferred student's folder (None for the other two)."""
-    if checkpoint is not None:
-        return load_checkpoint(checkpoint, session.bench.device)
-    return session.bench.teacher if role == "teacher" else session.bench.student
+def model_of(session: Session, role: str) -> LanguageModel:
+    """Load the model of a role."""
+    if role != "transferred":
+        model: LanguageModel = getattr(session.bench, role)
+        return model
+    folder = checkpoint(session.bench.config) or session.results["transfer"].path / MODEL
+    return load_checkpoint(folder, session.bench.device)
 
 
 def _evaluate(session: Session, model: LanguageModel) -> Evaluation:
@@ -150,12 +130,12 @@ def _evaluate(session: Session, model: LanguageModel) -> Evaluation:
 def _rows(session: Session) -> dict[str, Any]:
     """Return the rows to score, as `evaluate` takes them; pkt's own tasks know their test rows themselves."""
     config = session.bench.config
-    tasks = dict.fromkeys(config.benchmark.tasks)
+    named = dict.fromkeys(config.benchmark.tasks)
     if config.eval.split == VALIDATION:
-        own = {task: validation_rows(task, config.data, config.benchmark) for task in tasks}
+        own = {task: validation_rows(task, config.data, config.benchmark) for task in named}
         return {"own_rows": own, "custom_rows": own.get("custom")}
-    suites = {task: list(test_rows(task, config.data, config.benchmark)) for task in tasks if task in SUITES}
+    suites = {task: list(test_rows(task, config.data, config.benchmark)) for task in named if task in SUITES}
     return {
         "suite_rows": suites,
-        "custom_rows": list(test_rows("custom", config.data)) if "custom" in tasks else None,
+        "custom_rows": list(test_rows("custom", config.data)) if "custom" in named else None,
     }

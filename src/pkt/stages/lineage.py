@@ -9,10 +9,11 @@ is its alias. What the run reused is an input of it, what it computed an output;
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from pkt.manifest import MANIFEST
+from pkt.plan import Step
 from pkt.stages.session import Session
 from pkt.store import Artifact
 from pkt.tracking import TrackedArtifact
@@ -31,19 +32,20 @@ def tell_artifacts(session: Session) -> None:
 def _chain(session: Session) -> Iterator[TrackedArtifact]:
     models = {role: _model(session, role) for role in ("teacher", "student")}
     yield from models.values()
-    made = {
-        (entry["stage"].partition(" ")[0], entry["key"]): not entry["reused"] for entry in session.reports
-    }
-    before: TrackedArtifact | None = None  # the stage before, among those that build on each other
-    for (stage, key), artifact in session.obtained.items():
-        takes = list(models.values()) if stage != "transfer" else [models["student"]]
-        inputs = [before] if before else takes
-        if stage == "eval":
-            role = str(artifact.meta["role"])
-            inputs = [models[role]] if role in models else [before] if before else []
-        item = _result(session, stage, artifact, inputs=inputs, made=made.get((stage, key), True))
-        yield item
-        before = item if stage in ("extract", "align", "transfer") else before
+    made = {entry["stage"]: not entry["reused"] for entry in session.reports}
+    known: dict[str, TrackedArtifact] = {}
+    for name, artifact in session.results.items():
+        step = session.plan[name]
+        roles = models if step.stage != "eval" else {step.of}
+        read = [models[role] for role in roles if role in models and role in _read(step)]
+        inputs = [known[taken] for taken in step.takes] or read
+        known[name] = _result(session, step.stage, artifact, inputs=inputs, made=made[name])
+        yield known[name]
+
+
+def _read(step: Step) -> Collection[str]:
+    """Return the roles of the models that a step reads from their checkpoints."""
+    return (step.of,) if step.stage == "eval" else step.ingredients["models"]
 
 
 def _model(session: Session, role: str) -> TrackedArtifact:

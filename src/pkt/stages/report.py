@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,13 +21,12 @@ from pkt.reporting.figures import attribution_figure, pairing_figure, save
 from pkt.reporting.gaps import gap_intervals
 from pkt.reporting.page import write_run_page
 from pkt.reporting.table import Table, gap_estimates, headline, primary_scores, split_heading
-from pkt.stages import align as align_stage
-from pkt.stages import extract as extract_stage
 from pkt.stages import transfer as transfer_stage
 from pkt.stages.lineage import tell_artifacts
 from pkt.stages.session import Session
-from pkt.store import Artifact
 from pkt.tracking.open import sweep_name
+
+CHAIN = ("extract", "align", "transfer")  # the stages that make a checkpoint
 
 
 def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | None:
@@ -85,7 +84,7 @@ def _summary(
         "benchmark": config.benchmark.name,
         "split": config.eval.split,
         "seed": config.seed,
-        "settings": settings(session),
+        "settings": _settings(session),
         "command": session.command,
         "scores": {
             role: {task: asdict(score) for task, score in scores.items()} for role, scores in primary.items()
@@ -101,6 +100,14 @@ def _summary(
         # where the answers behind the scores are
         "store": os.path.relpath(session.store.root, session.run_dir),
     }
+
+
+def _settings(session: Session) -> dict[str, Any]:
+    """Return everything that decides a run's result besides its seed, by its key on the command line."""
+    config = session.bench.config
+    sizes = {f"data.sizes.{split}": count for split, count in asdict(config.data.sizes).items()}
+    named = {"method": session.method.name, "model": config.model.name} | sizes | session.plan.settings
+    return {key: value for key, value in named.items() if key != "seed"}
 
 
 def _track_scores(
@@ -132,35 +139,13 @@ def _flat(summary: Mapping[str, Any], prefix: str) -> dict[str, float]:
     return flat | {f"budget/{name}": value for name, value in summary["budget"].items()}
 
 
-def settings(session: Session) -> dict[str, Any]:
-    """Return everything that a run's result depends on besides its seed, flat, as ``{"objective.layer": ...}``."""
-    config, method = session.bench.config, session.method
-    named: dict[str, Any] = {
-        "method": method.name,
-        "sizes": asdict(config.data.sizes),
-        "model": config.model.name,
-    }
-    for stage in (*method.results, "transfer"):
-        named |= method.settings(stage, session.bench)
-    named.pop("seed", None)
-    return dict(_flattened(named))
-
-
-def _flattened(named: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in named.items():
-        if isinstance(value, Mapping):
-            yield from _flattened(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _budget(session: Session) -> dict[str, Any]:
     """Return what the checkpoint cost, from the manifests: the same whether a stage was reused or not."""
-    if "transfer" not in {entry["stage"] for entry in session.reports}:
+    if "transfer" not in session.results:
         return {}
-    made = [*results(session).values(), transfer_stage.transfer(session)]
+    made = [artifact for name, artifact in session.results.items() if session.plan[name].stage in CHAIN]
     return {
-        **made[-1].meta["budget"],
+        **session.results["transfer"].meta["budget"],
         "teacher_forward_tokens": sum(artifact.meta["teacher_forward_tokens"] for artifact in made),
         "seconds": sum(artifact.meta["seconds"] for artifact in made),
         "peak_mb": max(artifact.meta["peak_mb"] for artifact in made),
@@ -168,23 +153,17 @@ def _budget(session: Session) -> dict[str, Any]:
     }
 
 
-def results(session: Session) -> dict[str, Artifact]:
-    """Return the artifacts of the stages before `transfer` that the method has."""
-    stages = {"extract": extract_stage.extract, "align": align_stage.align}
-    return {name: stage(session) for name, stage in stages.items() if session.has(name)}
-
-
 def _finish_checkpoint(session: Session, scores: str) -> None:
     """Write the measured scores into the checkpoint's card."""
-    artifact = transfer_stage.transfer(session)
+    artifact = session.results["transfer"]
     facts = transfer_stage.card_facts(session, artifact)
     session.store.replace(artifact, f"{transfer_stage.MODEL}/README.md", model_card(facts, scores=scores))
 
 
 def _where(session: Session) -> None:
     lines = {"run": session.run_dir, "store": session.store.root}
-    if any(entry["stage"] == "transfer" for entry in session.reports):
-        lines["checkpoint"] = transfer_stage.transfer(session).path / transfer_stage.MODEL
+    if "transfer" in session.results:
+        lines["checkpoint"] = session.results["transfer"].path / transfer_stage.MODEL
     for name, path in lines.items():
         console.say(f"{name:<11}{path}")
 
@@ -195,24 +174,24 @@ def _page(session: Session) -> None:
         console.say(f"{'report':<11}{page}")
 
 
-def show_extraction(session: Session, artifact: Artifact) -> None:
+def show_extraction(session: Session) -> None:
     """Print, draw and track what was chosen."""
-    extraction = extract_stage.load(session, artifact)
+    extraction = session.loaded("extract")
     _track(session, "extract", extraction.tables(), shown=True)
     _draw(session, extraction)
     tell_artifacts(session)
 
 
-def show_alignment(session: Session, artifact: Artifact) -> None:
+def show_alignment(session: Session) -> None:
     """Print and track how well it reads in the student's space."""
-    _track(session, "align", align_stage.load(session, artifact).tables(), shown=True)
+    _track(session, "align", session.loaded("align").tables(), shown=True)
     tell_artifacts(session)
 
 
 def _track_results(session: Session) -> None:
     """Track and draw what the stages before `transfer` found; the console of a whole run shows none of it."""
-    for name, artifact in results(session).items():
-        result = session.method.results[name].load(artifact.path)
+    for name in session.method.results:
+        result = session.loaded(name)
         _track(session, name, result.tables(), shown=False)
         if name == "extract":
             _draw(session, result)
@@ -238,9 +217,9 @@ def _draw(session: Session, extraction: Extraction) -> None:
     session.tracker.figure("extract/pairing", save(drawing, session.run_dir))
 
 
-def show_transfer(session: Session, artifact: Artifact) -> None:
+def show_transfer(session: Session) -> None:
     """Print the last validation and where the checkpoint is."""
-    metrics = json.loads((artifact.path / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((session.results["transfer"].path / "metrics.json").read_text(encoding="utf-8"))
     validations = metrics["history"]["validations"]
     if validations:
         last = validations[-1]

@@ -1,4 +1,4 @@
-"""One request on its way through the stages: what is asked for, where results live, who is told."""
+"""One request on its way through its plan: what is asked for, where results live, what is there so far, who is told."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from pkt import console
-from pkt.data.encoding import VERSION as ENCODING
-from pkt.data.rows import fingerprint as rows_fingerprint
 from pkt.methods.base import Method
 from pkt.methods.workbench import Workbench
+from pkt.plan import Plan, Step, reason
 from pkt.run import Stopwatch
-from pkt.store import Artifact, Store, content_key
+from pkt.store import Artifact, Store
 from pkt.tracking import Tracker
 from pkt.training.meter import Meter
 
 
 @dataclass(kw_only=True)
 class Session:
-    """A request's workbench, method, store, tracker and console.
+    """A request's workbench, method, plan, store, tracker and console.
 
     Attributes:
         bench: models, rows and strategies, loaded when first asked for.
@@ -31,7 +30,9 @@ class Session:
         command: the command line, for the record.
         provenance: versions and platform, for the record.
         resolved_config: the request as YAML, interpolations filled in.
-        reports: one entry per stage: computed or reused, seconds, peak memory, key.
+        plan: the steps; empty until the pipeline has made it.
+        results: what this run has computed or reused, by the step's name.
+        reports: one entry per step: computed or reused, seconds, peak memory, key.
     """
 
     bench: Workbench
@@ -42,97 +43,98 @@ class Session:
     command: str
     provenance: Mapping[str, Any]
     resolved_config: str
+    plan: Plan = field(default_factory=lambda: Plan(steps={}))
+    results: dict[str, Artifact] = field(default_factory=dict, init=False)
     reports: list[dict[str, Any]] = field(default_factory=list)
-    _obtained: dict[tuple[str, str], Artifact] = field(default_factory=dict, init=False)
-    _fingerprints: dict[str, str] = field(default_factory=dict, init=False)
+
+    def loaded(self, stage: str) -> Any:
+        """Read the result of a stage of the method (``extract``, ``align``) that is there."""
+        return self.method.results[stage].load(self.results[stage].path)
+
+    def obtain(self, step: Step, run: Callable[[Job], Mapping[str, Any] | None]) -> Artifact:
+        """Make sure that a step's result is in the store, and remember it.
+
+        Args:
+            step: the steps that it takes have been obtained.
+            run: writes the result's files into the job's folder, and returns what the manifest should say.
+        """
+        refresh = step.stage in self.bench.config.refresh
+        with self.store.lock(step.stage, step.key):
+            artifact = None if refresh else self.store.read(step.stage, step.key)
+            reused = artifact is not None
+            watch = Stopwatch.start(self.bench.device)
+            why = None if reused else self._reason(step, refresh=refresh)
+            if artifact is None:
+                with self.store.write(step.stage, step.key, ingredients=step.ingredients) as draft:
+                    draft.note(run(Job(session=self, step=step, folder=draft.folder)) or {})
+                    draft.note({"command": self.command, "provenance": dict(self.provenance)})
+                    draft.note(watch.stop().as_dict())
+                artifact = self.store.read(step.stage, step.key)
+                assert artifact is not None
+        self.results[step.name] = artifact
+        cost = watch.stop().as_dict()
+        entry = {"stage": step.name, "key": step.key, "reused": reused, **cost}
+        self.reports.append(entry | ({"reason": why} if why else {}))
+        console.stage(
+            step.name, "reused" if reused else "computed", cost["seconds"], cost["peak_mb"], step.key
+        )
+        return artifact
+
+    def _reason(self, step: Step, *, refresh: bool) -> str | None:
+        """Find out why a result is computed, and tell it before the work begins."""
+        why = "refresh" if refresh else reason(step, self.store.ingredients(step.stage))
+        if why:
+            console.note(f"{step.name}: {why}")
+        return why
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a stage works on.
+
+    Attributes:
+        session: the request, and the results so far.
+        step: what is to be made.
+        folder: where its files go.
+    """
+
+    session: Session
+    step: Step
+    folder: Path
 
     @property
-    def obtained(self) -> Mapping[tuple[str, str], Artifact]:
-        """What this run has computed or reused: (stage, key) -> artifact."""
-        return self._obtained
+    def bench(self) -> Workbench:
+        """Models, rows and strategies."""
+        return self.session.bench
 
-    def has(self, stage: str) -> bool:
-        """Whether the method has a stage before `transfer` (``extract``, ``align``)."""
-        return stage in self.method.results
+    @property
+    def method(self) -> Method:
+        """What is run."""
+        return self.session.method
 
-    def rows_fingerprint(self, *splits: str) -> str:
-        """Identity of the rows of some splits and of how they are tokenised."""
-        bench = self.bench
-        for split in splits:
-            if split not in self._fingerprints:  # rows do not change within a request, and are many
-                self._fingerprints[split] = rows_fingerprint(bench.splits[split])
-        rows = {split: self._fingerprints[split] for split in splits}
-        chat = bench.config.model.chat_template
-        how = {"version": ENCODING, "max_length": bench.max_length, "chat_template": chat}
-        return content_key({"rows": rows, "encoding": how})
+    @property
+    def scratch(self) -> Path:
+        """Folder for resumable state, which goes when the result is complete."""
+        return self.session.store.partial(self.step.stage, self.step.key)
 
-    def key(self, stage: str, **parts: Any) -> str:
-        """Return the content key of a stage: its settings and its inputs, and nothing else."""
-        settings = dict(self.method.settings(stage, self.bench))
-        return content_key({"stage": stage, "settings": settings, **parts})
+    def taken(self) -> Any:
+        """Read the result of the method's stage before this one; None where it has none."""
+        return self.session.loaded(self.step.takes[-1]) if self.step.takes else None
 
-    def count_from(self, before: Artifact | None) -> None:
-        """Set the meters to where a stage starts: the teacher's at zero, the student's at what it has cost so far.
+    def count_on(self) -> None:
+        """Set the meters to where this stage starts: the teacher's at zero, the student's at what it has cost so far.
 
         A stage then counts the same whether those before it ran in this process or are reused, and a resumed
         training goes on from what its snapshot had counted.
-
-        Args:
-            before: the stage before this one, if the method has any.
         """
         nothing = asdict(Meter())
+        before = self.session.results[self.step.takes[-1]].meta if self.step.takes else {}
         self.bench.teacher_meter.restore(nothing)
-        self.bench.student_meter.restore(before.meta.get("student_work", nothing) if before else nothing)
+        self.bench.student_meter.restore(before.get("student_work", nothing))
 
     def counted(self) -> dict[str, Any]:
         """Return what the manifest says of a stage's cost: the teacher's tokens, and the student's work so far."""
-        bench = self.bench
         return {
-            "teacher_forward_tokens": bench.teacher_meter.forward_tokens,
-            "student_work": asdict(bench.student_meter),
+            "teacher_forward_tokens": self.bench.teacher_meter.forward_tokens,
+            "student_work": asdict(self.bench.student_meter),
         }
-
-    def obtain(
-        self,
-        stage: str,
-        key: str,
-        compute: Callable[[Path], Mapping[str, Any] | None],
-        *,
-        label: str | None = None,
-    ) -> Artifact:
-        """Return a stage's artifact from the store, computing it first where it is missing.
-
-        Args:
-            stage: name of the stage, and of its folder in the store.
-            key: content key.
-            compute: writes the artifact's files into a folder, and returns what the manifest should say.
-            label: how the line on the console calls it (default: the stage).
-        """
-        if (stage, key) in self._obtained:
-            return self._obtained[stage, key]
-        refresh = stage in self.bench.config.refresh
-        with self.store.lock(stage, key):
-            artifact = None if refresh else self.store.read(stage, key)
-            reused = artifact is not None
-            watch = Stopwatch.start(self.bench.device)
-            if artifact is None:
-                with self.store.write(stage, key) as draft:
-                    draft.note(compute(draft.folder) or {})
-                    draft.note(
-                        {
-                            "command": self.command,
-                            "provenance": dict(self.provenance),
-                            **watch.stop().as_dict(),
-                        }
-                    )
-                artifact = self.store.read(stage, key)
-                assert artifact is not None
-        self._obtained[stage, key] = artifact
-        self._report(label or stage, key, artifact, watch, reused=reused)
-        return artifact
-
-    def _report(self, label: str, key: str, artifact: Artifact, watch: Stopwatch, *, reused: bool) -> None:
-        cost = watch.stop().as_dict()
-        entry = {"stage": label, "key": key, "reused": reused, **cost}
-        self.reports.append(entry)
-        console.stage(label, "reused" if reused else "computed", cost["seconds"], cost["peak_mb"], key)

@@ -12,45 +12,25 @@ from pkt.mapping import LayerPair
 from pkt.methods.base import Transferred, described
 from pkt.models.load import quiet
 from pkt.reporting.card import CardFacts, model_card
-from pkt.stages import align as align_stage
-from pkt.stages import extract as extract_stage
-from pkt.stages.session import Session
+from pkt.stages.session import Job, Session
 from pkt.store import Artifact
 
-STAGE = "transfer"
 MODEL = "model"  # the student with the update merged into its weights
 ADAPTER = "adapter"  # the PEFT adapter, where update.kind=lora
 
 
-def key(session: Session) -> str:
-    """The alignment (where there is one), the student, the train rows, and the method's settings."""
-    return session.key(
-        STAGE,
-        alignment=align_stage.key(session) if session.has("align") else None,
-        student=session.bench.student_fingerprint,
-        rows=session.rows_fingerprint("train", "validation"),
-    )
-
-
-def transfer(session: Session) -> Artifact:
-    """Make sure that the transferred student is in the store."""
-    alignment = align_stage.align(session) if session.has("align") else None
-    own_key = key(session)
-
-    def compute(folder: Path) -> Mapping[str, Any]:
-        session.count_from(alignment)
-        loaded = align_stage.load(session, alignment) if alignment is not None else None
-        transferred = session.method.transfer(session.bench, loaded, session.store.partial(STAGE, own_key))
-        _save(session, transferred, folder)
-        session.bench.release("student", "teacher")
-        return {
-            "layers": list(transferred.layers),
-            "budget": transferred.budget,
-            **_dropped(session),
-            **session.counted(),
-        }
-
-    return session.obtain(STAGE, own_key, compute)
+def run(job: Job) -> Mapping[str, Any]:
+    """Let the method change the student, and save it."""
+    job.count_on()
+    transferred = job.method.transfer(job.bench, job.taken(), job.scratch)
+    _save(job.session, transferred, job.folder)
+    job.bench.release("student", "teacher")
+    return {
+        "layers": list(transferred.layers),
+        "budget": transferred.budget,
+        **_dropped(job.session),
+        **job.counted(),
+    }
 
 
 def _save(session: Session, transferred: Transferred, folder: Path) -> None:
@@ -76,8 +56,8 @@ def card_facts(session: Session, artifact: Artifact) -> CardFacts:
 def _facts(session: Session, folder: Path, *, layers: Sequence[int], budget: Mapping[str, Any]) -> CardFacts:
     bench, pair = session.bench, session.bench.config.model
     pairs: tuple[LayerPair, ...] = ()
-    if session.has("extract"):
-        pairs = extract_stage.load(session, extract_stage.extract(session)).pairs
+    if "extract" in session.results:
+        pairs = session.loaded("extract").pairs
     student = str(pair.student.checkpoint or f"{pair.teacher.checkpoint} (layers {pair.student.layers})")
     return CardFacts(
         method=session.method.name,
@@ -93,7 +73,7 @@ def _facts(session: Session, folder: Path, *, layers: Sequence[int], budget: Map
         data={
             "benchmark": bench.config.benchmark.name,
             **{split: len(bench.splits[split]) for split in ("extract", "align", "train", "validation")},
-            "fingerprint": session.rows_fingerprint("train"),
+            "fingerprint": bench.digest("train"),
             **_dropped(session),
         },
         budget=budget,

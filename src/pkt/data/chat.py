@@ -1,0 +1,40 @@
+"""Prompts as messages in a tokenizer's own chat template, at a time that the request names.
+
+A template may ask for the time (Llama 3's prints the date). The clock of the moment would make other prompts, and so
+other results, tomorrow than today, under one key: every template is told `model.chat_time` instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chat:
+    """The chat template of whichever tokenizer it is given.
+
+    Attributes:
+        time: what a template is told when it asks.
+    """
+
+    time: datetime
+
+    def prompt(self, tokenizer: Any, text: str) -> str:
+        """Return a prompt as a user's message, up to where the reply begins."""
+        return self.render(tokenizer, [{"role": "user", "content": text}], add_generation_prompt=True)
+
+    def render(self, tokenizer: Any, messages: Sequence[dict[str, str]], **options: Any) -> str:
+        """Return messages as text.
+
+        Args:
+            tokenizer: has the template.
+            messages: with ``role`` and ``content``.
+            options: of transformers' `apply_chat_template`.
+        """
+        text: str = tokenizer.apply_chat_template(
+            list(messages), tokenize=False, strftime_now=self.time.strftime, **options
+        )
+        return text

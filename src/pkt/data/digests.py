@@ -1,0 +1,66 @@
+"""Digests of rows as the models see them, remembered, so that a reused request need not tokenise anew.
+
+    texts of rows, tokenizer, template's time, rules of tokenisation -> name of a file -> digest of the tokens
+
+The digest is of token ids and borders, so it is what keys are made of; the texts only find it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pkt.manifest import write_atomically
+
+log = logging.getLogger(__name__)
+
+_DIGEST = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Files in a folder, one per set of texts.
+
+    Attributes:
+        folder: created when something is written; one that cannot be written remembers nothing.
+    """
+
+    folder: Path
+
+    def of(self, texts: str) -> str | None:
+        """Return the digest remembered for some texts (as `texts_of` names them), or None."""
+        try:
+            found = self._file(texts).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+        return found if _DIGEST.fullmatch(found) else None
+
+    def remember(self, texts: str, digest: str) -> None:
+        """Write a digest down."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._file(texts), digest + "\n")
+        except OSError as error:
+            log.debug("the digest of rows is not kept: %s", error)
+
+    def _file(self, texts: str) -> Path:
+        return self.folder / f"{texts}.txt"
+
+
+def texts_of(rows: Iterable[Mapping[str, Any]], how: Mapping[str, Any]) -> str:
+    """Return 16 hex digits that name the prompts and answers of rows and how they become tokens.
+
+    Args:
+        rows: with ``prompt`` and ``answer``; nothing else in them is read.
+        how: everything beside the texts that the tokens depend on, JSON-like.
+    """
+    digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode())
+    for row in rows:
+        digest.update(json.dumps([row["prompt"], row["answer"]]).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,309 @@
+"""From a request to its plan: every stage once, with everything that its result depends on, and its key.
+
+    strategies, config, fingerprints of models, digests of rows ── Planner ──> Step, Step, ... ── pipeline ──> results
+
+A step's ingredients are all that decides its result: its settings (`pkt.settings` says which), the keys of the results
+that it takes, the models and rows that it reads, whose code it is. Its key is their hash. So all keys are known before
+anything runs, nothing is hashed twice, and a result that is missing can say why: its ingredients differ from those of
+the nearest result that is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pkt.data.encoding import VERSION as ENCODING
+from pkt.manifest import content_key
+from pkt.methods.base import Choice, Method, Reads
+from pkt.methods.workbench import Workbench
+from pkt.settings import deciding, plain, target_of
+
+VERSIONS = {"extract": 1, "align": 1, "transfer": 1, "eval": 1, "analyze": 4}
+"""Of the code of each stage: another number makes older results count as missing."""
+READ_FIRST = {"mapping": "extract", "semantics": "align", "objective": "transfer"}
+"""The stage that reads a group of strategies first, where the method has that stage."""
+SHOWN = 3  # differences that a reason names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One result of a request.
+
+    Attributes:
+        name: how the console calls it, such as ``transfer`` or ``eval teacher``.
+        stage: folder in the store.
+        of: the role or part, where a stage has several results.
+        takes: names of the steps whose results it reads.
+        ingredients: everything that decides the result, JSON-like.
+        key: their hash.
+    """
+
+    name: str
+    stage: str
+    of: str = ""
+    takes: tuple[str, ...] = ()
+    ingredients: Mapping[str, Any]
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The steps of a request, each after those that it takes."""
+
+    steps: Mapping[str, Step]
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps.values())
+
+    def __getitem__(self, name: str) -> Step:
+        return self.steps[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.steps
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting that decides what the transferred student is, by its key on the command line."""
+        found: dict[str, Any] = {}
+        for step in self:
+            if step.stage in ("extract", "align", "transfer"):
+                found |= step.ingredients["settings"]
+        return found
+
+
+@dataclass(kw_only=True)
+class Planner:
+    """Makes the steps of a request, in order.
+
+    Attributes:
+        bench: models, rows and strategies; asked for fingerprints and digests, never for weights.
+        method: what is run.
+        code: package and digest of other people's code, by the strategies' groups (`pkt.plugins`).
+    """
+
+    bench: Workbench
+    method: Method
+    code: Mapping[str, Any] = field(default_factory=dict)
+    _steps: dict[str, Step] = field(default_factory=dict, init=False)
+
+    @property
+    def plan(self) -> Plan:
+        """What was planned so far."""
+        return Plan(steps=dict(self._steps))
+
+    @property
+    def choice(self) -> Choice:
+        """The strategies beside the method."""
+        bench = self.bench
+        return Choice(mapping=bench.mapping, semantics=bench.semantics, objective=bench.objective)
+
+    def chain(self, last: str) -> str:
+        """Plan the method's stages up to one of them, and return its name."""
+        for stage in (own := (*self.method.results, "transfer")):
+            if stage not in self._steps:
+                before = own[: own.index(stage)][-1:]
+                self._add(stage, takes=before, **self._method_stage(stage, own))
+            if stage == last:
+                break
+        return last
+
+    def _method_stage(self, stage: str, own: Sequence[str]) -> dict[str, Any]:
+        reads = self.method.reads(stage, self.choice)
+        return {
+            "by": target_of(next(cls for cls in type(self.method).__mro__ if stage in vars(cls))),
+            "settings": self._settings(stage, own, reads),
+            "models": {role: self.identity(role) for role in reads.models},
+            "rows": {split: self.bench.digest(split) for split in reads.rows},
+        } | ({"code": dict(self.code)} if self.code else {})
+
+    def _settings(self, stage: str, own: Sequence[str], reads: Reads) -> dict[str, Any]:
+        choice = self.choice
+        found = deciding(self.method, stage, choice, path="method", first=own[0])
+        for group, usual in READ_FIRST.items():
+            if _uses(self.method, group):
+                node, first = getattr(choice, group), _first(own, usual)
+                if stage == first:
+                    found[f"{group}._target_"] = target_of(type(node))
+                found |= deciding(node, stage, choice, path=group, first=first)
+        if stage == "align" and _uses(self.method, "objective"):
+            found["objective.reads"] = _kept(choice.objective)
+        for path in reads.config:
+            found |= self._read(path, stage)
+        return found
+
+    def _read(self, path: str, stage: str) -> dict[str, Any]:
+        """Return a node or a leaf of the request that a stage reads; the method's are those that it was built with."""
+        top, _, rest = path.partition(".")
+        value: Any = self.method if top == "method" else getattr(self.bench.config, top)
+        for name in rest.split(".") if rest else ():
+            value = getattr(value, name)
+        if hasattr(value, "__dataclass_fields__"):
+            return deciding(value, stage, self.choice, path=path, first=stage)
+        return {path: plain(value)}
+
+    def identity(self, role: str) -> str:
+        """Return what a key says of a model: its files, and the type of numbers that it is loaded in."""
+        return f"{getattr(self.bench, f'{role}_fingerprint')}/{self.bench.dtype(role)}"
+
+    def scores(self, role: str, tasks: Mapping[str, Any], checkpoint: str | None) -> str:
+        """Plan the scores of a model, and return the step's name.
+
+        Args:
+            role: teacher, student or transferred.
+            tasks: by name, what decides a task's scores beside the model (rows, version of its grading).
+            checkpoint: identity of a saved folder to score as ``transferred``; None: what `transfer` makes.
+        """
+        config, choice = self.bench.config, self.choice
+        settings = deciding(config.eval, "eval", choice, path="eval", first="eval")
+        settings |= deciding(config.model, "eval", choice, path="model", first="eval")
+        if config.eval.temperature > 0:
+            settings["seed"] = config.seed
+        name = f"eval {role}"
+        takes = self._made(role, checkpoint)
+        self._add(
+            name,
+            stage="eval",
+            of=role,
+            takes=takes,
+            settings=settings,
+            models={} if takes else {"scored": checkpoint or self.identity(role)},
+            tasks=dict(tasks),
+            encoding=ENCODING,
+        )
+        return name
+
+    def analysis(
+        self,
+        part: str,
+        *,
+        roles: Iterable[str],
+        rows: Mapping[str, str],
+        settings: Sequence[str],
+        also: Mapping[str, Any],
+        extract: bool,
+        checkpoint: str | None,
+    ) -> str:
+        """Plan a part of `pkt analyze`, and return the step's name.
+
+        Args:
+            part: its name.
+            roles: models that it reads.
+            rows: digests of the rows that it reads, by what they are to it.
+            settings: leaves of the node ``analyze`` that it reads.
+            also: other settings that decide its numbers.
+            extract: whether it reads the method's pairs of layers.
+            checkpoint: see `scores`.
+        """
+        takes = [self.chain("extract")] if extract and "extract" in self.method.results else []
+        models = {}
+        for role in roles:
+            made = self._made(role, checkpoint)
+            takes += made
+            if not made:
+                models[role] = (
+                    checkpoint if role == "transferred" and checkpoint is not None else self.identity(role)
+                )
+        known = deciding(self.bench.config.analyze, "analyze", self.choice, path="analyze", first="analyze")
+        chosen = {f"analyze.{name}": known[f"analyze.{name}"] for name in settings}
+        self._add(
+            f"analyze {part}",
+            stage="analyze",
+            of=part,
+            takes=tuple(takes),
+            settings=chosen | dict(also),
+            models=models,
+            rows=dict(rows),
+        )
+        return f"analyze {part}"
+
+    def _made(self, role: str, checkpoint: str | None) -> tuple[str, ...]:
+        return (self.chain("transfer"),) if role == "transferred" and checkpoint is None else ()
+
+    def _add(
+        self, name: str, *, takes: Iterable[str] = (), stage: str = "", of: str = "", **ingredients: Any
+    ) -> None:
+        """Make a step; its key is made here and nowhere else."""
+        takes, stage = tuple(takes), stage or name
+        whole = {
+            "stage": f"{stage} {of}" if stage == "analyze" else stage,
+            "version": VERSIONS[stage],
+            "inputs": {taken: self._steps[taken].key for taken in takes},
+            **ingredients,
+        }
+        self._steps[name] = Step(
+            name=name, stage=stage, of=of, takes=takes, ingredients=whole, key=content_key(whole)
+        )
+
+
+def _first(own: Sequence[str], usual: str) -> str:
+    """Return the stage at which a method first reads a group: the usual one, or the next that the method has."""
+    order = ("extract", "align", "transfer")
+    return next(stage for stage in order[order.index(usual) :] if stage in own)
+
+
+def reason(step: Step, others: Iterable[Mapping[str, Any]]) -> str | None:
+    """Say why a result is not there: how its ingredients differ from those of the nearest result of its kind.
+
+    Args:
+        step: what is missing.
+        others: ingredients of the results of its stage that are there.
+
+    Returns:
+        Such as ``optim.lr 0.001 -> 0.002``; None where there is nothing to compare with.
+    """
+    own = _leaves(step.ingredients)
+    differing = [
+        _differing(_leaves(other), own) for other in others if other.get("stage") == step.ingredients["stage"]
+    ]
+    nearest = min(filter(None, differing), key=len, default=[])
+    told = [_told(*difference) for difference in nearest if difference[0] not in _OWN_REASON[step.stage]]
+    more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+    return "; ".join(told[:SHOWN]) + more or None
+
+
+# what a stage took tells its own reason; that another model is scored is no news
+_OWN_REASON = dict.fromkeys(VERSIONS, ("inputs",)) | {"eval": ("inputs", "models")}
+_ABSENT = "(not read)"
+_TOLD = {
+    "models": "the {}",
+    "rows": "the {} rows",
+    "tasks": "task {}",
+    "code": "the code of {}",
+}
+
+
+def _leaves(ingredients: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    """Return ingredients by (kind, name)."""
+    return {
+        (kind, name): value
+        for kind, own in ingredients.items()
+        for name, value in (own.items() if isinstance(own, Mapping) else [("", own)])
+    }
+
+
+def _differing(
+    before: Mapping[tuple[str, str], Any], now: Mapping[tuple[str, str], Any]
+) -> list[tuple[str, str, Any, Any]]:
+    """Return kind, name, value before and value now of what differs."""
+    both = dict.fromkeys([*now, *before])
+    changes = [(*at, before.get(at, _ABSENT), now.get(at, _ABSENT)) for at in both]
+    return [change for change in changes if change[2] != change[3]]
+
+
+def _told(kind: str, name: str, before: Any, now: Any) -> str:
+    if kind == "settings":
+        return f"{name} {before} -> {now}"
+    return f"{_TOLD.get(kind, kind).format(name)} changed"
+
+
+def _kept(objective: Any) -> Any:
+    outputs = objective.reads_teacher_output and objective.teacher == "cached"
+    return [objective.positions, [objective.temperature, objective.top_k] if outputs else None]
+
+
+def _uses(method: Any, group: str) -> bool:
+    return bool({group} & set(method.uses)) or (
+        group == "objective" and bool({"layer", "output"} & set(method.uses))
+    )
