@@ -108,12 +108,14 @@ def _forget(run_dir: Path, output_dir: Path) -> None:
         parent.rmdir()
 
 
-def open_session(cfg: DictConfig, run_dir: Path) -> Session:
-    """Build what the request names; nothing is loaded and nothing is written to the store.
+def request(cfg: DictConfig) -> tuple[Workbench, Method]:
+    """Build what a request names; nothing is loaded and nothing is written.
 
     Args:
         cfg: the composed request.
-        run_dir: this run's folder.
+
+    Raises:
+        RequestError: strategies that do not go together, or a device that is not there.
     """
     method: Method = build(cfg.method)
     choice = Choice(
@@ -123,27 +125,36 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
         raise RequestError(f"method={method.name} does not go with this request: {reason}.")
     config = cast(Config, OmegaConf.to_object(cfg))
     settle_learning_rate(config, method.name)
-    device = prepare(config)
-    store = Store(Path(config.output_dir) / "store")
-    resolved = OmegaConf.to_yaml(cfg, resolve=True)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "config.yaml").write_text(resolved, encoding="utf-8")
-    request = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    tracker = open_tracker(config, run_dir, request)
     bench = Workbench(
         config=config,
         mapping=choice.mapping,
         semantics=choice.semantics,
         objective=choice.objective,
-        device=device,
-        cache_dir=store.root / "converted",
+        device=prepare(config),
+        cache_dir=Path(config.output_dir) / "store" / "converted",
         track=_track,
-        log=lambda step, metrics: tracker.log(metrics, step=step, stage="transfer"),
     )
+    return bench, method
+
+
+def open_session(cfg: DictConfig, run_dir: Path) -> Session:
+    """Build what the request names, and open the run's folder and tracker.
+
+    Args:
+        cfg: the composed request.
+        run_dir: this run's folder.
+    """
+    bench, method = request(cfg)
+    resolved = OmegaConf.to_yaml(cfg, resolve=True)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "config.yaml").write_text(resolved, encoding="utf-8")
+    plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    tracker = open_tracker(bench.config, run_dir, plain)
+    bench.log = lambda step, metrics: tracker.log(metrics, step=step, stage="transfer")
     return Session(
         bench=bench,
         method=method,
-        store=store,
+        store=Store(Path(bench.config.output_dir) / "store"),
         run_dir=run_dir,
         tracker=tracker,
         command=command_line(),
@@ -171,55 +182,57 @@ def planner(session: Session) -> Planner:
     return Planner(bench=session.bench, method=session.method)
 
 
-def _extract(session: Session) -> None:
-    _through(session, "extract")
-    report.show_extraction(session)
-
-
-def _align(session: Session) -> None:
-    _through(session, "align")
-    report.show_alignment(session)
-
-
-def _transfer(session: Session) -> None:
-    _through(session, "transfer")
-    report.show_transfer(session)
-
-
-def _through(session: Session, stage: str) -> None:
-    """Run the method's stages up to one of them.
+def plan_stages(planned: Planner, last: str) -> Plan:
+    """Plan the method's stages up to one of them.
 
     Raises:
         RequestError: the method does not have it.
     """
-    if stage not in (*session.method.results, "transfer"):
-        name = session.method.name
+    if last not in (*planned.method.results, "transfer"):
+        name = planned.method.name
         raise RequestError(
-            f"method={name} has no {stage} stage: it takes nothing there from the teacher. "
+            f"method={name} has no {last} stage: it takes nothing there from the teacher. "
             f"Try `pkt transfer method={name}`."
         )
-    planned = planner(session)
-    planned.chain(stage)
-    run_plan(session, planned.plan)
+    planned.chain(last)
+    return planned.plan
+
+
+def plan_scores(planned: Planner) -> Plan:
+    """Plan the scores of the models asked for, after all that makes them."""
+    config = planned.bench.config
+    tasks, saved = evaluate.tasks(config), evaluate.checkpoint_identity(config)
+    if "transferred" in config.eval.models and saved is None:
+        planned.chain("transfer")  # what has to be trained comes before what is scored
+    for role in config.eval.models:
+        planned.scores(role, tasks, saved)
+    return planned.plan
+
+
+def _extract(session: Session) -> None:
+    run_plan(session, plan_stages(planner(session), "extract"))
+    report.show_extraction(session)
+
+
+def _align(session: Session) -> None:
+    run_plan(session, plan_stages(planner(session), "align"))
+    report.show_alignment(session)
+
+
+def _transfer(session: Session) -> None:
+    run_plan(session, plan_stages(planner(session), "transfer"))
+    report.show_transfer(session)
 
 
 def _evaluate(session: Session) -> float | None:
-    config, planned = session.bench.config, planner(session)
-    tasks, saved = evaluate.tasks(config), evaluate.checkpoint_identity(config)
-    # what has to be trained comes before what is scored
-    if "transferred" in config.eval.models and saved is None:
-        planned.chain("transfer")
-    for role in config.eval.models:
-        planned.scores(role, tasks, saved)
-    run_plan(session, planned.plan)
+    run_plan(session, plan_scores(planner(session)))
     return report.report(session, evaluate.scores(session))
 
 
 def _analyze(session: Session) -> None:
-    subject = analyze.subject(session, every_option("semantics"))
+    subject = analyze.subject(session.bench, session.results, every_option("semantics"))
     planned = planner(session)
-    for part in subject.parts:
-        analyze.plan(planned, subject, part)
+    analyze.plan(planned, subject)
     with subject.released():
         run_plan(session, planned.plan, analyze=partial(analyze.run, subject))
     analyze.show(session, subject)

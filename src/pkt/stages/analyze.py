@@ -13,6 +13,7 @@ from typing import Any
 from pkt import console
 from pkt.errors import PktError, RequestError, nearest
 from pkt.manifest import write_atomically
+from pkt.methods.workbench import Workbench
 from pkt.plan import Planner
 from pkt.reporting.figures import save
 from pkt.reporting.layer_figures import FIGURES
@@ -24,6 +25,7 @@ from pkt.stages.analyze_maps import measured
 from pkt.stages.analyze_parts import PARTS
 from pkt.stages.analyze_subject import Subject
 from pkt.stages.session import Job, Session
+from pkt.store import Artifact
 
 STAGE = "analyze"
 DATA = "data.json"
@@ -31,35 +33,37 @@ WIDEST = 14  # columns of a table that the console shows; wider ones are in anal
 REPORT = "analysis.json"
 
 
-def subject(session: Session, maps: Mapping[str, Semantics]) -> Subject:
+def subject(bench: Workbench, results: Mapping[str, Artifact], maps: Mapping[str, Semantics]) -> Subject:
     """Return what is analysed.
 
     Args:
-        session: the request.
+        bench: models, rows and strategies of the request.
+        results: filled by the stages before, before a part is measured.
         maps: every option of the group `semantics`, by name.
 
     Raises:
         RequestError: a part that needs a model or rows that the request leaves out, or an unknown map.
     """
-    found = Subject(session=session, maps=_chosen(maps, session))
+    found = Subject(bench=bench, results=results, maps=_chosen(maps, bench))
     for part in found.parts:
         PARTS[part].check(found)
     return found
 
 
-def plan(planner: Planner, of: Subject, part: str) -> None:
-    """Plan a part, after the stages whose results it reads."""
-    chosen = PARTS[part]
-    rows = {split: of.session.bench.digest(split) for split in chosen.splits}
-    planner.analysis(
-        part,
-        roles=of.roles(chosen.roles),
-        rows={"read": of.session.bench.digest(of.config.split, of.chosen), **rows},
-        settings=chosen.settings,
-        also={"analyze.maps": measured(of)} if chosen.pairs else {},
-        extract=chosen.pairs,
-        checkpoint=evaluate.checkpoint_identity(of.session.bench.config),
-    )
+def plan(planner: Planner, of: Subject) -> None:
+    """Plan every part, each after the stages whose results it reads."""
+    for part in of.parts:
+        chosen = PARTS[part]
+        planner.analysis(
+            part,
+            roles=of.roles(chosen.roles),
+            rows={"read": of.bench.digest(of.config.split, of.chosen)}
+            | {split: of.bench.digest(split) for split in chosen.splits},
+            settings=chosen.settings,
+            also={"analyze.maps": measured(of)} if chosen.pairs else {},
+            extract=chosen.pairs,
+            checkpoint=evaluate.checkpoint_identity(of.bench.config),
+        )
 
 
 def run(of: Subject, job: Job) -> Mapping[str, Any]:
@@ -70,9 +74,9 @@ def run(of: Subject, job: Job) -> Mapping[str, Any]:
     return {"part": job.step.of}
 
 
-def _chosen(maps: Mapping[str, Semantics], session: Session) -> dict[str, Semantics]:
+def _chosen(maps: Mapping[str, Semantics], bench: Workbench) -> dict[str, Semantics]:
     """Return the maps to measure: those named, or every option and what this request changed about its own."""
-    named, own = session.bench.config.analyze.maps, session.bench.semantics
+    named, own = bench.config.analyze.maps, bench.semantics
     if named is not None:
         if not named:
             raise RequestError(f"analyze.maps is empty: name some of {', '.join(maps)}, or null for all.")

@@ -9,12 +9,12 @@ from pkt.analysis import MapCards, map_cards, training_free
 from pkt.data.encoding import Encoded
 from pkt.errors import RequestError
 from pkt.mapping import Depth, LayerPair
+from pkt.methods.layer_results import LayerExtraction
 from pkt.methods.layerwise import head_view
 from pkt.models.taps import Interface
 from pkt.semantics import States
 from pkt.settings import deciding, target_of
 from pkt.stages.analyze_subject import UNTOUCHED, Subject, heading, require
-from pkt.stages.session import Session
 from pkt.training.capture import Read, capture, position_counts
 from pkt.training.head import OutputHead
 
@@ -35,12 +35,11 @@ def check(subject: Subject) -> None:
         )
 
 
-def layer_pairs(session: Session) -> tuple[LayerPair, ...]:
+def layer_pairs(subject: Subject) -> tuple[LayerPair, ...]:
     """Return the method's pairs of layers; those of relative depth where the method pairs none."""
-    if "extract" in session.results:
-        pairs: tuple[LayerPair, ...] = session.loaded("extract").pairs
-        return pairs
-    teacher, student = session.bench.teacher_config, session.bench.student_config
+    if "extract" in subject.results:
+        return LayerExtraction.load(subject.results["extract"].path).pairs
+    teacher, student = subject.bench.teacher_config, subject.bench.student_config
     return Depth().pairs(int(teacher.num_hidden_layers), int(student.num_hidden_layers))
 
 
@@ -54,7 +53,7 @@ def measured(subject: Subject) -> dict[str, Any]:
 
 def compute(subject: Subject) -> dict[str, Any]:
     """Return every map's cards, in the order of the pairs."""
-    bench, pairs = subject.session.bench, layer_pairs(subject.session)
+    bench, pairs = subject.bench, layer_pairs(subject)
     shared = bench.pair_report.shared_ids
     views = {role: head_view(subject.arch(role), shared) for role in UNTOUCHED}
     constant = training_free(subject.maps, **views)
@@ -82,7 +81,7 @@ def _plain(both: MapCards) -> dict[str, Any]:
 
 def _groups(subject: Subject, pairs: tuple[LayerPair, ...]) -> list[tuple[LayerPair, ...]]:
     """Cut the pairs into groups whose states fit into memory together."""
-    rows = (subject.session.bench.encoded("align"), subject.encoded)
+    rows = (subject.bench.encoded("align"), subject.encoded)
     count = sum(sum(position_counts(encoded, subject.config.positions)) for encoded in rows)
     width = sum(subject.arch(role).width for role in UNTOUCHED)
     size = max(1, STATES // max(1, 4 * count * width))
@@ -100,7 +99,7 @@ def _paired(subject: Subject, pairs: tuple[LayerPair, ...], encoded: Encoded) ->
             else Read(layers=(pair.student,), width=arch.width)
             for pair in pairs
         }
-        with subject.session.bench.track(f"{role} states", len(encoded.lengths)) as advance:
+        with subject.bench.track(f"{role} states", len(encoded.lengths)) as advance:
             interface = Interface(subject.config.interface)
             sides.append(capture(arch, encoded, own, interface=interface, **subject.passes(), listen=advance))
     teacher, student = sides

@@ -33,7 +33,7 @@ INTERFACES = tuple(interface.value for interface in Interface)
 
 def _resolution(subject: Subject) -> dict[str, Any]:
     roles = subject.roles(UNTOUCHED)
-    with subject.session.bench.track("resolution", len(roles) * len(subject.chosen)) as advance:
+    with subject.bench.track("resolution", len(roles) * len(subject.chosen)) as advance:
         models = {role: _resolution_of(subject, subject.arch(role), advance) for role in roles}
     return {**heading(subject), "models": models}
 
@@ -77,7 +77,7 @@ def _check_cka(subject: Subject) -> None:
 def _cka(subject: Subject) -> dict[str, Any]:
     models = {role: subject.arch(role) for role in subject.roles(ALL)}
     pairs, total = cka_pairs(models), len(subject.chosen)
-    with subject.session.bench.track("cka", len(pairs) * total) as advance:
+    with subject.bench.track("cka", len(pairs) * total) as advance:
         found = cka_matrices(
             models, subject.encoded, interface=subject.config.interface, **subject.passes(), listen=advance
         )
@@ -106,9 +106,9 @@ def _attribution(subject: Subject) -> dict[str, Any]:
     models: dict[str, Any] = {}
     roles = subject.roles(ALL)
     total = len(roles) * len(INTERFACES) * len(subject.chosen)
-    with subject.session.bench.track("attribution", total) as advance:
+    with subject.bench.track("attribution", total) as advance:
         for role in roles:
-            batch_size = subject.session.bench.config.optim.batch_size
+            batch_size = subject.bench.config.optim.batch_size
             scores = interface_scores(
                 subject.arch(role), subject.encoded, batch_size=batch_size, listen=advance
             )

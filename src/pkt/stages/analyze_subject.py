@@ -13,11 +13,12 @@ from pkt.analysis import first_per_task
 from pkt.config import AnalyzeConfig
 from pkt.data.encoding import Encoded
 from pkt.errors import RequestError
+from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.pair import LanguageModel
 from pkt.semantics import Semantics
 from pkt.stages import evaluate as evaluate_stage
-from pkt.stages.session import Session
+from pkt.store import Artifact
 from pkt.training.capture import position_counts
 
 UNTOUCHED = ("teacher", "student")
@@ -29,11 +30,13 @@ class Subject:
     """What is analysed: models by role, and rows; loaded when first asked for.
 
     Attributes:
-        session: the request.
+        bench: models, rows and strategies.
+        results: what the stages before have left, by the step's name.
         maps: the alignment maps to measure, by name.
     """
 
-    session: Session
+    bench: Workbench
+    results: Mapping[str, Artifact]
     maps: Mapping[str, Semantics]
     _transferred: LanguageModel | None = field(default=None, init=False)
     _warned: bool = field(default=False, init=False)
@@ -41,7 +44,7 @@ class Subject:
     @property
     def config(self) -> AnalyzeConfig:
         """The request's `analyze` node."""
-        return self.session.bench.config.analyze
+        return self.bench.config.analyze
 
     def roles(self, readable: tuple[str, ...]) -> list[str]:
         """Return the models that a part reads, in the order teacher, student, transferred."""
@@ -55,41 +58,40 @@ class Subject:
     def arch(self, role: str) -> Architecture:
         """Load a model."""
         if role != "transferred":
-            return evaluate_stage.model_of(self.session, role).arch
+            return evaluate_stage.model_of(self.bench, self.results, role).arch
         if self._transferred is None:
-            self._transferred = evaluate_stage.model_of(self.session, role)
+            self._transferred = evaluate_stage.model_of(self.bench, self.results, role)
             self._check_tokenizer(self._transferred)
         return self._transferred.arch
 
     def _check_tokenizer(self, transferred: LanguageModel) -> None:
-        if transferred.tokenizer.get_vocab() != self.session.bench.student.tokenizer.get_vocab():
+        if transferred.tokenizer.get_vocab() != self.bench.student.tokenizer.get_vocab():
             raise RequestError(
-                f"eval.checkpoint={self.session.bench.config.eval.checkpoint}: its tokenizer is not the student's, "
+                f"eval.checkpoint={self.bench.config.eval.checkpoint}: its tokenizer is not the student's, "
                 "and layers are compared at the same tokens; name a checkpoint of this student."
             )
 
     def check_vocabularies(self) -> None:
         """Refuse models that do not read the same tokens, and warn (once) where they nearly do."""
         if "teacher" in self.config.models and not self._warned:
-            for note in self.session.bench.pair_report.warnings:
+            for note in self.bench.pair_report.warnings:
                 console.warn(note)
         self._warned = True
 
     @cached_property
     def chosen(self) -> list[int]:
         """The rows of the split that are looked at."""
-        bench = self.session.bench
-        ids = bench.splits[self.config.split]["id"]
-        return first_per_task(ids, bench.config.benchmark.tasks, self.config.rows)
+        ids = self.bench.splits[self.config.split]["id"]
+        return first_per_task(ids, self.bench.config.benchmark.tasks, self.config.rows)
 
     @cached_property
     def encoded(self) -> Encoded:
         """Those rows, tokenised."""
-        return self.session.bench.encoded(self.config.split).select(self.chosen)
+        return self.bench.encoded(self.config.split).select(self.chosen)
 
     def passes(self) -> dict[str, Any]:
         """Return the settings that every pass over the rows takes."""
-        return {"positions": self.config.positions, "batch_size": self.session.bench.config.optim.batch_size}
+        return {"positions": self.config.positions, "batch_size": self.bench.config.optim.batch_size}
 
     def positions(self) -> int:
         """Return how many positions the rows have."""
@@ -102,7 +104,7 @@ class Subject:
             yield
         finally:
             self._transferred = None
-            self.session.bench.release("teacher", "student")
+            self.bench.release("teacher", "student")
 
 
 @dataclass(frozen=True, kw_only=True)

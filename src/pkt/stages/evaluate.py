@@ -16,10 +16,12 @@ from pkt.errors import RequestError
 from pkt.evaluation.harness import TASKS, Evaluation, check_sampling, evaluate
 from pkt.evaluation.sampling import Sampling
 from pkt.evaluation.suites import PROTOCOL
+from pkt.methods.workbench import Workbench
 from pkt.models.fingerprint import fingerprint as model_fingerprint
 from pkt.models.pair import LanguageModel, load_checkpoint
 from pkt.stages.session import Job, Session
 from pkt.stages.transfer import MODEL
+from pkt.store import Artifact
 
 SCORES = "scores.json"
 VALIDATION = "validation"  # the value of eval.split that is not the test rows
@@ -61,7 +63,7 @@ def _identity_of_rows(task: str, config: Config) -> Any:
 def run(job: Job) -> Mapping[str, Any]:
     """Score the model of the step's role."""
     session, role = job.session, job.step.of
-    evaluation = _evaluate(session, model_of(session, role))
+    evaluation = _evaluate(session, model_of(session.bench, session.results, role))
     session.bench.release(role)
     evaluation.save(job.folder / SCORES)
     return {"role": role}
@@ -101,13 +103,13 @@ def checkpoint_identity(config: Config) -> str | None:
     return None if folder is None else model_fingerprint(CheckpointSpec(checkpoint=str(folder)))
 
 
-def model_of(session: Session, role: str) -> LanguageModel:
+def model_of(bench: Workbench, results: Mapping[str, Artifact], role: str) -> LanguageModel:
     """Load the model of a role."""
     if role != "transferred":
-        model: LanguageModel = getattr(session.bench, role)
+        model: LanguageModel = getattr(bench, role)
         return model
-    folder = checkpoint(session.bench.config) or session.results["transfer"].path / MODEL
-    return load_checkpoint(folder, session.bench.device)
+    folder = checkpoint(bench.config) or results["transfer"].path / MODEL
+    return load_checkpoint(folder, bench.device)
 
 
 def _evaluate(session: Session, model: LanguageModel) -> Evaluation:
