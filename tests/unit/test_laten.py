@@ -226,27 +226,6 @@ def test_values_out_of_range_are_refused(wrong):
         LaTen(**wrong)
 
 
-def test_settings_name_what_each_stage_depends_on(made, pair):
-    bench = bench_of(pair, made())
-    base = LaTen()
-    for change, stages in (
-        ({"legacy_norm": True}, {"extract"}),
-        ({"rho": 0.2}, {"extract", "align"}),
-        ({"steps": [2, 4]}, {"align"}),
-        ({"lr": 1e-4}, {"align"}),
-        ({"penalty": 1.0}, {"align"}),
-        ({"align_rows": 3}, {"align"}),
-        ({"name": "other"}, set()),
-    ):
-        other = LaTen(**change)
-        differing = {
-            stage
-            for stage in ("extract", "align", "transfer")
-            if base.settings(stage, bench) != other.settings(stage, bench)
-        }
-        assert differing == stages, change
-
-
 def test_an_older_extraction_does_not_hide_a_share_of_nothing(made, pair):
     bench = bench_of(pair, made())
     extraction = LaTen(rho=0.5).extract(bench, None)

@@ -287,22 +287,6 @@ def test_objectives_that_make_no_sense():
     assert Seeking().refusal(choice(layer="none", output="cosine")) is None
 
 
-def test_keys_follow_what_a_stage_reads():
-    bench = bench_of()
-    bench.objective = Objective(layer="none", output="ce")
-
-    def settings(stage, **change):
-        return Seeking(**change).settings(stage, bench)
-
-    for change in ({"spectrum": "gaussian"}, {"update": Update(rank=3)}):
-        assert settings("extract", **change) == settings("extract")
-        assert settings("align", **change) != settings("align")
-    for change in ({"structure": "random"}, {"layers": "random"}, {"recipe": "original"}):
-        assert settings("extract", **change) != settings("extract")
-    assert settings("align", update=Update(dropout=0.3)) == settings("align")
-    assert settings("transfer", update=Update(dropout=0.3)) != settings("transfer")
-
-
 FAMILIES = ["llama", "gpt2"]  # the others are in the contract
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
@@ -13,6 +14,7 @@ import suite_files as files
 from pkt.config import BenchmarkConfig, DataConfig, SplitSizes
 from pkt.data import pystdlib
 from pkt.data import splits as benchmark_rows
+from pkt.data.chat import Chat
 from pkt.data.encoding import encode
 from pkt.data.lengths import Fitting
 from pkt.data.splits import load_splits
@@ -22,6 +24,7 @@ from pkt.data.suites.suite import divided
 from pkt.errors import PktError, RequestError
 from tiny import tiny_tokenizer
 
+CHAT = Chat(time=datetime(2024, 7, 26))
 SIZES = SplitSizes(extract=3, align=4, train=1000, validation=4)
 
 
@@ -184,7 +187,7 @@ def test_rows_that_are_too_long_are_left_out_before_the_draw(tmp_path: Path, cha
         loaded.append(tiny_tokenizer())
         return loaded[-1]
 
-    fitting = Fitting(tokenizer=load, max_length=100, chat_template=chat)
+    fitting = Fitting(tokenizer=load, max_length=100, chat=CHAT if chat else None)
     small = data(sizes=SplitSizes(extract=1, align=2, validation=2, train=25))
     splits = load_splits(given, small, fitting)
     assert {split: len(rows) for split, rows in splits.items()} == {
@@ -193,7 +196,7 @@ def test_rows_that_are_too_long_are_left_out_before_the_draw(tmp_path: Path, cha
     assert fitting.dropped == {"gsm8k/train": (10, 40)}
     assert len(loaded) == 1
     for rows in splits.values():
-        encode(rows, loaded[0], max_length=100, chat_template=chat)
+        encode(rows, loaded[0], max_length=100, chat=CHAT if chat else None)
     assert len(benchmark_rows.test_rows("gsm8k", small, given)) == 3  # none is left out silently
 
 

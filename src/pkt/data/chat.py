@@ -6,10 +6,13 @@ other results, tomorrow than today, under one key: every template is told `model
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,15 @@ class Chat:
             messages: with ``role`` and ``content``.
             options: of transformers' `apply_chat_template`.
         """
-        text: str = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, strftime_now=self.time.strftime, **options
-        )
+        with self.clock():
+            text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
         return text
+
+    @contextmanager
+    def clock(self) -> Iterator[None]:
+        """Let `strftime_now` of chat templates tell this time; transformers takes no clock as an argument."""
+        from transformers.utils import chat_template_utils
+
+        stopped = SimpleNamespace(now=lambda: self.time)
+        with mock.patch.object(chat_template_utils, "datetime", stopped):
+            yield

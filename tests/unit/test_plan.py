@@ -1,0 +1,146 @@
+"""Plans: one key per step, nothing hashed twice, every leaf in exactly the keys that it decides, reasons for misses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from pkt import manifest
+from pkt import plan as plan_module
+from pkt.checks import check
+from pkt.pipeline import every_option, plan_scores, request
+from pkt.plan import Plan, Planner, reason
+from pkt.searchpath import builtin_conf_dir, register
+from pkt.settings import deciding, setting, undecisive
+from pkt.stages import analyze
+
+CHAIN = ("extract", "align", "transfer")
+SCORES = ("eval teacher", "eval student", "eval transferred")
+PARTS = ("analyze resolution", "analyze cka", "analyze attribution", "analyze maps")
+
+
+@pytest.fixture(scope="module")
+def planned(pair, tmp_path_factory):
+    """Plan `pkt run` and `pkt analyze` of a request on the tiny pair."""
+    register()
+    outputs = tmp_path_factory.mktemp("outputs")
+
+    def make(*overrides: str) -> Plan:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(builtin_conf_dir()), version_base="1.3"):
+            cfg = compose("run", overrides=[*base(pair), f"output_dir={outputs}", *overrides])
+        check(cfg)
+        bench, method = request(cfg)
+        planner = Planner(bench=bench, method=method)
+        plan_scores(planner)
+        analyze.plan(planner, analyze.subject(bench, {}, every_option("semantics")))
+        return planner.plan
+
+    return make
+
+
+def base(pair: dict[str, Path]) -> list[str]:
+    sizes = {"extract": 4, "align": 4, "train": 8, "validation": 4}
+    return [
+        "tracker=none",
+        "threads=1",
+        "benchmark=custom",
+        *(f"model.{role}.checkpoint={pair[role]}" for role in ("teacher", "student")),
+        *(f"data.{split}={pair['root'] / f'{split}.jsonl'}" for split in ("train", "test")),
+        *(f"data.sizes.{split}={count}" for split, count in sizes.items()),
+        "analyze.rows=2",
+    ]
+
+
+def test_one_key_per_step_and_no_hash_twice(planned, monkeypatch):
+    made: list[Any] = []
+    files: list[Path] = []
+
+    def key(parts):
+        made.append(json.dumps(parts, sort_keys=True))
+        return manifest.content_key(parts)
+
+    real = Path.open
+
+    def opened(self, *args, **kwargs):
+        if self.suffix == ".safetensors":
+            files.append(self)
+        return real(self, *args, **kwargs)
+
+    from pkt.models import fingerprint
+
+    fingerprint._content.cache_clear()
+    monkeypatch.setattr(plan_module, "content_key", key)
+    monkeypatch.setattr(Path, "open", opened)
+    plan = planned()
+    assert len(made) == len(list(plan)) == len(set(made)) == 10
+    assert len(files) == len(set(files)) == 2
+
+
+def test_keys_chain_and_ingredients_are_json(planned):
+    plan = planned()
+    for step in plan:
+        assert step.ingredients == json.loads(json.dumps(step.ingredients))
+        assert step.ingredients["inputs"] == {taken: plan[taken].key for taken in step.takes}
+    assert plan["transfer"].takes == ("align",)
+    assert plan["eval transferred"].takes == ("transfer",)
+    assert {role: plan[f"eval {role}"].takes for role in ("teacher", "student")} == {
+        "teacher": (),
+        "student": (),
+    }
+
+
+def test_a_miss_says_what_differs(planned):
+    before = [dict(step.ingredients) for step in planned()]
+    changed = planned("optim.lr=0.5", "optim.epochs=7")
+    assert reason(changed["transfer"], before) == "optim.lr 0.0003 -> 0.5; optim.epochs 5 -> 7"
+    assert reason(changed["eval transferred"], before) is None  # what it took tells its own reason
+    assert reason(changed["transfer"], []) is None
+    assert reason(planned("data.sizes.train=5")["transfer"], before) == "the train rows changed"
+
+
+def test_the_nearest_result_is_compared(planned):
+    far, near = planned("optim.lr=0.5", "seed=3", "optim.epochs=2"), planned("optim.lr=0.5")
+    told = reason(planned()["transfer"], [far["transfer"].ingredients, near["transfer"].ingredients])
+    assert told == "optim.lr 0.5 -> 0.0003"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inner:
+    kind: str = "a"
+    size: int = setting(1, when=lambda own, _: own.kind == "a")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Node:
+    plain: int = 1
+    late: float = setting(2.0, decides="transfer")
+    never: str = undecisive("x")
+    inner: Inner = setting(factory=Inner, decides="align")
+    new: int = setting(3, since=3)
+
+
+def test_deciding_follows_what_fields_say():
+    def own(node: Node, stage: str) -> dict[str, Any]:
+        return deciding(node, stage, None, path="method", first="extract")
+
+    assert own(Node(), "extract") == {"method.plain": 1}
+    assert own(Node(), "align") == {"method.inner.kind": "a", "method.inner.size": 1}
+    assert own(Node(inner=Inner(kind="b", size=5)), "align") == {"method.inner.kind": "b"}
+    assert own(Node(never="y"), "transfer") == {"method.late": 2.0}
+
+
+def test_a_new_setting_leaves_old_keys_alone():
+    old = dataclasses.make_dataclass("Node", [("plain", int, 1)], kw_only=True)
+    assert deciding(Node(), "extract", None, path="", first="extract") == deciding(
+        old(), "extract", None, path="", first="extract"
+    )
+    # the value at its introduction is frozen: another default later, and True beside 1, are other settings
+    assert deciding(Node(new=4), "extract", None, path="", first="extract") == {"plain": 1, "new": 4}
+    assert deciding(Node(new=True), "extract", None, path="", first="extract") == {"plain": 1, "new": True}
