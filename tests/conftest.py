@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from tiny import tiny_model, tiny_tokenizer
 
@@ -116,3 +117,13 @@ def lm_eval_task(tmp_path, monkeypatch) -> str:
 
     monkeypatch.setattr(lm_eval.tasks, "TaskManager", few)
     return "foreign_choice"
+
+
+@pytest.fixture
+def plain_descent(monkeypatch) -> None:
+    """Put SGD in AdamW's place, for tests that compare weights.
+
+    AdamW's first steps turn a gradient that is nothing but rounding into a whole step, so weights under it depend on
+    the order in which a processor adds numbers; under SGD they are as good as the gradients.
+    """
+    monkeypatch.setattr(torch.optim, "AdamW", lambda parameters, lr, **_: torch.optim.SGD(parameters, lr=lr))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,6 +41,21 @@ def _positions(encoded: Encoded, rows: list[int], positions: str) -> list[tuple[
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum() / (a.norm() * b.norm())
+
+
+def same_moves(
+    got: Mapping[str, Tensor], expected: Mapping[str, Tensor], before: Mapping[str, Tensor]
+) -> None:
+    """Compare how far weights went from where they started, to a thousandth of the way."""
+    moves = {name: expected[name] - before[name] for name in before}
+    furthest = max(float(move.abs().max()) for move in moves.values())
+    assert furthest > 1e-3, "nothing was trained"
+    for name, move in moves.items():
+        # a move far below the furthest is float32's rounding of the weights themselves
+        share = 1e-3 * max(float(move.abs().max()), furthest / 20)
+        torch.testing.assert_close(
+            got[name] - before[name], move, rtol=0, atol=share, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def textbook_training(

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -113,12 +112,12 @@ def refused(done: subprocess.CompletedProcess[str], *parts: str, code: int = 2) 
         assert part in line
 
 
-def test_help_is_fast(env: dict[str, str]):
-    started = time.perf_counter()
+def test_help_names_what_there_is(
+    env: dict[str, str],
+):  # that it imports nothing heavy: tests/unit/test_imports.py
     done = subprocess.run(
         [sys.executable, "-m", "pkt", "--help"], env=env, capture_output=True, text=True, check=True
     )
-    assert time.perf_counter() - started < 1.5
     for word in ("transfer", "semalign_joint", "PKT_OUTPUT_DIR", "exit codes", "mine"):
         assert word in done.stdout
 

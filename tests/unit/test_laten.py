@@ -105,12 +105,12 @@ def test_two_runs_are_equal_and_another_seed_is_not(made, pair):
 
 
 def test_micro_batches_change_nothing_but_rounding(made, pair):
-    # at Adam's scale a gradient near zero turns rounding into a step, so losses are compared, not weights
+    # AdamW makes whole steps of a gradient that is rounding, so losses are compared, not weights
     whole = run(LaTen(**STRONG), bench_of(pair, made()))[1].choice
     parts = run(LaTen(**STRONG), bench_of(pair, made(), optim={"micro_batch_size": 5}))[1].choice
-    assert parts.losses == pytest.approx(whole.losses, abs=2e-3)
+    assert parts.losses == pytest.approx(whole.losses, abs=2e-4)
     assert parts.losses[0] == pytest.approx(whole.losses[0], abs=1e-5)
-    assert parts.validation == pytest.approx(whole.validation, abs=2e-3)
+    assert parts.validation == pytest.approx(whole.validation, abs=2e-4)
 
 
 def test_a_heavy_penalty_keeps_the_delta_small(made, pair):

@@ -3,7 +3,6 @@ import hashlib
 import subprocess
 import sys
 import sysconfig
-import time
 from pathlib import Path
 
 import pytest
@@ -70,13 +69,10 @@ def test_order_does_not_depend_on_the_process(everything):
         "import hashlib; from pkt.data.pystdlib import rows; "
         "print(hashlib.sha256(repr(rows('test')).encode()).hexdigest())"
     )
-
-    start = time.monotonic()
     other = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()
     assert other == hashlib.sha256(repr(everything["test"]).encode()).hexdigest()
-    assert time.monotonic() - start < 20
 
 
 def test_counts_are_prefixes_and_copies(everything):

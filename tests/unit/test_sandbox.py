@@ -13,7 +13,7 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernel 
 @pytest.fixture(scope="module")
 def child():
     with Child() as running:
-        running.run("pass", 5)
+        running.run("pass", 30)
         yield running
 
 
@@ -23,7 +23,7 @@ def hooked():
         yield running
 
 
-def run(child, source, timeout=3.0):
+def run(child, source, timeout=30.0):
     return child.run(textwrap.dedent(source), timeout)
 
 
@@ -59,7 +59,7 @@ def test_endless_loop_times_out(child):
     start = time.monotonic()
     assert run(child, "while True: pass", 0.3) is Outcome.TIMEOUT
     assert run(child, "import time\ntime.sleep(60)", 0.3) is Outcome.TIMEOUT
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 50  # and not when the sleep is over
 
 
 def test_memory_bomb_ends_at_the_limit(child):
@@ -129,11 +129,11 @@ def test_audit_hook_stands_in_for_missing_layers(hooked, tmp_path):
 
 def test_a_dead_child_is_a_crash_and_starts_anew():
     with Child() as running:
-        assert running.run("pass", 5) is Outcome.PASS
+        assert running.run("pass", 30) is Outcome.PASS
         running._process.kill()
         running._process.wait()
-        assert running.run("pass", 5) is Outcome.CRASH
-        assert running.run("pass", 5) is Outcome.PASS
+        assert running.run("pass", 30) is Outcome.CRASH
+        assert running.run("pass", 30) is Outcome.PASS
 
 
 def test_equal_programs_run_once_and_order_is_kept(monkeypatch):
@@ -146,7 +146,7 @@ def test_equal_programs_run_once_and_order_is_kept(monkeypatch):
 
 
 def test_run_programs_end_to_end_and_its_arguments():
-    assert run_programs(["assert True", "assert False"], timeout=5.0) == [Outcome.PASS, Outcome.FAIL]
+    assert run_programs(["assert True", "assert False"], timeout=30.0) == [Outcome.PASS, Outcome.FAIL]
     with pytest.raises(ValueError, match="positive"):
         run_programs(["pass"], timeout=0.0)
     with pytest.raises(ValueError, match="positive"):
@@ -179,8 +179,8 @@ def test_modules_of_everyday_programs_can_be_imported(child, hooked):
 def test_a_full_disk_is_a_crash():
     with Child(disk=2**20) as running:
         source = "for n in range(8):\n open(f'f{n}', 'wb').write(bytes(2**20))\nwhile True: pass"
-        assert running.run(source, 5) is Outcome.CRASH
-        assert running.run("open('f', 'wb').write(bytes(2**10))", 5) is Outcome.PASS
+        assert running.run(source, 60) is Outcome.CRASH
+        assert running.run("open('f', 'wb').write(bytes(2**10))", 30) is Outcome.PASS
 
 
 def test_the_message_when_no_child_starts(monkeypatch):
