@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from pkt import console
 from pkt.build import build
 from pkt.config import Config
-from pkt.errors import PktError, RequestError
+from pkt.errors import PktError
 from pkt.methods.base import Choice, Method
+from pkt.methods.combinations import check, known_pairs
 from pkt.methods.workbench import Workbench
 from pkt.run import command_line, prepare, provenance
 from pkt.searchpath import builtin_conf_dir, user_conf_dirs
@@ -55,6 +56,7 @@ def _run_stages(cfg: DictConfig, run_dir: Path, reports: list[dict[str, Any]]) -
     session.reports = reports
     try:
         check_models(session.bench)
+        check_pairs(session)
         found = VERBS[str(cfg.verb)](session)
     except BaseException:
         session.tracker.close(exit_code=1)
@@ -81,6 +83,19 @@ def check_models(bench: Workbench) -> None:
         raise problems[0]
 
 
+def check_pairs(session: Session) -> None:
+    """Refuse layer pairs that do not go with the objective, where depths decide them.
+
+    Raises:
+        RequestError: they do not.
+    """
+    bench = session.bench
+    if "mapping" in session.method.uses:
+        depths = (config.num_hidden_layers for config in (bench.teacher_config, bench.student_config))
+        choice = Choice(mapping=bench.mapping, semantics=bench.semantics, objective=bench.objective)
+        check(session.method, choice, known_pairs(bench.mapping, *depths))
+
+
 def _forget(run_dir: Path, output_dir: Path) -> None:
     """Remove a run's folder, and those above it that became empty."""
     shutil.rmtree(run_dir, ignore_errors=True)
@@ -101,8 +116,7 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
     choice = Choice(
         mapping=build(cfg.mapping), semantics=build(cfg.semantics), objective=build(cfg.objective)
     )
-    if reason := method.refusal(choice):
-        raise RequestError(f"method={method.name} does not go with this request: {reason}.")
+    check(method, choice)
     config = cast(Config, OmegaConf.to_object(cfg))
     settle_learning_rate(config, method.name)
     device = prepare(config)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pkt.methods.base import Choice, Transferred, WithoutTeacher
+from pkt.methods.base import Transferred, WithoutTeacher
 from pkt.methods.workbench import Workbench
 from pkt.training.loop import History
 from pkt.training.trainable import Trainable
@@ -31,10 +31,6 @@ class Identity(WithoutTeacher):
     demands: ClassVar[str] = ""
 
     name: str = "identity"
-
-    def refusal(self, choice: Choice) -> str | None:
-        """Return None: no strategy is read."""
-        return None
 
     def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
         """Return nothing: the student alone decides."""

@@ -1,7 +1,7 @@
 """Logit distillation: the student learns the teacher's next-token distribution on the answers.
 
-Idea: (1 - s) tau^2 D(teacher, student) + s CE, D forward, reverse or Jensen-Shannon; the teacher's distributions
-are computed once and kept as top-k log-probabilities and a tail mass, or live at every step.
+Idea: tau^2 D(teacher, student) beside the cross-entropy, D forward, reverse or Jensen-Shannon; the teacher's
+distributions are computed once and kept as top-k log-probabilities and a tail mass, or live at every step.
 
 Reference: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531); reverse KL as
 in MiniLLM (arXiv 2306.08543), but on the train rows' own answers.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pkt.methods.base import Choice, Transferred
+from pkt.methods.base import Choice, Provides, Transferred
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.layerwise import output_settings, teacher_outputs
 from pkt.methods.tuning import Update, training_settings, tune
@@ -33,25 +33,23 @@ class Kd:
     """
 
     results: ClassVar[Mapping[str, type[Any]]] = {"align": LayerAlignment}
-    uses: ClassVar[tuple[str, ...]] = ("output",)
+    uses: ClassVar[tuple[str, ...]] = ("objective",)
     demands: ClassVar[str] = ""
 
     name: str = "kd"
     update: Update = field(default_factory=Update)
     layers: list[int] | None = None
 
+    @property
+    def provides(self) -> Provides:
+        """The teacher's outputs."""
+        return Provides(outputs=True, trains_head=self.update.trains_head)
+
     def refusal(self, choice: Choice) -> str | None:
         """Return why this objective is no distillation; None where it is."""
-        if choice.objective.output != "kl":
-            return (
-                f"objective.output={choice.objective.output} does not look at the teacher: use objective=kd "
-                "(or method=sft)"
-            )
-        if choice.objective.layer != "none":
-            return (
-                f"it reads no teacher states, so objective.layer={choice.objective.layer} has no target: use "
-                "objective=kd (or method=semalign_joint, hidden_kd)"
-            )
+        if choice.objective.outputs is None:
+            terms = ", ".join(choice.objective.terms)
+            return f"no term ({terms}) looks at the teacher's outputs: use objective=kd (or method=sft)"
         return None
 
     def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:

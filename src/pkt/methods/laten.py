@@ -22,7 +22,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pkt.methods.base import Choice, Transferred
+from pkt.methods.base import Choice, Provides, Transferred
 from pkt.methods.laten_delta import Candidate, LatenAlignment
 from pkt.methods.laten_fit import Fitter, Recipe
 from pkt.methods.laten_locate import checked_counts, locate
@@ -95,6 +95,11 @@ class LaTen:
     @property
     def _lrs(self) -> list[float]:
         return _listed(self.lr)
+
+    @property
+    def provides(self) -> Provides:
+        """Nothing: it reads no objective."""
+        return Provides()
 
     def refusal(self, choice: Choice) -> str | None:
         """Refuse nothing: no strategy is read."""

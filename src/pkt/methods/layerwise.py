@@ -2,7 +2,7 @@
 
 extract split -> attribution | similarity -> mapping -> pairs
 align split   -> states of both models -> semantics -> a map per pair and its quality card
-train, validation -> teacher states through the maps, and the teacher's outputs where a KL term wants them
+train, validation -> teacher states through the maps, and the teacher's outputs where a term reads them
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.mapping import LayerPair
 from pkt.methods.base import described
 from pkt.methods.layer_results import LayerExtraction
-from pkt.methods.tuning import live_teacher
+from pkt.methods.tuning import SPLITS, live_teacher
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
@@ -30,8 +30,6 @@ from pkt.training.capture import Read, capture
 from pkt.training.head import OutputHead
 from pkt.training.states import RowStates
 from pkt.training.teacher import TopRows, capture_outputs
-
-SPLITS = ("train", "validation")
 
 
 def pairing_settings(bench: Workbench, interface: str, reduce: str) -> dict[str, Any]:
@@ -198,7 +196,7 @@ def length_ratio(map_: AlignmentMap, teacher: RowStates, student: RowStates) -> 
 
 def teacher_outputs(bench: Workbench) -> dict[str, TopRows]:
     """Keep the teacher's distributions at answer positions, where the objective wants them kept."""
-    if not bench.objective.reads_teacher_output or bench.objective.teacher == "live":
+    if (outputs := bench.objective.outputs) is None or outputs.live:
         return {}
     kept = {}
     for split in SPLITS:
@@ -212,10 +210,9 @@ def teacher_outputs(bench: Workbench) -> dict[str, TopRows]:
 
 def output_settings(bench: Workbench) -> dict[str, Any]:
     """Name what `teacher_outputs` depends on besides models and rows."""
-    objective = bench.objective
-    if not objective.reads_teacher_output or objective.teacher == "live":
+    if (outputs := bench.objective.outputs) is None or outputs.live:
         return {"outputs": None}
-    return {"outputs": {"temperature": objective.temperature, "top_k": objective.top_k}}
+    return {"outputs": {"temperature": outputs.temperature, "top_k": outputs.top_k}}
 
 
 def head_view(arch: Architecture, shared: Tensor) -> HeadView:

@@ -28,10 +28,9 @@ from pkt.attribution.sensitivity import Sensitivity, parameter_name, sensitivity
 from pkt.attribution.windows import Cut, cut
 from pkt.data.batching import collate
 from pkt.mapping import LayerPair
-from pkt.methods.base import Choice, Transferred
+from pkt.methods.base import Choice, Provides, Transferred
 from pkt.methods.seeking_plan import blocks, check_pair_shapes, counterpart, paths, site_key, site_of
 from pkt.methods.seeking_results import SeekingAlignment, SeekingExtraction
-from pkt.methods.sft import without_teacher
 from pkt.methods.tuning import Update, training_settings, tune
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
@@ -63,7 +62,7 @@ class Seeking:
     """
 
     results: ClassVar[Mapping[str, type[Any]]] = {"extract": SeekingExtraction, "align": SeekingAlignment}
-    uses: ClassVar[tuple[str, ...]] = ("output",)
+    uses: ClassVar[tuple[str, ...]] = ("objective",)
     demands: ClassVar[str] = (
         "student no wider in any cut matrix and no deeper than the teacher; separate q, k and v maps, or "
         "GPT-2's fused one; untied student for recipe=original"
@@ -93,11 +92,14 @@ class Seeking:
         """Roles that get an adapter."""
         return self.update.targets if self.recipe is None else RECIPES[self.recipe]
 
+    @property
+    def provides(self) -> Provides:
+        """Nothing of a teacher, once training has begun."""
+        return Provides(trains_head="head" in self.targets)
+
     def refusal(self, choice: Choice) -> str | None:
-        """Return why this objective makes no sense here; None where it does."""
-        if choice.objective.output == "cosine" and "head" in self.targets:
-            return "it trains the head, which the output cosine takes for frozen: use objective=ce"
-        return without_teacher(choice)
+        """Return nothing: what the terms need decides."""
+        return None
 
     def settings(self, stage: str, bench: Workbench) -> Mapping[str, Any]:
         """Name what each stage depends on besides models and rows."""

@@ -60,3 +60,16 @@ def check_pairs(states_ND: Tensor, targets_ND: Tensor) -> None:
             f"states {tuple(states_ND.shape)} and targets {tuple(targets_ND.shape)} differ in shape"
         )
     check_positions(states_ND)
+
+
+def check_labels(states_ND: Tensor, labels_N: Tensor) -> None:
+    """Refuse labels that do not belong to the states.
+
+    Raises:
+        ValueError: no position, or not one label per state.
+    """
+    check_positions(states_ND)
+    if labels_N.shape != states_ND.shape[:1]:
+        raise ValueError(
+            f"one label per state is needed: {len(states_ND)} states, labels of {tuple(labels_N.shape)}"
+        )

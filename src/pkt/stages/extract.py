@@ -8,6 +8,8 @@ from typing import Any
 
 from pkt import console
 from pkt.errors import RequestError
+from pkt.methods.base import Choice
+from pkt.methods.combinations import check
 from pkt.stages.session import Session
 from pkt.store import Artifact
 
@@ -28,7 +30,7 @@ def extract(session: Session) -> Artifact:
     """Make sure that the extraction is in the store.
 
     Raises:
-        RequestError: the method has no such stage.
+        RequestError: the method has no such stage, or its pairs do not go with the objective.
     """
     require(session, STAGE)
     own_key = key(session)
@@ -43,7 +45,11 @@ def extract(session: Session) -> Artifact:
         extraction.save(folder)
         return session.counted()
 
-    return session.obtain(STAGE, own_key, compute)
+    artifact = session.obtain(STAGE, own_key, compute)
+    bench = session.bench  # another objective may ask more of the pairs than the one that they were made for
+    choice = Choice(mapping=bench.mapping, semantics=bench.semantics, objective=bench.objective)
+    check(session.method, choice, load(session, artifact).pairs)
+    return artifact
 
 
 def require(session: Session, stage: str) -> None:

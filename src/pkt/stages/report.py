@@ -133,7 +133,7 @@ def _flat(summary: Mapping[str, Any], prefix: str) -> dict[str, float]:
 
 
 def settings(session: Session) -> dict[str, Any]:
-    """Return everything that a run's result depends on besides its seed, flat, as ``{"objective.layer": ...}``."""
+    """Return everything that a run's result depends on besides its seed, flat, as ``{"optim.lr": ...}``."""
     config, method = session.bench.config, session.method
     named: dict[str, Any] = {
         "method": method.name,

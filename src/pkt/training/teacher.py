@@ -22,23 +22,10 @@ from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from pkt.models.taps import decode
-from pkt.objectives import CHUNK, TokenDistribution, token_distribution
+from pkt.objectives import CHUNK, Distributions, TokenDistribution, token_distribution
 from pkt.training.capture import position_counts
 from pkt.training.meter import Meter
 from pkt.training.states import RowStates
-
-
-@dataclass(frozen=True, kw_only=True)
-class Distributions:
-    """A batch's teacher distributions: tensors with one entry per answer position, and how a chunk reads.
-
-    Attributes:
-        tensors: what a chunk of positions is cut from.
-        read: the tensors of a chunk to its distributions.
-    """
-
-    tensors: tuple[Tensor, ...]
-    read: Callable[..., TokenDistribution]
 
 
 class TeacherOutput(Protocol):
