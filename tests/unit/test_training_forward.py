@@ -13,7 +13,7 @@ from pkt.models.taps import Interface
 from pkt.objectives import Objective
 from pkt.training.capture import Read, advance, capture
 from pkt.training.forward import TransferLoss
-from pkt.training.head import OutputHead
+from pkt.objectives import OutputHead
 from pkt.training.loop import Trainer
 from pkt.training.trainable import make_trainable
 from textbook import textbook_training

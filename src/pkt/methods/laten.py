@@ -30,7 +30,7 @@ from pkt.methods.laten_neurons import MODULES, LatenExtraction
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.sparse_delta import SparseDelta, inject, norms
-from pkt.training.head import OutputHead
+from pkt.objectives import OutputHead
 from pkt.training.hypernetwork import Site
 from pkt.training.loop import History
 from pkt.training.trainable import Trainable

@@ -20,7 +20,7 @@ from pkt.methods.laten_delta import Candidate
 from pkt.methods.laten_neurons import MODULES, LatenExtraction
 from pkt.methods.workbench import Workbench
 from pkt.models.sparse_delta import SparseDelta
-from pkt.training.head import OutputHead
+from pkt.objectives import OutputHead
 from pkt.training.hypernetwork import DeltaLoss, HyperNetwork, Site, answer_loss, deltas
 from pkt.training.loop import Trainer
 

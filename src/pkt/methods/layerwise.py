@@ -25,9 +25,9 @@ from pkt.methods.tuning import SPLITS, live_teacher
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
+from pkt.objectives import OutputHead
 from pkt.semantics import AlignmentMap, HeadView, quality_card
 from pkt.training.capture import Read, capture
-from pkt.training.head import OutputHead
 from pkt.training.states import RowStates
 from pkt.training.teacher import TopRows, capture_outputs
 

@@ -39,5 +39,8 @@ class SemAlignFisher(SemAlign):
     def refusal(self, choice: Choice) -> str | None:
         """Return why this is not the Fisher form; None where it is."""
         if not any(isinstance(term, Fisher) for term in choice.objective.terms.values()):
-            return "its layer term is the Fisher term, and the objective has none: set term@objective.terms.layer=fisher (or objective=fisher)"
+            return (
+                "its layer term is the Fisher term, and the objective has none: set term@objective.terms.layer=fisher "
+                "(or objective=fisher)"
+            )
         return None

@@ -55,7 +55,10 @@ class SemAlignGeometry(SemAlign):
     def refusal(self, choice: Choice) -> str | None:
         """Return why this is not the geometry form; None where it is."""
         if not any(isinstance(term, Geometry) for term in choice.objective.terms.values()):
-            return "its layer term is the geometry, and the objective has none: set term@objective.terms.layer=geometry (or objective=geometry)"
+            return (
+                "its layer term is the geometry, and the objective has none: set term@objective.terms.layer=geometry "
+                "(or objective=geometry)"
+            )
         return None
 
     def _span(self) -> dict[str, Any]:

@@ -22,10 +22,9 @@ from pkt.methods.base import Transferred, described
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
-from pkt.objectives import Objective, Sizes
+from pkt.objectives import Objective, OutputHead, Sizes
 from pkt.training.capture import Prefix, advance
 from pkt.training.forward import TransferLoss
-from pkt.training.head import OutputHead
 from pkt.training.loop import History, Trainer
 from pkt.training.lora_start import LoraStart
 from pkt.training.teacher import LiveTeacher, TeacherOutput

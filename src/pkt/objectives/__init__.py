@@ -8,16 +8,17 @@ student logits, teacher's tokens  -> Divergence                                (
 from pkt.objectives.chunks import CHUNK, over_chunks
 from pkt.objectives.cosine import Cosine
 from pkt.objectives.cross_entropy import CrossEntropy, cross_entropy_sum
-from pkt.objectives.distributions import Distributions, TokenDistribution, token_distribution
+from pkt.objectives.distributions import Distributions, TokenDistribution, shared_columns, token_distribution
 from pkt.objectives.divergence import Divergence, divergence
 from pkt.objectives.fisher import Fisher
 from pkt.objectives.geometry import Geometry
+from pkt.objectives.head import OutputHead
 from pkt.objectives.mean_square import MeanSquare
 from pkt.objectives.needs import Head, Labels, Need, Outputs, RowIds, Sequences, States
 from pkt.objectives.objective import Objective, needed_states
 from pkt.objectives.output_cosine import OutputCosine
 from pkt.objectives.term import BaseTerm, LayerTerm, Term
-from pkt.objectives.view import Pair, Sizes, StudentHead, Sums, View
+from pkt.objectives.view import Pair, Sizes, Sums, View
 
 __all__ = [
     "CHUNK",
@@ -35,13 +36,13 @@ __all__ = [
     "Need",
     "Objective",
     "OutputCosine",
+    "OutputHead",
     "Outputs",
     "Pair",
     "RowIds",
     "Sequences",
     "Sizes",
     "States",
-    "StudentHead",
     "Sums",
     "Term",
     "TokenDistribution",
@@ -50,5 +51,6 @@ __all__ = [
     "divergence",
     "needed_states",
     "over_chunks",
+    "shared_columns",
     "token_distribution",
 ]

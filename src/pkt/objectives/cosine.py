@@ -15,29 +15,17 @@ from torch.nn import functional
 
 from pkt.objectives.chunks import check_pairs
 from pkt.objectives.term import LayerTerm
-from pkt.objectives.view import View
+from pkt.objectives.view import Pair, View
 
-
-def cosine_sum(states_ND: Tensor, targets_ND: Tensor, *, eps: float = 1e-8) -> Tensor:
-    """Return sum_n 1 - cos(h_n, h*_n), float32.
-
-    Args:
-        states_ND: h; the gradient flows here.
-        targets_ND: h*, held constant.
-        eps: lower bound of both norms, so that a zero state has cosine 0 and a finite gradient.
-
-    Raises:
-        ValueError: no position, or shapes that differ.
-    """
-    check_pairs(states_ND, targets_ND)
-    cosine_N = functional.cosine_similarity(states_ND.float(), targets_ND.detach().float(), dim=-1, eps=eps)
-    return len(cosine_N) - cosine_N.sum()
+EPS = 1e-8  # lower bound of both norms: a zero state has cosine 0 and a finite gradient
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine(LayerTerm):
     """1 - cos(h, h*), mean over positions and pairs."""
 
-    def pair_sum(self, states_ND: Tensor, targets_ND: Tensor, view: View) -> Tensor:
-        """Return the sum of one pair."""
-        return cosine_sum(states_ND, targets_ND)
+    def pair_sum(self, pair: Pair, view: View) -> Tensor:
+        """Return sum_n 1 - cos(h_n, h*_n)."""
+        states_ND, targets_ND = check_pairs(pair.states_ND, pair.targets_ND)
+        cosine_N = functional.cosine_similarity(states_ND.float(), targets_ND.float(), dim=-1, eps=EPS)
+        return len(cosine_N) - cosine_N.sum()

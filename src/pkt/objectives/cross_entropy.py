@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from pkt.objectives.chunks import CHUNK, check_labels, over_chunks
+from pkt.objectives.head import ReadOut
 from pkt.objectives.needs import Head, Labels, Need
 from pkt.objectives.term import BaseTerm
-from pkt.objectives.view import ReadOut, Sums, View
+from pkt.objectives.view import Sums, View
 
 
 def cross_entropy_sum(

@@ -76,3 +76,10 @@ def coarse(values_nV: Tensor, tokens_nK: Tensor | None) -> Tensor:
     if tokens_nK is None:
         return values_nV
     return torch.cat([values_nV.gather(-1, tokens_nK), log_rest(values_nV, tokens_nK)[:, None]], dim=-1)
+
+
+def shared_columns(logits_nV: Tensor, shared: Tensor) -> Tensor:
+    """Return the logits of the tokens that both models have; the tensor itself where that is all of them."""
+    if len(shared) == logits_nV.shape[-1]:
+        return logits_nV
+    return logits_nV.index_select(-1, shared.to(logits_nV.device))

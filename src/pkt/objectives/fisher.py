@@ -16,50 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pkt.objectives.chunks import CHUNK, check_pairs, over_chunks
+from pkt.objectives.chunks import check_pairs, over_chunks
 from pkt.objectives.distributions import coarse
 from pkt.objectives.needs import Head, Need, States
 from pkt.objectives.term import LayerTerm
-from pkt.objectives.view import ReadOut, View
+from pkt.objectives.view import Pair, View
 from pkt.settings import setting
-
-
-def fisher_sum(
-    states_ND: Tensor,
-    targets_ND: Tensor,
-    read_out: ReadOut,
-    *,
-    top_k: int | None = None,
-    chunk: int = CHUNK,
-) -> Tensor:
-    """Return sum_n 1/2 (z - z*)^T F (z - z*).
-
-    Args:
-        states_ND: h; the gradient flows here.
-        targets_ND: h*, held constant.
-        read_out: states to logits, through the student's final norm and head.
-        top_k: F over the K likeliest tokens of p* and one bucket for the rest (its logit is their log-sum-exp);
-            None: all tokens.
-        chunk: positions whose V-wide numbers are alive at once.
-
-    Raises:
-        ValueError: no position, shapes that differ, or a chunk below 1.
-    """
-    check_pairs(states_ND, targets_ND)
-
-    def quadratic(h_nD: Tensor, target_nD: Tensor) -> Tensor:
-        with torch.no_grad():
-            wanted_nV = read_out(target_nD).float()
-        kept_nK = None
-        if top_k is not None and top_k < wanted_nV.shape[-1]:
-            kept_nK = wanted_nV.topk(top_k, dim=-1).indices
-        wanted = coarse(wanted_nV, kept_nK)
-        excess = coarse(read_out(h_nD).float(), kept_nK) - wanted
-        p = wanted.softmax(-1)
-        mean_n1 = (p * excess).sum(-1, keepdim=True)
-        return 0.5 * (p * (excess - mean_n1).square()).sum()
-
-    return over_chunks(quadratic, states_ND, targets_ND.detach(), chunk=chunk)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +46,20 @@ class Fisher(LayerTerm):
         )
         return (states, Head())
 
-    def pair_sum(self, states_ND: Tensor, targets_ND: Tensor, view: View) -> Tensor:
-        """Return the sum of one pair."""
-        return fisher_sum(states_ND, targets_ND, view.head.lens, top_k=self.top_k)
+    def pair_sum(self, pair: Pair, view: View) -> Tensor:
+        """Return sum_n 1/2 (z - z*)^T F (z - z*); the rest beyond `top_k` has the log-sum-exp of its logits."""
+        read_out = view.head.lens
+
+        def quadratic(h_nD: Tensor, target_nD: Tensor) -> Tensor:
+            with torch.no_grad():
+                wanted_nV = read_out(target_nD).float()
+            kept_nK = None
+            if self.top_k is not None and self.top_k < wanted_nV.shape[-1]:
+                kept_nK = wanted_nV.topk(self.top_k, dim=-1).indices
+            wanted = coarse(wanted_nV, kept_nK)
+            excess = coarse(read_out(h_nD).float(), kept_nK) - wanted
+            p = wanted.softmax(-1)
+            mean_n1 = (p * excess).sum(-1, keepdim=True)
+            return 0.5 * (p * (excess - mean_n1).square()).sum()
+
+        return over_chunks(quadratic, *check_pairs(pair.states_ND, pair.targets_ND))

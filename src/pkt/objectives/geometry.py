@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from pkt.objectives.needs import Need, Sequences, States
 from pkt.objectives.term import LayerTerm
-from pkt.objectives.view import View
+from pkt.objectives.view import Pair, View
 
 
 def geometry_sum(
@@ -128,9 +128,9 @@ class Geometry(LayerTerm):
         _, counts_B = torch.unique_consecutive(self._sequence(view), return_counts=True)
         return int((counts_B > 1).sum())
 
-    def pair_sum(self, states_ND: Tensor, targets_ND: Tensor, view: View) -> Tensor:
-        """Return the sum of one pair."""
-        return geometry_sum(states_ND, targets_ND, self._sequence(view), relation=self.relation)
+    def pair_sum(self, pair: Pair, view: View) -> Tensor:
+        """Return the sum over sequences."""
+        return geometry_sum(pair.states_ND, pair.targets_ND, self._sequence(view), relation=self.relation)
 
     def _sequence(self, view: View) -> Tensor:
         return view.sequence_N if self.scope == "sequence" else torch.zeros_like(view.sequence_N)

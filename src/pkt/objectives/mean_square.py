@@ -15,24 +15,15 @@ from torch.nn import functional
 
 from pkt.objectives.chunks import check_pairs
 from pkt.objectives.term import LayerTerm
-from pkt.objectives.view import View
-
-
-def mean_square_sum(states_ND: Tensor, targets_ND: Tensor) -> Tensor:
-    """Return sum_n mean_d (h - h*)^2, float32; targets are held constant.
-
-    Raises:
-        ValueError: no position, or shapes that differ.
-    """
-    check_pairs(states_ND, targets_ND)
-    total = functional.mse_loss(states_ND.float(), targets_ND.detach().float(), reduction="sum")
-    return total / states_ND.shape[1]
+from pkt.objectives.view import Pair, View
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanSquare(LayerTerm):
     """Mean over channels of (h - h*)^2, mean over positions and pairs."""
 
-    def pair_sum(self, states_ND: Tensor, targets_ND: Tensor, view: View) -> Tensor:
-        """Return the sum of one pair."""
-        return mean_square_sum(states_ND, targets_ND)
+    def pair_sum(self, pair: Pair, view: View) -> Tensor:
+        """Return sum_n mean_d (h - h*)^2."""
+        states_ND, targets_ND = check_pairs(pair.states_ND, pair.targets_ND)
+        total = functional.mse_loss(states_ND.float(), targets_ND.float(), reduction="sum")
+        return total / states_ND.shape[1]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pkt.objectives.needs import Need, States
-from pkt.objectives.view import Sizes, Sums, View
+from pkt.objectives.view import Pair, Sizes, Sums, View
 from pkt.settings import known, setting
 
 
@@ -99,10 +99,10 @@ class LayerTerm(BaseTerm, ABC):
         return (States(positions=self.positions),)
 
     @abstractmethod
-    def pair_sum(self, states_ND: Tensor, targets_ND: Tensor, view: View) -> Tensor:
-        """Return the sum of one pair."""
+    def pair_sum(self, pair: Pair, view: View) -> Tensor:
+        """Return the sum of one pair, float32."""
 
     def __call__(self, view: View) -> Sums:
         """Return one sum per pair."""
-        sums = [self.pair_sum(pair.states_ND, pair.targets_ND, view) for pair in view.pairs.values()]
+        sums = [self.pair_sum(pair, view) for pair in view.pairs]
         return Sums(total=torch.stack(sums), count=self.count(view))

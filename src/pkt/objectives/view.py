@@ -5,54 +5,22 @@ Shape suffixes: N positions that the term covers, D width, V vocabulary, P layer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from pkt.objectives.distributions import Distributions
+from pkt.objectives.head import OutputHead
 from pkt.objectives.needs import Head, Labels, Need, Outputs, RowIds, Sequences, States
-
-ReadOut = Callable[[Tensor], Tensor]
-"""Final-normed states (N, D) -> logits (N, V)."""
-
-
-class StudentHead(Protocol):
-    """The student's read-out, as terms use it."""
-
-    @property
-    def weight_VD(self) -> Tensor:
-        """W, without gradient."""
-        ...
-
-    @property
-    def gram_DD(self) -> Tensor:
-        """W^T W, float32, of the head as it was at the start."""
-        ...
-
-    @property
-    def is_linear(self) -> bool:
-        """Whether the logits are W h up to a positive scale."""
-        ...
-
-    def read_out(self, states_ND: Tensor) -> Tensor:
-        """Return logits of final-normed states."""
-        ...
-
-    def read_shared(self, states_ND: Tensor) -> Tensor:
-        """Return logits over the tokens that the teacher has too."""
-        ...
-
-    def lens(self, states_ND: Tensor) -> Tensor:
-        """Return logits of a layer's output, through the final norm."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """States of one student layer, which the gradient goes through, and their targets."""
+    """States of a student layer, which the gradient goes through, and their targets, held constant."""
 
+    layer: int
     states_ND: Tensor
     targets_ND: Tensor
 
@@ -103,9 +71,9 @@ class View:
     later: Callable[[Callable[[], None]], None] = lambda _change: None
 
     @property
-    def pairs(self) -> Mapping[int, Pair]:
-        """Student layer -> its states and targets."""
-        return cast("Mapping[int, Pair]", self._of(States))
+    def pairs(self) -> Sequence[Pair]:
+        """Paired layers."""
+        return cast("Sequence[Pair]", self._of(States))
 
     @property
     def final_ND(self) -> Tensor:
@@ -114,9 +82,9 @@ class View:
         return self.final
 
     @property
-    def head(self) -> StudentHead:
+    def head(self) -> OutputHead:
         """The student's read-out."""
-        return cast(StudentHead, self._of(Head))
+        return cast(OutputHead, self._of(Head))
 
     @property
     def teacher(self) -> Distributions:

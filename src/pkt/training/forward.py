@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from pkt.data.batching import Batch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, skip_above, tap
-from pkt.objectives import Objective, cross_entropy_sum
+from pkt.objectives import Objective, OutputHead, cross_entropy_sum
 from pkt.training.capture import Prefix
-from pkt.training.head import OutputHead
 from pkt.training.meter import Meter
 from pkt.training.teacher import TeacherOutput
 from pkt.training.views import Seen, Targets

@@ -20,8 +20,7 @@ from pkt.data.batching import Batch, answer_labels
 from pkt.models.architecture import Architecture
 from pkt.models.sparse_delta import SparseDelta, applied
 from pkt.models.taps import decode
-from pkt.objectives import cross_entropy_sum
-from pkt.training.head import OutputHead
+from pkt.objectives import OutputHead, cross_entropy_sum
 from pkt.training.meter import Meter
 
 INITIAL_SPREAD = 1e-5

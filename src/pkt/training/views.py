@@ -22,6 +22,7 @@ from pkt.objectives import (
     Head,
     Labels,
     Need,
+    OutputHead,
     Outputs,
     Pair,
     RowIds,
@@ -32,7 +33,6 @@ from pkt.objectives import (
     needed_states,
 )
 from pkt.training.capture import position_mask
-from pkt.training.head import OutputHead
 from pkt.training.states import RowStates
 from pkt.training.teacher import TeacherOutput
 
@@ -133,7 +133,7 @@ class Seen:
     def _given(self, need: type[Need], where: Positions) -> Any:
         """Return what a need stands for; None before the forward pass, where it takes one."""
         if need is States:
-            return None if self.states is None else {k: self._pair(k, where) for k in self.targets.states}
+            return None if self.states is None else [self._pair(k, where) for k in self.targets.states]
         if need is Outputs:
             return None if self.final_BTD is None else self._outputs(where)
         if need is Labels:
@@ -146,7 +146,7 @@ class Seen:
     def _pair(self, layer: int, where: Positions) -> Pair:
         assert self.states is not None
         states_ND = self._select(layer, where, self.states[layer])
-        return Pair(states_ND=states_ND, targets_ND=self.targets.of(layer, self.batch, where))
+        return Pair(layer=layer, states_ND=states_ND, targets_ND=self.targets.of(layer, self.batch, where))
 
     def _select(self, layer: int, where: Positions, states_BTD: Tensor) -> Tensor:
         """Return states at some positions, the same tensor to every term; layer 0 stands for the final norm."""

@@ -1,8 +1,9 @@
-"""The student's read-out as terms see it (`pkt.objectives.StudentHead`): weight, Gram matrix, logits."""
+"""The student's read-out as terms see it: weight, Gram matrix, logits."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,10 +11,13 @@ import torch
 from torch import Tensor
 
 from pkt.models.architecture import Architecture
-from pkt.objectives import CHUNK
-from pkt.training.teacher import shared_columns
+from pkt.objectives.chunks import CHUNK
+from pkt.objectives.distributions import shared_columns
 
 log = logging.getLogger(__name__)
+
+ReadOut = Callable[[Tensor], Tensor]
+"""Final-normed states (N, D) -> logits (N, V)."""
 
 
 @dataclass(frozen=True, kw_only=True)
