@@ -18,6 +18,25 @@ from pkt.errors import RequestError, nearest
 from pkt.settings import Setting, known
 
 STRATEGIES = ("method", "mapping", "semantics", "objective")
+# keys that are called otherwise now -> what to write
+MOVED = {
+    f"objective.{old}": new
+    for old, new in {
+        "layer": "term@objective.terms.layer=cosine, mean_square, fisher or geometry (none: ~objective.terms.layer)",
+        "layer_weight": "objective.terms.layer.weight",
+        "positions": "objective.terms.layer.positions",
+        "output": "another objective, such as objective=ce, or +term@objective.terms.<name>=ce, kl or output_cosine "
+        "(none: ~objective.terms.kl ~objective.terms.ce, or objective=layer)",
+        "output_weight": "objective.terms.kl.weight and objective.terms.ce.weight",
+        "divergence": "objective.terms.kl.kind",
+        "temperature": "objective.terms.kl.temperature",
+        "label_share": "objective.terms.ce.weight, and objective.terms.kl.weight for what was one minus it",
+        "teacher": "objective.terms.kl.teacher",
+        "top_k": "objective.terms.kl.top_k, and objective.terms.layer.top_k of the Fisher term",
+        "relation": "objective.terms.layer.relation",
+        "scope": "objective.terms.layer.scope",
+    }.items()
+}
 _DEVICE = re.compile(r"^(auto|cpu|cuda(:\d+)?|mps)$")
 
 
@@ -31,6 +50,9 @@ def check(cfg: DictConfig) -> None:
         RequestError: a value is missing, not one of its choices, or out of range.
         OmegaConfBaseException: a key that `+key=` forced in, or an interpolation that leads nowhere.
     """
+    for key, new in MOVED.items():  # `+objective.x=`, or a file of the user's
+        if OmegaConf.select(cfg, key) is not None:
+            raise RequestError(f"'{key}' is called otherwise now: use {new}")
     # keys that `+key=` forced in are not in the schema
     OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(OmegaConf.to_container(cfg)))
     missing = sorted(str(key) for key in OmegaConf.missing_keys(cfg))

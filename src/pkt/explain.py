@@ -9,6 +9,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from pkt.checks import MOVED
 from pkt.errors import nearest
 from pkt.searchpath import groups
 
@@ -61,6 +62,8 @@ def _explain_value(error: BaseException, cause: OmegaConfBaseException) -> str:
     parent: Any = cause.parent_node
     if re.search(r"Key '.*' (is )?not in ", text):
         name = key.rpartition(".")[2]
+        if key in MOVED:
+            return f"'{key}' is called otherwise now: use {MOVED[key]}"
         allowed = (
             sorted(str(k) for k in parent)
             if isinstance(parent, DictConfig) and not parent._is_missing()

@@ -18,7 +18,8 @@ from pkt import console
 from pkt.build import build
 from pkt.config import Config
 from pkt.errors import PktError, RequestError
-from pkt.methods.base import Choice, Method
+from pkt.methods.base import Choice, Method, choice_of
+from pkt.methods.combinations import check, known_pairs
 from pkt.methods.workbench import Workbench
 from pkt.plan import Plan, Planner
 from pkt.run import command_line, prepare, provenance
@@ -60,6 +61,7 @@ def _run_stages(cfg: DictConfig, run_dir: Path, reports: list[dict[str, Any]]) -
     session.reports = reports
     try:
         check_models(session.bench)
+        check_pairs(session)
         found = VERBS[str(cfg.verb)](session)
     except BaseException:
         session.tracker.close(exit_code=1)
@@ -79,6 +81,8 @@ def run_plan(session: Session, plan: Plan, **more: Stage) -> None:
     session.plan = plan
     for step in plan:
         session.obtain(step, (STAGES | more)[step.stage])
+        if step.name == "extract":  # its pairs may have been made for an objective that asked less of them
+            check(session.method, choice_of(session.bench), session.loaded("extract").pairs)
 
 
 def check_models(bench: Workbench) -> None:
@@ -97,6 +101,18 @@ def check_models(bench: Workbench) -> None:
         raise type(problems[0])("\n".join(str(problem) for problem in problems))
     if problems:
         raise problems[0]
+
+
+def check_pairs(session: Session) -> None:
+    """Refuse layer pairs that do not go with the objective, where depths decide them.
+
+    Raises:
+        RequestError: they do not.
+    """
+    bench = session.bench
+    if "mapping" in session.method.uses:
+        depths = (config.num_hidden_layers for config in (bench.teacher_config, bench.student_config))
+        check(session.method, choice_of(bench), known_pairs(bench.mapping, *depths))
 
 
 def _forget(run_dir: Path, output_dir: Path) -> None:
@@ -121,8 +137,7 @@ def request(cfg: DictConfig) -> tuple[Workbench, Method]:
     choice = Choice(
         mapping=build(cfg.mapping), semantics=build(cfg.semantics), objective=build(cfg.objective)
     )
-    if reason := method.refusal(choice):
-        raise RequestError(f"method={method.name} does not go with this request: {reason}.")
+    check(method, choice)
     config = cast(Config, OmegaConf.to_object(cfg))
     settle_learning_rate(config, method.name)
     bench = Workbench(

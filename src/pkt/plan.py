@@ -11,13 +11,15 @@ the nearest result that is there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pkt.data.encoding import VERSION as ENCODING
 from pkt.manifest import content_key
-from pkt.methods.base import Choice, Method, Reads
+from pkt.methods.base import Choice, Method, Reads, choice_of
 from pkt.methods.workbench import Workbench
+from pkt.objectives import Objective
 from pkt.settings import deciding, plain, target_of
 
 VERSIONS = {"extract": 1, "align": 1, "transfer": 1, "eval": 1, "analyze": 4}
@@ -93,11 +95,10 @@ class Planner:
         """What was planned so far."""
         return Plan(steps=dict(self._steps))
 
-    @property
+    @cached_property
     def choice(self) -> Choice:
         """The strategies beside the method."""
-        bench = self.bench
-        return Choice(mapping=bench.mapping, semantics=bench.semantics, objective=bench.objective)
+        return choice_of(self.bench)
 
     def chain(self, last: str) -> str:
         """Plan the method's stages up to one of them, and return its name."""
@@ -116,19 +117,19 @@ class Planner:
             "settings": self._settings(stage, own, reads),
             "models": {role: self.identity(role) for role in reads.models},
             "rows": {split: self.bench.digest(split) for split in reads.rows},
-        } | ({"code": dict(self.code)} if self.code else {})
+            **({"keeps": _kept(self.bench.objective)} if reads.keeps else {}),
+            **({"code": dict(self.code)} if self.code else {}),
+        }
 
     def _settings(self, stage: str, own: Sequence[str], reads: Reads) -> dict[str, Any]:
         choice = self.choice
         found = deciding(self.method, stage, choice, path="method", first=own[0])
         for group, usual in READ_FIRST.items():
-            if _uses(self.method, group):
+            if group in self.method.uses:
                 node, first = getattr(choice, group), _first(own, usual)
                 if stage == first:
                     found[f"{group}._target_"] = target_of(type(node))
                 found |= deciding(node, stage, choice, path=group, first=first)
-        if stage == "align" and _uses(self.method, "objective"):
-            found["objective.reads"] = _kept(choice.objective)
         for path in reads.config:
             found |= self._read(path, stage)
         return found
@@ -269,6 +270,7 @@ _ABSENT = "(not read)"
 _TOLD = {
     "models": "the {}",
     "rows": "the {} rows",
+    "keeps": "what is kept of the teacher ({})",
     "tasks": "task {}",
     "code": "the code of {}",
 }
@@ -298,12 +300,8 @@ def _told(kind: str, name: str, before: Any, now: Any) -> str:
     return f"{_TOLD.get(kind, kind).format(name)} changed"
 
 
-def _kept(objective: Any) -> Any:
-    outputs = objective.reads_teacher_output and objective.teacher == "cached"
-    return [objective.positions, [objective.temperature, objective.top_k] if outputs else None]
-
-
-def _uses(method: Any, group: str) -> bool:
-    return bool({group} & set(method.uses)) or (
-        group == "objective" and bool({"layer", "output"} & set(method.uses))
-    )
+def _kept(objective: Objective) -> dict[str, Any]:
+    """Return what the terms together make `align` keep of the teacher."""
+    outputs = objective.outputs
+    kept = None if outputs is None or outputs.live else asdict(outputs)
+    return {"positions": objective.positions if objective.layer_terms else None, "outputs": kept}

@@ -9,8 +9,14 @@ from torch import Tensor, nn
 from pkt.data.batching import collate
 from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
-from pkt.objectives import Objective, TokenDistribution, divergence, over_chunks, token_distribution
-from pkt.training.head import OutputHead
+from pkt.objectives import (
+    Objective,
+    OutputHead,
+    TokenDistribution,
+    divergence,
+    over_chunks,
+    token_distribution,
+)
 from pkt.training.teacher import LiveTeacher, capture_outputs, load_top, save_top, shared_columns
 from tiny import tiny_model
 

@@ -12,7 +12,7 @@ from pkt.data.batching import collate
 from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from pkt.models.sparse_delta import SparseDelta, applied, inject, norms
-from pkt.training.head import OutputHead
+from pkt.objectives import OutputHead
 from pkt.training.hypernetwork import INITIAL_SPREAD, DeltaLoss, HyperNetwork, Site, answer_loss, deltas
 from pkt.training.loop import one_cycle
 from tiny import tiny_model

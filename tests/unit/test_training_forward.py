@@ -10,10 +10,9 @@ from pkt.data.batching import collate, epoch_batches
 from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
-from pkt.objectives import Objective
+from pkt.objectives import Objective, OutputHead
 from pkt.training.capture import Read, advance, capture
 from pkt.training.forward import TransferLoss
-from pkt.training.head import OutputHead
 from pkt.training.loop import Trainer
 from pkt.training.trainable import make_trainable
 from textbook import same_moves, textbook_training

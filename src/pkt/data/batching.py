@@ -26,12 +26,14 @@ class Batch:
         attention_mask: (B, T) int64, 1 on tokens.
         supervised: (B, T) bool, positions that predict an answer token or EOS.
         index: the rows' indices in their split, in the batch's order.
+        labelled: (B,) bool, rows whose answer is a label; None: all.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     supervised: Tensor
     index: list[int]
+    labelled: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on a device."""
@@ -40,6 +42,7 @@ class Batch:
             attention_mask=self.attention_mask.to(device),
             supervised=self.supervised.to(device),
             index=self.index,
+            labelled=None if self.labelled is None else self.labelled.to(device),
         )
 
 
@@ -54,7 +57,23 @@ def collate(encoded: Encoded, rows: Sequence[int]) -> Batch:
         input_ids[b, :length] = torch.tensor(encoded.input_ids[row])
         attention_mask[b, :length] = 1
         supervised[b, encoded.prompt_lengths[row] - 1 : length - 1] = True
-    return Batch(input_ids=input_ids, attention_mask=attention_mask, supervised=supervised, index=list(rows))
+    return Batch(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        supervised=supervised,
+        index=list(rows),
+        labelled=None if encoded.labelled is None else torch.tensor([encoded.labelled[row] for row in rows]),
+    )
+
+
+def next_tokens(batch: Batch) -> Tensor:
+    """Return the token after each position, (B, T) int64; 0 after the last."""
+    return torch.nn.functional.pad(batch.input_ids[:, 1:], (0, 1))
+
+
+def answer_labels(batch: Batch) -> Tensor:
+    """Return the tokens that the answer's positions predict, row after row, as (n,) int64."""
+    return next_tokens(batch)[batch.supervised]
 
 
 def sorted_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -31,10 +31,12 @@ class Encoded:
     Attributes:
         input_ids: prompt, answer and EOS of each row.
         prompt_lengths: tokens of each row's prompt, BOS included.
+        labelled: whether each row's answer is a label to learn; None: all are.
     """
 
     input_ids: list[list[int]]
     prompt_lengths: list[int]
+    labelled: list[bool] | None = None
 
     @cached_property
     def lengths(self) -> list[int]:

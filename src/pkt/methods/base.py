@@ -10,14 +10,14 @@ stage's result; the pipeline stores the results under keys made of what the meth
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 from pkt.mapping import LayerPair
 from pkt.mapping import Mapping as LayerMapping
 from pkt.methods.workbench import Workbench
-from pkt.objectives import Objective
+from pkt.objectives import Objective, States
 from pkt.reporting.table import Table
 from pkt.semantics import Semantics
 from pkt.training.loop import History
@@ -75,12 +75,37 @@ class Transferred:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Provides:
+    """What the terms of an objective may ask of a method that trains; rows and labels they have everywhere.
+
+    Attributes:
+        states: whose space targets are in: the ``student``'s, mapped, or the ``teacher``'s own, which the student's
+            states are projected to; None: no states.
+        interface: where in a layer they are read.
+        outputs: whether the teacher's next-token distributions are there.
+        trains_head: whether the student's head changes.
+        asks: what the method itself asks of the states, as terms do.
+    """
+
+    states: Literal["student", "teacher"] | None = None
+    interface: str = "block"
+    outputs: bool = False
+    trains_head: bool = False
+    asks: States = field(default_factory=States)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Choice:
     """The strategies that a request puts beside its method."""
 
     mapping: LayerMapping
     semantics: Semantics
     objective: Objective
+
+
+def choice_of(bench: Workbench) -> Choice:
+    """Return the strategies that a request's workbench was built with."""
+    return Choice(mapping=bench.mapping, semantics=bench.semantics, objective=bench.objective)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +116,13 @@ class Reads:
         rows: splits.
         models: roles.
         config: other nodes and leaves of the request, by their keys (``optim``, ``optim.precision``, ``seed``).
+        keeps: whether it keeps what the terms of the objective need of the teacher.
     """
 
     rows: tuple[str, ...] = ()
     models: tuple[str, ...] = ("teacher", "student")
     config: tuple[str, ...] = ()
+    keeps: bool = False
 
 
 TRAINING = Reads(rows=("train", "validation"), models=("student",), config=("optim", "seed"))
@@ -107,8 +134,8 @@ class Method(Protocol):
     Attributes:
         name: how tables call it.
         results: the stages before `transfer`, each with the type of its result (``extract``, ``align``).
-        uses: the strategies that it reads: some of ``mapping``, ``semantics``, ``layer`` and ``output``
-            (the terms of the objective); the others of a request are ignored.
+        uses: the strategies that it reads: some of ``mapping``, ``semantics`` and ``objective``; the others of a
+            request are ignored.
         demands: what both models have to be like, checked before any work; empty: anything that loads.
     """
 
@@ -117,8 +144,13 @@ class Method(Protocol):
     uses: ClassVar[tuple[str, ...]]
     demands: ClassVar[str]
 
+    @property
+    def provides(self) -> Provides:
+        """What terms may ask for; `pkt.methods.combinations.refusal` compares it with what they need."""
+        ...
+
     def refusal(self, choice: Choice) -> str | None:
-        """Return why these strategies make no sense with this method; None where they do."""
+        """Return why these strategies are not this method, whatever it provides; None where they are."""
         ...
 
     def reads(self, stage: str, choice: Choice) -> Reads:
@@ -139,9 +171,18 @@ class Method(Protocol):
 
 
 class WithoutTeacher:
-    """The stages of a method that takes nothing from a teacher: there are none before `transfer`."""
+    """A method that takes nothing from a teacher: it has no stages before `transfer`, and provides nothing of one."""
 
     results: ClassVar[Mapping[str, type[Any]]] = {}
+
+    @property
+    def provides(self) -> Provides:
+        """Nothing of a teacher."""
+        return Provides()
+
+    def refusal(self, choice: Choice) -> str | None:
+        """Return nothing: what its terms need decides."""
+        return None
 
     def extract(self, bench: Workbench, scratch: Path | None) -> Any:
         """Never called: `results` names no such stage."""
@@ -153,5 +194,8 @@ class WithoutTeacher:
 
 
 def described(strategy: Any) -> dict[str, Any]:
-    """Name a strategy and its settings, for the key of an artifact and for the card."""
-    return {"strategy": type(strategy).__name__, **asdict(strategy)}
+    """Name a strategy and its settings, and those of strategies inside it, for keys and for the card."""
+    values = {field.name: getattr(strategy, field.name) for field in fields(strategy)}
+    inner = {name: value for name, value in values.items() if isinstance(value, Mapping)}
+    named = {name: {key: described(item) for key, item in value.items()} for name, value in inner.items()}
+    return {"strategy": type(strategy).__name__, **values, **named}

@@ -1,18 +1,113 @@
-"""What goes with what: every method with every option of the strategies that it reads.
+"""What goes with what: one rule, and the table that is made from it.
 
-methods x options of mapping, semantics, objective -> Method.refusal -> a table per group, and the reasons
+needs of the terms, what the method provides, layer pairs -> refusal -> the reason, or None
+methods x options of mapping, semantics, objective -> refusal -> a table per group, and the reasons
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pkt.methods.base import Choice, Method
+from pkt.errors import RequestError
+from pkt.mapping import LayerPair
+from pkt.mapping import Mapping as LayerMapping
+from pkt.methods.base import Choice, Method, Provides
+from pkt.objectives import Head, Need, Outputs, States
 
-GROUPS = {"mapping": ("mapping",), "semantics": ("semantics",), "objective": ("layer", "output")}
+GROUPS = ("mapping", "semantics", "objective")
 GOES, IGNORED = "✓", "–"
+Pairs = tuple[LayerPair, ...] | None
+
+
+def check(method: Method, choice: Choice, pairs: Pairs = None) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        RequestError: see `refusal`.
+    """
+    if reason := refusal(method, choice, pairs):
+        raise RequestError(f"method={method.name} does not go with this request: {reason}.")
+
+
+def known_pairs(mapping: LayerMapping, teacher_depth: int, student_depth: int) -> Pairs:
+    """Return the layer pairs where depths decide them; None where a mapping has to look at the models."""
+    if mapping.needs_scores or mapping.needs_similarity:
+        return None
+    return mapping.pairs(teacher_depth, student_depth)
+
+
+def refusal(method: Method, choice: Choice, pairs: Pairs = None) -> str | None:
+    """Return why a request makes no sense; None where it does.
+
+    Args:
+        method: with what it provides, and its own refusal.
+        choice: the strategies beside it.
+        pairs: the layer pairs, once they are known.
+    """
+    if reason := method.refusal(choice):
+        return reason
+    if "objective" not in method.uses:
+        return None
+    found = (_unmet(who, need, method, choice, pairs) for who, need in _asked(method, choice))
+    return next((reason for reason in found if reason), None)
+
+
+def _asked(method: Method, choice: Choice) -> Iterator[tuple[str, Need]]:
+    for name, term in choice.objective.terms.items():
+        for need in term.needs:
+            yield f"the term '{name}' ({type(term).__name__})", need
+    if method.provides.states is not None:
+        yield "it", method.provides.asks
+
+
+def _unmet(who: str, need: Need, method: Method, choice: Choice, pairs: Pairs) -> str | None:
+    provides = method.provides
+    if isinstance(need, Outputs) and not provides.outputs:
+        return f"it uses no teacher, so {who} has no target: use objective=ce (or method=kd)"
+    if isinstance(need, Head) and need.frozen and provides.trains_head:
+        return f"it trains the head, which {who} takes for frozen: use objective=ce"
+    if isinstance(need, States):
+        semantics = choice.semantics if "semantics" in method.uses else None
+        return _unmet_states(who, need, provides, semantics) or _several_teachers(who, need, pairs)
+    return None
+
+
+def _unmet_states(who: str, need: States, provides: Provides, semantics: Any) -> str | None:
+    if provides.states is None:
+        instead = "objective=kd" if provides.outputs else "objective=ce"
+        return (
+            f"it reads no teacher states, so {who} has no target: use {instead} (or method=semalign_joint, "
+            "hidden_kd)"
+        )
+    if need.interfaces and provides.interface not in need.interfaces:
+        return (
+            f"{who} takes no other states than those of {' or '.join(need.interfaces)}, because {need.because}: "
+            f"set method.interface={need.interfaces[0]} (got {provides.interface})"
+        )
+    if need.student_space and provides.states == "teacher":
+        return (
+            f"{who} wants targets in the student's space, because {need.because}, and here they are raw teacher "
+            "states: use method=semalign_fisher, or a term that compares in any space (cosine, mean_square, geometry)"
+        )
+    if need.student_space and semantics is not None and not semantics.reads_out:
+        return (
+            f"{who} wants targets that the head reads, because {need.because}, and semantics=input maps into the "
+            "space of the input embeddings: use semantics=cosine, logit_lstsq, ridge or procrustes"
+        )
+    return None
+
+
+def _several_teachers(who: str, need: States, pairs: Pairs) -> str | None:
+    mixed = [pair for pair in pairs or () if len(pair.teacher) > 1]
+    if not (need.single_teacher and mixed):
+        return None
+    layers = "+".join(map(str, mixed[0].teacher))
+    return (
+        f"{who} needs exactly one teacher layer per student layer, because {need.because}, and student layer "
+        f"{mixed[0].student} gets teacher layers {layers}: use mapping=monotone, depth or cka"
+    )
 
 
 @dataclass(kw_only=True)
@@ -22,11 +117,13 @@ class Combinations:
     Attributes:
         methods: each with the strategies that its preset chooses.
         options: group -> option -> strategy.
+        depths: layers of teacher and student, for pairings that need nothing else.
         reasons: why combinations are refused, in the order of their numbers (from 1).
     """
 
     methods: Mapping[str, tuple[Method, Choice]]
     options: Mapping[str, Mapping[str, Any]]
+    depths: tuple[int, int]
     reasons: list[str] = field(default_factory=list)
 
     def markdown(self) -> str:
@@ -57,9 +154,10 @@ class Combinations:
             option: what is put there.
         """
         built, preset = self.methods[method]
-        if not set(GROUPS[group]) & set(built.uses):
+        if group not in built.uses:
             return IGNORED
-        reason = built.refusal(replace(preset, **{group: self.options[group][option]}))
+        choice = replace(preset, **{group: self.options[group][option]})
+        reason = refusal(built, choice, known_pairs(choice.mapping, *self.depths))
         if reason is None:
             return GOES
         if reason not in self.reasons:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pkt.methods.base import Transferred
 from pkt.methods.layer_results import LayerAlignment
@@ -33,8 +33,8 @@ class Frontier:
     """How the stages differ.
 
     Attributes:
-        output_at: stages that have the output term: ``all``, or the ``last`` alone (the others run one block).
-        last_layer_term: whether the last layer has a layer term beside its output term.
+        output_at: stages that have the output terms: ``all``, or the ``last`` alone (the others run one block).
+        last_layer_term: whether the last layer has layer terms beside its output terms.
     """
 
     output_at: Literal["all", "last"] = "all"
@@ -42,12 +42,12 @@ class Frontier:
 
     def objective(self, whole: Objective, *, last: bool, paired: bool) -> Objective:
         """Return the terms of one stage."""
-        with_layer = whole.layer != "none" and paired and (self.last_layer_term or not last)
-        with_output = whole.output != "none" and (last or self.output_at == "all" or not with_layer)
+        layer, output = whole.layer_terms, whole.output_terms
+        with_layer = bool(layer) and paired and (self.last_layer_term or not last or not output)
+        with_output = bool(output) and (last or self.output_at == "all" or not with_layer)
         return replace(
             whole,
-            layer=whole.layer if with_layer else "none",
-            output=whole.output if with_output else "none",
+            terms=(layer if with_layer else {}) | (output if with_output else {}),
             balance=whole.balance if with_layer and with_output else "none",
         )
 
@@ -61,7 +61,7 @@ def tune_frontier(
     cache_prefix: bool = True,
     snapshots: Path | None,
 ) -> Transferred:
-    """Train the paired student layers, and the last one, from shallow to deep.
+    """Train the paired student layers, and the last one where there are output terms, from shallow to deep.
 
     Args:
         bench: models, rows, objective and hyper-parameters.
@@ -73,7 +73,8 @@ def tune_frontier(
         snapshots: folder for resumable state: one snapshot per finished stage, and that of the running one.
     """
     depth = bench.student.arch.depth
-    layers = sorted({pair.student for pair in alignment.pairs} | {depth})
+    last = {depth} if bench.objective.output_terms else set[int]()
+    layers = sorted({pair.student for pair in alignment.pairs} | last)
     task = Task(bench=bench, trainable=trainable_for(bench, update, layers), alignment=alignment)
     flat = [rows for epoch in task.plan for rows in epoch]
     histories: list[History] = []
@@ -140,7 +141,7 @@ class _Stage:
             )
         if done is not None:
             meters = [asdict(meter) for meter in self._meters()]
-            save_snapshot(done, parameters, {"history": asdict(history), "meters": meters})
+            save_snapshot(done, self._kept(parameters), {"history": asdict(history), "meters": meters})
         return history
 
     def _open(self) -> dict[str, nn.Parameter]:
@@ -153,10 +154,14 @@ class _Stage:
     def _meters(self) -> tuple[Meter, Meter]:
         return self.task.bench.student_meter, self.task.bench.teacher_meter
 
+    def _kept(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        """Return the layer's parameters, and what trained along, in place."""
+        return {**parameters, **self.task.auxiliary.state_dict()}
+
     @torch.no_grad()
     def _put_back(self, parameters: Mapping[str, nn.Parameter], snapshot: Snapshot) -> History:
-        for name, parameter in parameters.items():
-            parameter.copy_(snapshot.tensors[name])
+        for name, value in self._kept(parameters).items():
+            value.copy_(snapshot.tensors[name])
         for meter, counted in zip(self._meters(), snapshot.state["meters"], strict=True):
             meter.restore(counted)
         return History(**snapshot.state["history"])

@@ -1,7 +1,8 @@
 """Hidden-state distillation: the plain layer-wise baseline, with a learned projection in place of a map.
 
 Idea: each paired student layer's state goes through a linear projection of its own, trained along with the student,
-and has to meet the teacher's raw state (cosine or mean square); the projections are left out of what is saved.
+and has to meet the teacher's raw state, by any layer term that compares in the teacher's space; the projections
+are left out of what is saved.
 
 Reference: FitNets (Romero et al., arXiv 1412.6550); layer-wise as in TED (Liang et al., arXiv 2210.01351).
 Deviations: one linear map per pair and no separate filter training on the teacher's side (TED has one).
@@ -17,16 +18,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from pkt.methods.base import TRAINING, Choice, Reads, Transferred
+from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
 from pkt.methods.layer_results import LayerAlignment, LayerExtraction
 from pkt.methods.layerwise import (
-    SPLITS,
     pair_layers,
     pairing_reads,
     teacher_outputs,
     teacher_states,
 )
-from pkt.methods.tuning import Update, tune
+from pkt.methods.tuning import SPLITS, Update, tune
 from pkt.methods.workbench import Workbench
 from pkt.settings import setting, undecisive
 
@@ -44,7 +44,7 @@ class HiddenKd:
     """
 
     results: ClassVar[Mapping[str, type[Any]]] = {"extract": LayerExtraction, "align": LayerAlignment}
-    uses: ClassVar[tuple[str, ...]] = ("mapping", "layer", "output")
+    uses: ClassVar[tuple[str, ...]] = ("mapping", "objective")
     demands: ClassVar[str] = ""
 
     name: str = undecisive("hidden_kd")
@@ -55,24 +55,24 @@ class HiddenKd:
     update: Update = setting(factory=Update, decides="transfer")
     cache_dtype: Literal["float32", "bfloat16"] = setting("float32", decides="align")
 
+    @property
+    def provides(self) -> Provides:
+        """The teacher's own states, which the student's are projected to, and its outputs."""
+        return Provides(
+            states="teacher", interface=self.interface, outputs=True, trains_head=self.update.trains_head
+        )
+
     def refusal(self, choice: Choice) -> str | None:
-        """Return why this layer term cannot meet the teacher's raw states; None where it can."""
-        layer = choice.objective.layer
-        if layer in ("cosine", "mse"):
-            return None
-        reasons = {
-            "none": "its layer term is the method: set objective.layer=cosine or mse",
-            "fisher": "the Fisher term reads targets through the student's head, and its targets are raw teacher "
-            "states: use method=semalign_fisher",
-            "geometry": "relations between tokens need no projection: use method=semalign_geometry",
-        }
-        return reasons[layer]
+        """Return why this is no distillation through hidden states; None where it is."""
+        if not choice.objective.layer_terms:
+            return "its layer term is the method: set objective=hidden (or method=kd)"
+        return None
 
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Name what each stage reads; a learned projection has no use for the align rows."""
         if stage == "extract":
             return pairing_reads(choice)
-        return TRAINING if stage == "transfer" else Reads(rows=TRAINING.rows)
+        return TRAINING if stage == "transfer" else Reads(rows=TRAINING.rows, keeps=True)
 
     def extract(self, bench: Workbench, scratch: Path | None) -> LayerExtraction:
         """Pair the layers."""
@@ -98,17 +98,17 @@ class HiddenKd:
         """Train the paired student layers and the projections."""
         arch = bench.student.arch
         layers = [pair.student for pair in alignment.pairs]
-        projections = {}
+        through = {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(bench.config.seed)
             for k in layers:
                 width = alignment.targets["train"][k].flat_ND.shape[1]
-                projections[k] = nn.Linear(arch.width, width, bias=False).to(arch.device)
+                through[k] = nn.Linear(arch.width, width, bias=False).to(arch.device)
         return tune(
             bench,
             alignment,
             update=self.update,
             layers=layers,
             snapshots=scratch,
-            projections=projections,
+            through=through,
         )

@@ -32,10 +32,6 @@ class Identity(WithoutTeacher):
 
     name: str = undecisive("identity")
 
-    def refusal(self, choice: Choice) -> str | None:
-        """Return None: no strategy is read."""
-        return None
-
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Read the student alone."""
         return Reads(models=("student",))

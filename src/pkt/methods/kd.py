@@ -1,7 +1,7 @@
 """Logit distillation: the student learns the teacher's next-token distribution on the answers.
 
-Idea: (1 - s) tau^2 D(teacher, student) + s CE, D forward, reverse or Jensen-Shannon; the teacher's distributions
-are computed once and kept as top-k log-probabilities and a tail mass, or live at every step.
+Idea: tau^2 D(teacher, student) beside the cross-entropy, D forward, reverse or Jensen-Shannon; the teacher's
+distributions are computed once and kept as top-k log-probabilities and a tail mass, or live at every step.
 
 Reference: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531); reverse KL as
 in MiniLLM (arXiv 2306.08543), but on the train rows' own answers.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pkt.methods.base import TRAINING, Choice, Reads, Transferred
+from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.layerwise import teacher_outputs
 from pkt.methods.tuning import Update, tune
@@ -34,30 +34,28 @@ class Kd:
     """
 
     results: ClassVar[Mapping[str, type[Any]]] = {"align": LayerAlignment}
-    uses: ClassVar[tuple[str, ...]] = ("output",)
+    uses: ClassVar[tuple[str, ...]] = ("objective",)
     demands: ClassVar[str] = ""
 
     name: str = undecisive("kd")
     update: Update = setting(factory=Update, decides="transfer")
     layers: list[int] | None = setting(None, decides="transfer")
 
+    @property
+    def provides(self) -> Provides:
+        """The teacher's outputs."""
+        return Provides(outputs=True, trains_head=self.update.trains_head)
+
     def refusal(self, choice: Choice) -> str | None:
         """Return why this objective is no distillation; None where it is."""
-        if choice.objective.output != "kl":
-            return (
-                f"objective.output={choice.objective.output} does not look at the teacher: use objective=kd "
-                "(or method=sft)"
-            )
-        if choice.objective.layer != "none":
-            return (
-                f"it reads no teacher states, so objective.layer={choice.objective.layer} has no target: use "
-                "objective=kd (or method=semalign_joint, hidden_kd)"
-            )
+        if choice.objective.outputs is None:
+            terms = ", ".join(choice.objective.terms)
+            return f"no term ({terms}) looks at the teacher's outputs: use objective=kd (or method=sft)"
         return None
 
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Read the rows that are trained on, twice: with the teacher, and with the student."""
-        return TRAINING if stage == "transfer" else Reads(rows=TRAINING.rows)
+        return TRAINING if stage == "transfer" else Reads(rows=TRAINING.rows, keeps=True)
 
     def extract(self, bench: Workbench, scratch: Path | None) -> None:
         """Never called: `results` names no such stage."""

@@ -22,7 +22,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pkt.methods.base import Choice, Reads, Transferred
+from pkt.methods.base import Choice, Provides, Reads, Transferred
 from pkt.methods.laten_delta import Candidate, LatenAlignment
 from pkt.methods.laten_fit import Fitter, Recipe
 from pkt.methods.laten_locate import checked_counts, locate
@@ -30,8 +30,8 @@ from pkt.methods.laten_neurons import MODULES, LatenExtraction
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.sparse_delta import SparseDelta, inject, norms
+from pkt.objectives import OutputHead
 from pkt.settings import setting, undecisive
-from pkt.training.head import OutputHead
 from pkt.training.hypernetwork import Site
 from pkt.training.loop import History
 from pkt.training.trainable import Trainable
@@ -96,6 +96,11 @@ class LaTen:
     @property
     def _lrs(self) -> list[float]:
         return _listed(self.lr)
+
+    @property
+    def provides(self) -> Provides:
+        """Nothing: it reads no objective."""
+        return Provides()
 
     def refusal(self, choice: Choice) -> str | None:
         """Refuse nothing: no strategy is read."""

@@ -20,7 +20,7 @@ from pkt.methods.laten_delta import Candidate
 from pkt.methods.laten_neurons import MODULES, LatenExtraction
 from pkt.methods.workbench import Workbench
 from pkt.models.sparse_delta import SparseDelta
-from pkt.training.head import OutputHead
+from pkt.objectives import OutputHead
 from pkt.training.hypernetwork import DeltaLoss, HyperNetwork, Site, answer_loss, deltas
 from pkt.training.loop import Trainer
 
@@ -176,8 +176,7 @@ class Fitter:
         for rows in sorted_batches(encoded.lengths, bench.config.optim.micro_batch_size or 16):
             batch = collate(encoded, rows).to(arch.device)
             loss, tokens = answer_loss(arch, self.head, batch, changes, autocast=self._autocast)
-            positions = int(batch.supervised.sum())
-            total, count = total + float(loss) * positions, count + positions
+            total, count = total + float(loss), count + int(batch.supervised.sum())
             bench.student_meter.count(tokens, layers=arch.depth)
         mean = total / count
         if not math.isfinite(mean):

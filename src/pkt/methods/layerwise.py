@@ -2,7 +2,7 @@
 
 extract split -> attribution | similarity -> mapping -> pairs
 align split   -> states of both models -> semantics -> a map per pair and its quality card
-train, validation -> teacher states through the maps, and the teacher's outputs where a KL term wants them
+train, validation -> teacher states through the maps, and the teacher's outputs where a term reads them
 """
 
 from __future__ import annotations
@@ -20,17 +20,15 @@ from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.mapping import LayerPair
 from pkt.methods.base import Choice, Reads
 from pkt.methods.layer_results import LayerExtraction
-from pkt.methods.tuning import live_teacher
+from pkt.methods.tuning import SPLITS, live_teacher
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
+from pkt.objectives import OutputHead
 from pkt.semantics import AlignmentMap, HeadView, quality_card
 from pkt.training.capture import Read, capture
-from pkt.training.head import OutputHead
 from pkt.training.states import RowStates
 from pkt.training.teacher import TopRows, capture_outputs
-
-SPLITS = ("train", "validation")
 
 
 def pairing_reads(choice: Choice) -> Reads:
@@ -197,7 +195,7 @@ def length_ratio(map_: AlignmentMap, teacher: RowStates, student: RowStates) -> 
 
 def teacher_outputs(bench: Workbench) -> dict[str, TopRows]:
     """Keep the teacher's distributions at answer positions, where the objective wants them kept."""
-    if not bench.objective.reads_teacher_output or bench.objective.teacher == "live":
+    if (outputs := bench.objective.outputs) is None or outputs.live:
         return {}
     kept = {}
     for split in SPLITS:

@@ -16,8 +16,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from pkt.errors import RequestError
-from pkt.methods.base import TRAINING, Choice, Reads, Transferred, WithoutTeacher
-from pkt.methods.sft import without_teacher
+from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred, WithoutTeacher
 from pkt.methods.tuning import Update, tune
 from pkt.methods.workbench import Workbench
 from pkt.models.surgery import lora_config, matrix_OI, sites
@@ -38,7 +37,7 @@ class Pissa(WithoutTeacher):
         ValueError: full fine-tuning.
     """
 
-    uses: ClassVar[tuple[str, ...]] = ("output",)
+    uses: ClassVar[tuple[str, ...]] = ("objective",)
     demands: ClassVar[str] = "untied student where targets name embed or head"
 
     name: str = undecisive("pissa")
@@ -51,11 +50,10 @@ class Pissa(WithoutTeacher):
                 f"update.kind={self.update.kind}: PiSSA starts adapters; use update.kind=lora (or method=sft)"
             )
 
-    def refusal(self, choice: Choice) -> str | None:
-        """Return why this objective makes no sense here; None where it does."""
-        if choice.objective.output == "cosine" and "head" in self.update.targets:
-            return "it trains the head, which the output cosine takes for frozen: use objective=ce"
-        return without_teacher(choice)
+    @property
+    def provides(self) -> Provides:
+        """Nothing of a teacher."""
+        return Provides(trains_head=self.update.trains_head)
 
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Read what every training reads."""

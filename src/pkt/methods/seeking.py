@@ -28,10 +28,9 @@ from pkt.attribution.sensitivity import Sensitivity, parameter_name, sensitivity
 from pkt.attribution.windows import Cut, cut
 from pkt.data.batching import collate
 from pkt.mapping import LayerPair
-from pkt.methods.base import TRAINING, Choice, Reads, Transferred
+from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
 from pkt.methods.seeking_plan import blocks, check_pair_shapes, counterpart, paths, site_key, site_of
 from pkt.methods.seeking_results import SeekingAlignment, SeekingExtraction
-from pkt.methods.sft import without_teacher
 from pkt.methods.tuning import Update, tune
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
@@ -64,7 +63,7 @@ class Seeking:
     """
 
     results: ClassVar[Mapping[str, type[Any]]] = {"extract": SeekingExtraction, "align": SeekingAlignment}
-    uses: ClassVar[tuple[str, ...]] = ("output",)
+    uses: ClassVar[tuple[str, ...]] = ("objective",)
     demands: ClassVar[str] = (
         "student no wider in any cut matrix and no deeper than the teacher; separate q, k and v maps, or "
         "GPT-2's fused one; untied student for recipe=original"
@@ -94,11 +93,14 @@ class Seeking:
         """Roles that get an adapter."""
         return self.update.targets if self.recipe is None else RECIPES[self.recipe]
 
+    @property
+    def provides(self) -> Provides:
+        """Nothing of a teacher, once training has begun."""
+        return Provides(trains_head="head" in self.targets)
+
     def refusal(self, choice: Choice) -> str | None:
-        """Return why this objective makes no sense here; None where it does."""
-        if choice.objective.output == "cosine" and "head" in self.targets:
-            return "it trains the head, which the output cosine takes for frozen: use objective=ce"
-        return without_teacher(choice)
+        """Return nothing: what the terms need decides."""
+        return None
 
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Name what each stage reads; random controls are drawn by the seed."""

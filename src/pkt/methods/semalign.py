@@ -6,8 +6,8 @@ to produce them, while the output learns the answer.
 
 Reference: Gu, Aleti, Chen, Zhang, "Beyond Neural Incompatibility" (arXiv 2510.24208, v1). Two presets share
 this file: `method=semalign` is v1 as published (one critical layer, MLP output, answer positions, cosine
-terms); `method=semalign_joint` is ours (several pairs over the depth trained jointly, block states, all
-positions, a strong layer weight).
+terms); `method=semalign_joint` is ours (all pairs trained jointly, block states, all positions, a layer term of
+weight 0.3 beside the teacher's distribution and the labels).
 Deviations: the vocabulary never appears per token (M is computed once; the output cosine needs no logits);
 layers below the first trained one run once. Both are exact.
 """
@@ -22,11 +22,10 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from pkt.mapping import LayerPair
-from pkt.methods.base import TRAINING, Choice, Reads, Transferred
+from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
 from pkt.methods.frontier import Frontier, tune_frontier
 from pkt.methods.layer_results import LayerAlignment, LayerExtraction
 from pkt.methods.layerwise import (
-    SPLITS,
     fit_maps,
     graded,
     length_ratio,
@@ -36,7 +35,7 @@ from pkt.methods.layerwise import (
     teacher_outputs,
     teacher_states,
 )
-from pkt.methods.tuning import Update, tune
+from pkt.methods.tuning import SPLITS, Update, tune
 from pkt.methods.workbench import Workbench
 from pkt.semantics import AlignmentMap
 from pkt.settings import setting, undecisive
@@ -66,7 +65,7 @@ class SemAlign:
     """
 
     results: ClassVar[Mapping[str, type[Any]]] = {"extract": LayerExtraction, "align": LayerAlignment}
-    uses: ClassVar[tuple[str, ...]] = ("mapping", "semantics", "layer", "output")
+    uses: ClassVar[tuple[str, ...]] = ("mapping", "semantics", "objective")
     demands: ClassVar[str] = ""
 
     name: str = undecisive("semalign")
@@ -81,30 +80,17 @@ class SemAlign:
     cache_prefix: bool = undecisive(True)
     cache_dtype: Literal["float32", "bfloat16"] = setting("float32", decides="align")
 
+    @property
+    def provides(self) -> Provides:
+        """Mapped states, and the teacher's outputs."""
+        return Provides(
+            states="student", interface=self.interface, outputs=True, trains_head=self.update.trains_head
+        )
+
     def refusal(self, choice: Choice) -> str | None:
-        """Return why these strategies make no sense together; None where they do."""
-        layer = choice.objective.layer
-        if layer == "none":
+        """Return why this is not SemAlign; None where it is."""
+        if not choice.objective.layer_terms:
             return "SemAlign without a layer term is plain fine-tuning or distillation: use method=sft or method=kd"
-        if layer == "fisher" and self.interface != "block":
-            return (
-                "the Fisher term reads states through the final norm and the head, which only a layer's output "
-                f"meets: set method.interface=block (got {self.interface})"
-            )
-        if layer == "fisher" and type(choice.semantics).__name__ == "Input":
-            return (
-                "the Fisher term reads targets through the output head, and semantics=input maps into the space "
-                "of the input embeddings: use semantics=cosine, logit_lstsq, ridge or procrustes"
-            )
-        if (
-            layer == "geometry"
-            and choice.objective.positions == "answer"
-            and choice.objective.scope == "sequence"
-        ):
-            return (
-                "the geometry term compares all tokens of a sequence with one another: set objective.positions=all "
-                "(or objective.scope=batch)"
-            )
         return None
 
     def reads(self, stage: str, choice: Choice) -> Reads:
@@ -114,7 +100,7 @@ class SemAlign:
         if stage == "transfer":
             return TRAINING
         drawn = ("seed",) if self.targets == "shuffled" else ()
-        return Reads(rows=("align", *TRAINING.rows), config=drawn)
+        return Reads(rows=("align", *TRAINING.rows), config=drawn, keeps=True)
 
     def _spanned(self, pairs: tuple[LayerPair, ...]) -> tuple[LayerPair, ...]:
         """Return the teacher layers whose states make up each target; a form of the method may widen them."""

@@ -7,7 +7,7 @@ on what the layers below have learned; the last layer matches the teacher's outp
 Reference: SemAlign, Findings of ACL 2026. Only its abstract was at hand: formula, frontier and the rescaling of
 targets to the student's mean length are our reading.
 Deviations: the prefix of a stage is advanced by one block instead of recomputed (exact); the teacher's outputs are
-kept as top-k log-probabilities and a tail mass unless `objective.teacher=live`.
+kept as top-k log-probabilities and a tail mass unless `objective.terms.kl.teacher=live`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pkt.mapping import Interpolate
 from pkt.methods.base import Choice
 from pkt.methods.frontier import Frontier
 from pkt.methods.semalign import SemAlign, by_frontier
+from pkt.objectives import Fisher
 from pkt.settings import setting, undecisive
 
 
@@ -29,7 +29,7 @@ class SemAlignFisher(SemAlign):
     Attributes:
         interface: ``block``; the head reads nothing else.
         schedule: ``frontier``, or ``joint`` for comparison.
-        frontier: the output term at the last layer only, in place of its layer term.
+        frontier: the output terms at the last layer only, in place of its layer term.
     """
 
     name: str = undecisive("semalign_fisher")
@@ -42,17 +42,10 @@ class SemAlignFisher(SemAlign):
     )
 
     def refusal(self, choice: Choice) -> str | None:
-        """Return why these strategies make no sense together; None where they do."""
-        if choice.objective.layer != "fisher":
-            return f"its layer term is the Fisher term: set objective.layer=fisher (got {choice.objective.layer})"
-        return several_teachers(choice) or super().refusal(choice)
-
-
-def several_teachers(choice: Choice) -> str | None:
-    """Refuse a mapping that mixes teacher layers; the Fisher and geometry forms need exactly one per layer."""
-    if isinstance(choice.mapping, Interpolate):
-        return (
-            "it needs exactly one teacher layer per student layer, and mapping=interpolate mixes two: use "
-            "mapping=monotone, depth or cka"
-        )
-    return None
+        """Return why this is not the Fisher form; None where it is."""
+        if not any(isinstance(term, Fisher) for term in choice.objective.terms.values()):
+            return (
+                "its layer term is the Fisher term, and the objective has none: set term@objective.terms.layer=fisher "
+                "(or objective=fisher)"
+            )
+        return None

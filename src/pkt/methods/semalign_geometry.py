@@ -7,19 +7,19 @@ space; at the output the student matches the teacher's distribution.
 Reference: SemAlign, arXiv 2510.24208 v2 (May 2026). Only its abstract was at hand: linear CKA as the relation, the
 span of teacher layers and the balance of the two terms are our reading.
 Deviations: the prefix of a stage is advanced by one block instead of recomputed (exact); the teacher's outputs are
-kept as top-k log-probabilities and a tail mass unless `objective.teacher=live`.
+kept as top-k log-probabilities and a tail mass unless `objective.terms.kl.teacher=live`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pkt.mapping import LayerPair
-from pkt.methods.base import Choice
+from pkt.methods.base import Choice, Provides
 from pkt.methods.frontier import Frontier
 from pkt.methods.semalign import SemAlign, by_frontier
-from pkt.methods.semalign_fisher import several_teachers
+from pkt.objectives import Geometry, States
 from pkt.settings import setting, undecisive
 
 
@@ -30,7 +30,7 @@ class SemAlignGeometry(SemAlign):
     Attributes:
         interface: ``residual``, what a layer adds; the others compare other states.
         schedule: ``frontier``, or ``joint`` for comparison.
-        frontier: the output term at every stage, beside the layer term.
+        frontier: the output terms at every stage, beside the layer term.
         span: teacher contribution of a pair: that of the paired ``layer``, or of all teacher layers since the
             previous pair (``between``).
     """
@@ -41,18 +41,26 @@ class SemAlignGeometry(SemAlign):
     frontier: Frontier = setting(factory=Frontier, decides="transfer", when=by_frontier)
     span: Literal["layer", "between"] = setting("layer", decides="align")
 
+    @property
+    def provides(self) -> Provides:
+        """As in `SemAlign`; a span can only widen a pair of single layers."""
+        if self.span == "layer":
+            return super().provides
+        asks = States(
+            single_teacher=True,
+            interfaces=("residual",),
+            because="method.span=between adds up what several teacher layers contribute",
+        )
+        return replace(super().provides, asks=asks)
+
     def refusal(self, choice: Choice) -> str | None:
-        """Return why these strategies make no sense together; None where they do."""
-        if choice.objective.layer != "geometry":
+        """Return why this is not the geometry form; None where it is."""
+        if not any(isinstance(term, Geometry) for term in choice.objective.terms.values()):
             return (
-                f"its layer term is the geometry: set objective.layer=geometry (got {choice.objective.layer})"
+                "its layer term is the geometry, and the objective has none: set term@objective.terms.layer=geometry "
+                "(or objective=geometry)"
             )
-        if self.span == "between" and self.interface != "residual":
-            return (
-                "method.span=between adds up what several teacher layers contribute, which only "
-                f"method.interface=residual reads (got {self.interface})"
-            )
-        return several_teachers(choice) or super().refusal(choice)
+        return None
 
     def _spanned(self, pairs: tuple[LayerPair, ...]) -> tuple[LayerPair, ...]:
         return spanned(pairs) if self.span == "between" else pairs

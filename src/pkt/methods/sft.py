@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from pkt.methods.base import TRAINING, Choice, Reads, Transferred, WithoutTeacher
+from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred, WithoutTeacher
 from pkt.methods.tuning import Update, tune
 from pkt.methods.workbench import Workbench
 from pkt.settings import undecisive
@@ -28,16 +28,17 @@ class Sft(WithoutTeacher):
         layers: layer numbers, from 1; None trains in every layer.
     """
 
-    uses: ClassVar[tuple[str, ...]] = ("output",)
+    uses: ClassVar[tuple[str, ...]] = ("objective",)
     demands: ClassVar[str] = ""
 
     name: str = undecisive("sft")
     update: Update = field(default_factory=Update)
     layers: list[int] | None = None
 
-    def refusal(self, choice: Choice) -> str | None:
-        """Return why this objective makes no sense without a teacher; None where it does."""
-        return without_teacher(choice)
+    @property
+    def provides(self) -> Provides:
+        """Nothing of a teacher."""
+        return Provides(trains_head=self.update.trains_head)
 
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Read what every training reads."""
@@ -47,16 +48,3 @@ class Sft(WithoutTeacher):
         """Fine-tune the student."""
         layers = self.layers or range(1, bench.student.arch.depth + 1)
         return tune(bench, None, update=self.update, layers=list(layers), snapshots=scratch)
-
-
-def without_teacher(choice: Choice) -> str | None:
-    """Refuse an objective whose terms need a teacher."""
-    objective = choice.objective
-    if objective.layer != "none":
-        return (
-            f"it uses no teacher states, so objective.layer={objective.layer} has no target: use objective=ce "
-            "(or method=semalign_joint, hidden_kd)"
-        )
-    if objective.output == "kl":
-        return "it uses no teacher, so objective.output=kl has no target: use objective=ce (or method=kd)"
-    return None

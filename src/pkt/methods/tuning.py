@@ -22,15 +22,17 @@ from pkt.methods.base import Transferred
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
-from pkt.objectives import Objective
+from pkt.objectives import Objective, OutputHead, Sizes
 from pkt.settings import setting
 from pkt.training.capture import Prefix, advance
 from pkt.training.forward import TransferLoss
-from pkt.training.head import OutputHead
 from pkt.training.loop import History, Trainer
 from pkt.training.lora_start import LoraStart
 from pkt.training.teacher import LiveTeacher, TeacherOutput
 from pkt.training.trainable import Trainable, make_trainable
+from pkt.training.views import Targets
+
+SPLITS = ("train", "validation")
 
 
 def _adapts(own: Update, _choice: object) -> bool:
@@ -64,6 +66,11 @@ class Update:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is a share, 0 or more and below 1, got {self.dropout}")
 
+    @property
+    def trains_head(self) -> bool:
+        """Whether the LM head gets an adapter."""
+        return self.kind == "lora" and "head" in self.targets
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -72,14 +79,35 @@ class Task:
     Attributes:
         bench: models, rows and hyper-parameters.
         trainable: what may train.
-        alignment: targets of the layer term and kept teacher outputs; None where the objective needs neither.
-        projections: per student layer, what its states go through before they meet the target; trained along.
+        alignment: targets of the layer terms and kept teacher outputs; None where the objective needs neither.
+        through: per student layer, what its states go through before a term sees them; trained along.
     """
 
     bench: Workbench
     trainable: Trainable
     alignment: LayerAlignment | None = None
-    projections: Mapping[int, nn.Module] = field(default_factory=dict)
+    through: Mapping[int, nn.Module] = field(default_factory=dict)
+
+    @cached_property
+    def own(self) -> dict[str, nn.Module]:
+        """Modules of the terms that have some, by the term's name; drawn from the request's seed."""
+        arch, rows = self.bench.student.arch, sum(len(self.bench.encoded(s).lengths) for s in SPLITS)
+        targets = self.alignment.targets.get("train", {}) if self.alignment is not None else {}
+        widths = {k: states.flat_ND.shape[1] for k, states in targets.items()}
+        own = {k: widths[k] if k in self.through else arch.width for k in widths}
+        made = {}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.bench.config.seed)
+            for name, term in self.bench.objective.terms.items():
+                if (module := term.modules(Sizes(states=own, targets=widths, rows=rows))) is not None:
+                    made[name] = module.to(arch.device)
+        return made
+
+    @cached_property
+    def auxiliary(self) -> nn.ModuleDict:
+        """What trains along and is not saved with the student."""
+        modules = {f"projection_{layer}": module for layer, module in self.through.items()}
+        return nn.ModuleDict(modules | {f"term_{name}": module for name, module in self.own.items()})
 
     @cached_property
     def plan(self) -> list[list[list[int]]]:
@@ -115,11 +143,11 @@ class Task:
         snapshots: Path | None,
         listen: Callable[[int, dict[str, float]], None],
     ) -> History:
-        """Train some parameters on an objective.
+        """Train some parameters on an objective, and what is auxiliary along.
 
         Args:
             objective: the terms.
-            layers: student layers whose targets the layer term covers.
+            layers: student layers whose targets the layer terms cover.
             parameters: what trains.
             prefixes: per split, states that enter the first layer that trains; empty: from the tokens.
             plan: per epoch, the rows of each step.
@@ -127,14 +155,11 @@ class Task:
             snapshots: folder for resumable state.
             listen: told of every step.
         """
-        losses = {
-            split: self._loss(objective, split, layers, prefixes.get(split))
-            for split in ("train", "validation")
-        }
+        losses = {split: self._loss(objective, split, layers, prefixes.get(split)) for split in SPLITS}
         train, device = self.bench.encoded("train"), self.bench.student.arch.device
         return Trainer(
             loss=losses["train"],
-            parameters=parameters,
+            parameters={**parameters, **dict(self.auxiliary.named_parameters())},
             plan=lambda epoch: plan[epoch],
             collate=lambda rows: collate(train, rows).to(device),
             optim=replace(optim, epochs=len(plan)),
@@ -143,6 +168,9 @@ class Task:
             listen=listen,
             seed=self.bench.config.seed,
             meters=(self.bench.student_meter, self.bench.teacher_meter),
+            buffers=dict(self.auxiliary.named_buffers()),
+            compares=objective.balance == "auto",
+            finish_step=losses["train"].finish_step,
         ).fit()
 
     def _loss(
@@ -150,19 +178,20 @@ class Task:
     ) -> TransferLoss:
         arch, alignment = self.bench.student.arch, self.alignment
         targets = {}
-        if alignment is not None and objective.layer != "none":
+        if alignment is not None and objective.layer_terms:
             targets = {k: states for k, states in alignment.targets[split].items() if k in layers}
+        reads = objective.outputs is not None
         return TransferLoss(
             arch=arch,
             objective=objective,
             interface=Interface(alignment.interface) if alignment is not None else Interface.block,
-            targets=targets,
+            targets=Targets(states=targets, positions=alignment.positions if alignment else "answer"),
             prefix=prefix,
-            head=OutputHead(arch=arch, shared=self.bench.pair_report.shared_ids)
-            if objective.reads_teacher_output
-            else OutputHead(arch=arch),
-            teacher=self._teacher_output(split) if objective.reads_teacher_output else None,
-            projections=self.projections,
+            head=OutputHead(arch=arch, shared=self.bench.pair_report.shared_ids if reads else None),
+            teacher=self._teacher_output(split) if reads else None,
+            through=self.through,
+            own=self.own,
+            first_row=0 if split == "train" else len(self.bench.encoded("train").lengths),
             autocast=self._autocast,
             meter=self.bench.student_meter,
         )
@@ -201,22 +230,21 @@ class Task:
         with self.trainable.evaluating():
             for rows in sorted_batches(encoded.lengths, self.bench.config.optim.batch_size):
                 batch: Batch = collate(encoded, rows).to(self.bench.student.arch.device)
-                for name, (mean, count) in loss.measure(batch).items():
-                    sums[name] = sums.get(name, 0.0) + mean * count
+                for name, (total, count) in loss.measure(batch).items():
+                    sums[name] = sums.get(name, 0.0) + total
                     counts[name] = counts.get(name, 0) + count
-        return {name: value / max(counts[name], 1) for name, value in sums.items()}
+        return {name: value / counts[name] for name, value in sums.items()}
 
     def transferred(self, history: History, layers: Sequence[int]) -> Transferred:
         """Return the trained student with what it cost."""
         bench = self.bench
-        auxiliary = sum(p.numel() for module in self.projections.values() for p in module.parameters())
         return Transferred(
             trainable=self.trainable,
             history=history,
             layers=tuple(sorted(set(layers))),
             budget={
                 "trained_parameters": self.trainable.count,
-                "auxiliary_parameters": auxiliary,
+                "auxiliary_parameters": sum(p.numel() for p in self.auxiliary.parameters()),
                 "optimiser_steps": history.steps,
                 "train_rows": len(bench.encoded("train").lengths),
                 "student_forward_tokens": bench.student_meter.forward_tokens,
@@ -227,11 +255,13 @@ class Task:
 
 def live_teacher(bench: Workbench) -> LiveTeacher:
     """Return the teacher's distributions as the objective wants them, computed when asked for."""
+    outputs = bench.objective.outputs
+    assert outputs is not None
     return LiveTeacher(
         arch=bench.teacher.arch,
         shared=bench.pair_report.shared_ids,
-        temperature=bench.objective.temperature,
-        top_k=bench.objective.top_k,
+        temperature=outputs.temperature,
+        top_k=outputs.top_k,
         meter=bench.teacher_meter,
     )
 
@@ -262,31 +292,26 @@ def tune(
     cache_prefix: bool = True,
     snapshots: Path | None,
     start: LoraStart | None = None,
-    projections: Mapping[int, nn.Module] | None = None,
+    through: Mapping[int, nn.Module] | None = None,
 ) -> Transferred:
     """Train `layers` of the student together on the request's objective.
 
     Args:
         bench: models, rows, objective and hyper-parameters.
-        alignment: targets of the layer term and kept teacher outputs; None where the objective has neither.
+        alignment: targets of the layer terms and kept teacher outputs; None where the objective has neither.
         update: what trains in those layers.
         layers: layer numbers, from 1.
         cache_prefix: compute the states that enter the first trained layer once instead of every epoch
             (exact: the layers below it do not change; off where `start` trains the embedding).
         snapshots: folder for resumable state.
         start: where adapters start, instead of peft's default.
-        projections: see `Task`.
+        through: see `Task`.
     """
     trainable = trainable_for(bench, update, layers, start)
-    task = Task(bench=bench, trainable=trainable, alignment=alignment, projections=projections or {})
+    task = Task(bench=bench, trainable=trainable, alignment=alignment, through=through or {})
     first, prefixes = min(layers), dict[str, Prefix]()
     if cache_prefix and first > 1:
-        prefixes = {split: task.prefix(split, first - 1) for split in ("train", "validation")}
-    extra = {
-        f"projection.{layer}.{name}": parameter
-        for layer, module in task.projections.items()
-        for name, parameter in module.named_parameters()
-    }
+        prefixes = {split: task.prefix(split, first - 1) for split in SPLITS}
     with bench.track("transfer", task.steps) as advance_bar:
 
         def listen(step: int, metrics: dict[str, float]) -> None:
@@ -296,7 +321,7 @@ def tune(
         history = task.fit(
             objective=bench.objective,
             layers=layers,
-            parameters=trainable.parameters | extra,
+            parameters=trainable.parameters,
             prefixes=prefixes,
             plan=task.plan,
             optim=bench.config.optim,

@@ -1,36 +1,56 @@
-"""Scalar losses, and the objective that names the terms of a transfer.
+"""The terms of a transfer's loss, one file each, and the objective that names them.
 
-states at a layer, mapped targets -> cosine_distance | mean_square | fisher_distance | geometry_distance   (layer)
-final-normed states, labels       -> output_cosine | output_cosine_dense | cross_entropy                  (output)
-student logits, teacher's tokens  -> divergence                                                           (output)
+states at a layer, their targets  -> Cosine | MeanSquare | Fisher | Geometry   (layer terms)
+final-normed states, labels       -> OutputCosine | CrossEntropy               (output terms)
+student logits, teacher's tokens  -> Divergence                                (output term)
 """
 
 from pkt.objectives.chunks import CHUNK, over_chunks
-from pkt.objectives.divergence import TokenDistribution, divergence, token_distribution
-from pkt.objectives.layers import fisher_distance, geometry_distance, mean_square
-from pkt.objectives.objective import LayerTerm, Objective
-from pkt.objectives.terms import (
-    ReadOut,
-    cosine_distance,
-    cross_entropy,
-    output_cosine,
-    output_cosine_dense,
-)
+from pkt.objectives.cosine import Cosine
+from pkt.objectives.cross_entropy import CrossEntropy, cross_entropy_sum
+from pkt.objectives.distributions import Distributions, TokenDistribution, shared_columns, token_distribution
+from pkt.objectives.divergence import Divergence, divergence
+from pkt.objectives.fisher import Fisher
+from pkt.objectives.geometry import Geometry
+from pkt.objectives.head import OutputHead
+from pkt.objectives.mean_square import MeanSquare
+from pkt.objectives.needs import Head, Labels, Need, Outputs, RowIds, Sequences, States
+from pkt.objectives.objective import Objective, needed_states
+from pkt.objectives.output_cosine import OutputCosine
+from pkt.objectives.term import BaseTerm, LayerTerm, Term
+from pkt.objectives.view import Pair, Sizes, Sums, View
 
 __all__ = [
     "CHUNK",
+    "BaseTerm",
+    "Cosine",
+    "CrossEntropy",
+    "Distributions",
+    "Divergence",
+    "Fisher",
+    "Geometry",
+    "Head",
+    "Labels",
     "LayerTerm",
+    "MeanSquare",
+    "Need",
     "Objective",
-    "ReadOut",
+    "OutputCosine",
+    "OutputHead",
+    "Outputs",
+    "Pair",
+    "RowIds",
+    "Sequences",
+    "Sizes",
+    "States",
+    "Sums",
+    "Term",
     "TokenDistribution",
-    "cosine_distance",
-    "cross_entropy",
+    "View",
+    "cross_entropy_sum",
     "divergence",
-    "fisher_distance",
-    "geometry_distance",
-    "mean_square",
-    "output_cosine",
-    "output_cosine_dense",
+    "needed_states",
     "over_chunks",
+    "shared_columns",
     "token_distribution",
 ]

@@ -49,8 +49,8 @@ def check_positions(states_ND: Tensor) -> None:
         )
 
 
-def check_pairs(states_ND: Tensor, targets_ND: Tensor) -> None:
-    """Refuse states and targets that do not belong together.
+def check_pairs(states_ND: Tensor, targets_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """Return states and targets, the targets without gradient, if they belong together.
 
     Raises:
         ValueError: no position, or shapes that differ.
@@ -60,3 +60,17 @@ def check_pairs(states_ND: Tensor, targets_ND: Tensor) -> None:
             f"states {tuple(states_ND.shape)} and targets {tuple(targets_ND.shape)} differ in shape"
         )
     check_positions(states_ND)
+    return states_ND, targets_ND.detach()
+
+
+def check_labels(states_ND: Tensor, labels_N: Tensor) -> None:
+    """Refuse labels that do not belong to the states.
+
+    Raises:
+        ValueError: no position, or not one label per state.
+    """
+    check_positions(states_ND)
+    if labels_N.shape != states_ND.shape[:1]:
+        raise ValueError(
+            f"one label per state is needed: {len(states_ND)} states, labels of {tuple(labels_N.shape)}"
+        )

@@ -1,72 +1,28 @@
-"""Divergence between a teacher's and a student's next-token distributions, whole or as top-k plus a tail bucket.
+"""Divergence: the student's next-token distribution against the teacher's.
 
-    teacher logits / tau -> token_distribution -> TokenDistribution (k log-probabilities and the mass of the rest)
-    student logits / tau -------------------------------> divergence -> one number per position
+    L = mean_n tau^2 D(p_n, q_n),   p = softmax(z_teacher / tau),   q = softmax(z_student / tau)
 
-Shape suffixes: n positions, V vocabulary, K kept tokens.
+Shape suffixes: N positions (n of a chunk), D width, V vocabulary, K kept tokens.
+Source: Hinton et al., arXiv 1503.02531 (tau^2 keeps the gradient's size); reverse KL as in MiniLLM (arXiv 2306.08543).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-FLOOR = (
-    -60.0
-)  # a log-probability below it counts as this: a zero of the teacher must not make reverse KL infinite
+from pkt.objectives.chunks import over_chunks
+from pkt.objectives.distributions import TokenDistribution, coarse
+from pkt.objectives.needs import Head, Need, Outputs
+from pkt.objectives.term import BaseTerm
+from pkt.objectives.view import Sums, View
+from pkt.settings import setting
 
-
-@dataclass(frozen=True, kw_only=True)
-class TokenDistribution:
-    """The likeliest tokens of n positions.
-
-    Attributes:
-        log_probs_nK: their log-probabilities, descending; all V in the vocabulary's order where `tokens_nK`
-            is None.
-        tokens_nK: their ids, int64, or None.
-        log_tail_n: log of the mass of all other tokens, or None where there are none.
-    """
-
-    log_probs_nK: Tensor
-    tokens_nK: Tensor | None = None
-    log_tail_n: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        assert (self.tokens_nK is None) == (self.log_tail_n is None), "a cut distribution has a tail"
-
-
-@torch.no_grad()
-def token_distribution(
-    logits_nV: Tensor, *, top_k: int | None, temperature: float = 1.0
-) -> TokenDistribution:
-    """Return softmax(z / temperature) as its `top_k` likeliest tokens and the mass of the rest.
-
-    Args:
-        logits_nV: z; any float dtype.
-        top_k: K; None, or V and more, keeps the whole distribution.
-        temperature: tau.
-    """
-    log_probs_nV = (logits_nV.float() / temperature).log_softmax(-1)
-    if top_k is None or top_k >= log_probs_nV.shape[-1]:
-        return TokenDistribution(log_probs_nK=log_probs_nV)
-    log_probs_nK, tokens_nK = log_probs_nV.topk(top_k, dim=-1)
-    return TokenDistribution(
-        log_probs_nK=log_probs_nK, tokens_nK=tokens_nK, log_tail_n=log_rest(log_probs_nV, tokens_nK)
-    )
-
-
-def log_rest(values_nV: Tensor, tokens_nK: Tensor) -> Tensor:
-    """Return log sum exp of the values at all but the given tokens, (n); K has to be below V."""
-    return values_nV.scatter(-1, tokens_nK, -torch.inf).logsumexp(-1)
-
-
-def coarse(values_nV: Tensor, tokens_nK: Tensor | None) -> Tensor:
-    """Return the values at the kept tokens and the log-sum-exp of the rest as a last column; all where None."""
-    if tokens_nK is None:
-        return values_nV
-    return torch.cat([values_nV.gather(-1, tokens_nK), log_rest(values_nV, tokens_nK)[:, None]], dim=-1)
+# a log-probability below it counts as this: a zero of the teacher must not make reverse KL infinite
+FLOOR = -60.0
 
 
 def divergence(
@@ -104,3 +60,36 @@ def divergence(
 
 def _kl(log_a: Tensor, log_b: Tensor) -> Tensor:
     return (log_a.exp() * (log_a - log_b)).sum(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divergence(BaseTerm):
+    """tau^2 D(teacher, student), mean over the positions that predict an answer token.
+
+    Attributes:
+        kind: ``forward``, ``reverse`` or ``js``, see `divergence`.
+        temperature: tau.
+        top_k: tokens per position that are kept of the teacher's distribution, the rest as one; None: all.
+        teacher: ``cached`` (distributions kept by `align`) or ``live`` (a teacher forward pass at every step).
+    """
+
+    kind: Literal["forward", "reverse", "js"] = "forward"
+    temperature: float = setting(2.0, above=0)
+    top_k: int | None = setting(64, at_least=1)
+    teacher: Literal["cached", "live"] = "cached"
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """The teacher's outputs and the head."""
+        live = self.teacher == "live"
+        return (Outputs(temperature=self.temperature, top_k=self.top_k, live=live), Head())
+
+    def __call__(self, view: View) -> Sums:
+        """Return the sum over positions, over the tokens that both models have."""
+        teacher, read_out = view.teacher, view.head.read_shared
+
+        def differing(h_nD: Tensor, *kept: Tensor) -> Tensor:
+            read = teacher.read(*kept)
+            return divergence(read_out(h_nD), read, kind=self.kind, temperature=self.temperature).sum()
+
+        return Sums(total=over_chunks(differing, view.final_ND, *teacher.tensors), count=view.count)

@@ -94,9 +94,8 @@ FACTORS: Mapping[str, Sequence[str]] = {
     "mapping": ("depth", "critical", "interpolate", "monotone", "cka", "last", "random"),
     "semantics": ("ridge", "cosine", "logit_lstsq", "procrustes", "input", "random"),
     "method.interface": ("block", "mlp", "attention", "residual"),
-    "objective": ("joint_kl", "joint", "cosine_ce", "cosine"),
-    "objective.output": ("kl", "none"),
-    "objective.positions": ("all", "answer"),
+    "objective": ("joint_kl", "joint", "cosine_ce", "cosine", "layer"),
+    "objective.terms.layer.positions": ("all", "answer"),
     "method.update.kind": ("full", "lora"),
     "method.targets": ("own", "shuffled"),
 }
@@ -104,8 +103,8 @@ FEW: Mapping[str, Sequence[str]] = {
     "mapping": ("critical", "cka"),
     "semantics": ("cosine", "random"),
     "method.interface": ("mlp", "attention"),
-    "objective.output": ("none",),
-    "objective.positions": ("answer",),
+    "objective": ("layer",),
+    "objective.terms.layer.positions": ("answer",),
     "method.update.kind": ("lora",),
     "method.targets": ("shuffled",),
 }

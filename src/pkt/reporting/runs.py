@@ -100,7 +100,7 @@ def _label(run: Run, runs: Sequence[Run], *, all_settings: bool = False) -> str:
 
 
 def _repeats(key: str, other: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a setting says what a longer name says too (``positions`` and ``objective.positions``)."""
+    """Whether a setting says what a longer name says too (``positions`` and ``objective.terms.layer.positions``)."""
     return other.endswith(f".{key}") and settings.get(other) == settings.get(key)
 
 

@@ -129,9 +129,11 @@ class Semantics(Protocol):
 
     Attributes:
         needs_states: whether `fit` reads paired states of the align split.
+        reads_out: whether mapped states lie where the student's head reads.
     """
 
     needs_states: ClassVar[bool]
+    reads_out: ClassVar[bool]
 
     def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:
         """Make the map from the teacher's space to the student's, on the device of the teacher's head."""

@@ -36,6 +36,7 @@ class LogitLstsq:
     """
 
     needs_states: ClassVar[bool] = False
+    reads_out: ClassVar[bool] = True
 
     fold_norm: bool = False
     anchors: str = "all"

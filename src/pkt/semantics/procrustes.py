@@ -34,6 +34,7 @@ class Procrustes:
     """
 
     needs_states: ClassVar[bool] = True
+    reads_out: ClassVar[bool] = True
 
     scale: bool = True
     intercept: bool = True

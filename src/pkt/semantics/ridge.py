@@ -32,6 +32,7 @@ class Ridge:
     """
 
     needs_states: ClassVar[bool] = True
+    reads_out: ClassVar[bool] = True
 
     alpha: float = 1e-4
     intercept: bool = True

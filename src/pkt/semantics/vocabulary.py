@@ -45,6 +45,7 @@ class Cosine:
     """
 
     needs_states: ClassVar[bool] = False
+    reads_out: ClassVar[bool] = True
 
     fold_norm: bool = False
     anchors: str = "all"
@@ -98,6 +99,7 @@ class Input:
     """
 
     needs_states: ClassVar[bool] = False
+    reads_out: ClassVar[bool] = False
 
     anchors: str = "all"
 
@@ -133,6 +135,7 @@ class Random:
     """
 
     needs_states: ClassVar[bool] = False
+    reads_out: ClassVar[bool] = True
 
     seed: int = 0
 

@@ -12,11 +12,11 @@ from pkt.mapping import Depth, LayerPair
 from pkt.methods.layer_results import LayerExtraction
 from pkt.methods.layerwise import head_view
 from pkt.models.taps import Interface
+from pkt.objectives import OutputHead
 from pkt.semantics import States
 from pkt.settings import deciding, target_of
 from pkt.stages.analyze_subject import UNTOUCHED, Subject, heading, require
 from pkt.training.capture import Read, capture, position_counts
-from pkt.training.head import OutputHead
 
 STATES = 4 << 30  # bytes of paired states in memory: as many pairs of layers as fit are read in one pass
 

@@ -68,7 +68,7 @@ def _facts(session: Session, folder: Path, *, layers: Sequence[int], budget: Map
         pairs=[f"{'+'.join(map(str, p.teacher))} → {p.student}" for p in pairs],
         interface=getattr(session.method, "interface", None),
         semantics=described(bench.semantics) if "semantics" in session.method.uses else None,
-        objective=described(bench.objective) if "output" in session.method.uses else None,
+        objective=described(bench.objective) if "objective" in session.method.uses else None,
         uses_teacher=bool(session.method.results),
         data={
             "benchmark": bench.config.benchmark.name,

@@ -1,16 +1,14 @@
-"""One forward pass of the student and the loss terms on it.
+"""One forward pass of the student and the sums of its terms.
 
-    batch -> [cached states below the first trained layer] -> layers first..L_S -> final norm
-                                     |                                             |
-                        layer term: h_k (or its projection)             output term: cosine, CE, or
-                        against h*_k, at `positions`                    KL to the teacher, answer positions
-
-Shape suffixes: B rows, T positions, D student width, n selected positions.
+batch -> [cached states below the first trained layer] -> layers first..L_S -> final norm
+|                                             |
+layer terms: h_k (or its projection)            output terms: cosine, CE,
+against h*_k, at each term's positions          divergence, answer positions
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -20,12 +18,11 @@ from torch import Tensor, nn
 from pkt.data.batching import Batch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, skip_above, tap
-from pkt.objectives import Objective
-from pkt.training.capture import Prefix, position_mask
-from pkt.training.head import OutputHead
+from pkt.objectives import Objective, OutputHead, cross_entropy_sum
+from pkt.training.capture import Prefix
 from pkt.training.meter import Meter
-from pkt.training.states import RowStates
 from pkt.training.teacher import TeacherOutput
+from pkt.training.views import Seen, Targets
 
 
 @dataclass(kw_only=True)
@@ -35,12 +32,14 @@ class TransferLoss:
     Attributes:
         arch: the student.
         objective: terms and weights.
-        interface: supervision interface of the layer term.
-        targets: per paired student layer, the teacher's states at the objective's positions.
+        interface: where in a layer the layer terms' states are read.
+        targets: the teacher's states.
         prefix: states that enter the first layer that trains; None runs the student from its embeddings.
-        head: read-out of the output terms.
-        teacher: the teacher's distributions, for a KL term.
-        projections: per student layer, what its states go through before they meet the target (hidden_kd).
+        head: read-out of the student.
+        teacher: the teacher's distributions, for terms that read them.
+        through: per student layer, what its states go through before they meet the target (hidden_kd).
+        own: modules of the terms that have some, by the term's name.
+        first_row: row id of the split's first row.
         autocast: run the student in bfloat16.
         meter: counts the student's forward tokens.
     """
@@ -48,96 +47,95 @@ class TransferLoss:
     arch: Architecture
     objective: Objective
     interface: Interface
-    targets: Mapping[int, RowStates]
+    targets: Targets
     prefix: Prefix | None
     head: OutputHead
     teacher: TeacherOutput | None = None
-    projections: Mapping[int, nn.Module] = field(default_factory=dict)
+    through: Mapping[int, nn.Module] = field(default_factory=dict)
+    own: Mapping[str, nn.Module] = field(default_factory=dict)
+    first_row: int = 0
     autocast: bool = False
     meter: Meter = field(default_factory=Meter)
+    _later: list[Callable[[], None]] = field(default_factory=list, init=False)
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Number of positions behind each term of a batch, known before any forward pass."""
-        counts: dict[str, int] = {}
-        if self.targets:
-            counts["loss_layer"] = self._layer_count(batch)
-        if self.objective.output != "none":
-            counts["loss_output"] = int(batch.supervised.sum())
-        return counts
+        """Return what the sum of each term, ``loss_<name>``, is over; known before any forward pass."""
+        seen = self._unseen(batch)
+        return {f"loss_{name}": term.count(seen.view(term)) for name, term in self.objective.terms.items()}
 
-    def _layer_count(self, batch: Batch) -> int:
-        """Return the number of positions, or of sequences that have a geometry, behind the layer term."""
-        per_row_B = position_mask(batch, self.objective.positions).sum(1)
-        return int((per_row_B > 1).sum() if self.objective.per_sequence else per_row_B.sum())
-
-    def weights(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Return the weight of each term, given the terms of this batch (``balance=auto`` compares them)."""
-        layer = self.objective.layer_weight
-        if self.objective.balance == "auto" and values.get("loss_layer", 0.0) > 0 and "loss_output" in values:
-            layer *= values["loss_output"] / values["loss_layer"]
-        return {"loss_layer": layer, "loss_output": self.objective.output_weight}
+    def weights(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the weight of each term, given their means over the optimiser step."""
+        named = {key.removeprefix("loss_"): value for key, value in values.items()}
+        return {f"loss_{name}": weight for name, weight in self.objective.weights(named).items()}
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the mean of each term over its positions of this batch, differentiable."""
-        states, final_nD = self._forward(batch, with_output=self.objective.output != "none")
-        terms: dict[str, Tensor] = {}
-        if self.targets:
-            terms["loss_layer"] = self._layer_term(batch, states)
-        if final_nD is not None:
-            terms["loss_output"] = self._output_term(batch, final_nD)
-        return terms
+        """Return the sums of each term that has something in this batch, differentiable."""
+        counts = self.counts(batch)
+        if not any(counts.values()):
+            return {}
+        return self._sums(self._forward(batch, with_output=bool(self.objective.output_terms)), counts)
+
+    def _sums(self, seen: Seen, counts: Mapping[str, int]) -> dict[str, Tensor]:
+        sums = {}
+        for name, term in self.objective.terms.items():
+            if count := counts[key := f"loss_{name}"]:
+                found = term(seen.view(term, self.own.get(name)))
+                assert found.count == count, f"term {name} announced a sum over {count}, not {found.count}"
+                sums[key] = found.total
+        return sums
+
+    @torch.no_grad()
+    def finish_step(self) -> None:
+        """Do what terms left for the end of an optimiser step."""
+        for change in self._later:
+            change()
+        self._later.clear()
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> dict[str, tuple[float, int]]:
-        """Return (mean, count) of each term, and of the answer's cross-entropy and top-1 accuracies."""
-        states, final_nD = self._forward(batch, with_output=True)
-        assert final_nD is not None
-        labels, counts = answer_labels(batch), self.counts(batch)
-        measured: dict[str, tuple[float, int]] = {}
-        if self.targets:
-            measured["loss_layer"] = (float(self._layer_term(batch, states)), counts["loss_layer"])
-        if self.objective.output != "none":
-            measured["loss_output"] = (float(self._output_term(batch, final_nD)), counts["loss_output"])
-        measured["cross_entropy"] = (float(self.head.loss(final_nD, labels, "ce")), len(labels))
-        right = self.head.top1(final_nD) == labels
-        measured["token_accuracy"] = (float(right.float().mean()), len(labels))
-        row_of = batch.supervised.nonzero()[:, 0]
-        wrong = torch.zeros(len(batch.index), device=right.device).index_add_(0, row_of, (~right).float())
-        measured["row_accuracy"] = (float((wrong == 0).float().mean()), len(batch.index))
+        """Return (sum, count) of each term, and of the answer's cross-entropy and top-1 accuracies."""
+        seen, counts = self._forward(batch, with_output=True), self.counts(batch)
+        sums = self._sums(seen, counts)
+        measured = {name: (float(total.mean()), counts[name]) for name, total in sums.items()}
+        where = seen.where("answer", labelled=True)
+        if len(where.row_N) == 0:
+            return measured
+        final_nD, labels_n = seen.final(where), seen.labels(where)
+        total = cross_entropy_sum(final_nD, labels_n, self.head.read_out)
+        measured["cross_entropy"] = (float(total), len(labels_n))
+        right_n = self.head.top1(final_nD) == labels_n
+        measured["token_accuracy"] = (float(right_n.sum()), len(labels_n))
+        rows, row_n = torch.unique_consecutive(where.row_N, return_inverse=True)
+        wrong_r = torch.zeros(len(rows), device=right_n.device).index_add_(0, row_n, (~right_n).float())
+        measured["row_accuracy"] = (float((wrong_r == 0).sum()), len(rows))
         return measured
 
-    def _forward(self, batch: Batch, *, with_output: bool) -> tuple[dict[int, Tensor], Tensor | None]:
+    def _unseen(self, batch: Batch) -> Seen:
+        return Seen(
+            batch=batch,
+            head=self.head,
+            targets=self.targets,
+            teacher=self.teacher,
+            through=self.through,
+            first_row=self.first_row,
+            later=self._remember,
+        )
+
+    def _remember(self, change: Callable[[], None]) -> None:
+        if torch.is_grad_enabled():  # neither validation nor a pass that only compares terms
+            self._later.append(change)
+
+    def _forward(self, batch: Batch, *, with_output: bool) -> Seen:
+        seen = self._unseen(batch)
         first = self.prefix.layer if self.prefix is not None else 1
-        last = self.arch.depth if with_output else max(self.targets)
+        last = self.arch.depth if with_output else max(self.targets.states)
         with ExitStack() as stack:
             stack.enter_context(torch.autocast(self.arch.device.type, torch.bfloat16, enabled=self.autocast))
             if self.prefix is not None:
                 stack.enter_context(self.prefix.entering(self.arch, batch))
             stack.enter_context(skip_above(self.arch, last))
-            states = stack.enter_context(tap(self.arch, list(self.targets), self.interface))
+            seen.states = stack.enter_context(tap(self.arch, list(self.targets.states), self.interface))
             final_BTD = decode(self.arch, batch.input_ids, batch.attention_mask)
+        seen.final_BTD = final_BTD if with_output else None
         self.meter.count(int(batch.attention_mask.sum()), layers=last - first + 1)
-        return states, final_BTD[batch.supervised] if with_output else None
-
-    def _layer_term(self, batch: Batch, states: Mapping[int, Tensor]) -> Tensor:
-        mask_BT = position_mask(batch, self.objective.positions)
-        row_n, term = mask_BT.nonzero()[:, 0], self.objective.layer_term(self.head.lens)
-        distances = []
-        for layer, target in self.targets.items():
-            state_nD = states[layer][mask_BT]
-            if layer in self.projections:
-                state_nD = self.projections[layer](state_nD.float())
-            distances.append(term(state_nD, target.of(batch.index).to(self.arch.device), row_n))
-        return torch.stack(distances).mean()
-
-    def _output_term(self, batch: Batch, final_nD: Tensor) -> Tensor:
-        labels_n = answer_labels(batch)
-        if self.teacher is None:
-            return self.head.loss(final_nD, labels_n, self.objective.output)
-        return self.head.to_teacher(final_nD, labels_n, self.teacher.of(batch), self.objective)
-
-
-def answer_labels(batch: Batch) -> Tensor:
-    """Return the tokens that the answer's positions predict, row after row, as (n,) int64."""
-    next_BT = torch.nn.functional.pad(batch.input_ids[:, 1:], (0, 1))
-    return next_BT[batch.supervised]
+        return seen

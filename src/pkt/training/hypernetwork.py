@@ -16,12 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pkt.data.batching import Batch
+from pkt.data.batching import Batch, answer_labels
 from pkt.models.architecture import Architecture
 from pkt.models.sparse_delta import SparseDelta, applied
 from pkt.models.taps import decode
-from pkt.training.forward import answer_labels
-from pkt.training.head import OutputHead
+from pkt.objectives import OutputHead, cross_entropy_sum
 from pkt.training.meter import Meter
 
 INITIAL_SPREAD = 1e-5
@@ -124,15 +123,15 @@ class DeltaLoss:
     meter: Meter = field(default_factory=Meter)
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Positions behind each term; the delta's size is the same for every row."""
-        return {"cross_entropy": int(batch.supervised.sum()), "delta_size": len(batch.index)}
+        """Positions behind the cross-entropy; the delta's size is the same for every batch."""
+        return {"cross_entropy": int(batch.supervised.sum()), "delta_size": 1}
 
-    def weights(self, values: Mapping[str, float]) -> dict[str, float]:
+    def weights(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """Weight of each term."""
         return {"cross_entropy": 1.0, "delta_size": self.penalty}
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Return both terms, differentiable."""
+        """Return the sums of both terms, differentiable."""
         changes = deltas(self.hypernetwork, self.sites)
         size = torch.stack([change.values_nD.square().mean() for change in changes]).sum()
         return {"cross_entropy": self._cross_entropy(batch, changes), "delta_size": size}
@@ -146,8 +145,8 @@ class DeltaLoss:
 def answer_loss(
     arch: Architecture, head: OutputHead, batch: Batch, changes: Sequence[SparseDelta], *, autocast: bool
 ) -> tuple[Tensor, int]:
-    """Return the mean cross-entropy of a batch's answer tokens under some deltas, and its number of tokens."""
+    """Return the sum of a batch's answer tokens' cross-entropy under some deltas, and its number of tokens."""
     with torch.autocast(arch.device.type, torch.bfloat16, enabled=autocast), applied(arch, changes):
         final_BTD = decode(arch, batch.input_ids, batch.attention_mask)
-    loss = head.loss(final_BTD[batch.supervised], answer_labels(batch), "ce")
+    loss = cross_entropy_sum(final_BTD[batch.supervised], answer_labels(batch), head.read_out)
     return loss, int(batch.attention_mask.sum())

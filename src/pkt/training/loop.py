@@ -4,7 +4,7 @@
                                                                 every epoch: validation, each minute: snapshot
 
 A term's mean is taken over all positions of the optimiser step, whatever the micro batch size, so that
-accumulation changes memory and not the gradient.
+accumulation changes memory and not the gradient (`reduced` is the one place that divides).
 """
 
 from __future__ import annotations
@@ -27,19 +27,29 @@ from pkt.training.snapshot import load_snapshot, optimiser_tensors, restore_opti
 
 
 class Loss(Protocol):
-    """A training objective: differentiable means per term, and what they are means over."""
+    """A training objective: differentiable sums per term, and what they are sums over."""
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Positions behind each term."""
+        """Return what each term's sum over a batch is over."""
         ...
 
-    def weights(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Weight of each term of a batch, given the terms' values."""
+    def weights(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the weight of each term, given the terms' means over the optimiser step."""
         ...
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean of each term."""
+        """Return each term's sum, or its sums whose mean it is; without terms that have nothing in the batch."""
         ...
+
+
+def reduced(sums: Mapping[str, Tensor], totals: Mapping[str, int]) -> dict[str, Tensor]:
+    """Return a micro batch's part of each term's mean over the optimiser step.
+
+    Args:
+        sums: of the micro batch.
+        totals: what the step's sums are over.
+    """
+    return {name: (total / totals[name]).mean() for name, total in sums.items()}
 
 
 Listener = Callable[[int, dict[str, float]], None]
@@ -70,6 +80,9 @@ class Trainer:
         listen: told of every step.
         seed: torch is seeded with it and the step before each step, so that dropout is the same after a resume.
         meters: what has been counted so far is part of the resumable state.
+        buffers: what else is part of it, changed in place.
+        compares: the weights depend on the terms' values, so that micro batches need those of the whole step.
+        finish_step: called after every optimiser step.
     """
 
     loss: Loss
@@ -82,6 +95,9 @@ class Trainer:
     listen: Listener | None = None
     seed: int = 0
     meters: Sequence[Meter] = ()
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    compares: bool = False
+    finish_step: Callable[[], None] = lambda: None
     _validations: list[dict[str, float]] = field(default_factory=list, init=False)
     _best: tuple[int, float, dict[str, Tensor]] | None = field(default=None, init=False)
 
@@ -131,27 +147,49 @@ class Trainer:
         for batch in batches:
             for name, count in self.loss.counts(batch).items():
                 totals[name] = totals.get(name, 0) + count
-        metrics = dict.fromkeys(totals, 0.0) | {"loss": 0.0}
+        metrics = {name: 0.0 for name, total in totals.items() if total} | {"loss": 0.0}
+        values = self._values(batches, totals) if self.compares and len(batches) > 1 else None
         optimiser.zero_grad(set_to_none=True)
         for batch in batches:
-            total = self._total(batch, totals, metrics)
+            if (loss := self._total(batch, totals, values, metrics)) is None:
+                continue
             self._guard(metrics, step, batch)
-            total.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]
         limit = self.optim.max_grad_norm if self.optim.max_grad_norm > 0 else math.inf
         norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)
         metrics |= {"grad_norm": float(norm), "lr": lr}
         self._guard(metrics, step, batches[0])
         optimiser.step()
+        self.finish_step()
         return metrics
 
-    def _total(self, batch: Batch, totals: Mapping[str, int], metrics: dict[str, float]) -> Tensor:
-        """Return a micro batch's share of the step's loss, and add its terms to the step's metrics."""
-        counts, means = self.loss.counts(batch), self.loss(batch)
-        weights = self.loss.weights({name: float(mean.detach()) for name, mean in means.items()})
-        terms = {name: mean * (counts[name] / max(totals[name], 1)) for name, mean in means.items()}
-        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-        for name, term in terms.items():
-            metrics[name] += float(term.detach())
+    @torch.no_grad()
+    def _values(self, batches: Sequence[Batch], totals: Mapping[str, int]) -> dict[str, Tensor]:
+        """Return the terms' means over the step, from a pass of its own that draws the same random numbers."""
+        device = batches[0].input_ids.device
+        values: dict[str, Tensor] = {}
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            for batch in batches:
+                for name, part in reduced(self.loss(batch), totals).items():
+                    values[name] = values[name] + part if name in values else part
+        return values
+
+    def _total(
+        self,
+        batch: Batch,
+        totals: Mapping[str, int],
+        values: Mapping[str, Tensor] | None,
+        metrics: dict[str, float],
+    ) -> Tensor | None:
+        """Return a micro batch's share of the step's loss (None: no term), and add its terms to the metrics."""
+        parts = reduced(self.loss(batch), totals)
+        if not parts:
+            return None
+        own = {name: part.detach() for name, part in parts.items()}
+        weights = self.loss.weights(own if values is None else values)
+        total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+        for name, part in own.items():
+            metrics[name] += float(part)
         metrics["loss"] += float(total.detach())
         return total
 
@@ -170,7 +208,7 @@ class Trainer:
             return {}
         metrics = self.validate()
         self._validations.append({"step": step, **metrics})
-        score = metrics["cross_entropy"]
+        score = metrics.get("cross_entropy", math.inf)  # no validation row may have a label
         if self.optim.keep == "best" and (self._best is None or score < self._best[1]):
             self._best = (step, score, {n: p.detach().clone() for n, p in self.parameters.items()})
         return {f"validation/{name}": value for name, value in metrics.items()}
@@ -186,6 +224,7 @@ class Trainer:
     def _save(self, optimiser: torch.optim.Optimizer, step: int) -> None:
         assert self.snapshots is not None
         tensors = optimiser_tensors(self.parameters, optimiser)
+        tensors |= {f"buffer:{name}": value for name, value in self.buffers.items()}
         state: dict[str, Any] = {
             "step": step,
             "validations": self._validations,
@@ -201,6 +240,8 @@ class Trainer:
         if snapshot is None:
             return 0
         restore_optimiser(self.parameters, optimiser, snapshot.tensors)
+        for name, value in self.buffers.items():
+            value.copy_(snapshot.tensors[f"buffer:{name}"])
         self._validations = snapshot.state["validations"]
         for meter, counted in zip(self.meters, snapshot.state["meters"], strict=True):
             meter.restore(counted)

@@ -22,23 +22,10 @@ from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from pkt.models.taps import decode
-from pkt.objectives import CHUNK, TokenDistribution, token_distribution
+from pkt.objectives import CHUNK, Distributions, TokenDistribution, shared_columns, token_distribution
 from pkt.training.capture import position_counts
 from pkt.training.meter import Meter
 from pkt.training.states import RowStates
-
-
-@dataclass(frozen=True, kw_only=True)
-class Distributions:
-    """A batch's teacher distributions: tensors with one entry per answer position, and how a chunk reads.
-
-    Attributes:
-        tensors: what a chunk of positions is cut from.
-        read: the tensors of a chunk to its distributions.
-    """
-
-    tensors: tuple[Tensor, ...]
-    read: Callable[..., TokenDistribution]
 
 
 class TeacherOutput(Protocol):
@@ -111,13 +98,6 @@ class LiveTeacher:
     def _read(self, final_nD: Tensor) -> TokenDistribution:
         logits_nV = shared_columns(self.arch.read_out(final_nD), self.shared)
         return token_distribution(logits_nV, top_k=self.top_k, temperature=self.temperature)
-
-
-def shared_columns(logits_nV: Tensor, shared: Tensor) -> Tensor:
-    """Return the logits of the tokens that both models have; the tensor itself where that is all of them."""
-    if len(shared) == logits_nV.shape[-1]:
-        return logits_nV
-    return logits_nV.index_select(-1, shared.to(logits_nV.device))
 
 
 def capture_outputs(

@@ -21,7 +21,7 @@ _WIDEST = 26  # letters of a label beside an axis
 _STYLES = {
     "loss": (TEACHER, "-"),
     "loss_layer": (STUDENT, "--"),
-    "loss_output": (MARK, "-."),
+    "loss_ce": (MARK, "-."),
     "validation cross_entropy": (INK, ":"),
 }
 _MORE = ((INK, (0, (6, 2))), (TEACHER, (0, (1, 1))), (STUDENT, (0, (4, 1, 1, 1))))

@@ -34,8 +34,9 @@ def loss_curves(run: Run) -> dict[str, Points]:
         for name, value in entry["values"].items() if entry["kind"] == "metrics" else ():
             if (name.startswith("transfer/loss") or name == _VALIDATION) and _known(value):
                 found.setdefault(name.removeprefix("transfer/"), []).append((float(entry["step"]), value))
-    if len(found.get("loss_output", ())) == len(found.get("loss", ())) and "loss_layer" not in found:
-        found.pop("loss", None)  # one term: the sum says nothing more
+    terms = [points for name, points in found.items() if name.startswith("loss_")]
+    if len(terms) == 1 and len(terms[0]) == len(found.get("loss", ())):
+        del found["loss"]  # one term: the sum says nothing more
     return {
         term.replace("/", " "): _thinned(points) for term, points in sorted(found.items()) if len(points) > 1
     }

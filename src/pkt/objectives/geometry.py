@@ -1,76 +1,31 @@
-"""Layer terms beyond the cosine: mean square, Fisher, geometry. Tensors in, one scalar out, float32.
+"""Geometry: relations between tokens, which depend on the basis of neither space.
 
-Shape suffixes: N positions, D width, V vocabulary, B sequences, T longest sequence, K kept tokens.
+    L = mean over sequences of 1 - <A, B> / (|A| |B|),   A = R_c R_c^T,   B = R*_c R*_c^T
+
+R and R* are the states of a sequence and their targets, centred over its tokens: 1 - linear CKA.
+
+Shape suffixes: N positions, D width, B sequences, T longest sequence.
+Source: SemAlign, arXiv 2510.24208 v2, of which the abstract was at hand; this form is our reading.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pkt.objectives.chunks import CHUNK, check_pairs, over_chunks
-from pkt.objectives.divergence import coarse
-from pkt.objectives.terms import ReadOut
+from pkt.objectives.needs import Need, Sequences, States
+from pkt.objectives.term import LayerTerm
+from pkt.objectives.view import Pair, View
 
 
-def mean_square(states_ND: Tensor, targets_ND: Tensor) -> Tensor:
-    """Return mean_nd (h - h*)^2 (FitNets, Romero et al., arXiv 1412.6550).
-
-    Raises:
-        ValueError: no position, or shapes that differ.
-    """
-    check_pairs(states_ND, targets_ND)
-    return functional.mse_loss(states_ND.float(), targets_ND.detach().float())
-
-
-def fisher_distance(
-    states_ND: Tensor,
-    targets_ND: Tensor,
-    read_out: ReadOut,
-    *,
-    top_k: int | None = None,
-    chunk: int = CHUNK,
-) -> Tensor:
-    """Return mean_n 1/2 (z - z*)^T F (z - z*) with F = diag(p*) - p* p*^T, p* = softmax(z*).
-
-    z and z* are the read-outs of the student's state and of its target; the quadratic is
-    1/2 Var_{p*}(z - z*), the second-order expansion of KL(p* || softmax(z)) around z*.
-
-    Args:
-        states_ND: h; the gradient flows here.
-        targets_ND: h*, held constant.
-        read_out: states to logits, through the student's final norm and head.
-        top_k: F over the K likeliest tokens of p* and one bucket for the rest (its logit is their log-sum-exp);
-            None: all tokens.
-        chunk: positions whose V-wide numbers are alive at once.
-
-    Raises:
-        ValueError: no position, shapes that differ, or a chunk below 1.
-
-    Source: SemAlign, Findings of ACL 2026, of which the abstract was at hand; this form is our reading.
-    """
-    check_pairs(states_ND, targets_ND)
-
-    def quadratic(h_nD: Tensor, target_nD: Tensor) -> Tensor:
-        with torch.no_grad():
-            wanted_nV = read_out(target_nD).float()
-        kept_nK = None
-        if top_k is not None and top_k < wanted_nV.shape[-1]:
-            kept_nK = wanted_nV.topk(top_k, dim=-1).indices
-        wanted = coarse(wanted_nV, kept_nK)
-        excess = coarse(read_out(h_nD).float(), kept_nK) - wanted
-        p = wanted.softmax(-1)
-        mean_n1 = (p * excess).sum(-1, keepdim=True)
-        return 0.5 * (p * (excess - mean_n1).square()).sum()
-
-    return over_chunks(quadratic, states_ND, targets_ND.detach(), chunk=chunk) / len(states_ND)
-
-
-def geometry_distance(
+def geometry_sum(
     states_ND: Tensor, targets_ND: Tensor, sequence_N: Tensor, *, relation: str = "cka", eps: float = 1e-12
 ) -> Tensor:
-    """Return the mean over sequences of the distance between two token-token relation geometries.
+    """Return the sum over sequences of the distance between two token-token relation geometries.
 
     Both sides are centred over the tokens of a sequence; A = R_c R_c^T, B = R*_c R*_c^T.
 
@@ -78,7 +33,7 @@ def geometry_distance(
       of either side. Computed from the D x D or from the T x T products, whichever are fewer.
     - ``cosine``: mean over token pairs of (a_st - b_st)^2, a and b the cosines between centred tokens.
 
-    Sequences of one token have no geometry and are left out; with none left the distance is 0.
+    Sequences of one token have no geometry and are left out; with none left the sum is 0.
 
     Args:
         states_ND: R; the gradient flows here.
@@ -89,8 +44,6 @@ def geometry_distance(
 
     Raises:
         ValueError: no position, or not one target per state.
-
-    Source: SemAlign, arXiv 2510.24208 v2, of which the abstract was at hand; this form is our reading.
     """
     if len(states_ND) != len(targets_ND) or len(states_ND) == 0:
         raise ValueError(f"paired states are needed, got {len(states_ND)} and {len(targets_ND)} positions")
@@ -103,9 +56,7 @@ def geometry_distance(
         distance_B = _cka_distance(r_BTD, target_BTD, eps)
     else:
         distance_B = _cosine_distance(r_BTD, target_BTD, counts_B, eps)
-    has_B = counts_B > 1
-    mean: Tensor = torch.where(has_B, distance_B, 0.0).sum() / has_B.sum().clamp_min(1)
-    return mean
+    return torch.where(counts_B > 1, distance_B, 0.0).sum()
 
 
 def _centred(flat_ND: Tensor, mask_BT: Tensor, counts_B: Tensor) -> Tensor:
@@ -136,3 +87,50 @@ def _cosine_distance(r_BTD: Tensor, target_BTD: Tensor, counts_B: Tensor, eps: f
         for unit in (functional.normalize(side, dim=-1, eps=eps) for side in (r_BTD, target_BTD))
     )
     return (a_BTT - b_BTT).square().sum((1, 2)) / counts_B.square()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry(LayerTerm):
+    """The distance between two relation geometries, mean over sequences of two tokens or more, and over pairs.
+
+    Attributes:
+        relation: ``cka``, or ``cosine``: mean squared difference of cosines, see `geometry_sum`.
+        scope: relations among the tokens of one ``sequence``, or of the whole ``batch`` (of the micro batch,
+            where there are several, so that this choice depends on their size).
+
+    Raises:
+        ValueError: relations of a sequence, some of whose tokens are left out.
+    """
+
+    relation: Literal["cka", "cosine"] = "cka"
+    scope: Literal["sequence", "batch"] = "sequence"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scope == "sequence" and self.positions == "answer":
+            raise ValueError(
+                "the geometry term compares all tokens of a sequence with one another: set positions=all "
+                "(or scope=batch), got positions=answer"
+            )
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """States and the sequences that they are in."""
+        states = States(
+            positions=self.positions,
+            single_teacher=True,
+            because="relations of a mixture of layers are those of none of them",
+        )
+        return (states, Sequences())
+
+    def count(self, view: View) -> int:
+        """Return the number of sequences that have a geometry."""
+        _, counts_B = torch.unique_consecutive(self._sequence(view), return_counts=True)
+        return int((counts_B > 1).sum())
+
+    def pair_sum(self, pair: Pair, view: View) -> Tensor:
+        """Return the sum over sequences."""
+        return geometry_sum(pair.states_ND, pair.targets_ND, self._sequence(view), relation=self.relation)
+
+    def _sequence(self, view: View) -> Tensor:
+        return view.sequence_N if self.scope == "sequence" else torch.zeros_like(view.sequence_N)
