@@ -20,13 +20,13 @@ from pkt import console
 from pkt.config import Config
 from pkt.data.encoding import Encoded, encode
 from pkt.data.lengths import Fitting
-from pkt.data.splits import load_splits
 from pkt.mapping import Mapping
 from pkt.models.fingerprint import fingerprint
 from pkt.models.load import context_length, load_config, load_tokenizer
 from pkt.models.pair import LanguageModel, PairReport, check_pair, load_student, load_teacher
 from pkt.objectives import Objective
 from pkt.semantics import Semantics
+from pkt.tasks.splits import load_splits
 from pkt.training.meter import Meter
 
 Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]

@@ -19,6 +19,7 @@ from pkt.semantics import Semantics
 from pkt.stages import evaluate as evaluate_stage
 from pkt.stages.session import Session
 from pkt.store import content_key
+from pkt.tasks.splits import trained_on
 from pkt.training.capture import position_counts
 
 UNTOUCHED = ("teacher", "student")
@@ -82,7 +83,7 @@ class Subject:
         """The rows of the split that are looked at."""
         bench = self.session.bench
         ids = bench.splits[self.config.split]["id"]
-        return first_per_task(ids, bench.config.benchmark.tasks, self.config.rows)
+        return first_per_task(ids, trained_on(bench.config.benchmark), self.config.rows)
 
     @cached_property
     def encoded(self) -> Encoded:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pkt import console
 from pkt.config import CheckpointSpec, Config
-from pkt.data.rows import fingerprint as rows_fingerprint
-from pkt.data.splits import test_rows, validation_rows
-from pkt.data.suites import SUITES
 from pkt.errors import RequestError
-from pkt.evaluation.harness import TASKS, Evaluation, check_sampling, evaluate
+from pkt.evaluation.harness import Evaluation, evaluate
+from pkt.evaluation.parts import Rows
 from pkt.evaluation.sampling import Sampling
-from pkt.evaluation.suites import PROTOCOL
 from pkt.models.fingerprint import fingerprint as model_fingerprint
 from pkt.models.pair import LanguageModel, load_checkpoint
 from pkt.stages import transfer as transfer_stage
 from pkt.stages.session import Session
 from pkt.store import Artifact, content_key
+from pkt.tasks.base import Given, Task
+from pkt.tasks.find import find
 
 STAGE = "eval"
 VALIDATION = "validation"  # the value of eval.split that is not the test rows
@@ -29,12 +27,13 @@ VALIDATION = "validation"  # the value of eval.split that is not the test rows
 def key(session: Session, identity: str) -> str:
     """Who is scored, on which rows, under which settings."""
     config = session.bench.config
-    rows = {task: _identity_of_rows(task, session) for task in config.benchmark.tasks}
+    tasks, rows = _asked(session)
+    identities = {task.name: task.identity(rows[task.name]) for task in tasks}
     return content_key(
         {
             "stage": STAGE,
             "model": identity,
-            "rows": rows,
+            "tasks": identities,
             "chat_template": config.model.chat_template,
             "limit": config.eval.limit,
             "max_new_tokens": config.eval.max_new_tokens,
@@ -55,25 +54,11 @@ def sampling_of(config: Config) -> Sampling:
     return Sampling(samples=asked.samples, temperature=asked.temperature, top_p=asked.top_p, seed=config.seed)
 
 
-def _identity_of_rows(task: str, session: Session) -> Any:
-    """Return the rows' fingerprint; for a real benchmark with the protocol that they are scored by.
-
-    The rows of lm-eval's other tasks are lm-eval's business: its version stands for them.
-    """
-    config = session.bench.config
-    if config.eval.split != VALIDATION and task not in SUITES and task not in TASKS:
-        return {"lm_eval": version("lm_eval")}
-    if config.eval.split == VALIDATION:
-        return rows_fingerprint(validation_rows(task, config.data, config.benchmark))
-    rows = rows_fingerprint(test_rows(task, config.data, config.benchmark))
-    return {"rows": rows, "protocol": PROTOCOL} if task in SUITES else rows
-
-
 def scores(session: Session) -> dict[str, Evaluation]:
     """Return an evaluation per role: ``teacher``, ``student``, ``transferred``, in the order asked for."""
     roles = session.bench.config.eval.models
-    check_sampling(sampling_of(session.bench.config), session.bench.config.benchmark.tasks)
-    _rows(session)  # a set that is not to be had is found out before anything is trained
+    for asked in _asked(session)[0]:  # a set that is not to be had is found out before anything is trained
+        asked.check(sampling_of(session.bench.config))
     if "transferred" in roles:  # in the order of the flow: what has to be trained comes before what is scored
         transferred_folder(session)
     found = {role: Evaluation.load(_scored(session, role).path / "scores.json") for role in roles}
@@ -132,10 +117,12 @@ def model_of(session: Session, role: str, checkpoint: Path | None) -> LanguageMo
 
 def _evaluate(session: Session, model: LanguageModel) -> Evaluation:
     config = session.bench.config
+    tasks, rows = _asked(session)
     return evaluate(
         model.model,
         model.tokenizer,
-        config.benchmark.tasks,
+        tasks,
+        rows,
         limit=config.eval.limit,
         batch_size=config.eval.batch_size,
         max_new_tokens=config.eval.max_new_tokens,
@@ -143,19 +130,13 @@ def _evaluate(session: Session, model: LanguageModel) -> Evaluation:
         chat_template=config.model.chat_template,
         timeout=config.eval.timeout,
         sampling=sampling_of(config),
-        **_rows(session),
     )
 
 
-def _rows(session: Session) -> dict[str, Any]:
-    """Return the rows to score, as `evaluate` takes them; pkt's own tasks know their test rows themselves."""
+def _asked(session: Session) -> tuple[list[Task], dict[str, Rows]]:
+    """Return the tasks to score, and their rows by name."""
     config = session.bench.config
-    tasks = dict.fromkeys(config.benchmark.tasks)
-    if config.eval.split == VALIDATION:
-        own = {task: validation_rows(task, config.data, config.benchmark) for task in tasks}
-        return {"own_rows": own, "custom_rows": own.get("custom")}
-    suites = {task: list(test_rows(task, config.data, config.benchmark)) for task in tasks if task in SUITES}
-    return {
-        "suite_rows": suites,
-        "custom_rows": list(test_rows("custom", config.data)) if "custom" in tasks else None,
-    }
+    fitting = session.bench.fitting if config.eval.split == VALIDATION else None  # as where they were drawn
+    given = Given(benchmark=config.benchmark, data=config.data, fitting=fitting)
+    tasks = [find(name, config.benchmark.task_path) for name in dict.fromkeys(config.benchmark.tasks)]
+    return tasks, {task.name: task.scored(config.eval.split, given) for task in tasks}
