@@ -90,7 +90,7 @@ def pkt(tmp_path, monkeypatch, capfd) -> Run:
 
 @pytest.fixture
 def task_folder(tmp_path) -> Path:
-    """Write a folder of lm-eval tasks: `foreign_choice`, which can only be scored, and `foreign_sums` with train rows."""
+    """Write a folder of lm-eval tasks: `foreign_choice`, to be scored only, and `foreign_sums` with train rows."""
     folder = tmp_path / "lm_eval_tasks"
     folder.mkdir()
     (folder / "rows.py").write_text(

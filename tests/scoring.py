@@ -24,7 +24,7 @@ def rows_of(
     return find(name).rows(split, given)
 
 
-def score(
+def scored(
     model: Any,
     tokenizer: Any,
     names: Sequence[str],

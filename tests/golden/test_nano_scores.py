@@ -8,7 +8,7 @@ import torch
 from pkt.config import CheckpointSpec
 from pkt.models.pair import load_checkpoint
 from scoring import NANO as TASKS
-from scoring import score
+from scoring import scored
 
 ROWS = 200  # of 500 to 1000: enough to see a broken model, short enough for the default suite
 
@@ -21,7 +21,7 @@ def scores() -> dict[str, dict[str, float]]:
         from pkt.models.source import locate
 
         model = load_checkpoint(locate(folder, role).local, torch.device("cpu"))
-        evaluation = score(model.model.float(), model.tokenizer, TASKS, limit=ROWS, batch_size=100)
+        evaluation = scored(model.model.float(), model.tokenizer, TASKS, limit=ROWS, batch_size=100)
         found[role] = {score.task: score.value for score in evaluation.scores}
     return found
 

@@ -11,7 +11,7 @@ from pkt.evaluation.quiet import quiet
 from pkt.evaluation.results import Evaluation
 from pkt.evaluation.sampling import Sampling
 from pkt.reporting.answers import answered
-from scoring import NANO, rows_of, score
+from scoring import NANO, rows_of, scored
 from tiny import tiny_model, tiny_tokenizer
 
 ROWS = [
@@ -52,10 +52,10 @@ def answers(monkeypatch):
 
 
 def test_every_nano_task_runs_on_a_random_model(model, tokenizer, capfd):
-    evaluation = score(model, tokenizer, NANO, limit=5, batch_size=4)
-    assert [score.task for found in evaluation.scores] == list(NANO)
-    assert {score.metric for found in evaluation.scores} == {"acc", "exact_match", "pass@1"}
-    for found in evaluation.scores:
+    evaluation = scored(model, tokenizer, NANO, limit=5, batch_size=4)
+    assert [score.task for score in evaluation.scores] == list(NANO)
+    assert {score.metric for score in evaluation.scores} == {"acc", "exact_match", "pass@1"}
+    for score in evaluation.scores:
         records = evaluation.samples[score.task]
         assert score.n == 5 == len(records)
         assert score.value == sum(record["correct"] for record in records) / 5
@@ -71,11 +71,11 @@ def test_every_nano_task_runs_on_a_random_model(model, tokenizer, capfd):
 def test_right_answers_score_one_and_wrong_ones_nothing(answers, model, tokenizer):
     right = {row["prompt"]: row["answer"] for task in NANO for row in rows_of(task)[:20]}
     answers(right.__getitem__, lambda prompt, option: 0.0 if option == right[prompt] else -9.0)
-    perfect = score(model, tokenizer, NANO, limit=20)
+    perfect = scored(model, tokenizer, NANO, limit=20)
     assert {one.value for one in perfect.scores} == {1.0}
     assert {one.stderr for one in perfect.scores} == {0.0}
     answers(lambda prompt: " None", lambda prompt, option: -9.0 if option == right[prompt] else 0.0)
-    hopeless = score(model, tokenizer, NANO, limit=20)
+    hopeless = scored(model, tokenizer, NANO, limit=20)
     assert {one.value for one in hopeless.scores} == {0.0}
 
 
@@ -86,7 +86,7 @@ def test_nothing_is_left_changed(model, tokenizer):
     torch.manual_seed(1)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     level = logging.getLogger("lm_eval").level
-    score(model, tokenizer, ["nano_math"], limit=2, max_new_tokens=1)
+    scored(model, tokenizer, ["nano_math"], limit=2, max_new_tokens=1)
     after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     assert before == after
     assert model.training
@@ -96,7 +96,7 @@ def test_nothing_is_left_changed(model, tokenizer):
 
 def test_pystdlib_is_scored_in_bits_per_byte_of_the_answers(answers, model, tokenizer):
     answers(lambda prompt: "", lambda prompt, answer: -2.0 * np.log(2))
-    evaluation = score(model, tokenizer, ["pystdlib"], limit=3)
+    evaluation = scored(model, tokenizer, ["pystdlib"], limit=3)
     length = sum(len(row["answer"].encode()) for row in rows_of("pystdlib")[:3])
     bits, right = evaluation.scores
     assert (bits.metric, bits.value) == ("bits_per_byte", pytest.approx(6 / length))
@@ -105,15 +105,15 @@ def test_pystdlib_is_scored_in_bits_per_byte_of_the_answers(answers, model, toke
 
 def test_custom_rows_are_generated_and_scored(model, tokenizer, answers):
     answers(lambda prompt: " 4\n", lambda prompt, answer: -2.0)
-    evaluation = score(model, tokenizer, ["custom"], rows={"custom": ROWS})
-    assert [score.metric for found in evaluation.scores] == ["exact_match", "bits_per_byte", "token_accuracy"]
-    assert {score.task for found in evaluation.scores} == {"custom"}
+    evaluation = scored(model, tokenizer, ["custom"], rows={"custom": ROWS})
+    assert [score.metric for score in evaluation.scores] == ["exact_match", "bits_per_byte", "token_accuracy"]
+    assert {score.task for score in evaluation.scores} == {"custom"}
     assert evaluation.scores[0].value == 0.5
     assert [record["id"] for record in evaluation.samples["custom"]] == ["a", "b"]
 
 
 def test_chat_template_wraps_the_prompt(model, tokenizer):
-    evaluation = score(
+    evaluation = scored(
         model, tokenizer, ["custom"], rows={"custom": ROWS}, chat_template=True, max_new_tokens=2
     )
     assert evaluation.samples["custom"][0]["prompt"] == "[user] 2+2=\n[assistant] "
@@ -131,16 +131,16 @@ def test_chat_template_wraps_the_prompt(model, tokenizer):
 )
 def test_wrong_requests(model, tokenizer, tasks, options, message):
     with pytest.raises(RequestError, match=message):
-        score(model, tokenizer, tasks, **options)
+        scored(model, tokenizer, tasks, **options)
 
 
 def test_a_missing_chat_template_is_refused(model):
     with pytest.raises(RequestError, match="tokenizer has none"):
-        score(model, tiny_tokenizer(chat=False), ["nano_math"], chat_template=True)
+        scored(model, tiny_tokenizer(chat=False), ["nano_math"], chat_template=True)
 
 
 def test_prompts_that_a_small_context_cuts_are_counted(model, tokenizer):
-    small = score(
+    small = scored(
         tiny_model(context=16),
         tokenizer,
         ["nano_math", "nano_knowledge", "custom"],
@@ -148,7 +148,7 @@ def test_prompts_that_a_small_context_cuts_are_counted(model, tokenizer):
         rows={"custom": ROWS},
     )
     assert small.cut == {"nano_math": 3, "nano_knowledge": 3}
-    assert score(model, tokenizer, ["nano_math"], limit=3).cut == {}
+    assert scored(model, tokenizer, ["nano_math"], limit=3).cut == {}
 
 
 DRAWN = Sampling(samples=10, temperature=1.0)
@@ -156,7 +156,7 @@ DRAWN = Sampling(samples=10, temperature=1.0)
 
 def test_drawn_answers_are_kept_per_row_and_scored_as_shares(model, tokenizer):
     tasks = ["nano_math", "nano_code", "custom"]
-    found = score(model, tokenizer, tasks, limit=2, rows={"custom": ROWS}, sampling=DRAWN, max_new_tokens=3)
+    found = scored(model, tokenizer, tasks, limit=2, rows={"custom": ROWS}, sampling=DRAWN, max_new_tokens=3)
     assert [(score.task, score.metric, score.n) for score in found.scores] == [
         ("nano_math", "exact_match", 2),
         ("nano_code", "pass@1", 2),
@@ -170,16 +170,16 @@ def test_drawn_answers_are_kept_per_row_and_scored_as_shares(model, tokenizer):
             assert len(record["samples"]) == 10
             assert len({one["output"] for one in record["samples"]}) > 1
             assert record["correct"] == sum(one["correct"] for one in record["samples"]) / 10
-    plain = score(model, tokenizer, tasks, limit=2, rows={"custom": ROWS}, max_new_tokens=3)
+    plain = scored(model, tokenizer, tasks, limit=2, rows={"custom": ROWS}, max_new_tokens=3)
     assert plain.scores[-2:] == found.scores[-2:]  # nothing is drawn for a likelihood
     assert [r["id"] for r in plain.samples["nano_code"]] == [r["id"] for r in found.samples["nano_code"]]
 
 
 def test_drawn_answers_follow_the_seed_and_not_the_batch(model, tokenizer):
     options = {"limit": 2, "max_new_tokens": 3}
-    one = score(model, tokenizer, ["nano_math"], batch_size=1, sampling=DRAWN, **options)
-    assert score(model, tokenizer, ["nano_math"], batch_size=7, sampling=DRAWN, **options) == one
-    other = score(model, tokenizer, ["nano_math"], sampling=replace(DRAWN, seed=1), **options)
+    one = scored(model, tokenizer, ["nano_math"], batch_size=1, sampling=DRAWN, **options)
+    assert scored(model, tokenizer, ["nano_math"], batch_size=7, sampling=DRAWN, **options) == one
+    other = scored(model, tokenizer, ["nano_math"], sampling=replace(DRAWN, seed=1), **options)
     assert other.samples != one.samples
 
 
@@ -202,12 +202,12 @@ def test_drawn_answers_follow_the_seed_and_not_the_batch(model, tokenizer):
 def test_draws_that_make_no_sense(model, tokenizer, tasks, sampling, message, no_index):
     rows = dict.fromkeys(tasks, ROWS)
     with pytest.raises(RequestError, match=message):
-        score(model, tokenizer, tasks, rows, sampling=Sampling(**sampling))
+        scored(model, tokenizer, tasks, rows, sampling=Sampling(**sampling))
 
 
 def test_a_task_of_lm_evals_keeps_its_metrics_row_by_row(model, tokenizer, task_folder):
     name = "foreign_choice"
-    found = score(model, tokenizer, [name, "nano_math"], task_path=str(task_folder), limit=6)
+    found = scored(model, tokenizer, [name, "nano_math"], task_path=str(task_folder), limit=6)
     assert [one.task for one in found.scores] == [name, name, "nano_math"]
     assert [one.metric for one in found.scores] == ["acc", "acc_norm", "exact_match"]
     for one in found.scores[:2]:

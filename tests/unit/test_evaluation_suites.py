@@ -20,7 +20,7 @@ from pkt.evaluation.quiet import quiet
 from pkt.evaluation.sampling import Sampling
 from pkt.tasks.find import find
 from pkt.tasks.mmlu import SUBJECTS
-from scoring import SUITES, rows_of, score
+from scoring import SUITES, rows_of, scored
 from tiny import tiny_model, tiny_tokenizer
 
 SOME = ("anatomy", "virology", "college_physics")
@@ -98,7 +98,7 @@ def stock(task: str, docs: files.Docs, new_tokens: int, model: Any, tokenizer: A
 
 def right_for_half(docs: files.Docs, model: Any, tokenizer: Any, rows: Any) -> files.Docs:
     """Make the last number of the model's own output the answer of every other problem."""
-    found = score(model, tokenizer, ["gsm8k"], rows={"gsm8k": rows("gsm8k", docs)}, max_new_tokens=48)
+    found = scored(model, tokenizer, ["gsm8k"], rows={"gsm8k": rows("gsm8k", docs)}, max_new_tokens=48)
     changed = []
     for number, (doc, record) in enumerate(zip(docs, found.samples["gsm8k"], strict=True)):
         guess = record["extracted"]
@@ -109,7 +109,7 @@ def right_for_half(docs: files.Docs, model: Any, tokenizer: Any, rows: Any) -> f
 
 def test_gsm8k_scores_as_stock_lm_eval_does(model, tokenizer, rows):
     docs = right_for_half(files.gsm8k(12), model, tokenizer, rows)
-    ours = score(model, tokenizer, ["gsm8k"], rows={"gsm8k": rows("gsm8k", docs)}, max_new_tokens=48)
+    ours = scored(model, tokenizer, ["gsm8k"], rows={"gsm8k": rows("gsm8k", docs)}, max_new_tokens=48)
     theirs = stock("gsm8k", docs, 48, model, tokenizer)["results"]["gsm8k"]
     (last,) = ours.scores
     assert (last.metric, last.value) == ("exact_match", theirs["exact_match,flexible-extract"])
@@ -120,7 +120,7 @@ def test_gsm8k_scores_as_stock_lm_eval_does(model, tokenizer, rows):
 
 def test_mmlu_scores_as_stock_lm_eval_does(model, tokenizer, rows):
     docs = some("mmlu")
-    ours = score(model, tokenizer, ["mmlu"], rows={"mmlu": rows("mmlu", docs)})
+    ours = scored(model, tokenizer, ["mmlu"], rows={"mmlu": rows("mmlu", docs)})
     theirs = stock("mmlu", docs, 0, model, tokenizer)
     (score,) = ours.scores
     by_subject = [theirs["results"][f"mmlu_{subject}"]["acc,none"] for subject in SOME]
@@ -145,7 +145,7 @@ def test_prompts_and_targets_are_lm_evals(task, model, tokenizer, rows):
     ]
     built = rows(task, docs)
     assert sorted(row["prompt"] for row in built) == sorted(prompts)
-    ours = score(model, tokenizer, [task], rows={task: built}, max_new_tokens=4)
+    ours = scored(model, tokenizer, [task], rows={task: built}, max_new_tokens=4)
     assert {(r["id"], r["prompt"]) for r in ours.samples[task]} == {(r["id"], r["prompt"]) for r in built}
     if task == "mmlu":
         options = [argument[1] for argument in found["mmlu_anatomy"][0]["arguments"]]
@@ -157,14 +157,14 @@ def test_prompts_and_targets_are_lm_evals(task, model, tokenizer, rows):
 def test_what_is_trained_begins_with_what_is_scored(task, model, tokenizer, rows):
     built = rows(task, some(task))
     chat = task.endswith("_instruct")
-    found = score(model, tokenizer, [task], rows={task: built}, max_new_tokens=4, chat_template=chat).samples[
-        task
-    ]
-    scored = {record["id"]: record["prompt"] for record in found}
+    found = scored(
+        model, tokenizer, [task], rows={task: built}, max_new_tokens=4, chat_template=chat
+    ).samples[task]
+    asked = {record["id"]: record["prompt"] for record in found}
     for row in built:
         prompt = f"[user] {row['prompt']}\n[assistant] " if chat else row["prompt"]
-        assert (prompt + row["answer"]).startswith(scored[row["id"]])
-        assert scored[row["id"]].startswith(prompt)
+        assert (prompt + row["answer"]).startswith(asked[row["id"]])
+        assert asked[row["id"]].startswith(prompt)
 
 
 def test_all_57_subjects_have_our_sentence():
@@ -222,10 +222,10 @@ def test_the_answers_that_are_trained_on_score_one(task, oracle, model, tokenize
         row["prompt"] + row["answer"].partition("\n[DONE]")[0] for row in built
     ]  # where generation stops
     oracle(lambda prompt: next(text for text in whole if text.startswith(prompt)).removeprefix(prompt))
-    perfect = score(model, tokenizer, [task], rows={task: built})
+    perfect = scored(model, tokenizer, [task], rows={task: built})
     assert {one.value for one in perfect.scores} == {1.0}
     oracle(lambda prompt: "    return None\n")
-    assert {one.value for one in score(model, tokenizer, [task], rows={task: built}).scores} == {0.0}
+    assert {one.value for one in scored(model, tokenizer, [task], rows={task: built}).scores} == {0.0}
 
 
 @pytest.mark.parametrize("task", ["humaneval", "mbpp"])
@@ -240,7 +240,7 @@ def test_stock_code_tasks_agree_when_they_grade_in_the_sandbox(
         return answers.get(prompt, "    raise SystemExit(0)\n")
 
     oracle(text)
-    ours = score(model, tokenizer, [task], rows={task: built}).scores[0].value
+    ours = scored(model, tokenizer, [task], rows={task: built}).scores[0].value
     from lm_eval.models.huggingface import HFLM
 
     monkeypatch.setattr(
@@ -256,20 +256,20 @@ def test_canonical_solutions_of_humaneval_pass(oracle, model, tokenizer):
     built = rows_of("humaneval")
     answers = {row["prompt"]: row["answer"] for row in built}
     oracle(answers.__getitem__)
-    (score,) = score(model, tokenizer, ["humaneval"]).scores  # the rows come from the wheel by themselves
+    (score,) = scored(model, tokenizer, ["humaneval"]).scores  # the rows come from the wheel by themselves
     assert (score.value, score.n) == (1.0, 164)
 
 
 def test_chat_template_keeps_the_text_of_training(model, tokenizer, rows):
     built = rows("mmlu", some("mmlu")[:1])
-    found = score(model, tokenizer, ["mmlu"], rows={"mmlu": built}, chat_template=True)
+    found = scored(model, tokenizer, ["mmlu"], rows={"mmlu": built}, chat_template=True)
     (record,) = found.samples["mmlu"]
     assert record["prompt"] == f"[user] {built[0]['prompt']}\n[assistant] "
     assert record["target"] == built[0]["answer"]
 
 
 def test_own_and_real_tasks_in_one_request(model, tokenizer, rows):
-    found = score(
+    found = scored(
         model,
         tokenizer,
         ["nano_math", "gsm8k"],
@@ -293,12 +293,12 @@ def test_every_row_is_answered_as_often_as_asked(task, oracle, model, tokenizer,
 
     first = built[0]["prompt"]
     if task.endswith("_instruct"):  # lm-eval begins the reply
-        first = score(model, tokenizer, [task], rows={task: built}, limit=1, max_new_tokens=1).samples[task][
+        first = scored(model, tokenizer, [task], rows={task: built}, limit=1, max_new_tokens=1).samples[task][
             0
         ]["prompt"]
     oracle(text)
     drawn = Sampling(samples=4, temperature=0.5)
-    found = score(model, tokenizer, [task], rows={task: built}, limit=2, sampling=drawn)
+    found = scored(model, tokenizer, [task], rows={task: built}, limit=2, sampling=drawn)
     records = found.samples[task]
     assert [record["id"] for record in records] == [row["id"] for row in built]
     assert [record["correct"] for record in records] == [0.75, 0.0]

@@ -16,7 +16,7 @@ from pkt.config import BenchmarkConfig
 from pkt.data.encoding import encode, encode_answers
 from pkt.evaluation.quiet import quiet
 from pkt.tasks.grading import options
-from scoring import rows_of, score
+from scoring import rows_of, scored
 from tiny import tiny_model, tiny_tokenizer
 
 SPECIAL = ["<pad>", "<s>", "</s>"]
@@ -108,7 +108,7 @@ def mmlu(tmp_path: Any) -> list[dict[str, Any]]:
 def test_letters_are_scored_as_lm_eval_scores_them(tokenizer: Any, tmp_path: Any):
     rows = mmlu(tmp_path)
     model = tiny_model(depth=2, vocab=len(tokenizer), context=512)
-    found = score(model, tokenizer, ["mmlu"], rows={"mmlu": rows}).samples["mmlu"]
+    found = scored(model, tokenizer, ["mmlu"], rows={"mmlu": rows}).samples["mmlu"]
     with quiet():
         from lm_eval.models.huggingface import HFLM
 
@@ -131,7 +131,7 @@ def test_letters_are_trained_on_as_they_are_scored(tokenizer: Any, tmp_path: Any
 
 def test_choices_of_pkts_own_are_scored_as_lm_eval_scores_them(tokenizer: Any):
     model = tiny_model(depth=2, vocab=len(tokenizer), context=512)
-    found = score(model, tokenizer, ["nano_knowledge"], limit=6).samples["nano_knowledge"]
+    found = scored(model, tokenizer, ["nano_knowledge"], limit=6).samples["nano_knowledge"]
     with quiet():
         from lm_eval.models.huggingface import HFLM
 

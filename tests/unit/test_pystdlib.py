@@ -3,7 +3,6 @@ import hashlib
 import subprocess
 import sys
 import sysconfig
-import time
 from pathlib import Path
 
 import pytest
@@ -71,19 +70,15 @@ def test_order_does_not_depend_on_the_process(everything):
         "print(hashlib.sha256(repr(library_rows('test')).encode()).hexdigest())"
     )
 
-    start = time.monotonic()
     other = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()
     assert other == hashlib.sha256(repr(everything["test"]).encode()).hexdigest()
-    assert time.monotonic() - start < 20
 
 
-def test_counts_are_prefixes_and_copies(everything):
-    assert library_rows("train", count=7) == everything["train"][:7]
-    library_rows("train", count=1)[0]["prompt"] = ""
-    assert library_rows("train", count=1)[0]["prompt"]
-    with pytest.raises(ValueError, match="were asked for"):
-        library_rows("test", count=201)
+def test_rows_are_copies(everything):
+    assert library_rows("train") == everything["train"]
+    library_rows("train")[0]["prompt"] = ""
+    assert library_rows("train")[0]["prompt"]
     with pytest.raises(ValueError, match="no split"):
         library_rows("dev")
