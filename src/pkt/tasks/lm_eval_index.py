@@ -54,7 +54,8 @@ def _index(file: Path) -> dict[str, Folders]:
         console.note("lm-eval's tasks are indexed: some ten seconds, once per version of lm-eval")
         known = _made()
         _write(file, known)
-    return {name: tuple(str(root() / folder) for folder in of) for name, of in known.items()}
+    base = root()
+    return {name: tuple(f"{base}/{folder}" for folder in of) for name, of in known.items()}
 
 
 def _read(file: Path) -> dict[str, list[str]] | None:
@@ -79,18 +80,21 @@ def _made() -> dict[str, list[str]]:
     """Let lm-eval read all of its task files."""
     from lm_eval.tasks import TaskManager
 
-    entries = TaskManager().task_index
-    return {name: sorted(_needed(name, entries, set())) for name in sorted(entries)}
+    entries, base = TaskManager().task_index, root()
+    return {
+        name: sorted(folder.relative_to(base).as_posix() for folder in _needed(name, entries, set()))
+        for name in sorted(entries)
+    }
 
 
-def _needed(name: str, entries: Mapping[str, Any], seen: set[str]) -> set[str]:
-    """Return the folders of a task, or of all members of a group or tag, relative to lm-eval's."""
+def _needed(name: str, entries: Mapping[str, Any], seen: set[str]) -> set[Path]:
+    """Return the folders of a task, or of all members of a group or tag."""
     entry = entries.get(name)
     if entry is None or name in seen:
         return set()
     seen.add(name)
     members = list(entry.tags) if entry.yaml_path is None else _members(entry.cfg)
-    own = set() if entry.yaml_path is None else {entry.yaml_path.parent.relative_to(root()).as_posix()}
+    own = set() if entry.yaml_path is None else {entry.yaml_path.parent}
     return own.union(*(_needed(member, entries, seen) for member in members))
 
 
