@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-from pkt.data.nano import TASKS
-from pkt.data.nano.card import write_card
-from pkt.data.nano.family import FAMILY, Recipe
-from pkt.data.nano.folder import load_model, load_tokenizer, save_model
-from pkt.data.nano.scoring import score
-from pkt.data.nano.training import new_model, train
+from nano.card import write_card
+from nano.family import FAMILY, Recipe
+from nano.folder import load_model, load_tokenizer, save_model
+from nano.rows import TASKS
+from nano.scoring import score
+from nano.training import new_model, train
 
 ASSETS = Path(__file__).resolve().parents[1] / "src" / "pkt" / "assets" / "nano"
 THREADS = 2

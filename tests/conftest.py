@@ -90,33 +90,48 @@ def pkt(tmp_path, monkeypatch, capfd) -> Run:
 
 
 @pytest.fixture
-def lm_eval_task(tmp_path, monkeypatch) -> str:
-    """Put a multiple-choice task among lm-eval's own, and leave the others out: indexing them takes ten seconds."""
-    import lm_eval.tasks
-
+def task_folder(tmp_path) -> Path:
+    """Write a folder of lm-eval tasks: `foreign_choice`, to be scored only, and `foreign_sums` with train rows."""
     folder = tmp_path / "lm_eval_tasks"
     folder.mkdir()
     (folder / "rows.py").write_text(
         "import datasets\n"
         "def load(**_):\n"
         "    rows = [{'q': f'Ada has {n}.', 'o': [' yes', ' no', ' red green'], 'a': n % 3} for n in range(12)]\n"
-        "    return {'test': datasets.Dataset.from_list(rows)}\n",
+        "    return {'test': datasets.Dataset.from_list(rows)}\n"
+        "def sums(**_):\n"
+        "    rows = [{'q': f'{n}+1=', 'a': str(n + 1)} for n in range(60)]\n"
+        "    cut = {'train': rows[:40], 'test': rows[36:]}\n"
+        "    return {split: datasets.Dataset.from_list(some) for split, some in cut.items()}\n",
         encoding="utf-8",
     )
     (folder / "foreign_choice.yaml").write_text(
         "task: foreign_choice\ncustom_dataset: !function rows.load\ntest_split: test\n"
         "output_type: multiple_choice\ndoc_to_text: q\ndoc_to_choice: o\ndoc_to_target: a\ntarget_delimiter: ''\n"
         "metric_list:\n  - {metric: acc, aggregation: mean, higher_is_better: true}\n"
-        "  - {metric: acc_norm, aggregation: mean, higher_is_better: true}\n",
+        "  - {metric: acc_norm, aggregation: mean, higher_is_better: true}\nmetadata: {version: 3}\n",
         encoding="utf-8",
     )
-    manager = lm_eval.tasks.TaskManager
+    (folder / "foreign_sums.yaml").write_text(
+        "task: foreign_sums\ncustom_dataset: !function rows.sums\ntraining_split: train\ntest_split: test\n"
+        "output_type: generate_until\ndoc_to_text: q\ndoc_to_target: a\ntarget_delimiter: ' '\n"
+        "generation_kwargs: {until: ['\\n'], max_gen_toks: 4}\n"
+        "metric_list:\n  - {metric: exact_match, aggregation: mean, higher_is_better: true}\n",
+        encoding="utf-8",
+    )
+    return folder
 
-    def few(*, include_defaults: bool, include_path: str, **more):
-        return manager(include_defaults=False, include_path=[include_path, str(folder)], **more)
 
-    monkeypatch.setattr(lm_eval.tasks, "TaskManager", few)
-    return "foreign_choice"
+@pytest.fixture
+def no_index(tmp_path, monkeypatch) -> None:
+    """Let lm-eval's index be a short one, and fail where it is made anew."""
+    from pkt.tasks import lm_eval_index
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = lm_eval_index.cache_file()
+    file.parent.mkdir(parents=True)
+    file.write_text('{"arc_easy": ["arc"], "gsm8k_cot": ["gsm8k"]}', encoding="utf-8")
+    monkeypatch.setattr(lm_eval_index, "_made", lambda: pytest.fail("lm-eval's tasks were indexed"))
 
 
 @pytest.fixture

@@ -57,11 +57,14 @@ class PairConfig:
 
 @dataclass(kw_only=True)
 class BenchmarkConfig:
-    """The tasks whose train rows feed the transfer and whose test rows score it."""
+    """The tasks whose train rows feed the transfer, and those whose test rows score it."""
 
     name: str = MISSING
-    # names in pkt.data.tasks; a benchmark's train split is the union of its tasks'
+    # scored: names of files in conf/task, or of lm-eval's tasks
     tasks: list[str] = MISSING
+    # trained on: the union of their train rows; null: the tasks that are scored
+    train: list[str] | None = None
+    task_path: str | None = None  # folder of your own lm-eval tasks (YAML), which can then be named
     # real suites only: folder (the hub's layout, parquet, JSON, JSONL) or file; null: the hub
     data_dir: str | None = None
     # humaneval only, which has no train set: hub id | folder | file of instructions and code | pystdlib

@@ -213,10 +213,10 @@ def plan_stages(planned: Planner, last: str) -> Plan:
     return planned.plan
 
 
-def plan_scores(planned: Planner) -> Plan:
+def plan_scores(planned: Planner, asked: evaluate.Asked) -> Plan:
     """Plan the scores of the models asked for, after all that makes them."""
     config = planned.bench.config
-    tasks, saved = evaluate.tasks(config), evaluate.checkpoint_identity(config)
+    tasks, saved = asked.identities(), evaluate.checkpoint_identity(config)
     if "transferred" in config.eval.models and saved is None:
         planned.chain("transfer")  # what has to be trained comes before what is scored
     for role in config.eval.models:
@@ -240,7 +240,9 @@ def _transfer(session: Session) -> None:
 
 
 def _evaluate(session: Session) -> float | None:
-    run_plan(session, plan_scores(planner(session)))
+    asked = evaluate.asked(session.bench)
+    plan = plan_scores(planner(session), asked)
+    run_plan(session, plan, eval=partial(evaluate.run, asked))
     return report.report(session, evaluate.scores(session))
 
 
@@ -281,5 +283,4 @@ STAGES: dict[str, Stage] = {
     "extract": extract.run,
     "align": align.run,
     "transfer": transfer.run,
-    "eval": evaluate.run,
 }

@@ -57,7 +57,10 @@ def test_every_verb_composes(verb: str):
         check(cfg)
 
 
-@pytest.mark.parametrize("choice", options(*groups()))
+NAMED = {"task"}  # groups whose files are found by name, not chosen
+
+
+@pytest.mark.parametrize("choice", options(*(groups().keys() - NAMED)))
 def test_every_option_composes_and_makes_sense(choice: str):
     check(composed(choice, *NEEDS.get(choice, [])))
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from pkt.config import CheckpointSpec
-from pkt.data.nano import TASKS
-from pkt.evaluation.harness import evaluate
 from pkt.models.pair import load_checkpoint
+from scoring import NANO as TASKS
+from scoring import scored
 
 ROWS = 200  # of 500 to 1000: enough to see a broken model, short enough for the default suite
 # right answers among the first ROWS of each task, in TASKS' order; new numbers go with a sentence why
@@ -26,7 +26,7 @@ def scores() -> dict[str, dict[str, float]]:
         from pkt.models.source import locate
 
         model = load_checkpoint(locate(folder, role).local, torch.device("cpu"))
-        evaluation = evaluate(model.model.float(), model.tokenizer, TASKS, limit=ROWS, batch_size=100)
+        evaluation = scored(model.model.float(), model.tokenizer, TASKS, limit=ROWS, batch_size=100)
         found[role] = {score.task: score.value for score in evaluation.scores}
     return found
 

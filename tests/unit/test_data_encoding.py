@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import pytest
 import torch
 
 from pkt.data.batching import collate, epoch_batches, sorted_batches
-from pkt.data.chat import Chat
 from pkt.data.encoding import Encoded, encode, encode_prompt
 from pkt.errors import RequestError
-from tiny import tiny_tokenizer
+from tiny import CHAT, tiny_tokenizer
 
-CHAT = Chat(time=datetime(2024, 7, 26, 12))
 ROWS = [
     {"id": "a", "prompt": "Ada has 3 apples.", "answer": " yes"},
     {"id": "b", "prompt": "def f(x):\n", "answer": "    return x + 2"},

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 
 from pkt.config import BenchmarkConfig, DataConfig, SplitSizes
-from pkt.data import splits, tasks
 from pkt.data.rows import fingerprint, from_jsonl, validate
 from pkt.errors import RequestError
+from pkt.tasks import splits
+from pkt.tasks.base import SPLITS, RowTask
+from pkt.tasks.find import find
+from pkt.tasks.grading import Grading, Likelihood
+from scoring import rows_of
 
 
 def row(index: int, **fields):
@@ -117,9 +123,9 @@ def test_custom_files_are_used_as_they_are(tmp_path):
         for split in ("train", "extract", "align", "validation", "test")
     }
     found = custom(**files)
-    for split in splits.SPLITS:
+    for split in SPLITS:
         assert found[split]["prompt"] == [split] * 9
-    assert splits.test_rows("custom", DataConfig(**files))["prompt"] == ["test"] * 9
+    assert [row["prompt"] for row in rows_of("custom", data=DataConfig(**files))] == ["test"] * 9
 
 
 def test_custom_requests_are_checked(tmp_path):
@@ -129,16 +135,23 @@ def test_custom_requests_are_checked(tmp_path):
     with pytest.raises(RequestError, match=r"has 5 rows; extract, align, validation are cut .* 8 or more"):
         custom(train=str(path))
     with pytest.raises(RequestError, match=r"data\.test="):
-        splits.test_rows("custom", DataConfig(train=str(path)))
+        rows_of("custom", data=DataConfig(train=str(path)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toy(RowTask):
+    version: ClassVar[int] = 1
+    gradings: ClassVar[tuple[Grading, ...]] = (Likelihood(),)
+    size: int = 50
+
+    def rows(self, split, given):
+        return [row(i, id=f"toy/{split}/{i}", split=split) for i in range(self.size)]
 
 
 @pytest.fixture
 def toy(monkeypatch):
-    def source(split, count):
-        return [row(i, id=f"toy/{split}/{i}", split=split) for i in range(50)][:count]
-
-    monkeypatch.setitem(tasks.TASKS, "toy", lambda _data: source)
-    monkeypatch.setitem(tasks.TASKS, "empty", lambda _data: lambda _split, _count: [])
+    made = {"toy": Toy(name="toy"), "empty": Toy(name="empty", size=0)}
+    monkeypatch.setattr(splits, "find", lambda name, _path: made.get(name) or find(name))
     return BenchmarkConfig(name="toys", tasks=["toy"])
 
 
@@ -164,15 +177,25 @@ def test_split_requests_are_checked(toy):
     with pytest.raises(RequestError, match=r"data\.sizes\.align=0"):
         splits.load_splits(toy, DataConfig(sizes=SplitSizes(align=0)))
     with pytest.raises(
-        RequestError, match=r"no task 'toi' \(did you mean 'toy'\?\); tasks are nano_knowledge, "
+        RequestError, match=r"no task 'nano_mth' \(did you mean 'nano_math'\?\); tasks are custom, gsm8k, "
     ):
-        splits.load_splits(BenchmarkConfig(name="b", tasks=["toi"]), DataConfig())
+        splits.load_splits(BenchmarkConfig(name="b", tasks=["nano_mth"]), DataConfig())
     with pytest.raises(RequestError, match="b/extract: no rows"):
         splits.load_splits(BenchmarkConfig(name="b", tasks=["empty"]), DataConfig())
     with pytest.raises(RequestError, match="tasks is empty"):
         splits.load_splits(BenchmarkConfig(name="b", tasks=[]), DataConfig())
+    with pytest.raises(RequestError, match="train is empty"):
+        splits.load_splits(BenchmarkConfig(name="b", tasks=["toy"], train=[]), DataConfig())
     with pytest.raises(RequestError, match="occurs in rows"):
         splits.load_splits(BenchmarkConfig(name="b", tasks=["toy", "toy"]), DataConfig())
+
+
+def test_what_is_trained_on_and_what_is_scored_are_two_lists(toy):
+    sizes = SplitSizes(extract=2, align=2, train=3, validation=2)
+    bench = BenchmarkConfig(name="b", tasks=["nano_math"], train=["toy"])
+    found = splits.load_splits(bench, DataConfig(sizes=sizes, extract_tasks=["nano_code"]))
+    origin = {split: {row_id.partition("/")[0] for row_id in table["id"]} for split, table in found.items()}
+    assert origin == {"extract": {"nano_code"}, "align": {"toy"}, "train": {"toy"}, "validation": {"toy"}}
 
 
 def test_nano_tasks_make_one_benchmark():

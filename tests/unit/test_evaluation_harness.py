@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from pkt.data import nano, pystdlib
 from pkt.errors import RequestError
-from pkt.evaluation.harness import TASKS, evaluate
 from pkt.evaluation.quiet import quiet
 from pkt.evaluation.results import Evaluation
 from pkt.evaluation.sampling import Sampling
 from pkt.reporting.answers import answered
-from tiny import tiny_model, tiny_tokenizer
+from scoring import NANO, rows_of, scored
+from tiny import CHAT, tiny_model, tiny_tokenizer
 
 ROWS = [
     {"prompt": "2+2=", "answer": "4", "id": "a", "split": "test"},
@@ -53,14 +52,14 @@ def answers(monkeypatch):
 
 
 def test_every_nano_task_runs_on_a_random_model(model, tokenizer, capfd):
-    evaluation = evaluate(model, tokenizer, nano.TASKS, limit=5, batch_size=4)
-    assert [score.task for score in evaluation.scores] == list(nano.TASKS)
+    evaluation = scored(model, tokenizer, NANO, limit=5, batch_size=4)
+    assert [score.task for score in evaluation.scores] == list(NANO)
     assert {score.metric for score in evaluation.scores} == {"acc", "exact_match", "pass@1"}
     for score in evaluation.scores:
         records = evaluation.samples[score.task]
         assert score.n == 5 == len(records)
         assert score.value == sum(record["correct"] for record in records) / 5
-        rows = nano.rows(score.task, "test", count=5)
+        rows = rows_of(score.task)[:5]
         assert [(r["id"], r["prompt"], r["target"]) for r in records] == [
             (row["id"], row["prompt"], row["answer"]) for row in rows
         ]
@@ -70,14 +69,14 @@ def test_every_nano_task_runs_on_a_random_model(model, tokenizer, capfd):
 
 
 def test_right_answers_score_one_and_wrong_ones_nothing(answers, model, tokenizer):
-    right = {row["prompt"]: row["answer"] for task in nano.TASKS for row in nano.rows(task, "test", count=20)}
+    right = {row["prompt"]: row["answer"] for task in NANO for row in rows_of(task)[:20]}
     answers(right.__getitem__, lambda prompt, option: 0.0 if option == right[prompt] else -9.0)
-    perfect = evaluate(model, tokenizer, nano.TASKS, limit=20)
-    assert {score.value for score in perfect.scores} == {1.0}
-    assert {score.stderr for score in perfect.scores} == {0.0}
+    perfect = scored(model, tokenizer, NANO, limit=20)
+    assert {one.value for one in perfect.scores} == {1.0}
+    assert {one.stderr for one in perfect.scores} == {0.0}
     answers(lambda prompt: " None", lambda prompt, option: -9.0 if option == right[prompt] else 0.0)
-    hopeless = evaluate(model, tokenizer, nano.TASKS, limit=20)
-    assert {score.value for score in hopeless.scores} == {0.0}
+    hopeless = scored(model, tokenizer, NANO, limit=20)
+    assert {one.value for one in hopeless.scores} == {0.0}
 
 
 def test_nothing_is_left_changed(model, tokenizer):
@@ -87,7 +86,7 @@ def test_nothing_is_left_changed(model, tokenizer):
     torch.manual_seed(1)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     level = logging.getLogger("lm_eval").level
-    evaluate(model, tokenizer, ["nano_math"], limit=2, max_new_tokens=1)
+    scored(model, tokenizer, ["nano_math"], limit=2, max_new_tokens=1)
     after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     assert before == after
     assert model.training
@@ -97,8 +96,8 @@ def test_nothing_is_left_changed(model, tokenizer):
 
 def test_pystdlib_is_scored_in_bits_per_byte_of_the_answers(answers, model, tokenizer):
     answers(lambda prompt: "", lambda prompt, answer: -2.0 * np.log(2))
-    evaluation = evaluate(model, tokenizer, ["pystdlib"], limit=3)
-    length = sum(len(row["answer"].encode()) for row in pystdlib.rows("test", count=3))
+    evaluation = scored(model, tokenizer, ["pystdlib"], limit=3)
+    length = sum(len(row["answer"].encode()) for row in rows_of("pystdlib")[:3])
     bits, right = evaluation.scores
     assert (bits.metric, bits.value) == ("bits_per_byte", pytest.approx(6 / length))
     assert (right.metric, right.value) == ("token_accuracy", 0.5)
@@ -106,7 +105,7 @@ def test_pystdlib_is_scored_in_bits_per_byte_of_the_answers(answers, model, toke
 
 def test_custom_rows_are_generated_and_scored(model, tokenizer, answers):
     answers(lambda prompt: " 4\n", lambda prompt, answer: -2.0)
-    evaluation = evaluate(model, tokenizer, ["custom"], custom_rows=ROWS)
+    evaluation = scored(model, tokenizer, ["custom"], rows={"custom": ROWS})
     assert [score.metric for score in evaluation.scores] == ["exact_match", "bits_per_byte", "token_accuracy"]
     assert {score.task for score in evaluation.scores} == {"custom"}
     assert evaluation.scores[0].value == 0.5
@@ -114,9 +113,7 @@ def test_custom_rows_are_generated_and_scored(model, tokenizer, answers):
 
 
 def test_chat_template_wraps_the_prompt(model, tokenizer):
-    evaluation = evaluate(
-        model, tokenizer, ["custom"], custom_rows=ROWS, chat_template=True, max_new_tokens=2
-    )
+    evaluation = scored(model, tokenizer, ["custom"], rows={"custom": ROWS}, chat=CHAT, max_new_tokens=2)
     assert evaluation.samples["custom"][0]["prompt"] == "[user] 2+2=\n[assistant] "
 
 
@@ -124,7 +121,7 @@ def test_chat_template_wraps_the_prompt(model, tokenizer):
     ("tasks", "options", "message"),
     [
         (["nano_mth"], {}, "did you mean 'nano_math'"),
-        ([], {}, "choose from nano_knowledge"),
+        ([], {}, "name some"),
         (["custom"], {}, "data.test="),
         (["nano_math"], {"limit": 0}, "eval.limit=0"),
         (["nano_math"], {"batch_size": 0}, "at least 1"),
@@ -132,24 +129,24 @@ def test_chat_template_wraps_the_prompt(model, tokenizer):
 )
 def test_wrong_requests(model, tokenizer, tasks, options, message):
     with pytest.raises(RequestError, match=message):
-        evaluate(model, tokenizer, tasks, **options)
+        scored(model, tokenizer, tasks, **options)
 
 
 def test_a_missing_chat_template_is_refused(model):
     with pytest.raises(RequestError, match="tokenizer has none"):
-        evaluate(model, tiny_tokenizer(chat=False), ["nano_math"], chat_template=True)
+        scored(model, tiny_tokenizer(chat=False), ["nano_math"], chat=CHAT)
 
 
 def test_prompts_that_a_small_context_cuts_are_counted(model, tokenizer):
-    small = evaluate(
+    small = scored(
         tiny_model(context=16),
         tokenizer,
         ["nano_math", "nano_knowledge", "custom"],
         limit=3,
-        custom_rows=ROWS,
+        rows={"custom": ROWS},
     )
     assert small.cut == {"nano_math": 3, "nano_knowledge": 3}
-    assert evaluate(model, tokenizer, ["nano_math"], limit=3).cut == {}
+    assert scored(model, tokenizer, ["nano_math"], limit=3).cut == {}
 
 
 DRAWN = Sampling(samples=10, temperature=1.0)
@@ -157,7 +154,7 @@ DRAWN = Sampling(samples=10, temperature=1.0)
 
 def test_drawn_answers_are_kept_per_row_and_scored_as_shares(model, tokenizer):
     tasks = ["nano_math", "nano_code", "custom"]
-    found = evaluate(model, tokenizer, tasks, limit=2, custom_rows=ROWS, sampling=DRAWN, max_new_tokens=3)
+    found = scored(model, tokenizer, tasks, limit=2, rows={"custom": ROWS}, sampling=DRAWN, max_new_tokens=3)
     assert [(score.task, score.metric, score.n) for score in found.scores] == [
         ("nano_math", "exact_match", 2),
         ("nano_code", "pass@1", 2),
@@ -171,16 +168,16 @@ def test_drawn_answers_are_kept_per_row_and_scored_as_shares(model, tokenizer):
             assert len(record["samples"]) == 10
             assert len({one["output"] for one in record["samples"]}) > 1
             assert record["correct"] == sum(one["correct"] for one in record["samples"]) / 10
-    plain = evaluate(model, tokenizer, tasks, limit=2, custom_rows=ROWS, max_new_tokens=3)
+    plain = scored(model, tokenizer, tasks, limit=2, rows={"custom": ROWS}, max_new_tokens=3)
     assert plain.scores[-2:] == found.scores[-2:]  # nothing is drawn for a likelihood
     assert [r["id"] for r in plain.samples["nano_code"]] == [r["id"] for r in found.samples["nano_code"]]
 
 
 def test_drawn_answers_follow_the_seed_and_not_the_batch(model, tokenizer):
     options = {"limit": 2, "max_new_tokens": 3}
-    one = evaluate(model, tokenizer, ["nano_math"], batch_size=1, sampling=DRAWN, **options)
-    assert evaluate(model, tokenizer, ["nano_math"], batch_size=7, sampling=DRAWN, **options) == one
-    other = evaluate(model, tokenizer, ["nano_math"], sampling=replace(DRAWN, seed=1), **options)
+    one = scored(model, tokenizer, ["nano_math"], batch_size=1, sampling=DRAWN, **options)
+    assert scored(model, tokenizer, ["nano_math"], batch_size=7, sampling=DRAWN, **options) == one
+    other = scored(model, tokenizer, ["nano_math"], sampling=replace(DRAWN, seed=1), **options)
     assert other.samples != one.samples
 
 
@@ -200,30 +197,20 @@ def test_drawn_answers_follow_the_seed_and_not_the_batch(model, tokenizer):
         (["arc_easy"], {"samples": 2, "temperature": 0.5}, "how often a row is asked"),
     ],
 )
-def test_draws_that_make_no_sense(model, tokenizer, tasks, sampling, message):
+def test_draws_that_make_no_sense(model, tokenizer, tasks, sampling, message, no_index):
+    rows = dict.fromkeys(tasks, ROWS)
     with pytest.raises(RequestError, match=message):
-        evaluate(model, tokenizer, tasks, sampling=Sampling(**sampling))
+        scored(model, tokenizer, tasks, rows, sampling=Sampling(**sampling))
 
 
-@pytest.mark.slow  # indexes all of lm-eval's tasks
-def test_a_task_that_nobody_has(model, tokenizer):
-    with pytest.raises(RequestError, match="no task 'hella_swagger'"):
-        evaluate(model, tokenizer, ["hella_swagger"])
-
-
-def test_own_tasks_are_files_in_the_package():
-    from pkt.evaluation import grading
-    from pkt.evaluation.harness import FOLDER
-
-    files = {path.stem for path in FOLDER.rglob("*.yaml")}
-    assert files == {part for parts in TASKS.values() for part in parts} == set(grading.KINDS)
-
-
-def test_a_task_of_lm_evals_keeps_its_metrics_row_by_row(model, tokenizer, lm_eval_task):
-    found = evaluate(model, tokenizer, [lm_eval_task], limit=6)
-    assert {score.metric for score in found.scores} == {"acc", "acc_norm"}
-    for score in found.scores:
-        rows = answered(found.samples[lm_eval_task], asdict(score))
-        assert rows.value_N.mean() == pytest.approx(score.value)
-        assert len(rows.rows) == score.n == 6
-    assert {record["correct"] for record in found.samples[lm_eval_task]} == {True, False}
+def test_a_task_of_lm_evals_keeps_its_metrics_row_by_row(model, tokenizer, task_folder):
+    name = "foreign_choice"
+    found = scored(model, tokenizer, [name, "nano_math"], task_path=str(task_folder), limit=6)
+    assert [one.task for one in found.scores] == [name, name, "nano_math"]
+    assert [one.metric for one in found.scores] == ["acc", "acc_norm", "exact_match"]
+    for one in found.scores[:2]:
+        rows = answered(found.samples[name], asdict(one))
+        assert rows.value_N.mean() == pytest.approx(one.value)
+        assert len(rows.rows) == one.n == 6
+    assert {record["correct"] for record in found.samples[name]} == {True, False}
+    assert found.versions[name] == "3"

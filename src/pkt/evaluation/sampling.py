@@ -10,7 +10,7 @@ seed alone; a batch of another size may still change it, because it changes the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -55,6 +55,9 @@ class Sampling:
                 f"eval.top_p={self.top_p} with eval.temperature=0: a greedy answer is not drawn; set eval.temperature"
             )
 
+    def __str__(self) -> str:
+        return f"eval.samples={self.samples}, eval.temperature={self.temperature}"
+
     @property
     def greedy(self) -> bool:
         """Whether nothing is drawn."""
@@ -69,30 +72,6 @@ class Sampling:
     def identity(self) -> dict[str, Any]:
         """Return what the scores' key says of it: nothing where nothing is drawn."""
         return {} if self.greedy else {"sampling": asdict(self)}
-
-
-def refuse(sampling: Sampling, ungenerated: Iterable[str], foreign: Iterable[str]) -> None:
-    """Refuse draws where there is nothing to draw.
-
-    Args:
-        sampling: what is asked for.
-        ungenerated: tasks asked for that are scored by log-likelihoods.
-        foreign: tasks asked for that are lm-eval's, which say themselves how often a row is asked.
-
-    Raises:
-        RequestError: a task of either kind.
-    """
-    told = f"eval.samples={sampling.samples}, eval.temperature={sampling.temperature}"
-    if not sampling.greedy and (names := list(ungenerated)):
-        raise RequestError(
-            f"{told}: {', '.join(names)} is scored by log-likelihoods, so no answer is drawn; set eval.samples=1 "
-            "eval.temperature=0, or leave the task out (benchmark.tasks=[...])"
-        )
-    if sampling.samples > 1 and (names := list(foreign)):
-        raise RequestError(
-            f"{told}: {', '.join(names)} is a task of lm-eval's, whose own file says how often a row is asked "
-            "(repeats); set eval.samples=1"
-        )
 
 
 def row_seed(seed: int, prompt: str, number: int) -> int:

@@ -23,7 +23,6 @@ from pkt.data.chat import Chat
 from pkt.data.digests import Digests, texts_of
 from pkt.data.encoding import VERSION, Encoded, encode
 from pkt.data.lengths import Fitting
-from pkt.data.splits import load_splits
 from pkt.errors import PktError
 from pkt.mapping import Mapping
 from pkt.models.fingerprint import fingerprint
@@ -31,6 +30,7 @@ from pkt.models.load import choose_dtype, context_length, load_config, load_toke
 from pkt.models.pair import LanguageModel, PairReport, check_pair, load_student, load_teacher
 from pkt.objectives import Objective
 from pkt.semantics import Semantics
+from pkt.tasks.splits import load_splits
 from pkt.training.meter import Meter
 
 Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]

@@ -19,6 +19,7 @@ from pkt.models.pair import LanguageModel
 from pkt.semantics import Semantics
 from pkt.stages import evaluate as evaluate_stage
 from pkt.store import Artifact
+from pkt.tasks.splits import trained_on
 from pkt.training.capture import position_counts
 
 UNTOUCHED = ("teacher", "student")
@@ -82,7 +83,7 @@ class Subject:
     def chosen(self) -> list[int]:
         """The rows of the split that are looked at."""
         ids = self.bench.splits[self.config.split]["id"]
-        return first_per_task(ids, self.bench.config.benchmark.tasks, self.config.rows)
+        return first_per_task(ids, trained_on(self.bench.config.benchmark), self.config.rows)
 
     @cached_property
     def encoded(self) -> Encoded:

@@ -3,68 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pkt import console
 from pkt.config import CheckpointSpec, Config
-from pkt.data.rows import fingerprint as rows_fingerprint
-from pkt.data.splits import test_rows, validation_rows
-from pkt.data.suites import SUITES
 from pkt.errors import RequestError
-from pkt.evaluation.harness import TASKS, Evaluation, check_sampling, evaluate
+from pkt.evaluation.harness import Evaluation, evaluate
+from pkt.evaluation.parts import Rows
 from pkt.evaluation.sampling import Sampling
-from pkt.evaluation.suites import PROTOCOL
 from pkt.methods.workbench import Workbench
 from pkt.models.fingerprint import fingerprint as model_fingerprint
 from pkt.models.pair import LanguageModel, load_checkpoint
 from pkt.stages.session import Job, Session
 from pkt.stages.transfer import MODEL
 from pkt.store import Artifact
+from pkt.tasks.base import Given, Task
+from pkt.tasks.find import find
 
 SCORES = "scores.json"
 VALIDATION = "validation"  # the value of eval.split that is not the test rows
 
 
-def tasks(config: Config) -> dict[str, Any]:
-    """Return what decides each task's scores beside the model; rows that are not to be had are found out here.
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What models are asked.
+
+    Attributes:
+        tasks: each once.
+        rows: to score, by the task's name.
+        sampling: how answers are generated.
+    """
+
+    tasks: tuple[Task, ...]
+    rows: Mapping[str, Rows]
+    sampling: Sampling
+
+    def identities(self) -> dict[str, Any]:
+        """Return what decides each task's scores beside the model and the decoding."""
+        return {task.name: task.identity(self.rows[task.name]) for task in self.tasks}
+
+
+def asked(bench: Workbench) -> Asked:
+    """Return what a request asks; rows that are not to be had are found out here, before anything is trained.
 
     Raises:
         RequestError: an unknown task, or settings that make no sense with one.
     """
-    check_sampling(sampling_of(config), config.benchmark.tasks)
-    return {task: _identity_of_rows(task, config) for task in config.benchmark.tasks}
+    config = bench.config
+    sampling = Sampling(
+        samples=config.eval.samples,
+        temperature=config.eval.temperature,
+        top_p=config.eval.top_p,
+        seed=config.seed,
+    )
+    fitting = bench.fitting if config.eval.split == VALIDATION else None  # as where they were drawn
+    given = Given(benchmark=config.benchmark, data=config.data, fitting=fitting)
+    tasks = tuple(find(name, config.benchmark.task_path) for name in dict.fromkeys(config.benchmark.tasks))
+    for task in tasks:
+        task.check(sampling)
+    rows = {task.name: task.scored(config.eval.split, given) for task in tasks}
+    return Asked(tasks=tasks, rows=rows, sampling=sampling)
 
 
-def sampling_of(config: Config) -> Sampling:
-    """Return how answers are generated; the request's seed is that of the draws.
-
-    Raises:
-        RequestError: settings that make no sense together.
-    """
-    asked = config.eval
-    return Sampling(samples=asked.samples, temperature=asked.temperature, top_p=asked.top_p, seed=config.seed)
-
-
-def _identity_of_rows(task: str, config: Config) -> Any:
-    """Return the rows' fingerprint; for a real benchmark with the protocol that they are scored by.
-
-    The rows of lm-eval's other tasks are lm-eval's business: its version stands for them.
-    """
-    if config.eval.split != VALIDATION and task not in SUITES and task not in TASKS:
-        return {"lm_eval": version("lm_eval")}
-    if config.eval.split == VALIDATION:
-        return rows_fingerprint(validation_rows(task, config.data, config.benchmark))
-    rows = rows_fingerprint(test_rows(task, config.data, config.benchmark))
-    return {"rows": rows, "protocol": PROTOCOL} if task in SUITES else rows
-
-
-def run(job: Job) -> Mapping[str, Any]:
+def run(of: Asked, job: Job) -> Mapping[str, Any]:
     """Score the model of the step's role."""
-    session, role = job.session, job.step.of
-    evaluation = _evaluate(session, model_of(session.bench, session.results, role))
-    session.bench.release(role)
+    bench, config, role = job.bench, job.bench.config, job.step.of
+    model = model_of(bench, job.session.results, role)
+    evaluation = evaluate(
+        model.model,
+        model.tokenizer,
+        of.tasks,
+        of.rows,
+        limit=config.eval.limit,
+        batch_size=config.eval.batch_size,
+        max_new_tokens=config.eval.max_new_tokens,
+        device=bench.device,
+        chat=bench.chat,
+        timeout=config.eval.timeout,
+        sampling=of.sampling,
+    )
+    bench.release(role)
     evaluation.save(job.folder / SCORES)
     return {"role": role}
 
@@ -110,34 +130,3 @@ def model_of(bench: Workbench, results: Mapping[str, Artifact], role: str) -> La
         return model
     folder = checkpoint(bench.config) or results["transfer"].path / MODEL
     return load_checkpoint(folder, bench.device)
-
-
-def _evaluate(session: Session, model: LanguageModel) -> Evaluation:
-    config = session.bench.config
-    return evaluate(
-        model.model,
-        model.tokenizer,
-        config.benchmark.tasks,
-        limit=config.eval.limit,
-        batch_size=config.eval.batch_size,
-        max_new_tokens=config.eval.max_new_tokens,
-        device=session.bench.device,
-        chat_template=config.model.chat_template,
-        timeout=config.eval.timeout,
-        sampling=sampling_of(config),
-        **_rows(session),
-    )
-
-
-def _rows(session: Session) -> dict[str, Any]:
-    """Return the rows to score, as `evaluate` takes them; pkt's own tasks know their test rows themselves."""
-    config = session.bench.config
-    named = dict.fromkeys(config.benchmark.tasks)
-    if config.eval.split == VALIDATION:
-        own = {task: validation_rows(task, config.data, config.benchmark) for task in named}
-        return {"own_rows": own, "custom_rows": own.get("custom")}
-    suites = {task: list(test_rows(task, config.data, config.benchmark)) for task in named if task in SUITES}
-    return {
-        "suite_rows": suites,
-        "custom_rows": list(test_rows("custom", config.data)) if "custom" in named else None,
-    }

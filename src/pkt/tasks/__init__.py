@@ -1,0 +1,1 @@
+"""Benchmarks: one file owns a task's rows, prompt, grading, score and version."""

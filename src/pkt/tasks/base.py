@@ -1,0 +1,210 @@
+"""What a task is: rows, how they are asked, how answers are judged, and which version of all that it is.
+
+    conf/task/<name>.yaml -> Task -> rows(split) -> training
+                                  -> scored(split) -> parts -> lm-eval -> grade -> scores
+
+`RowTask` makes a task of rows with prompt and answer, and of one or more of the blocks in `grading`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from pkt.config import BenchmarkConfig, DataConfig
+from pkt.data.lengths import Fitting
+from pkt.data.rows import fingerprint, validate
+from pkt.errors import RequestError
+from pkt.evaluation.parts import Graded, Logged, Part, Record, Rows, Scorable
+from pkt.evaluation.results import TaskScore
+from pkt.evaluation.sampling import Sampling
+from pkt.settings import deciding, undecisive
+from pkt.tasks.grading import Grading
+
+Row = dict[str, Any]
+SPLITS = ("extract", "align", "train", "validation")
+BYPASS = {"metric": "bypass", "aggregation": "bypass", "higher_is_better": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a request says about rows.
+
+    Attributes:
+        benchmark: where the real benchmarks' data lies.
+        data: sizes, seed, and the files of ``custom``.
+        fitting: leaves out rows of other people's sets that are too long to train on; None keeps all.
+    """
+
+    benchmark: BenchmarkConfig = field(default_factory=lambda: BenchmarkConfig(name="", tasks=[]))
+    data: DataConfig = field(default_factory=DataConfig)
+    fitting: Fitting | None = None
+
+
+@runtime_checkable
+class Task(Scorable, Protocol):
+    """One benchmark. `version` goes up whenever an answer's verdict, a prompt or a stop string changes."""
+
+    @property
+    def version(self) -> int:
+        """Which grading it is."""
+
+    def rows(self, split: str, given: Given) -> list[Row]:
+        """Return all rows of a split (`SPLITS`, or ``test``) in the task's own order: id, split, prompt, answer, more.
+
+        Raises:
+            PktError: rows that are not to be had, with the reason.
+        """
+
+    def scored(self, split: str, given: Given) -> Rows:
+        """Return the rows of ``test`` or ``validation`` to score; none where lm-eval reads them itself.
+
+        Raises:
+            PktError: rows that are not to be had, or that cannot be scored.
+        """
+
+    def identity(self, rows: Rows) -> dict[str, Any]:
+        """Return what a key says of scores on these rows, as JSON has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowTask:
+    """A task whose rows pkt has; a subclass says `version`, `gradings` and `rows`.
+
+    Attributes:
+        name: the name of its file in ``conf/task``.
+        version: see `Task`; a test compares it with recorded verdicts.
+        gradings: the first one's records are the task's samples.
+
+    Raises:
+        RequestError: no grading, or something that is none.
+    """
+
+    name: str = undecisive()
+    version: ClassVar[int]
+    gradings: ClassVar[tuple[Grading, ...]] = ()
+
+    def __post_init__(self) -> None:
+        if not self.gradings or not all(isinstance(one, Grading) for one in self.gradings):
+            raise RequestError(
+                f"task {self.name}: {type(self).__name__} does not say how answers are graded, and nothing is scored "
+                "by guess; give it gradings=(Exact(...),), or Choice(), Program(...), Likelihood()."
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What scoring reads of a row."""
+        return tuple(dict.fromkeys(("id", *(column for one in self.gradings for column in one.columns))))
+
+    def rows(self, split: str, given: Given) -> list[Row]:
+        """See `Task`."""
+        raise NotImplementedError
+
+    def scored(self, split: str, given: Given) -> list[Row]:
+        """See `Task`."""
+        rows = self.rows("test", given) if split == "test" else drawn(self, split, given)
+        validate(rows, source=f"{self.name}/{split}")
+        for row in rows:
+            if lacking := [column for column in self.columns if column not in row]:
+                raise RequestError(
+                    f"eval.split={split}: row {row['id']} of {self.name} has no {', '.join(lacking)}, which scoring "
+                    "reads; choose settings on another task, or by the validation loss."
+                )
+        return rows
+
+    def identity(self, rows: Rows) -> dict[str, Any]:
+        """See `Task`: a digest over the columns that scoring reads, in the order of the rows."""
+        read = [{column: row.get(column) for column in self.columns} for row in rows]
+        settings = deciding(self, "eval", None, path="", first="eval")
+        made = {"class": type(self).__qualname__, "version": self.version}
+        return made | ({"settings": settings} if settings else {}) | {"rows": fingerprint(read)}
+
+    def check(self, sampling: Sampling) -> None:
+        """See `Scorable`."""
+        if not sampling.greedy and not any(one.generates for one in self.gradings):
+            raise RequestError(
+                f"{sampling}: {self.name} is scored by log-likelihoods, so no answer is drawn; set eval.samples=1 "
+                "eval.temperature=0, or leave the task out (benchmark.tasks=[...])"
+            )
+
+    def parts(self, rows: Rows, *, limit: int | None = None, samples: int = 1) -> list[Part]:
+        """See `Scorable`: one part per grading; nothing is drawn where nothing is generated."""
+        docs = [{column: row[column] for column in self.columns} for row in rows[:limit]]
+        found = []
+        for one in self.gradings:
+            name = self.name if len(self.gradings) == 1 else f"{self.name}_{one.kind}"
+            asked = repeated(docs, samples if one.generates else 1)
+            config = {
+                "task": name,
+                "doc_to_text": prompt,
+                "doc_to_target": answer,
+                **one.config(),
+                **handed(asked),
+            }
+            config["metadata"] = {"version": self.version}
+            found.append(Part(name=name, config=config, ids=tuple(doc["id"] for doc in asked)))
+        return found
+
+    def grade(self, parts: Sequence[Part], logged: Logged) -> Graded:
+        """See `Scorable`."""
+        scores: list[TaskScore] = []
+        samples: list[list[Record]] = []
+        for one, part in zip(self.gradings, parts, strict=True):
+            samples.append(one.grade(logged.of(part), logged))
+            scores += one.scores(self.name, samples[-1])
+        return Graded(scores=scores, samples={self.name: samples[0]})
+
+
+def drawn(task: Task | RowTask, split: str, given: Given) -> list[Row]:
+    """Return the first rows of a split, or with a seed a draw from all of them.
+
+    Raises:
+        RequestError: a split that is to have no rows.
+    """
+    count = int(getattr(given.data.sizes, split))
+    if count < 1:
+        raise RequestError(f"data.sizes.{split}={count}: a split needs at least one row.")
+    rows = task.rows(split, given)
+    if given.data.shuffle_seed is not None:
+        Random(f"{given.data.shuffle_seed}/{task.name}/{split}").shuffle(rows)
+    return rows[:count]
+
+
+def handed(docs: Sequence[Row]) -> dict[str, Any]:
+    """Return what a config says of rows that pkt has read and grades itself: programs run in one go, for example."""
+    return {
+        "custom_dataset": _dataset(docs),
+        "test_split": "test",
+        "target_delimiter": "",
+        "num_fewshot": 0,
+        "process_results": ungraded,
+        "metric_list": [BYPASS],
+    }
+
+
+def repeated(docs: Sequence[Row], times: int) -> list[Row]:
+    """Return each row as often as it is to be answered."""
+    return [doc for doc in docs for _ in range(times)]
+
+
+def _dataset(docs: Sequence[Row]) -> Callable[..., dict[str, Any]]:
+    import datasets
+
+    return lambda **_: {"test": datasets.Dataset.from_list(list(docs))}
+
+
+def ungraded(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, float]:
+    """Leave grading to pkt."""
+    return {}
+
+
+def prompt(doc: Mapping[str, Any]) -> str:
+    """Return the prompt exactly as training sees it (a template would strip trailing newlines)."""
+    return str(doc["prompt"])
+
+
+def answer(doc: Mapping[str, Any]) -> str:
+    """Return the answer with its leading white space."""
+    return str(doc["answer"])

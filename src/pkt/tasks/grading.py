@@ -1,0 +1,259 @@
+"""The four kinds of grading: blocks that a task names, each of which asks lm-eval and judges what comes back.
+
+    Choice      most likely option is the labelled one                               acc
+    Exact       generated text equals the answer, white space at the ends aside       exact_match
+    Program     prompt + generated text + test runs to its end in the sandbox         pass@1
+    Likelihood  -log2 P(answer | prompt) over the answer's UTF-8 bytes, and the       bits_per_byte,
+                share of the answer's tokens that were the model's first choice       token_accuracy
+
+What cannot be read as an answer equals nothing: an empty text, a likelihood that is no number, an empty target. The
+end-of-text token is not part of a likelihood. Both of its ratios are sums over rows, not means of rows' ratios. A row
+that is answered n times counts as the share of right answers (pass@1), and has pass@10 and pass@100 as far as n goes;
+standard errors are over rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from pkt.evaluation.code_eval import pass_at, program
+from pkt.evaluation.parts import Logged, Record, Sample
+from pkt.evaluation.results import TaskScore
+from pkt.evaluation.statistics import Estimate, mean, ratio
+from pkt.sandbox import Outcome, run_programs
+
+AT = (10, 100)  # k of pass@k, beside 1
+Answers = Sequence[tuple[str, Sample]]
+"""(row id, what lm-eval logged) of each answer, in the order of the rows."""
+
+
+@runtime_checkable
+class Grading(Protocol):
+    """A way to put a row to a model and to judge its answer."""
+
+    @property
+    def kind(self) -> str:
+        """What the part of a task that has several is called."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What decides prompt, verdict or record of a row, beside its id."""
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model writes an answer, which can then be drawn several times."""
+
+    def config(self) -> dict[str, Any]:
+        """Return what lm-eval's configuration says of requests; rows have prompt and answer."""
+
+    def grade(self, answers: Answers, logged: Logged) -> list[Record]:
+        """Return a record per row."""
+
+    def scores(self, task: str, records: Sequence[Record]) -> list[TaskScore]:
+        """Return the scores over all rows, the headline first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The option with the highest summed log-likelihood, the first of equals."""
+
+    kind: ClassVar[str] = "choice"
+    columns: ClassVar[tuple[str, ...]] = ("prompt", "choices", "label")
+    generates: ClassVar[bool] = False
+
+    def config(self) -> dict[str, Any]:
+        """Ask for the likelihood of each option, set off from the prompt by white space."""
+        return {"output_type": "multiple_choice", "doc_to_choice": options, "doc_to_target": "label"}
+
+    def grade(self, answers: Answers, logged: Logged) -> list[Record]:
+        """Compare the likeliest option with the labelled one."""
+        return joined([self._record(row_id, sample) for row_id, sample in answers])
+
+    def _record(self, row_id: str, sample: Sample) -> Record:
+        values = [float(value) for value, _ in sample["filtered_resps"]]
+        texts, label = [option for _, option in sample["arguments"]], int(sample["target"])
+        best = None if any(map(math.isnan, values)) else values.index(max(values))
+        output = "" if best is None else texts[best]
+        found = record(row_id, sample, output, texts[label], best == label)
+        return found | {"loglikelihoods": [round(value, 4) for value in values]}
+
+    def scores(self, task: str, records: Sequence[Record]) -> list[TaskScore]:
+        """Return the share of right choices."""
+        return rated(task, "acc", records)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """What the gradings of written answers share.
+
+    Attributes:
+        until: stop strings, beside the end-of-text token.
+        new_tokens: at most.
+    """
+
+    until: tuple[str, ...]
+    new_tokens: int
+    generates: ClassVar[bool] = True
+
+    def config(self) -> dict[str, Any]:
+        """Ask for a greedy continuation."""
+        how = {"until": list(self.until), "max_gen_toks": self.new_tokens, "do_sample": False}
+        return {"output_type": "generate_until", "generation_kwargs": how}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exact(Generated):
+    """The text equals the answer."""
+
+    kind: ClassVar[str] = "generate"
+    columns: ClassVar[tuple[str, ...]] = ("prompt", "answer")
+
+    def grade(self, answers: Answers, logged: Logged) -> list[Record]:
+        """Compare texts without the white space at their ends."""
+        return joined([self._record(row_id, sample) for row_id, sample in answers])
+
+    def _record(self, row_id: str, sample: Sample) -> Record:
+        output, target = text(sample), str(sample["doc"]["answer"])
+        right = bool(output.strip()) and output.strip() == target.strip()
+        return record(row_id, sample, output, target, right)
+
+    def scores(self, task: str, records: Sequence[Record]) -> list[TaskScore]:
+        """Return the share of rows whose answer matches."""
+        return rated(task, "exact_match", records)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program(Generated):
+    """The row's prompt, the text and the row's test run to their end; all programs run in one go."""
+
+    kind: ClassVar[str] = "program"
+    columns: ClassVar[tuple[str, ...]] = ("prompt", "answer", "test")
+
+    def candidate(self, sample: Sample) -> str:
+        """Return the code under test; the prompt is the row's own, not the chat template's."""
+        return f"{sample['doc']['prompt']}{text(sample)}"
+
+    def test(self, sample: Sample) -> str:
+        """Return the code that tests it."""
+        return str(sample["doc"]["test"])
+
+    def target(self, sample: Sample) -> str:
+        """Return what the record shows as the right answer."""
+        return str(sample["doc"]["answer"])
+
+    def grade(self, answers: Answers, logged: Logged) -> list[Record]:
+        """Run the programs in the sandbox."""
+        sources = [program(self.candidate(sample), self.test(sample)) for _, sample in answers]
+        outcomes = run_programs(sources, timeout=logged.timeout)
+        found = []
+        for (row_id, sample), outcome in zip(answers, outcomes, strict=True):
+            answered = bool(text(sample).strip() and self.test(sample).strip())
+            right = outcome is Outcome.PASS and answered
+            found.append(record(row_id, sample, text(sample), self.target(sample), right))
+            found[-1]["outcome"] = outcome.value
+        return joined(found)
+
+    def scores(self, task: str, records: Sequence[Record]) -> list[TaskScore]:
+        """Return pass@1, and pass@k where the rows have as many answers."""
+        return rated(task, "pass@1", records)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """How well the model foresees the answer."""
+
+    kind: ClassVar[str] = "likelihood"
+    columns: ClassVar[tuple[str, ...]] = ("prompt", "answer")
+    generates: ClassVar[bool] = False
+
+    def config(self) -> dict[str, Any]:
+        """Ask for the answer's likelihood."""
+        return {"output_type": "loglikelihood"}
+
+    def grade(self, answers: Answers, logged: Logged) -> list[Record]:
+        """Take over the hits; a row is right where every token of its answer was the first choice."""
+        return [self._record(row_id, sample, logged.hits) for row_id, sample in answers]
+
+    def _record(self, row_id: str, sample: Sample, hits: Mapping[Any, Any]) -> Record:
+        found, target = hits[tuple(sample["arguments"][0])], str(sample["doc"]["answer"])
+        known = not math.isnan(found.loglikelihood)
+        right = found.right if known else 0
+        return record(row_id, sample, "", target, 0 < found.tokens == right) | {
+            "bits": -found.loglikelihood / math.log(2),
+            "bytes": len(target.encode("utf-8")),
+            "tokens": found.tokens,
+            "right": right,
+        }
+
+    def scores(self, task: str, records: Sequence[Record]) -> list[TaskScore]:
+        """Return both ratios."""
+        bits, length, right, tokens = (
+            [row[key] for row in records] for key in ("bits", "bytes", "right", "tokens")
+        )
+        return [
+            score(task, "bits_per_byte", ratio(bits, length), len(records), higher=False),
+            score(task, "token_accuracy", ratio(right, tokens), len(records)),
+        ]
+
+
+def options(doc: Mapping[str, Any]) -> list[str]:
+    """Return a row's options, each with the white space that separates it from the prompt."""
+    return [choice if choice[:1].isspace() else f" {choice}" for choice in doc["choices"]]
+
+
+def text(sample: Sample) -> str:
+    """Return what the model wrote, before any filter."""
+    return str(sample["resps"][0][0])
+
+
+def record(row_id: str, sample: Sample, output: str, target: str, correct: bool) -> Record:
+    """Return what every record has."""
+    prompt = sample["arguments"][0][0]
+    return {"id": row_id, "prompt": prompt, "output": output, "target": target, "correct": correct}
+
+
+def joined(records: Sequence[Record]) -> list[Record]:
+    """Join the records of rows that were answered several times.
+
+    Args:
+        records: one per answer; those of a row have its id.
+
+    Returns:
+        One per row. A row with several answers keeps them in ``samples``; its flags become shares of them, and the
+        row of a program gets ``pass@10`` and ``pass@100`` where it has as many.
+    """
+    rows: dict[str, list[Record]] = {}
+    for one in records:
+        rows.setdefault(one["id"], []).append(one)
+    return [answers[0] if len(answers) == 1 else _joined(answers) for answers in rows.values()]
+
+
+def _joined(answers: list[Record]) -> Record:
+    kept = ("id", "prompt", "target")
+    row = {key: answers[0][key] for key in (*kept, "output")}
+    for flag in ("correct", "strict"):
+        if flag in answers[0]:
+            row[flag] = math.fsum(answer[flag] for answer in answers) / len(answers)
+    if "outcome" in answers[0]:
+        right = sum(answer["correct"] for answer in answers)
+        row |= {f"pass@{k}": pass_at(k, len(answers), right) for k in AT if k <= len(answers)}
+    return row | {"samples": [{k: v for k, v in answer.items() if k not in kept} for answer in answers]}
+
+
+def rated(task: str, metric: str, records: Sequence[Record]) -> list[TaskScore]:
+    """Return the mean over rows of whether they are right, and of pass@k where the records have it."""
+    fields = {metric: "correct"} | {key: key for k in AT if (key := f"pass@{k}") in records[0]}
+    return [
+        score(task, name, mean([float(row[field]) for row in records]), len(records))
+        for name, field in fields.items()
+    ]
+
+
+def score(task: str, metric: str, estimate: Estimate, n: int, *, higher: bool = True) -> TaskScore:
+    """Return an estimate under its name."""
+    return TaskScore(
+        task=task, metric=metric, value=estimate.value, stderr=estimate.stderr, n=n, higher_is_better=higher
+    )

@@ -1,0 +1,288 @@
+"""Tasks of lm-eval's, built in or of a user's folder, scored as their own files say.
+
+Their rows, prompts, few-shot examples and metrics are lm-eval's business; pkt takes over the metrics that are a mean
+over rows, row by row. A task with training documents can be trained on: its zero-shot prompt, and its target after the
+delimiter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pkt.data.pools import FRONT, distinct, divided, same
+from pkt.errors import PktError, RequestError
+from pkt.evaluation.parts import Graded, Logged, Part, Record, Rows, Sample
+from pkt.evaluation.quiet import quiet
+from pkt.evaluation.results import TaskScore
+from pkt.evaluation.sampling import Sampling
+from pkt.evaluation.statistics import mean
+from pkt.tasks.base import Given, Row
+from pkt.tasks.grading import score
+
+
+@dataclass(frozen=True, kw_only=True)
+class LmEvalTask:
+    """A task, group or tag of lm-eval's.
+
+    Attributes:
+        name: lm-eval's.
+        folders: where it and its members lie.
+        local: whether they are the user's own files, which no version of lm-eval stands for.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    local: bool = False
+
+    @cached_property
+    def _manager(self) -> Any:
+        with quiet():
+            from lm_eval.tasks import TaskManager
+
+            return TaskManager(include_defaults=False, include_path=list(self.folders))
+
+    @property
+    def version(self) -> int:
+        """The number in its own file; 0 where it has none, and for groups."""
+        metadata = (self._manager.task_index[self.name].cfg or {}).get("metadata")
+        number = metadata.get("version") if isinstance(metadata, dict) else None
+        return int(number) if isinstance(number, int | float) else 0
+
+    def scored(self, split: str, given: Given) -> list[Row]:
+        """See `Task`: none, lm-eval reads them itself.
+
+        Raises:
+            RequestError: for any split but the one that the task's file names.
+        """
+        if split != "test":
+            raise RequestError(
+                f"eval.split={split}: {self.name} is lm-eval's, which scores the rows that the task's own file names; "
+                "choose settings on another task, or by the validation loss."
+            )
+        return []
+
+    def identity(self, rows: Rows) -> dict[str, Any]:
+        """See `Task`: the version of lm-eval stands for its own files; those of the user's are hashed."""
+        found: dict[str, Any] = {"lm_eval": version("lm_eval")}
+        return found | {"version": self.version, "files": self._digest()} if self.local else found
+
+    def _digest(self) -> str:
+        """Return a sha256 over names and contents of the folder's files, and of the data files that they name."""
+        digest = hashlib.sha256()
+        inside = {path for folder in self.folders for path in Path(folder).rglob("*") if _counts(path)}
+        named = {Path(text) for entry in self._manager.task_index.values() for text in _files(entry.cfg)}
+        for path in sorted(inside | {path for path in named if path.is_file()}):
+            digest.update(f"{path.name}\n".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
+
+    def check(self, sampling: Sampling) -> None:
+        """See `Scorable`."""
+        if sampling.samples > 1:
+            raise RequestError(
+                f"{sampling}: {self.name} is a task of lm-eval's, whose own file says how often a row is asked "
+                "(repeats); set eval.samples=1"
+            )
+
+    def parts(self, rows: Rows, *, limit: int | None = None, samples: int = 1) -> list[Part]:
+        """See `Scorable`: one part per task of a group; lm-eval itself applies the limit."""
+        return [Part(name=name, config=task) for name, task in self._loaded().items()]
+
+    def _loaded(self) -> dict[str, Any]:
+        """Let lm-eval build the tasks, which fetches their data."""
+        try:
+            found: dict[str, Any] = self._manager.load(self.name)["tasks"]
+        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise PktError(f"lm-eval could not read its task {self.name}: {reason}") from error
+        return found
+
+    def grade(self, parts: Sequence[Part], logged: Logged) -> Graded:
+        """See `Scorable`: lm-eval has graded.
+
+        Raises:
+            PktError: a task without any metric that is a mean over rows.
+        """
+        scores: list[TaskScore] = []
+        samples: dict[str, list[Record]] = {}
+        for part in parts:
+            of, results = logged.samples[part.name], logged.results.get(part.name, {})
+            found = stock_scores(part.name, of, logged.higher_is_better.get(part.name, {}), results)
+            if not found:
+                raise PktError(
+                    f"task {part.name}: none of lm-eval's metrics for it is a mean over rows, so pkt does not know how "
+                    "its answers are graded; leave it out (benchmark.tasks=[...])."
+                )
+            scores += found
+            samples[part.name] = stock_records(of, results)
+        return Graded(scores=scores, samples=samples)
+
+    def rows(self, split: str, given: Given) -> list[Row]:
+        """See `Task`: the training documents that are not scored too, cut like a real benchmark's.
+
+        Raises:
+            PktError: no training documents, documents that do not read as prompt and answer, or too few.
+        """
+        with quiet():
+            tasks = self._loaded()
+            pool = [row for name, task in tasks.items() for row in _documents(name, task)]
+            held = {same(_question(task, doc)) for task in tasks.values() for doc in task.eval_docs}
+        pool = distinct(pool, held)
+        if given.fitting is not None:
+            pool = given.fitting.kept(f"{self.name}/train", pool)
+        seed = given.data.shuffle_seed or 0
+        rows = divided(pool, list(FRONT), given.data.sizes, trains=True, seed=seed).get(split, [])
+        if not rows:
+            raise PktError(
+                f"task {self.name}: {len(pool)} training documents are too few for a {split} split."
+            )
+        return [{**row, "split": split} for row in rows]
+
+
+def of_folder(name: str, folder: str) -> LmEvalTask | None:
+    """Return a task of the user's folder, or None where the folder has none of that name.
+
+    Raises:
+        RequestError: no such folder.
+    """
+    place = Path(folder).expanduser()
+    if not place.is_dir():
+        raise RequestError(
+            f"benchmark.task_path={folder}: no folder there; name one with lm-eval task files (*.yaml)."
+        )
+    task = LmEvalTask(name=name, folders=(str(place.resolve()),), local=True)
+    return task if name in task._manager.task_index else None
+
+
+def _counts(path: Path) -> bool:
+    return path.is_file() and "__pycache__" not in path.parts
+
+
+def _files(config: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield the texts in a task file's description of its data, some of which are names of files."""
+    waiting: list[Any] = [(config or {}).get("dataset_path"), (config or {}).get("dataset_kwargs")]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
+def _documents(name: str, task: Any) -> Iterator[Row]:
+    """Yield the training documents of a task as rows."""
+    if not task.has_training_docs():
+        raise PktError(
+            f"task {name} has no training documents (its file names no training_split), so it can be scored but not "
+            "trained on; set benchmark.train=[...] to other tasks."
+        )
+    for number, doc in enumerate(task.training_docs()):
+        asked, target = task.doc_to_text(doc), task.doc_to_target(doc)
+        if isinstance(target, list) and target:
+            target = target[0]
+        if isinstance(target, int) and task.config.doc_to_choice is not None:
+            target = task.doc_to_choice(doc)[target]
+        if not isinstance(asked, str) or not isinstance(target, str | int | float):
+            raise PktError(
+                f"task {name}: training document {number} is no prompt with one answer (prompt "
+                f"{type(asked).__name__}, target {type(target).__name__}), so it cannot be trained on; set "
+                "benchmark.train=[...] to other tasks."
+            )
+        answer = f"{task.config.target_delimiter}{target}"
+        yield {
+            "id": f"{name}/train/{number}",
+            "prompt": asked,
+            "answer": answer,
+            "question": _question(task, doc),
+        }
+
+
+def _question(task: Any, doc: Any) -> str:
+    """Return what makes a document the same as another: its prompt and its options."""
+    options = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else []
+    return "\n".join(map(str, [task.doc_to_text(doc), *options]))
+
+
+def stock_scores(
+    task: str, logged: Sequence[Sample], higher: Mapping[str, Any], results: Mapping[str, Any]
+) -> list[TaskScore]:
+    """Return the mean of each per-row metric; metrics that are no mean are left out.
+
+    Args:
+        task: its name.
+        logged: its samples.
+        higher: lm-eval's, metric -> whether higher is better.
+        results: lm-eval's own scores of the task, which tell whether a metric is the mean of its rows' values.
+    """
+    return [
+        score(
+            task,
+            stock_metric(metric, kind),
+            mean(list(values.values())),
+            len(values),
+            higher=bool(higher.get(metric, True)),
+        )
+        for (metric, kind), values in _stock_values(logged, results).items()
+    ]
+
+
+def stock_records(logged: Sequence[Sample], results: Mapping[str, Any]) -> list[Record]:
+    """Return a record per row, with the row's value of each metric that is a mean over rows.
+
+    lm-eval logs a row once per filter; the record has the first one's output, and all their metrics, named as in
+    the scores (``exact_match``, ``exact_match,strict-match``). A row is ``correct`` where the first metric is 1, if it
+    is 0 or 1 in every row.
+    """
+    values = _stock_values(logged, results)
+    rows: dict[str, Record] = {}
+    for sample in logged:
+        row = {
+            "id": str(sample["doc_id"]),
+            "prompt": str(sample["arguments"][0][0]),
+            "output": str(sample["filtered_resps"][0]),
+            "target": str(sample["target"]),
+            "correct": None,
+            "filter": sample["filter"],
+            "metrics": {},
+        }
+        rows.setdefault(row["id"], row)
+    for (metric, kind), of in values.items():
+        for row_id, value in of.items():
+            rows[row_id]["metrics"][stock_metric(metric, kind)] = value
+    first = next(iter(values.values()), {})
+    if first and set(first.values()) <= {0.0, 1.0}:
+        for row_id, value in first.items():
+            rows[row_id]["correct"] = bool(value)
+    return list(rows.values())
+
+
+def stock_metric(metric: str, kind: str) -> str:
+    """Return the name of a metric under one of lm-eval's filters."""
+    return metric if kind == "none" else f"{metric},{kind}"
+
+
+def _stock_values(
+    logged: Sequence[Sample], results: Mapping[str, Any]
+) -> dict[tuple[str, str], dict[str, float]]:
+    """Return (metric, filter) -> row -> value, for the metrics whose mean over rows is lm-eval's score."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for sample in logged:
+        for metric in sample["metrics"]:
+            if isinstance(sample[metric], int | float):  # others are worked out over all rows together
+                rows = found.setdefault((metric, str(sample["filter"])), {})
+                rows[str(sample["doc_id"])] = float(sample[metric])
+    return {kind: rows for kind, rows in found.items() if _is_mean(rows, results.get(",".join(kind)))}
+
+
+def _is_mean(rows: Mapping[str, float], score: object) -> bool:
+    own = math.fsum(rows.values()) / len(rows)
+    return isinstance(score, int | float) and math.isclose(own, score, rel_tol=1e-6, abs_tol=1e-9)

@@ -1,0 +1,52 @@
+"""The splits of a benchmark: the union of the rows of the tasks that it trains on, checked, at the sizes asked for."""
+
+from __future__ import annotations
+
+from datasets import Dataset
+
+from pkt.config import BenchmarkConfig, DataConfig
+from pkt.data.lengths import Fitting
+from pkt.data.rows import validate
+from pkt.errors import RequestError
+from pkt.tasks.base import SPLITS, Given, drawn
+from pkt.tasks.find import find
+
+
+def trained_on(benchmark: BenchmarkConfig) -> list[str]:
+    """Return the names of the tasks whose rows a transfer sees.
+
+    Raises:
+        RequestError: none.
+    """
+    names = benchmark.tasks if benchmark.train is None else benchmark.train
+    if not names:
+        key = "tasks" if benchmark.train is None else "train"
+        raise RequestError(f"benchmark.{key} is empty; name at least one task.")
+    return names
+
+
+def load_splits(
+    benchmark: BenchmarkConfig, data: DataConfig, fitting: Fitting | None = None
+) -> dict[str, Dataset]:
+    """Return the extract, align, train and validation rows of a benchmark.
+
+    Args:
+        benchmark: names the tasks; each contributes `data.sizes` rows per split.
+        data: sizes, shuffling, and the files of `benchmark=custom`.
+        fitting: leaves out the real suites' rows that are too long.
+
+    Raises:
+        RequestError: an unknown task, an empty split, or rows that are not valid.
+    """
+    given = Given(benchmark=benchmark, data=data, fitting=fitting)
+    names = dict.fromkeys(SPLITS, trained_on(benchmark))
+    if data.extract_tasks is not None:
+        names["extract"] = data.extract_tasks
+    tasks = {name: find(name, benchmark.task_path) for of in names.values() for name in of}
+    return {
+        split: validate(
+            [row for name in names[split] for row in drawn(tasks[name], split, given)],
+            source=f"{benchmark.name}/{split}",
+        )
+        for split in SPLITS
+    }

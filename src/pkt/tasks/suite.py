@@ -1,0 +1,233 @@
+"""What the real benchmarks share: pools of upstream rows, and lm-eval's own task file with the papers' protocol.
+
+    upstream train side -> pools -> rows that fit -> in the order of a hash -> extract | align | validation | train
+    upstream test split -> rows that carry the upstream row (`doc`) -> lm-eval's task -> samples -> one headline score
+
+A prompt is what lm-eval's zero-shot prompt of the task is for that row, so training and scoring see the same text.
+Splits are disjoint by construction: a pool is cut, and no question is in it twice or in the test split.
+
+The protocol: zero-shot, greedy unless answers are drawn, at most `NEW_TOKENS` new tokens. Prompts, stop strings and
+filters are lm-eval's, and so are metrics, but that generated programs run in pkt's sandbox, all in one go. What else
+is ours stands with the task: `Mmlu`, `MbppInstruct`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from pkt.config import BenchmarkConfig
+from pkt.data.lengths import Fitting
+from pkt.data.pools import FRONT, SHARE, distinct, divided, same
+from pkt.data.upstream import Doc, Upstream, read, required
+from pkt.errors import PktError
+from pkt.evaluation.code_eval import sandboxed_code_eval
+from pkt.evaluation.parts import Graded, Logged, Part, Rows, Sample
+from pkt.evaluation.quiet import quiet
+from pkt.tasks.base import Given, Row, RowTask, handed, repeated
+from pkt.tasks.grading import Program
+from pkt.tasks.lm_eval_index import root
+
+NEW_TOKENS = 512
+SPLITS = ("training_split", "validation_split", "fewshot_split", "fewshot_config")
+SOURCES = ("dataset_path", "dataset_name", "dataset_kwargs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite(RowTask):
+    """How one benchmark's rows come about; a subclass names its set and says how a row reads.
+
+    Attributes:
+        upstream: its set.
+        stock: lm-eval's task: folder (in lm-eval's) and name.
+        train: upstream splits that train, together; the first is required.
+        own: split -> upstream splits that supply it where they are there; it is cut from the train side otherwise.
+    """
+
+    upstream: ClassVar[Upstream]
+    stock: ClassVar[tuple[str, str]]
+    train: ClassVar[tuple[str, ...]] = ("train",)
+    own: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Scoring reads the upstream row alone."""
+        return ("id", "doc")
+
+    def prompt(self, doc: Doc) -> str:
+        """Return lm-eval's zero-shot prompt of a row."""
+        raise NotImplementedError
+
+    def answer(self, doc: Doc) -> str:
+        """Return the text that the prompt should be continued by."""
+        raise NotImplementedError
+
+    def question(self, doc: Doc) -> str:
+        """Return what makes a row the same as another."""
+        raise NotImplementedError
+
+    def rows(self, split: str, given: Given) -> list[Row]:
+        """See `Task`: for ``train`` all that remain, for the others at most their size; test rows all stay.
+
+        Raises:
+            PktError: the set is not to be had, or has too few rows.
+        """
+        if split == "test":
+            docs = self.test_docs(given.benchmark)
+            return [_carried({**row, "split": split}) for row in self._read_as_rows(docs, "test")]
+        pools, uses = self._pools(given.benchmark, given.fitting)
+        name = uses[split]
+        front = [part for part in FRONT if uses[part] == name]
+        trains, seed = uses["train"] == name, given.data.shuffle_seed or 0
+        rows = divided(pools[name], front, given.data.sizes, trains=trains, seed=seed).get(split, [])
+        if not rows:
+            raise PktError(self._too_few(split, name, len(pools[name]), given.fitting))
+        if split == "validation":  # may be scored
+            return [_carried({**row, "split": split}) for row in rows]
+        return [{key: row[key] for key in ("id", "prompt", "answer")} | {"split": split} for row in rows]
+
+    def test_docs(self, benchmark: BenchmarkConfig) -> list[Doc]:
+        """Return the upstream rows that are scored."""
+        return required(self.upstream, "test", benchmark.data_dir)
+
+    def train_side(self, benchmark: BenchmarkConfig) -> list[Row]:
+        """Return what a transfer may see of the set (id, prompt, answer, question)."""
+        first, *more = self.train
+        rows = self._read_as_rows(required(self.upstream, first, benchmark.data_dir), first)
+        return rows + [row for name in more for row in self._supplied(name, benchmark)]
+
+    def _too_few(self, split: str, pool: str, size: int, fitting: Fitting | None) -> str:
+        longer, total = fitting.dropped.get(f"{self.name}/{pool}", (0, 0)) if fitting else (0, 0)
+        told = (
+            f" ({longer} of {total} have more tokens than the models' contexts or data.max_length allow)"
+            if longer
+            else ""
+        )
+        return f"{self.upstream.title}: {size} rows are too few for a {split} split{told}; {SHARE} or more are needed."
+
+    def _pools(
+        self, benchmark: BenchmarkConfig, fitting: Fitting | None
+    ) -> tuple[dict[str, list[Row]], dict[str, str]]:
+        """Return the pools of rows that fit, and which pool each split is taken from."""
+        held = self.held(benchmark)
+
+        def fit(pool: str, rows: list[Row]) -> list[Row]:
+            kept = distinct(rows, held)
+            return kept if fitting is None else fitting.kept(f"{self.name}/{pool}", kept)
+
+        pools = {"train": fit("train", self.train_side(benchmark))}
+        uses = dict.fromkeys((*FRONT, "train"), "train")
+        for split, names in self.own.items():
+            pool = "+".join(names)
+            if pool not in pools:
+                docs = [self._supplied(name, benchmark) for name in names]
+                pools[pool] = fit(pool, [row for rows in docs for row in rows])
+            if pools[pool]:
+                uses[split] = pool
+        return pools, uses
+
+    def _supplied(self, upstream_split: str, benchmark: BenchmarkConfig) -> list[Row]:
+        docs = read(self.upstream, upstream_split, benchmark.data_dir) or []
+        return self._read_as_rows(docs, upstream_split)
+
+    def _read_as_rows(self, docs: list[Doc], upstream_split: str) -> list[Row]:
+        return [self._row(doc, f"{self.name}/{upstream_split}/{number}") for number, doc in enumerate(docs)]
+
+    def _row(self, doc: Doc, row_id: str) -> Row:
+        try:
+            return {
+                "id": row_id,
+                "prompt": self.prompt(doc),
+                "answer": self.answer(doc),
+                "question": self.question(doc),
+                "doc": doc,
+            }
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise PktError(
+                f"row {row_id} (counted from 0) is not as {self.upstream.title}'s rows are: "
+                f"{type(error).__name__} {error}. Mend the file that benchmark.data_dir points at."
+            ) from error
+
+    def held(self, benchmark: BenchmarkConfig) -> set[str]:
+        """Return the questions that are scored; none where the user supplies no test split."""
+        docs = read(self.upstream, "test", benchmark.data_dir) or []
+        return {same(self.question(doc)) for doc in docs}
+
+    def parts(self, rows: Rows, *, limit: int | None = None, samples: int = 1) -> list[Part]:
+        """See `Scorable`: lm-eval's task, with these rows."""
+        return [self.part(*self.stock, repeated(upstream_docs(rows)[:limit], samples))]
+
+    def part(self, folder: str, name: str, docs: Sequence[Doc]) -> Part:
+        """Return one of lm-eval's tasks with rows and protocol."""
+        (grading,) = self.gradings
+        task = stock_task(folder, name, _given_rows(docs, graded=isinstance(grading, Program)))
+        self.adapt(task)
+        return Part(name=name, config=task, ids=tuple(doc["id"] for doc in docs))
+
+    def grade(self, parts: Sequence[Part], logged: Logged) -> Graded:
+        """See `Scorable`: all parts together."""
+        (grading,) = self.gradings
+        records = grading.grade([answer for part in parts for answer in logged.of(part)], logged)
+        return Graded(scores=grading.scores(self.name, records), samples={self.name: records})
+
+    def adapt(self, task: Any) -> None:
+        """Change what lm-eval's task asks, through its own interface."""
+        task.set_config("generation_kwargs", {"max_gen_toks": NEW_TOKENS}, update=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filtered(Program):
+    """Programs that lm-eval's filters have made of the answers (prompt before it, code out of a fence)."""
+
+    until: tuple[str, ...] = ()
+    new_tokens: int = NEW_TOKENS
+
+    def candidate(self, sample: Sample) -> str:
+        """See `Program`."""
+        found = sample["filtered_resps"][0]
+        return str(found if isinstance(found, str) else found[0])
+
+    def test(self, sample: Sample) -> str:
+        """See `Program`."""
+        return str(sample["target"])
+
+    def target(self, sample: Sample) -> str:
+        """See `Program`: the tests stand for an answer."""
+        return str(sample["target"])
+
+
+def stock_task(folder: str, name: str, overrides: Mapping[str, Any]) -> Any:
+    """Return one of lm-eval's tasks as its file describes it, but for some keys.
+
+    A group of one member is the way in which lm-eval's public interface lets keys of a task be replaced before its data
+    is fetched.
+    """
+    with quiet(), sandboxed_code_eval():
+        from lm_eval.tasks import TaskManager
+
+        manager = TaskManager(include_defaults=False, include_path=str(root() / folder))
+        group = {"group": "pkt", "task": [{"task": name, **overrides}]}
+        return manager.load(group)["tasks"][name]
+
+
+def upstream_docs(rows: Rows) -> list[Doc]:
+    """Return the upstream rows that some rows carry, with their ids."""
+    return [{**json.loads(row["doc"]), "id": row["id"]} for row in rows]
+
+
+def _given_rows(docs: Sequence[Doc], *, graded: bool) -> dict[str, Any]:
+    """Return what replaces a task file's data and few-shot examples, and with `graded` its metrics too."""
+    found = dict.fromkeys((*SPLITS, *SOURCES)) | handed(docs) | {"unsafe_code": False}
+    del found["target_delimiter"]
+    if not graded:
+        del found["process_results"], found["metric_list"]
+    return found
+
+
+def _carried(row: Row) -> Row:
+    """Return a row with its upstream row as text, so that rows of all sets fit into one table."""
+    doc = {"doc": json.dumps(row["doc"], sort_keys=True, ensure_ascii=False)} if "doc" in row else {}
+    return {key: row[key] for key in ("id", "prompt", "answer", "split")} | doc
