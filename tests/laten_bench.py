@@ -18,7 +18,7 @@ from pkt.config import (
 )
 from pkt.mapping import Depth
 from pkt.methods.workbench import Workbench
-from pkt.objectives import Objective
+from pkt.objectives import CrossEntropy, Objective
 from pkt.semantics import Ridge
 from tiny import tiny_model, tiny_tokenizer
 
@@ -67,7 +67,7 @@ def bench_of(pair, root, *, dtype="float32", optim=None, **sizes):
         ),
         mapping=Depth(),
         semantics=Ridge(),
-        objective=Objective(),
+        objective=Objective(terms={"ce": CrossEntropy()}),
         device=torch.device("cpu"),
         cache_dir=root,
     )

@@ -87,7 +87,7 @@ def textbook_training(
             logits = arch_s.model(input_ids=ids, attention_mask=mask).logits
         layer_terms = []
         for t, k in pairs:
-            where = _positions(encoded, rows, objective.positions)
+            where = _positions(encoded, rows, objective.terms["layer"].positions)
             targets = [matrix @ (states_t[t][b, p] / states_t[t][b, p].norm()) for b, p in where]
             cosines = [_cosine(states_s[k][b, p], h) for (b, p), h in zip(where, targets, strict=True)]
             layer_terms.append(1 - torch.stack(cosines).mean())
@@ -98,7 +98,7 @@ def textbook_training(
             outputs.append(_cosine(logits[b, p], onehot))
         layer, output = torch.stack(layer_terms).mean(), 1 - torch.stack(outputs).mean()
         optimiser.zero_grad()
-        (objective.layer_weight * layer + objective.output_weight * output).backward()
+        (objective.terms["layer"].weight * layer + objective.terms["output"].weight * output).backward()
         torch.nn.utils.clip_grad_norm_(list(trainable.parameters.values()), optim.max_grad_norm)
         optimiser.step()
         losses.append({"loss_layer": float(layer.detach()), "loss_output": float(output.detach())})

@@ -51,6 +51,11 @@ def explain(error: BaseException) -> str:
     if isinstance(cause, OmegaConfBaseException):
         return _explain_value(error, cause)
     unmatched = re.search(r"Could not override '([^']+)'\. No match in the defaults list", str(error))
+    if unmatched and unmatched[1].startswith("term"):
+        return (
+            f"'{unmatched[1]}' names no term of this objective: term@objective.terms.<name>=<option> exchanges one, "
+            f"+term@objective.terms.<name>=<option> adds one; options: {_listed(groups()['term'])}"
+        )
     if unmatched:
         return f"'{unmatched[1]}' is not a config group in use; groups: {_listed(groups())}"
     return _clean(str(error))

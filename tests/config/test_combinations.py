@@ -32,16 +32,16 @@ def test_the_page_in_docs_is_what_the_code_says(page):
         (["method=semalign_fisher", "semantics=input"], "semantics=input maps into the space of the input"),
         (["method=semalign_fisher", "mapping=interpolate"], "exactly one teacher layer per student layer"),
         (["method=semalign_fisher", "method.interface=mlp"], "set method.interface=block (got mlp)"),
-        (["method=semalign_geometry", "objective.positions=answer"], "set objective.positions=all"),
+        (["method=semalign_geometry", "objective.terms.layer.positions=answer"], "set positions=all"),
         (
             ["method=semalign_geometry", "method.span=between", "method.interface=mlp"],
-            "only method.interface=residual",
+            "set method.interface=residual (got mlp)",
         ),
         (["method=semalign", "objective=ce"], "use method=sft or method=kd"),
         (["method=sft", "objective=kd"], "use objective=ce (or method=kd)"),
         (["method=kd", "objective=ce"], "use objective=kd (or method=sft)"),
         (["method=hidden_kd", "objective=fisher"], "use method=semalign_fisher"),
-        (["method=seeking", "objective=joint"], "objective.layer=cosine has no target"),
+        (["method=seeking", "objective=joint"], "the term 'layer' (Cosine) has no target"),
     ],
 )
 def test_a_combination_that_makes_no_sense_is_refused_with_the_reason(pkt, words, reason):

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from pkt.checks import STRATEGIES, check
+from pkt.checks import MOVED, STRATEGIES, check
 from pkt.cli import VERBS
 from pkt.config import Config
+from pkt.errors import RequestError
+from pkt.explain import CONFIG_ERRORS, explain
 from pkt.searchpath import builtin_conf_dir, groups, register
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +59,7 @@ def test_every_verb_composes(verb: str):
         check(cfg)
 
 
-NAMED = {"task"}  # groups whose files are found by name, not chosen
+NAMED = {"task", "term"}  # groups whose files are found by name, or inside an objective
 
 
 @pytest.mark.parametrize("choice", options(*(groups().keys() - NAMED)))
@@ -71,6 +73,38 @@ def test_every_strategy_builds(choice: str):
 
     group = choice.partition("=")[0]
     assert dataclasses.is_dataclass(build(composed(choice, *NEEDS.get(choice, []))[group]))
+
+
+@pytest.mark.parametrize("term", groups()["term"])
+def test_every_term_can_take_the_place_of_another_and_be_added(term: str):
+    from pkt.build import build
+
+    cfg = composed(
+        "objective=layer", f"term@objective.terms.layer={term}", f"+term@objective.terms.more={term}"
+    )
+    check(cfg)
+    assert list(build(cfg.objective).terms) == ["layer", "more"]
+
+
+@pytest.mark.parametrize("key", MOVED)
+@pytest.mark.parametrize("plus", ["", "+", "++"])
+def test_a_key_that_moved_is_refused_with_its_new_name(key: str, plus: str):
+    with pytest.raises((RequestError, *CONFIG_ERRORS)) as caught:
+        check(composed(f"{plus}{key}=1"))
+    told = str(caught.value) if isinstance(caught.value, RequestError) else explain(caught.value)
+    assert told == f"'{key}' is called otherwise now: use {MOVED[key]}"
+
+
+NEW = {key for new in MOVED.values() for key in re.findall(r"objective[.a-z_]+\w", new)}
+
+
+@pytest.mark.parametrize("key", sorted(NEW))
+def test_the_new_name_is_one(key: str):
+    known = [
+        composed("objective=joint_kl", f"term@objective.terms.layer={term}")
+        for term in ("fisher", "geometry")
+    ]
+    assert any(OmegaConf.select(cfg, key.removesuffix(".")) is not None for cfg in known), key
 
 
 @pytest.mark.parametrize("choice", options("experiment", "method", "benchmark"))

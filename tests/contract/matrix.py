@@ -47,7 +47,9 @@ METHODS: dict[str, Case] = {
     "sft": Case(settings=(FULL, "method.layers=[2]"), layers=(2,), update="full"),
     "pissa": Case(settings=(*RANK, "method.layers=[1,3]", "method.update.dropout=0.1"), layers=(1, 3)),
     "kd": Case(
-        settings=(FULL, "method.layers=[1,3]", "objective.teacher=live"), layers=(1, 3), update="full"
+        settings=(FULL, "method.layers=[1,3]", "objective.terms.kl.teacher=live"),
+        layers=(1, 3),
+        update="full",
     ),
     "hidden_kd": Case(settings=(FULL, *PAIRED), layers=(1, 3), update="full"),
     "semalign": Case(settings=(LORA, *RANK, "method.update.dropout=0.1"), layers=None),

@@ -7,9 +7,9 @@ import pytest
 LR = "optim.lr=1e-20"  # the weights stay where they are, so that every stage of a frontier sees the same student
 PROCRUSTES, RIDGE = ("semantics=procrustes",), ("semantics=ridge", "semantics.alpha=0")
 CLAIMS = [
-    ("semalign", "llama", (*RIDGE, "mapping=depth", "objective.positions=all")),
-    ("semalign", "gpt2", (*PROCRUSTES, "mapping=depth", "objective.positions=all")),
-    ("semalign_joint", "qwen3", (*RIDGE, "objective.layer=mse")),
+    ("semalign", "llama", (*RIDGE, "mapping=depth", "objective.terms.layer.positions=all")),
+    ("semalign", "gpt2", (*PROCRUSTES, "mapping=depth", "objective.terms.layer.positions=all")),
+    ("semalign_joint", "qwen3", (*RIDGE, "term@objective.terms.layer=mean_square")),
     ("semalign_joint", "gemma3_text", PROCRUSTES),
     ("semalign_fisher", "llama", (*PROCRUSTES, "mapping=depth")),
     ("semalign_fisher", "gemma3_text", (*RIDGE, "mapping=depth")),

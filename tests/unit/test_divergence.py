@@ -10,14 +10,16 @@ from pkt.data.batching import collate
 from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from pkt.objectives import (
-    Objective,
+    Divergence,
     OutputHead,
     TokenDistribution,
     divergence,
     over_chunks,
+    shared_columns,
     token_distribution,
 )
-from pkt.training.teacher import LiveTeacher, capture_outputs, load_top, save_top, shared_columns
+from pkt.training.teacher import LiveTeacher, capture_outputs, load_top, save_top
+from terms import mean_of
 from tiny import tiny_model
 
 
@@ -118,14 +120,11 @@ def test_cached_kl_equals_live_kl(family, top_k, tmp_path):
     save_top(capture_outputs(teacher, rows(), batch_size=2), tmp_path / "top.safetensors")
     cached = load_top(tmp_path / "top.safetensors")
     head = OutputHead(arch=student, shared=torch.arange(320))
-    objective = Objective(layer="none", output="kl", temperature=1.5, top_k=top_k)
+    term = Divergence(temperature=1.5, top_k=top_k)
     for chosen in ([2, 0], [4], [1, 3, 0, 2, 4]):
         batch = collate(rows(), chosen)
         states = torch.randn(int(batch.supervised.sum()), 32, generator=torch.Generator().manual_seed(5))
-        labels = torch.zeros(len(states), dtype=torch.int64)
-        values = [
-            head.to_teacher(states, labels, source.of(batch), objective) for source in (cached, teacher)
-        ]
+        values = [mean_of(term, states, head=head, teacher=source.of(batch)) for source in (cached, teacher)]
         torch.testing.assert_close(*values, rtol=1e-5, atol=1e-5)
 
 
@@ -136,10 +135,9 @@ def test_live_kl_equals_whole_logits_of_both_models():
     final = student.decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
     z_q = student.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     expected = plain(z_q[batch.supervised], z_p[batch.supervised], "forward", 1.5).mean()
-    objective = Objective(layer="none", output="kl", temperature=1.5, top_k=None)
     head = OutputHead(arch=student, shared=torch.arange(320))
-    labels = torch.zeros(int(batch.supervised.sum()), dtype=torch.int64)
-    got = head.to_teacher(final[batch.supervised], labels, teacher.of(batch), objective)
+    term = Divergence(temperature=1.5, top_k=None)
+    got = mean_of(term, final[batch.supervised], head=head, teacher=teacher.of(batch))
     assert float(got.detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
 
 
@@ -154,36 +152,3 @@ def test_padding_rows_of_either_head_take_no_part():
         distribution.log_probs_nK.exp().sum(-1), torch.ones(len(distribution.log_probs_nK))
     )
     assert shared_columns(student.read_out(torch.zeros(2, 32)), teacher.shared).shape == (2, 320)
-
-
-def test_label_share_mixes_in_cross_entropy():
-    student, teacher = Architecture.of(tiny_model("llama", seed=2)), live("llama", 8)
-    batch, head = collate(rows(), [0, 1]), OutputHead(arch=student, shared=torch.arange(320))
-    states = torch.randn(int(batch.supervised.sum()), 32, generator=torch.Generator().manual_seed(5))
-    labels = torch.arange(len(states))
-    parts = [
-        head.to_teacher(
-            states,
-            labels,
-            teacher.of(batch),
-            Objective(layer="none", output="kl", temperature=1.5, label_share=s),
-        )
-        for s in (0.0, 0.25)
-    ]
-    expected = 0.75 * parts[0] + 0.25 * head.loss(states, labels, "ce")
-    torch.testing.assert_close(parts[1], expected)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"output": "kl", "temperature": 0.0}, "temperature is a number above 0"),
-        ({"output": "kl", "label_share": 1.0}, "output=ce is all labels"),
-        ({"top_k": 0}, "at least 1"),
-        ({"layer": "none", "balance": "auto"}, "one of them is none"),
-        ({"divergence": "backward"}, "not one of forward, reverse, js"),
-    ],
-)
-def test_objective_refuses_numbers_that_make_no_sense(fields, message):
-    with pytest.raises(ValueError, match=message):
-        Objective(**fields)

@@ -18,9 +18,10 @@ from pkt.methods.tuning import Update
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, tap
-from pkt.objectives import Objective
+from pkt.objectives import MeanSquare
 from pkt.training.capture import Read, capture
 from pkt.training.loop import schedule
+from terms import objective
 from textbook import same_moves
 from tiny import tiny_model
 
@@ -28,9 +29,11 @@ FULL = Update(kind="full")
 PAIRS = {1: 2, 2: 5}  # student layer -> teacher layer: layer 3 of 4 never trains
 MATRIX = torch.randn(32, 48, generator=torch.Generator().manual_seed(3)) / 7
 OPTIM = {"lr": 3e-3, "epochs": 2, "batch_size": 6, "validate_every": 0}
-CE = Objective(layer="cosine", positions="all", output="ce", output_weight=0.5)
-KL = Objective(
-    layer="mse", positions="answer", output="kl", teacher="live", top_k=None, temperature=2.0, label_share=0.3
+CE = objective(cosine={}, ce={"weight": 0.5})
+KL = objective(
+    mean_square={"positions": "answer"},
+    kl={"weight": 0.7, "teacher": "live", "top_k": None, "temperature": 2.0},
+    ce={"weight": 0.3},
 )
 LAST = Frontier(output_at="last", last_layer_term=False)
 
@@ -112,10 +115,11 @@ def textbook(bench, frontier):
             loss = torch.zeros(())
             if with_layer:
                 metrics["loss_layer"] = _layer_term(arch, teacher, encoded, chosen, objective, k)
-                loss = loss + objective.layer_weight * metrics["loss_layer"]
+                loss = loss + objective.terms["layer"].weight * metrics["loss_layer"]
             if with_output:
-                metrics["loss_output"] = _output_term(arch, teacher, encoded, chosen, objective)
-                loss = loss + objective.output_weight * metrics["loss_output"]
+                outputs = _output_terms(arch, teacher, encoded, chosen, objective)
+                loss = loss + sum(objective.terms[name].weight * value for name, value in outputs.items())
+                metrics |= {f"loss_{name}": value for name, value in outputs.items()}
             arch.model.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(own, optim.max_grad_norm)
@@ -133,30 +137,31 @@ def _layer_term(arch, teacher, encoded, chosen, objective, k):
             teacher.model(input_ids=ids)
         with tap(arch, [k], Interface.block) as own:
             arch.model(input_ids=ids)
-        first, end = (encoded.prompt_lengths[r] - 1, -1) if objective.positions == "answer" else (0, None)
+        first, end = (
+            (encoded.prompt_lengths[r] - 1, -1)
+            if objective.terms["layer"].positions == "answer"
+            else (0, None)
+        )
         state, target = own[k][0, first:end], theirs[PAIRS[k]][0, first:end] @ MATRIX.T
-        if objective.layer == "mse":
+        if isinstance(objective.terms["layer"], MeanSquare):
             distances.append((state - target).square().mean(-1))
         else:
             distances.append(1 - functional.cosine_similarity(state, target, dim=-1))
     return torch.cat(distances).mean()
 
 
-def _output_term(arch, teacher, encoded, chosen, objective):
-    losses = []
+def _output_terms(arch, teacher, encoded, chosen, objective):
+    losses = {name: [] for name in objective.output_terms}
     for r in chosen:
         ids, prompt = torch.tensor([encoded.input_ids[r]]), encoded.prompt_lengths[r]
         logits = arch.model(input_ids=ids).logits[0, prompt - 1 : -1]
-        ce = functional.cross_entropy(logits, ids[0, prompt:], reduction="none")
-        if objective.output == "ce":
-            losses.append(ce)
-            continue
-        tau, share = objective.temperature, objective.label_share
-        with torch.no_grad():
-            p = (teacher.model(input_ids=ids).logits[0, prompt - 1 : -1] / tau).softmax(-1)
-        kl = (p * (p.log() - (logits / tau).log_softmax(-1))).sum(-1)
-        losses.append((1 - share) * tau**2 * kl + share * ce)
-    return torch.cat(losses).mean()
+        losses["ce"].append(functional.cross_entropy(logits, ids[0, prompt:], reduction="none"))
+        if "kl" in losses:
+            tau = objective.terms["kl"].temperature
+            with torch.no_grad():
+                p = (teacher.model(input_ids=ids).logits[0, prompt - 1 : -1] / tau).softmax(-1)
+            losses["kl"].append(tau**2 * (p * (p.log() - (logits / tau).log_softmax(-1))).sum(-1))
+    return {name: torch.cat(values).mean() for name, values in losses.items()}
 
 
 def compare(steps, expected, tolerance):
@@ -282,15 +287,21 @@ def test_layers_below_the_frontier_stay_as_trained(update):
 @pytest.mark.parametrize(
     ("frontier", "last", "paired", "terms"),
     [
-        (Frontier(), False, True, ("cosine", "ce")),
-        (Frontier(), True, True, ("cosine", "ce")),
-        (Frontier(last_layer_term=False), True, True, ("none", "ce")),
-        (Frontier(output_at="last"), False, True, ("cosine", "none")),
-        (Frontier(output_at="last"), True, True, ("cosine", "ce")),
-        (LAST, True, False, ("none", "ce")),
-        (Frontier(output_at="last"), False, False, ("none", "ce")),  # something has to train it
+        (Frontier(), False, True, ["layer", "ce"]),
+        (Frontier(), True, True, ["layer", "ce"]),
+        (Frontier(last_layer_term=False), True, True, ["ce"]),
+        (Frontier(output_at="last"), False, True, ["layer"]),
+        (Frontier(output_at="last"), True, True, ["layer", "ce"]),
+        (LAST, True, False, ["ce"]),
+        (Frontier(output_at="last"), False, False, ["ce"]),  # something has to train it
     ],
 )
 def test_terms_of_a_stage(frontier, last, paired, terms):
-    stage = frontier.objective(CE, last=last, paired=paired)
-    assert (stage.layer, stage.output) == terms
+    assert list(frontier.objective(CE, last=last, paired=paired).terms) == terms
+
+
+def test_without_output_terms_the_frontier_is_the_pairs():
+    layer = objective(cosine={})
+    assert list(LAST.objective(layer, last=True, paired=True).terms) == ["layer"]
+    _, transferred = tuned(bench_of("llama", layer), LAST)
+    assert transferred.layers == (1, 2)

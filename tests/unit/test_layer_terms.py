@@ -7,7 +7,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pkt.objectives import fisher_distance, geometry_distance, mean_square
+from pkt.objectives import Fisher, Geometry, MeanSquare
+from pkt.objectives import chunks as chunked
+from pkt.objectives.geometry import geometry_sum
+from terms import mean_of, view_of
+
+
+def fisher_distance(states: Tensor, targets: Tensor, head: Head, *, top_k: int | None = 64) -> Tensor:
+    return mean_of(Fisher(top_k=top_k), states, targets, head=head)
+
+
+def geometry_distance(states: Tensor, targets: Tensor, sequence: Tensor, relation: str = "cka") -> Tensor:
+    view = view_of(states, targets, sequence=sequence)
+    sums = Geometry(relation=relation)(view)
+    return (sums.total / max(sums.count, 1)).mean()
+
+
+def mean_square(states: Tensor, targets: Tensor) -> Tensor:
+    return mean_of(MeanSquare(), states, targets)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -22,6 +39,8 @@ class Head:
 
     def __call__(self, states: Tensor) -> Tensor:
         return states @ self.weight.to(states.dtype).T
+
+    lens = __call__
 
 
 def kl(target: Tensor, logits: Tensor) -> Tensor:
@@ -75,12 +94,13 @@ def test_top_k_fisher_grows_to_the_whole():
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])
-def test_fisher_in_chunks_is_the_same(chunk):
+def test_fisher_in_chunks_is_the_same(chunk, monkeypatch):
     head, targets = Head(), normal(9, 12, seed=1).float()
     states, again = (normal(9, 12).float().requires_grad_(True) for _ in range(2))
     whole = fisher_distance(states, targets, head, top_k=5)
-    parts = fisher_distance(again, targets, head, top_k=5, chunk=chunk)
     whole.backward()
+    monkeypatch.setitem(chunked.over_chunks.__kwdefaults__, "chunk", chunk)
+    parts = fisher_distance(again, targets, head, top_k=5)
     parts.backward()
     torch.testing.assert_close(parts, whole, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(again.grad, states.grad, rtol=1e-5, atol=1e-7)
@@ -172,4 +192,11 @@ def test_states_and_targets_have_to_match(term):
 
 def test_geometry_needs_paired_positions():
     with pytest.raises(ValueError, match="got 3 and 4 positions"):
-        geometry_distance(normal(3, 8), normal(4, 8), torch.zeros(3, dtype=torch.int64))
+        geometry_sum(normal(3, 8), normal(4, 8), torch.zeros(3, dtype=torch.int64))
+
+
+def test_geometry_of_the_whole_batch_is_that_of_one_sequence():
+    x, y = normal(38, 8).float(), normal(38, 8, seed=1).float()
+    whole = Geometry(scope="batch", positions="answer")(view_of(x, y, sequence=SEQUENCE))
+    assert whole.count == 1
+    torch.testing.assert_close(whole.total[0], geometry_distance(x, y, torch.zeros_like(SEQUENCE)))

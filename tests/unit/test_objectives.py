@@ -12,10 +12,29 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pkt.build import build
 from pkt.errors import RequestError
-from pkt.objectives import Objective, cosine_distance, cross_entropy, output_cosine, output_cosine_dense
+from pkt.objectives import Cosine, CrossEntropy, Divergence, Geometry, Objective, OutputCosine
+from pkt.objectives.cross_entropy import cross_entropy_sum
+from pkt.objectives.output_cosine import dense_output_cosine_sum, output_cosine_sum
+from terms import mean_of, objective
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "objective"
+CONF = Path(__file__).resolve().parents[2] / "conf" / "term"
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+def cosine_distance(states, targets):
+    return mean_of(Cosine(), states, targets)
+
+
+def output_cosine(states, labels, weight, gram):
+    return output_cosine_sum(states, labels, weight, gram) / len(labels)
+
+
+def output_cosine_dense(states, labels, read_out, **chunk):
+    return dense_output_cosine_sum(states, labels, read_out, **chunk) / len(labels)
+
+
+def cross_entropy(states, labels, read_out, **chunk):
+    return cross_entropy_sum(states, labels, read_out, **chunk) / len(labels)
 
 
 def draw(*shape, seed=0, dtype=torch.float32):
@@ -217,37 +236,58 @@ def test_term_refusals():
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("make", "message"),
     [
+        (lambda: Cosine(weight=0.0), "weight is a number above 0, got 0.0"),
+        (lambda: OutputCosine(weight=-1.0), "weight is a number above 0, got -1.0"),
+        (lambda: CrossEntropy(weight=float("nan")), "weight is a number above 0, got nan"),
+        (lambda: Divergence(temperature=0.0), "temperature is a number above 0, got 0.0"),
+        (lambda: Divergence(top_k=0), "top_k is a number from 1, got 0"),
+        (lambda: Geometry(positions="answer"), r"set positions=all \(or scope=batch\)"),
+        (lambda: Objective(terms={}), "leaves nothing to train on"),
+        (lambda: Objective(terms={"x": 3}), "terms.x is no term: 3"),
+        (lambda: objective("auto", ce={}), "one kind is missing; got ce"),
+        (lambda: objective("auto", cosine={}), "one kind is missing; got layer"),
         (
-            {"layer": "cosin"},
-            r"layer=cosin is not one of cosine, mse, fisher, geometry, none \(did you mean 'cosine'\?\)",
+            lambda: Objective(terms={"a": Divergence(), "b": Divergence(temperature=1.0)}),
+            "give them one temperature, top_k and teacher",
         ),
-        ({"output": "klx"}, "not one of cosine, ce, kl, none"),
-        ({"positions": "prompt"}, "not one of answer, all"),
-        ({"layer": "none", "output": "none"}, "leaves nothing to train on"),
-        ({"layer_weight": 0.0}, "layer=none leaves the term out"),
-        ({"output_weight": -1.0}, "output_weight=-1.0 has to be a positive number"),
-        ({"output_weight": float("nan")}, "positive number"),
     ],
 )
-def test_objective_refusals(fields, message):
+def test_refusals(make, message):
     with pytest.raises(ValueError, match=message):
-        Objective(**fields)
-
-
-def test_weight_of_an_unused_term_does_not_matter():
-    assert Objective(layer="none", layer_weight=0.0).output == "cosine"
+        make()
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_option_builds(path):
-    assert isinstance(build(OmegaConf.load(path)), Objective)
-    OmegaConf.structured(Objective)
+def test_a_term_s_file_names_what_its_class_reads_with_the_same_defaults(path):
+    node = OmegaConf.load(path)
+    term = build(node)
+    assert term == type(term)()
+    assert set(node) - {"_target_"} == set(vars(term))
 
 
-def test_published_objective():
-    assert build(OmegaConf.load(CONF / "cosine.yaml")) == Objective()
-    node = OmegaConf.merge(OmegaConf.load(CONF / "ce.yaml"), {"output": "none"})
-    with pytest.raises(RequestError, match="leaves nothing to train on"):
+def test_a_wrong_choice_is_refused_by_name():
+    terms = {"layer": OmegaConf.load(CONF / "cosine.yaml")}
+    root = OmegaConf.create({"objective": {"_target_": "pkt.objectives.Objective", "terms": terms}})
+    node = root.objective
+    assert build(node) == Objective(terms={"layer": Cosine()})
+    node.terms.layer.positions = "prompt"
+    with pytest.raises(
+        RequestError, match=r"objective\.terms\.layer\.positions: got 'prompt'; allowed: answer, all"
+    ):
         build(node)
+    node.terms.layer = {"_target_": "pkt.mapping.Depth"}
+    with pytest.raises(RequestError, match=r"terms\.layer is no term"):
+        build(node)
+
+
+def test_balance_brings_layer_terms_to_the_size_of_the_output_terms():
+    auto = objective("auto", cosine={"weight": 3.0}, kl={"weight": 0.5}, ce={"weight": 2.0})
+    values = {"layer": torch.tensor(4.0), "kl": torch.tensor(6.0), "ce": torch.tensor(0.5)}
+    weights = auto.weights(values)
+    assert weights == {"layer": 3.0 * (0.5 * 6.0 + 2.0 * 0.5) / 4.0, "kl": 0.5, "ce": 2.0}
+    assert auto.weights({"layer": torch.tensor(4.0)})["layer"] == 3.0  # nothing to compare with in this step
+    assert auto.weights(values | {"layer": torch.tensor(0.0)})["layer"] == 3.0
+    plain = objective(cosine={"weight": 3.0}, ce={})
+    assert plain.weights(values) == {"layer": 3.0, "ce": 1.0}

@@ -16,7 +16,6 @@ from pkt.attribution.windows import best_window
 from pkt.config import Config
 from pkt.data.encoding import Encoded
 from pkt.errors import RequestError
-from pkt.methods.base import Choice
 from pkt.methods.pissa import Pissa
 from pkt.methods.seeking import RECIPES, Seeking
 from pkt.methods.seeking_plan import check_pair_shapes
@@ -25,7 +24,6 @@ from pkt.methods.tuning import Update
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.skeleton import skeleton
-from pkt.objectives import Objective
 from tiny import tiny_config, tiny_model, tiny_tokenizer
 
 LORA = Update(rank=4, alpha=8.0)
@@ -274,17 +272,6 @@ def test_settings_that_make_no_sense():
     assert Seeking(recipe=None, update=Update(targets=["q"])).targets == ["q"]
     assert Seeking(recipe="original").targets == RECIPES["original"]
     assert Seeking().targets == ["up", "down", "v", "o"]
-
-
-def test_objectives_that_make_no_sense():
-    def choice(**settings):
-        return Choice(mapping=None, semantics=None, objective=Objective(**settings))
-
-    for method in (Seeking(recipe="original"), Pissa(update=Update(targets=["up", "head"]))):
-        assert method.refusal(choice(layer="none", output="ce")) is None
-        assert "objective=ce" in method.refusal(choice(layer="cosine", output="ce"))
-        assert "takes for frozen" in method.refusal(choice(layer="none", output="cosine"))
-    assert Seeking().refusal(choice(layer="none", output="cosine")) is None
 
 
 FAMILIES = ["llama", "gpt2"]  # the others are in the contract

@@ -12,10 +12,10 @@ from pkt.methods.layerwise import length_ratio
 from pkt.methods.semalign_geometry import spanned
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
-from pkt.objectives import Objective
 from pkt.semantics import AlignmentMap
 from pkt.training.capture import Read, capture
 from pkt.training.states import RowStates
+from terms import objective
 from tiny import tiny_model
 
 
@@ -48,24 +48,24 @@ def test_residuals_of_a_span_add_up_to_the_change_of_the_stream():
     torch.testing.assert_close(summed, change, rtol=1e-4, atol=1e-4)
 
 
-WHOLE = Objective(layer="fisher", output="kl", balance="auto")
+WHOLE = objective("auto", fisher={}, kl={})
 
 
 @pytest.mark.parametrize(
     ("frontier", "last", "paired", "terms"),
     [
-        (Frontier(output_at="last", last_layer_term=False), False, True, ("fisher", "none")),
-        (Frontier(output_at="last", last_layer_term=False), True, True, ("none", "kl")),
-        (Frontier(output_at="last"), True, True, ("fisher", "kl")),
-        (Frontier(), False, True, ("fisher", "kl")),
-        (Frontier(), True, False, ("none", "kl")),
-        (Frontier(output_at="last"), False, False, ("none", "kl")),  # nothing else to train on
+        (Frontier(output_at="last", last_layer_term=False), False, True, ["layer"]),
+        (Frontier(output_at="last", last_layer_term=False), True, True, ["kl"]),
+        (Frontier(output_at="last"), True, True, ["layer", "kl"]),
+        (Frontier(), False, True, ["layer", "kl"]),
+        (Frontier(), True, False, ["kl"]),
+        (Frontier(output_at="last"), False, False, ["kl"]),  # nothing else to train on
     ],
 )
 def test_terms_of_a_stage(frontier, last, paired, terms):
     stage = frontier.objective(WHOLE, last=last, paired=paired)
-    assert (stage.layer, stage.output) == terms
-    assert stage.balance == ("auto" if "none" not in terms else "none")
+    assert list(stage.terms) == terms
+    assert stage.balance == ("auto" if len(terms) == 2 else "none")
 
 
 def test_targets_without_lengths_get_the_mean_length_of_the_students():

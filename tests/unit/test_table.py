@@ -59,16 +59,20 @@ def test_a_label_tells_a_choice_once_and_not_what_it_takes_away():
     base, answer, none = run(0), run(0), run(0)
     base["settings"] |= {
         "positions": "all",
-        "objective.positions": "all",
-        "objective.output": "kl",
+        "objective.terms.layer.positions": "all",
+        "objective.terms.kl.strategy": "Divergence",
         "top_k": 64,
     }
-    answer["settings"] |= base["settings"] | {"positions": "answer", "objective.positions": "answer"}
-    none["settings"] |= base["settings"] | {"objective.output": "none", "top_k": None}
+    answer["settings"] |= base["settings"] | {
+        "positions": "answer",
+        "objective.terms.layer.positions": "answer",
+    }
+    none["settings"] |= base["settings"] | {"top_k": None}
+    del none["settings"]["objective.terms.kl.strategy"]
     assert [arm.label for arm in arms([base, answer, none])] == [
         "semalign",
-        "semalign (objective.positions answer)",
-        "semalign (objective.output none)",
+        "semalign (objective.terms.layer.positions answer)",
+        "semalign (objective.terms.kl null)",
     ]
 
 

@@ -10,15 +10,17 @@ from pkt.data.batching import collate, epoch_batches
 from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
-from pkt.objectives import Objective, OutputHead
+from pkt.objectives import OutputHead
 from pkt.training.capture import Read, advance, capture
 from pkt.training.forward import TransferLoss
 from pkt.training.loop import Trainer
 from pkt.training.trainable import make_trainable
+from pkt.training.views import Targets
+from terms import objective
 from textbook import same_moves, textbook_training
 from tiny import tiny_model
 
-V1 = Objective(layer="cosine", layer_weight=1.0, output="cosine", output_weight=1.0, positions="answer")
+V1 = objective(cosine={"positions": "answer"}, output={})
 
 
 def rows(count: int = 24) -> Encoded:
@@ -54,7 +56,7 @@ def fast(teacher, student, *, pairs, matrix, interface, objective, update, layer
             arch=arch,
             objective=objective,
             interface=interface,
-            targets=targets,
+            targets=Targets(states=targets, positions=objective.positions),
             prefix=prefix,
             head=OutputHead(arch=arch),
         ),
@@ -92,14 +94,11 @@ def test_fast_training_has_the_losses_of_textbook_training_under_adamw():
 
 def both_ways(family, update, interface, positions, pairs, *, lr):
     """Losses of every step and the trained student, of pkt's pass and of the textbook's."""
-    objective = Objective(
-        layer="cosine", layer_weight=1.0, output="cosine", output_weight=1.0, positions=positions
-    )
     arguments = {
         "pairs": pairs,
         "matrix": torch.randn(32, 48, generator=torch.Generator().manual_seed(3)),
         "interface": Interface(interface),
-        "objective": objective,
+        "objective": objective(cosine={"positions": positions}, output={}),
         "update": update,
         "layers": [k for _, k in pairs],
         "optim": OptimConfig(lr=lr, epochs=5, batch_size=6),  # 4 steps an epoch: 20 in all
@@ -117,9 +116,6 @@ def compare(losses, expected, tolerance):
 
 
 def test_without_an_output_term_layers_above_the_pair_do_not_run():
-    objective = Objective(
-        layer="cosine", layer_weight=1.0, output="none", output_weight=0.0, positions="answer"
-    )
     student = tiny_model("llama", seed=2)
     calls = []
     student.model.layers[3].register_forward_hook(lambda *_: calls.append(1))
@@ -130,7 +126,7 @@ def test_without_an_output_term_layers_above_the_pair_do_not_run():
         pairs=[(3, 2)],
         matrix=matrix,
         interface=Interface.mlp,
-        objective=objective,
+        objective=objective(cosine={"positions": "answer"}),
         update="full",
         layers=[2],
         optim=OptimConfig(lr=3e-3, epochs=2, batch_size=6),
@@ -151,16 +147,18 @@ def test_a_student_that_already_agrees_has_no_layer_loss():
         batch_size=4,
     )
     loss = TransferLoss(
-        arch=arch, objective=V1, interface=Interface.mlp, targets=targets, prefix=None,
+        arch=arch, objective=V1, interface=Interface.mlp, targets=Targets(states=targets), prefix=None,
         head=OutputHead(arch=arch),
     )  # fmt: skip
-    assert float(loss(collate(encoded, [3, 1, 7]))["loss_layer"].detach()) == pytest.approx(0.0, abs=1e-6)
+    batch = collate(encoded, [3, 1, 7])
+    (total,) = loss(batch)["loss_layer"].detach()
+    assert float(total) / loss.counts(batch)["loss_layer"] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_measure_counts_right_tokens_and_rows():
     arch, encoded = Architecture.of(tiny_model("llama", seed=2)), rows(6)
     loss = TransferLoss(
-        arch=arch, objective=V1, interface=Interface.mlp, targets={}, prefix=None,
+        arch=arch, objective=objective(ce={}), interface=Interface.mlp, targets=Targets(states={}), prefix=None,
         head=OutputHead(arch=arch),
     )  # fmt: skip
     batch = collate(encoded, list(range(6)))
@@ -171,5 +169,5 @@ def test_measure_counts_right_tokens_and_rows():
         right += hits
         whole.append(all(hits))
     measured = loss.measure(batch)
-    assert measured["token_accuracy"] == (pytest.approx(sum(right) / len(right)), len(right))
-    assert measured["row_accuracy"] == (pytest.approx(sum(whole) / 6), 6)
+    assert measured["token_accuracy"] == (sum(right), len(right))
+    assert measured["row_accuracy"] == (sum(whole), 6)

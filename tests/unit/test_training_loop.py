@@ -33,7 +33,7 @@ class Quadratic:
 
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
         self.calls += 1
-        loss = (X[batch.index] @ self.weight - Y[batch.index]).square().mean()
+        loss = (X[batch.index] @ self.weight - Y[batch.index]).square().sum()
         return {"loss_output": loss * math.nan if self.calls == self.poison_at else loss}
 
 

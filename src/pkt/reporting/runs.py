@@ -93,7 +93,8 @@ def _label(run: Run, runs: Sequence[Run], *, all_settings: bool = False) -> str:
         swapped = tuple(key.removesuffix("strategy") for key in shown if key.endswith(".strategy"))
         shown = [key for key in shown if key.endswith(".strategy") or not key.startswith(swapped)]
         # what another choice took away says less than that choice; what is told twice is told once
-        shown = [key for key in shown if own.get(key) is not None] or shown
+        gone = [key for key in shown if key.endswith(".strategy")] or shown
+        shown = [key for key in shown if own.get(key) is not None] or gone
         shown = [key for key in shown if not any(_repeats(key, other, own) for other in shown)]
     extra = [f"{key.removesuffix('.strategy')} {_value(own.get(key))}" for key in shown]
     return str(run["method"]) + (f" ({', '.join(extra)})" if extra else "")

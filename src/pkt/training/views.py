@@ -100,6 +100,7 @@ class Seen:
         """Return what a term sees, with its own modules."""
         states, needs = needed_states(term), {type(need) for need in term.needs}
         which = states.positions if states is not None else "answer"
+        assert which == "answer" or Labels not in needs, "labels are known at the answer's positions only"
         where = self.where(which, labelled=Labels in needs)
         final = self.final(where) if states is None and self.final_BTD is not None else None
         return View(
