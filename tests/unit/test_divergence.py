@@ -10,8 +10,9 @@ from pkt.data.batching import collate
 from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from pkt.objectives import Objective, TokenDistribution, divergence, over_chunks, token_distribution
+from pkt.saving import load, save
 from pkt.training.head import OutputHead
-from pkt.training.teacher import LiveTeacher, capture_outputs, load_top, save_top, shared_columns
+from pkt.training.teacher import LiveTeacher, TopRows, capture_outputs, shared_columns
 from tiny import tiny_model
 
 
@@ -109,8 +110,8 @@ def live(family: str, top_k: int | None, shared: int = 320, **sizes: int) -> Liv
 @pytest.mark.parametrize("top_k", [None, 16])
 def test_cached_kl_equals_live_kl(family, top_k, tmp_path):
     teacher, student = live(family, top_k), Architecture.of(tiny_model(family, seed=2))
-    save_top(capture_outputs(teacher, rows(), batch_size=2), tmp_path / "top.safetensors")
-    cached = load_top(tmp_path / "top.safetensors")
+    save(capture_outputs(teacher, rows(), batch_size=2), tmp_path / "top.json")
+    cached = load(TopRows, tmp_path / "top.json")
     head = OutputHead(arch=student, shared=torch.arange(320))
     objective = Objective(layer="none", output="kl", temperature=1.5, top_k=top_k)
     for chosen in ([2, 0], [4], [1, 3, 0, 2, 4]):

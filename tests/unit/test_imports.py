@@ -37,6 +37,7 @@ LEAVES = {
     "tracking": {"config", "manifest"},
     "checks": {"config"},
     "build": set(),
+    "saving": set(),
     "explain": {"searchpath"},
     "searchpath": {"config"},
     "words": {"checks"},

@@ -35,6 +35,7 @@ from pkt.methods.sft import without_teacher
 from pkt.methods.tuning import Update, training_settings, tune
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
+from pkt.models.load import declared_roles
 from pkt.models.skeleton import skeleton
 from pkt.models.surgery import Site, matrix_OI, oriented, site_path, sites
 from pkt.training.lora_start import LoraStart, seeking_factors
@@ -114,9 +115,7 @@ class Seeking:
     def extract(self, bench: Workbench, scratch: Path | None) -> SeekingExtraction:
         """Sum the sensitivity over the extract rows, keep the best layers, and cut the best windows."""
         model = bench.config.model
-        cut_from_teacher = model.student.init == "prune"
-        roles = model.student.roles or (model.teacher.roles if cut_from_teacher else None)
-        shapes = skeleton(bench.student_config, roles)
+        shapes = skeleton(bench.student_config, declared_roles(model.student, model.teacher))
         own = skeleton(bench.teacher_config, model.teacher.roles)
         check_pair_shapes(own, shapes, self.targets, self.update.rank, self.update.alpha)
         with _folder(scratch) as folder:

@@ -224,13 +224,3 @@ def _pattern(arch: Architecture, found: Iterable[Site]) -> str:
     patterns = [rf"{re.escape(arch.roles.layers)}\.({indices})\.({paths})"] if inside else []
     patterns += [re.escape(site_path(arch, site)) for site in found if site.layer is None]
     return "|".join(patterns)
-
-
-def merge_adapter(model: Any) -> Any:
-    """Fold a PEFT model's adapters into the weights and return the plain model."""
-    return model.merge_and_unload()
-
-
-def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that require a gradient, by name."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -6,10 +6,8 @@ Shape suffixes: N positions of all rows together, R rows, B rows of a batch, T p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 
@@ -63,24 +61,3 @@ class RowStates:
     def bytes(self) -> int:
         """Memory that the states take."""
         return self.flat_ND.numel() * self.flat_ND.element_size()
-
-
-def save_states(states: dict[int, RowStates], path: Path) -> None:
-    """Write the states of several layers, keyed by layer number, to one safetensors file."""
-    tensors: dict[str, Tensor] = {}
-    for layer, row_states in states.items():
-        tensors[f"layer_{layer}.flat"] = row_states.flat_ND.contiguous()
-        tensors[f"layer_{layer}.offsets"] = row_states.offsets_R1.contiguous()
-    save_file(tensors, path)
-
-
-def load_states(path: Path) -> dict[int, RowStates]:
-    """Read what `save_states` wrote."""
-    tensors = load_file(path)
-    layers = sorted(
-        int(name.split(".")[0].removeprefix("layer_")) for name in tensors if name.endswith(".flat")
-    )
-    return {
-        layer: RowStates(flat_ND=tensors[f"layer_{layer}.flat"], offsets_R1=tensors[f"layer_{layer}.offsets"])
-        for layer in layers
-    }
