@@ -125,7 +125,7 @@ class Input:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Random:
+class RandomMap:
     """A control: a Gaussian matrix with the Frobenius norm of the cosine map.
 
     Attributes:
