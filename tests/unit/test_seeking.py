@@ -24,7 +24,7 @@ from pkt.methods.seeking_results import SeekingAlignment, SeekingExtraction
 from pkt.methods.tuning import Update
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
-from pkt.models.skeleton import skeleton
+from pkt.models.load import skeleton
 from pkt.objectives import Objective
 from tiny import tiny_config, tiny_model, tiny_tokenizer
 

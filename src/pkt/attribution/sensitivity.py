@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pkt.attribution.disk_sums import DiskSums, slot_file
-from pkt.attribution.layer import Supervised
+from pkt.data.batching import Batch
 from pkt.errors import PktError, RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.taps import decode
@@ -68,7 +68,7 @@ class Sensitivity:
 
 def sensitivity(
     arch: Architecture,
-    row: Callable[[int], Supervised],
+    row: Callable[[int], Batch],
     rows: int,
     *,
     keep: Collection[str],
@@ -181,7 +181,7 @@ def _hooked(arch: Architecture, sums: DiskSums) -> Iterator[None]:
             parameter.grad = None
 
 
-def _backward(arch: Architecture, batch: Supervised, index: int) -> bool:
+def _backward(arch: Architecture, batch: Batch, index: int) -> bool:
     """Run forward and backward of one row's loss; False where it has no supervised position."""
     assert len(batch.input_ids) == 1, "the absolute value is per row: one row at a time"
     if not bool(batch.supervised.any()):

@@ -35,8 +35,7 @@ from pkt.methods.sft import without_teacher
 from pkt.methods.tuning import Update, training_settings, tune
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
-from pkt.models.load import declared_roles
-from pkt.models.skeleton import skeleton
+from pkt.models.load import declared_roles, skeleton
 from pkt.models.surgery import Site, matrix_OI, oriented, site_path, sites
 from pkt.training.lora_start import LoraStart, seeking_factors
 

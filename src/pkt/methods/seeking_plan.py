@@ -20,7 +20,7 @@ def check_pair_shapes(
     """Refuse what cannot be cut out of the teacher for the student.
 
     Args:
-        teacher: the teacher's architecture; weights are not read (`pkt.models.skeleton`).
+        teacher: the teacher's architecture; weights are not read (`pkt.models.load.skeleton`).
         student: the student's.
         targets: roles, see `pkt.models.surgery.sites`.
         rank: of the adapters.

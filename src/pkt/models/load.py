@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from filelock import FileLock
 
 from pkt.config import CheckpointSpec
 from pkt.errors import PktError, RequestError, nearest
+from pkt.models.architecture import Architecture
 from pkt.models.fingerprint import content_digest
 from pkt.models.hub import explained, reach
 from pkt.models.source import Source, check_weights, locate
@@ -111,6 +112,21 @@ def load_model(
     if teacher is not None and kept is not None:
         model = prune(model, kept, roles=teacher.roles or None)
     return model.eval() if spec.device_map else model.eval().to(device)
+
+
+def skeleton(config: Any, declared: Mapping[str, Any] | None = None) -> Architecture:
+    """Return the architecture that a config describes, without weights: its parameters are on the meta device.
+
+    Shapes, layers and roles are those of the real model; a module's path may differ where the checkpoint is a
+    multimodal one around the language model.
+
+    Args:
+        config: a transformers config, as `load_config` returns it.
+        declared: module roles, see `Architecture.of`.
+    """
+    with quiet(), torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    return Architecture.of(model, declared or None)
 
 
 def context_length(config: Any) -> int:

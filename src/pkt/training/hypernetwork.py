@@ -135,12 +135,9 @@ class DeltaLoss:
         """Return both terms, differentiable."""
         changes = deltas(self.hypernetwork, self.sites)
         size = torch.stack([change.values_nD.square().mean() for change in changes]).sum()
-        return {"cross_entropy": self._cross_entropy(batch, changes), "delta_size": size}
-
-    def _cross_entropy(self, batch: Batch, changes: Sequence[SparseDelta]) -> Tensor:
         loss, tokens = answer_loss(self.arch, self.head, batch, changes, autocast=self.autocast)
         self.meter.count(tokens, layers=self.arch.depth)
-        return loss
+        return {"cross_entropy": loss, "delta_size": size}
 
 
 def answer_loss(

@@ -3,7 +3,7 @@
 Everything that is not declared here is frozen. Weights that train are float32 whatever the student's dtype:
 AdamW's steps at these learning rates are smaller than a bfloat16 weight can resolve.
 
-Adapters start at zero, or from given factors (`pkt.training.started`); the student's function at the beginning
+Adapters start at zero, or from given factors (`pkt.training.lora_start`); the student's function at the beginning
 is its own either way.
 """
 
@@ -26,10 +26,7 @@ from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.load import quiet
 from pkt.models.surgery import lora_config, sites
-from pkt.training.lora_start import LoraStart
-from pkt.training.started import TRAINED, begin, folded, joined
-
-__all__ = ["LoraStart", "Trainable", "make_trainable"]
+from pkt.training.lora_start import TRAINED, LoraStart, begin, folded, joined
 
 
 @dataclass(frozen=True, kw_only=True)
