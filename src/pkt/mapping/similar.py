@@ -37,11 +37,6 @@ class Monotone(Spread):
 
     similarity: Literal["cka", "one"] = "cka"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.similarity not in ("cka", "one"):
-            raise ValueError(f"similarity={self.similarity} is not one of cka, one")
-
     @property
     def needs_similarity(self) -> bool:
         """Whether CKA weighs the scores."""
