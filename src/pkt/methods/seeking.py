@@ -13,10 +13,8 @@ both of its gradients in a tied teacher, and a tied student takes no adapters th
 
 from __future__ import annotations
 
-import tempfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -29,7 +27,7 @@ from pkt.attribution.windows import Cut, cut
 from pkt.data.batching import collate
 from pkt.mapping import LayerPair
 from pkt.methods.base import Choice, Transferred
-from pkt.methods.seeking_plan import blocks, check_pair_shapes, counterpart, paths, site_key, site_of
+from pkt.methods.seeking_plan import blocks, check_pair_shapes, counterpart, site_key, site_of
 from pkt.methods.seeking_results import SeekingAlignment, SeekingExtraction
 from pkt.methods.sft import without_teacher
 from pkt.methods.tuning import Update, training_settings, tune
@@ -113,26 +111,26 @@ class Seeking:
 
     def extract(self, bench: Workbench, scratch: Path | None) -> SeekingExtraction:
         """Sum the sensitivity over the extract rows, keep the best layers, and cut the best windows."""
+        assert scratch is not None, "the sums are on disk"
         model = bench.config.model
         shapes = skeleton(bench.student_config, declared_roles(model.student, model.teacher))
         own = skeleton(bench.teacher_config, model.teacher.roles)
         check_pair_shapes(own, shapes, self.targets, self.update.rank, self.update.alpha)
-        with _folder(scratch) as folder:
-            found = self._sensitivity(bench, folder)
-            arch, seed = bench.teacher.arch, bench.config.seed
-            scores = found.layer_scores(arch)
-            kept = self._kept(scores, shapes.depth, seed)
-            cuts: dict[str, tuple[Cut, ...]] = {}
-            matrices: dict[str, Tensor] = {}
-            wanted = sites(shapes, range(1, shapes.depth + 1), self.targets)
-            with bench.track("cuts", len(wanted)) as advance:
-                for path, site in wanted.items():
-                    rows, columns = matrix_OI(shapes.model.get_submodule(path)).shape
-                    key = site_key(site)
-                    cuts[key], matrices[key] = self._cut(
-                        arch, found, counterpart(site, kept), (rows, columns), _seed_of(key, seed)
-                    )
-                    advance(1)
+        found = self._sensitivity(bench, scratch)
+        arch, seed = bench.teacher.arch, bench.config.seed
+        scores = found.layer_scores(arch)
+        kept = self._kept(scores, shapes.depth, seed)
+        cuts: dict[str, tuple[Cut, ...]] = {}
+        matrices: dict[str, Tensor] = {}
+        wanted = sites(shapes, range(1, shapes.depth + 1), self.targets)
+        with bench.track("cuts", len(wanted)) as advance:
+            for path, site in wanted.items():
+                rows, columns = matrix_OI(shapes.model.get_submodule(path)).shape
+                key = site_key(site)
+                cuts[key], matrices[key] = self._cut(
+                    arch, found, counterpart(site, kept), (rows, columns), _seed_of(key, seed)
+                )
+                advance(1)
         pairs = tuple(LayerPair(student=i, teacher=(layer,)) for i, layer in enumerate(kept, 1))
         return SeekingExtraction(
             pairs=pairs,
@@ -149,8 +147,8 @@ class Seeking:
         encoded = bench.encoded("extract")
         bench.release("student")  # only its tokenizer was needed: the teacher has the memory for itself
         arch = bench.teacher.arch
-        modules = [arch.model.get_submodule(path) for path in paths(arch, self.targets)]
-
+        paths = sites(arch, range(1, arch.depth + 1), self.targets)
+        modules = [arch.model.get_submodule(path) for path in paths]
         # counted whole: what the sums cost, also where an earlier process did a part of it
         bench.teacher_meter.count(sum(encoded.lengths), layers=arch.depth)
         with bench.track("sensitivity", len(encoded.lengths)) as advance:
@@ -225,12 +223,3 @@ class Seeking:
 def _seed_of(key: str, seed: int) -> int:
     """Return a seed of a matrix's own, the same on every machine."""
     return zlib.crc32(f"{seed}/{key}".encode())
-
-
-@contextmanager
-def _folder(scratch: Path | None) -> Iterator[Path]:
-    if scratch is not None:
-        yield scratch
-        return
-    with tempfile.TemporaryDirectory(prefix="pkt-sensitivity-") as folder:
-        yield Path(folder)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
-from pkt.models.surgery import Site, lora_config, matrix_OI, site_path, sites
+from pkt.models.surgery import Site, lora_config, matrix_OI, sites
 
 Shapes = dict[str, tuple[int, int]]
 """Smallest or largest (outputs, inputs) of each role over a model's layers."""
@@ -101,11 +101,6 @@ def site_of(key: str) -> Site:
     """Return the site that `site_key` named."""
     layer, _, role = key.rpartition(".")
     return Site(role=role, layer=int(layer) if layer else None)
-
-
-def paths(arch: Architecture, targets: Sequence[str]) -> list[str]:
-    """Return the module paths of the roles in every layer."""
-    return [site_path(arch, site) for site in sites(arch, range(1, arch.depth + 1), targets).values()]
 
 
 def _shown(shape: tuple[int, int]) -> str:

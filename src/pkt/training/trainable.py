@@ -38,7 +38,7 @@ class Trainable:
         parameters: what trains.
         adapter: the PEFT model around it.
         dtypes: of whole layers' parameters, before they became float32.
-        started: whether the adapter started from a `LoraStart`.
+        has_start: whether the adapter started from a `LoraStart`.
         dropouts: the only modules in training mode.
     """
 
@@ -46,7 +46,7 @@ class Trainable:
     parameters: dict[str, nn.Parameter]
     adapter: PeftModel | None
     dtypes: dict[str, torch.dtype]
-    started: bool = False
+    has_start: bool = False
     dropouts: tuple[nn.Module, ...] = ()
 
     @property
@@ -90,7 +90,7 @@ class Trainable:
             return
         config = self.adapter.peft_config[TRAINED]
         config.base_model_name_or_path = base
-        if not self.started:
+        if not self.has_start:
             # False: the vocabulary never changes, and peft would look for the base model on the hub to find out
             self.adapter.save_pretrained(str(folder), save_embedding_layers=False)
             return
@@ -104,7 +104,7 @@ class Trainable:
     @torch.no_grad()
     def merged(self) -> PreTrainedModel:
         """Fold the trained weights into the student, in its own dtype, and return it; call once, last."""
-        if self.adapter is not None and self.started:
+        if self.adapter is not None and self.has_start:
             return folded(self.adapter)
         if self.adapter is not None:
             merged: PreTrainedModel = self.adapter.merge_and_unload()
@@ -170,7 +170,7 @@ def make_trainable(
         parameters=parameters,
         adapter=adapter,
         dtypes={},
-        started=start is not None,
+        has_start=start is not None,
         dropouts=_active_dropouts(adapter),
     )
 
