@@ -21,6 +21,7 @@ from pkt.mapping import (
     Mapping,
     Monotone,
     RandomPairs,
+    top_layers,
 )
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "mapping"
@@ -104,6 +105,14 @@ def test_critical_breaks_ties_towards_shallow():
 def test_critical_takes_the_highest_not_the_largest_magnitude():
     (pair,) = Critical().pairs(3, 3, [-9.0, -1.0, -2.0])
     assert pair.student == 2
+
+
+def test_top_layers():
+    assert top_layers([0.1, 0.5, -1.0, 0.5], 2) == (2, 4)
+    assert top_layers([0.2, 0.2, 0.2], 2) == (1, 2)
+    for scores, count in (([0.0], 2), ([], 0)):
+        with pytest.raises(ValueError, match="cannot be chosen"):
+            top_layers(scores, count)
 
 
 def test_interpolate_golden():

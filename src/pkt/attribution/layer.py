@@ -30,7 +30,6 @@ def layer_attribution(
     interface: Interface | str,
     *,
     reduce: str = "example",
-    chunk: int = CHUNK,
 ) -> Tensor:
     """Score every layer by gradient x activation of each example's mean answer-token cross-entropy.
 
@@ -49,7 +48,6 @@ def layer_attribution(
         batches: rows on the model's device.
         interface: where in a layer h is read.
         reduce: see above.
-        chunk: positions whose V-wide numbers are alive at once.
 
     Returns:
         (L_T) float64 on the CPU; layer 1 first.
@@ -63,7 +61,7 @@ def layer_attribution(
         allowed = ", ".join(REDUCTIONS)
         raise RequestError(f"reduce={reduce} is not one of {allowed}{nearest(reduce, REDUCTIONS)}.")
     totals, examples = torch.zeros(teacher.depth, dtype=torch.float64), 0
-    for reduced in _batches(teacher, batches, interface, (reduce,), chunk):
+    for reduced in _batches(teacher, batches, interface, (reduce,)):
         for index, own_B in enumerate(reduced[reduce]):
             totals[index] += own_B.sum()
         examples += len(reduced[reduce][0])
@@ -73,7 +71,7 @@ def layer_attribution(
 
 
 def row_attribution(
-    model: Architecture, batches: Iterable[Batch], interface: Interface | str, *, chunk: int = CHUNK
+    model: Architecture, batches: Iterable[Batch], interface: Interface | str
 ) -> dict[str, Tensor]:
     """Score every layer on every example, in all of `REDUCTIONS`; their means are those of `layer_attribution`.
 
@@ -81,7 +79,6 @@ def row_attribution(
         model: teacher or student.
         batches: rows on the model's device.
         interface: where in a layer h is read.
-        chunk: positions whose V-wide numbers are alive at once.
 
     Returns:
         reduction -> (R, L) float64 on the CPU, rows in the order of the batches.
@@ -90,7 +87,7 @@ def row_attribution(
         RequestError: no batch, or an example without a supervised position.
     """
     parts: dict[str, list[Tensor]] = {reduce: [] for reduce in REDUCTIONS}
-    for reduced in _batches(model, batches, interface, REDUCTIONS, chunk):
+    for reduced in _batches(model, batches, interface, REDUCTIONS):
         for reduce, columns in reduced.items():
             parts[reduce].append(torch.stack(columns, dim=1))
     if not parts["example"]:
@@ -103,14 +100,13 @@ def _batches(
     batches: Iterable[Batch],
     interface: Interface | str,
     reductions: Sequence[str],
-    chunk: int,
 ) -> Iterator[dict[str, list[Tensor]]]:
     """Yield, per batch, reduction -> the reduced products of its examples (B) for each layer, layer 1 first."""
     layers = range(1, model.depth + 1)
     for batch in batches:
         tapped = tap(model, layers, interface, retain_grad=True)
         with _frozen(model.model), torch.enable_grad(), tapped as states:
-            _backward(model, batch, chunk)
+            _backward(model, batch)
         reduced: dict[str, list[Tensor]] = {reduce: [] for reduce in reductions}
         for layer in layers:
             product_BN = _products(states.pop(layer), batch.attention_mask)
@@ -132,7 +128,7 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _backward(teacher: Architecture, batch: Batch, chunk: int) -> None:
+def _backward(teacher: Architecture, batch: Batch) -> None:
     """Run forward and backward of the sum of the examples' losses."""
     counts_B = batch.supervised.sum(1)
     if not bool((counts_B > 0).all()):
@@ -145,16 +141,14 @@ def _backward(teacher: Architecture, batch: Batch, chunk: int) -> None:
     labels_N = functional.pad(batch.input_ids[:, 1:], (0, 1))[batch.supervised].to(final_BTD.device)
     shares_N = (1.0 / counts_B)[batch.supervised.nonzero()[:, 0]].to(final_BTD.device)
     final_ND = final_BTD[supervised_BT]
-    torch.autograd.backward(final_ND, _head_gradient(teacher, final_ND.detach(), labels_N, shares_N, chunk))
+    torch.autograd.backward(final_ND, _head_gradient(teacher, final_ND.detach(), labels_N, shares_N))
 
 
-def _head_gradient(
-    teacher: Architecture, final_ND: Tensor, labels_N: Tensor, shares_N: Tensor, chunk: int
-) -> Tensor:
+def _head_gradient(teacher: Architecture, final_ND: Tensor, labels_N: Tensor, shares_N: Tensor) -> Tensor:
     """Return d (sum_n share_n * cross-entropy_n) / d final state, a chunk of logits at a time."""
     gradients: list[Tensor] = []
-    for start in range(0, len(final_ND), chunk):
-        part = slice(start, start + chunk)
+    for start in range(0, len(final_ND), CHUNK):
+        part = slice(start, start + CHUNK)
         leaf_nD = final_ND[part].requires_grad_(True)
         logits_nV = teacher.read_out(leaf_nD).float()
         losses_n = functional.cross_entropy(logits_nV, labels_N[part].to(logits_nV.device), reduction="none")

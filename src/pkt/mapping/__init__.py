@@ -6,7 +6,17 @@ Pure functions of two depths and, where a strategy says so, of one score per tea
 of every teacher layer to every student layer; layers are numbered from 1.
 """
 
-from pkt.mapping.pairs import LayerPair, Layers, Mapping, Similarity, Strategy, depth_layer, spread
+from pkt.mapping.pairs import (
+    LayerPair,
+    Layers,
+    Mapping,
+    Similarity,
+    Strategy,
+    depth_layer,
+    in_order,
+    spread,
+    top_layers,
+)
 from pkt.mapping.similar import Cka, Monotone
 from pkt.mapping.strategies import Critical, Depth, Explicit, Interpolate, Last, RandomPairs
 
@@ -25,5 +35,7 @@ __all__ = [
     "Similarity",
     "Strategy",
     "depth_layer",
+    "in_order",
     "spread",
+    "top_layers",
 ]

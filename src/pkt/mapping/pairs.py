@@ -166,6 +166,23 @@ def spread(count: int | None, depth: int) -> tuple[int, ...]:
     return tuple((2 * depth * i + count) // (2 * count) for i in range(1, count + 1))
 
 
+def top_layers(scores: Sequence[float], count: int) -> tuple[int, ...]:
+    """Return the `count` layers (from 1) with the highest scores, from shallow to deep; of equals, the shallower.
+
+    Raises:
+        ValueError: fewer layers than asked for.
+    """
+    if not 1 <= count <= len(scores):
+        raise ValueError(f"{count} of {len(scores)} layers cannot be chosen")
+    ranked = sorted(range(1, len(scores) + 1), key=lambda layer: (-scores[layer - 1], layer))
+    return tuple(sorted(ranked[:count]))
+
+
+def in_order(layers: Sequence[int]) -> tuple[LayerPair, ...]:
+    """Pair student layer i with the i-th of some teacher layers."""
+    return tuple(LayerPair(student=i, teacher=(layer,)) for i, layer in enumerate(layers, start=1))
+
+
 def check_count(count: int | None) -> None:
     """Refuse a count below 1.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pkt.errors import RequestError
-from pkt.mapping.pairs import LayerPair, Layers, Spread, Strategy, check_count, spread
+from pkt.mapping.pairs import LayerPair, Layers, Spread, Strategy, check_count, spread, top_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +47,11 @@ class Critical(Strategy):
         Raises:
             RequestError: `top_n` exceeds the teacher's depth.
         """
-        depth, scores = layers.teacher, layers.scores
-        if self.top_n > depth:
+        if self.top_n > layers.teacher:
             raise RequestError(
-                f"mapping.top_n={self.top_n}: the teacher has {depth} layers; choose 1 to {depth}."
+                f"mapping.top_n={self.top_n}: the teacher has {layers.teacher} layers; choose 1 to {layers.teacher}."
             )
-        ranked = sorted(range(1, depth + 1), key=lambda layer: (-scores[layer - 1], layer))
-        students = {self._student(layer, layers) for layer in ranked[: self.top_n]}
+        students = {self._student(layer, layers) for layer in top_layers(layers.scores, self.top_n)}
         return (LayerPair(student=k, teacher=(layers.at_depth(k),)) for k in sorted(students))
 
     @staticmethod

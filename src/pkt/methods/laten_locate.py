@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from pkt.attribution.locate import Kind, Observed, layer_scores, neuron_scores, observe
-from pkt.attribution.neurons import best, top_layers
+from pkt.attribution.neurons import best
 from pkt.errors import RequestError
-from pkt.mapping import LayerPair
+from pkt.mapping import in_order, top_layers
 from pkt.methods.laten_results import KINDS, LatenExtraction
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
@@ -22,7 +22,7 @@ from pkt.models.internals import NeuronShape, check_neurons, neuron_shape
 from pkt.models.load import declared_roles
 from pkt.models.pair import LanguageModel
 from pkt.models.roles import roles_of
-from pkt.models.sparse_delta import BY_ROW
+from pkt.models.sparse_delta import weight_by_neuron
 from pkt.training.meter import Meter
 
 Layers = Mapping[Kind, Sequence[int]]
@@ -52,8 +52,8 @@ def locate(bench: Workbench, rho: float, *, legacy_norm: bool) -> LatenExtractio
     every = {kind: range(1, depth + 1) for kind in KINDS}
     own = _best(bench, "student", bench.student.arch, student, every, counts)
     return LatenExtraction(
-        pairs=_pairs(layers["ffn"]),
-        attention_pairs=_pairs(layers["attention"]),
+        pairs=in_order(layers["ffn"]),
+        attention_pairs=in_order(layers["attention"]),
         scores=scores["ffn"],
         attention_scores=scores["attention"],
         student=neuron_shape(bench.student_config),
@@ -133,14 +133,8 @@ def _weights_of(arch: Architecture, layers: Layers, neurons: Mapping[Kind, Tenso
         for module in modules:
             rows = []
             for number, neurons_n in zip(layers[kind], neurons[kind], strict=True):
-                weight = arch.projection(number, module).weight
-                assert isinstance(weight, Tensor)
-                by_neuron = weight.detach() if module in BY_ROW else weight.detach().T
+                weight = weight_by_neuron(arch, number, module)
                 index_n = shape.value_rows(neurons_n) if module == "v" else neurons_n
-                rows.append(by_neuron[index_n.to(weight.device)].cpu())
+                rows.append(weight[index_n.to(weight.device)].cpu())
             taken[module] = torch.stack(rows)
     return taken
-
-
-def _pairs(layers: Sequence[int]) -> tuple[LayerPair, ...]:
-    return tuple(LayerPair(student=i, teacher=(layer,)) for i, layer in enumerate(layers, start=1))

@@ -25,7 +25,7 @@ from torch import Tensor
 from pkt.attribution.sensitivity import Sensitivity, parameter_name, sensitivity
 from pkt.attribution.windows import Cut, cut
 from pkt.data.batching import collate
-from pkt.mapping import LayerPair
+from pkt.mapping import in_order, top_layers
 from pkt.methods.base import Choice, Transferred
 from pkt.methods.seeking_plan import blocks, check_pair_shapes, counterpart, site_key, site_of
 from pkt.methods.seeking_results import SeekingAlignment, SeekingExtraction
@@ -131,9 +131,8 @@ class Seeking:
                     arch, found, counterpart(site, kept), (rows, columns), _seed_of(key, seed)
                 )
                 advance(1)
-        pairs = tuple(LayerPair(student=i, teacher=(layer,)) for i, layer in enumerate(kept, 1))
         return SeekingExtraction(
-            pairs=pairs,
+            pairs=in_order(kept),
             scores=scores,
             chosen_by=self.layers,
             structure=self.structure,
@@ -162,13 +161,12 @@ class Seeking:
                 listen=advance,
             )
 
-    def _kept(self, scores: Sequence[float], count: int, seed: int) -> list[int]:
+    def _kept(self, scores: Sequence[float], count: int, seed: int) -> Sequence[int]:
         """Return the kept teacher layers (from 1), ascending; the lower one among equals."""
-        if self.layers == "random":
-            generator = torch.Generator().manual_seed(seed)
-            return sorted(int(i) + 1 for i in torch.randperm(len(scores), generator=generator)[:count])
-        best = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count]
-        return sorted(i + 1 for i in best)
+        if self.layers == "sensitivity":
+            return top_layers(scores, count)
+        generator = torch.Generator().manual_seed(seed)
+        return sorted(int(i) + 1 for i in torch.randperm(len(scores), generator=generator)[:count])
 
     def _cut(
         self, arch: Architecture, found: Sensitivity, site: Site, shape: tuple[int, int], seed: int
