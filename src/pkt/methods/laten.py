@@ -10,8 +10,8 @@ Readings: y is the last token of the answer's text, not EOS; scores are means ov
 n = int(width * rho) is the student's number of neurons of that kind in a layer (FFN width; heads * head size); the
 "modules" of the penalty are the changed matrices.
 Deviations: with grouped-query attention several neurons share a row of W_v, and the best of them decides its delta
-(the paper's models have no groups); the one cycle ends one step after the last, which would otherwise not move.
-The train split is not used.
+(the paper's models have no groups); the one-cycle schedule is one step longer than the run, since a last step at
+learning rate 0 would change nothing. The train split is not used.
 """
 
 from __future__ import annotations

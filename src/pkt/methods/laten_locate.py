@@ -122,7 +122,7 @@ def _best(
             for number in numbers:
                 ranked[kind].append(best(neuron_scores(arch, observed, number, kind), counts[kind]))
                 advance(1)
-    return {kind: torch.stack(found) for kind, found in ranked.items()}
+    return {kind: torch.stack(neurons) for kind, neurons in ranked.items()}
 
 
 def _weights_of(arch: Architecture, layers: Layers, neurons: Mapping[Kind, Tensor]) -> dict[str, Tensor]:

@@ -116,9 +116,9 @@ class Seeking:
         shapes = skeleton(bench.student_config, declared_roles(model.student, model.teacher))
         own = skeleton(bench.teacher_config, model.teacher.roles)
         check_pair_shapes(own, shapes, self.targets, self.update.rank, self.update.alpha)
-        found = self._sensitivity(bench, scratch)
+        summed = self._sensitivity(bench, scratch)
         arch, seed = bench.teacher.arch, bench.config.seed
-        scores = found.layer_scores(arch)
+        scores = summed.layer_scores(arch)
         kept = self._kept(scores, shapes.depth, seed)
         cuts: dict[str, tuple[Cut, ...]] = {}
         matrices: dict[str, Tensor] = {}
@@ -128,7 +128,7 @@ class Seeking:
                 rows, columns = matrix_OI(shapes.model.get_submodule(path)).shape
                 key = site_key(site)
                 cuts[key], matrices[key] = self._cut(
-                    arch, found, counterpart(site, kept), (rows, columns), _seed_of(key, seed)
+                    arch, summed, counterpart(site, kept), (rows, columns), _seed_of(key, seed)
                 )
                 advance(1)
         return SeekingExtraction(
@@ -138,8 +138,8 @@ class Seeking:
             structure=self.structure,
             cuts=cuts,
             matrices=matrices,
-            seeds=found.rows,
-            skipped=found.skipped,
+            seeds=summed.rows,
+            skipped=summed.skipped,
         )
 
     def _sensitivity(self, bench: Workbench, folder: Path) -> Sensitivity:
@@ -169,11 +169,11 @@ class Seeking:
         return sorted(int(i) + 1 for i in torch.randperm(len(scores), generator=generator)[:count])
 
     def _cut(
-        self, arch: Architecture, found: Sensitivity, site: Site, shape: tuple[int, int], seed: int
+        self, arch: Architecture, summed: Sensitivity, site: Site, shape: tuple[int, int], seed: int
     ) -> tuple[tuple[Cut, ...], Tensor]:
         """Cut one teacher matrix to a shape (outputs, inputs); a fused map part by part."""
         module = arch.model.get_submodule(site_path(arch, site))
-        score_OI = oriented(module, found.matrix(parameter_name(arch, module)))
+        score_OI = oriented(module, summed.matrix(parameter_name(arch, module)))
         count = blocks(arch, site.role)
         part = (shape[0] // count, shape[1])
         scores, weights = score_OI.chunk(count), matrix_OI(module).detach().chunk(count)

@@ -71,7 +71,7 @@ def _extreme(arch: Architecture, targets: Sequence[str], pick: Callable[[int, in
 
 
 def blocks(arch: Architecture, role: str) -> int:
-    """Return of how many matrices, one below the other, a role's map consists: each gets its own window.
+    """Return how many matrices a role's map holds, one below the other; each gets its own window.
 
     Raises:
         RequestError: a fused map whose inner order is not known (GPT-NeoX mixes q, k and v per head).

@@ -52,7 +52,7 @@ def load_config(
     source, kept = _source(spec, teacher)
     if source.kind == "gguf" and cache_dir is not None and _conversion(source, cache_dir).is_dir():
         source = _converted(source, cache_dir)
-    with explained(source), quiet():
+    with explained(source), quiet_transformers():
         config = transformers.AutoConfig.from_pretrained(**_arguments(source))
     whole = config.get_text_config()
     return whole if kept is None else pruned_config(whole, kept)
@@ -69,7 +69,7 @@ def load_tokenizer(
         cache_dir: where a GGUF file's conversion is kept; None reads the file anew.
     """
     source = _converted(_source(spec, teacher)[0], cache_dir)
-    with explained(source), quiet():
+    with explained(source), quiet_transformers():
         return transformers.AutoTokenizer.from_pretrained(**_arguments(source))
 
 
@@ -100,7 +100,7 @@ def load_model(
     source = _converted(source, cache_dir)
     placement = {"device_map": spec.device_map} if spec.device_map else {}
     dtype = choose_dtype(spec.dtype, torch.device(device), spread=bool(spec.device_map))
-    with explained(source), quiet():
+    with explained(source), quiet_transformers():
         model, report = transformers.AutoModelForCausalLM.from_pretrained(
             **_arguments(source, weights=True), dtype=dtype, output_loading_info=True, **placement
         )
@@ -124,7 +124,7 @@ def skeleton(config: Any, declared: Mapping[str, Any] | None = None) -> Architec
         config: a transformers config, as `load_config` returns it.
         declared: module roles, see `Architecture.of`.
     """
-    with quiet(), torch.device("meta"):
+    with quiet_transformers(), torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     return Architecture.of(model, declared or None)
 
@@ -212,7 +212,7 @@ def _convert(source: Source, folder: Path) -> None:
     building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
         # the GGUF reader's own bar heeds no setting
-        with explained(source), quiet(), redirect_stderr(io.StringIO()):
+        with explained(source), quiet_transformers(), redirect_stderr(io.StringIO()):
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 **_arguments(source, weights=True), dtype=torch.float32
             )
@@ -228,7 +228,7 @@ def _convert(source: Source, folder: Path) -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Silence transformers' bars and reports; missing weights are checked by `load_model` itself."""
     logs = transformers.utils.logging
     verbosity, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()

@@ -53,7 +53,7 @@ class RowStates:
         return RowStates(flat_ND=self.flat_ND * factor, offsets_R1=self.offsets_R1)
 
     def shuffled(self, generator: torch.Generator) -> RowStates:
-        """Return the states with positions drawn anew over all rows: the control for what a target says."""
+        """Return the states in a random order over all rows: a control, whose targets are real but in wrong places."""
         order = torch.randperm(len(self.flat_ND), generator=generator)
         return RowStates(flat_ND=self.flat_ND[order], offsets_R1=self.offsets_R1)
 

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
-from pkt.models.load import quiet
+from pkt.models.load import quiet_transformers
 from pkt.models.surgery import lora_config, sites
 from pkt.training.lora_start import TRAINED, LoraStart, begin, folded, joined
 
@@ -157,7 +157,7 @@ def make_trainable(
     config = lora_config(arch, layers, targets, rank=rank, alpha=alpha, dropout=dropout)
     expected = sites(arch, layers, targets).keys()
     torch.manual_seed(seed)  # peft draws the adapters' start from the global generator
-    with quiet(), warnings.catch_warnings():
+    with quiet_transformers(), warnings.catch_warnings():
         # GPT-2's head is a Linear beside its Conv1D: peft corrects the flag per module, and says so
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         adapter = get_peft_model(model, config)
