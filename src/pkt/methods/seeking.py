@@ -22,7 +22,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from pkt.attribution.sensitivity import Sensitivity, parameter_name, sensitivity
+from pkt.attribution.disk_sums import DiskSums
+from pkt.attribution.sensitivity import parameter_name, sensitivity
 from pkt.attribution.windows import Cut, cut
 from pkt.data.batching import collate
 from pkt.mapping import in_order, top_layers
@@ -138,11 +139,11 @@ class Seeking:
             structure=self.structure,
             cuts=cuts,
             matrices=matrices,
-            seeds=summed.rows,
-            skipped=summed.skipped,
+            seeds=summed.done - len(summed.skipped),
+            skipped=tuple(summed.skipped),
         )
 
-    def _sensitivity(self, bench: Workbench, folder: Path) -> Sensitivity:
+    def _sensitivity(self, bench: Workbench, folder: Path) -> DiskSums:
         encoded = bench.encoded("extract")
         bench.release("student")  # only its tokenizer was needed: the teacher has the memory for itself
         arch = bench.teacher.arch
@@ -169,7 +170,7 @@ class Seeking:
         return sorted(int(i) + 1 for i in torch.randperm(len(scores), generator=generator)[:count])
 
     def _cut(
-        self, arch: Architecture, summed: Sensitivity, site: Site, shape: tuple[int, int], seed: int
+        self, arch: Architecture, summed: DiskSums, site: Site, shape: tuple[int, int], seed: int
     ) -> tuple[tuple[Cut, ...], Tensor]:
         """Cut one teacher matrix to a shape (outputs, inputs); a fused map part by part."""
         module = arch.model.get_submodule(site_path(arch, site))

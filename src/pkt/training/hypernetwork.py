@@ -66,7 +66,7 @@ class HyperNetwork(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Site:
+class Change:
     """One matrix of the student that changes, and the teacher's rows that decide how.
 
     Attributes:
@@ -81,12 +81,12 @@ class Site:
     index_n: Tensor
     sources_nD: Tensor
 
-    def to(self, device: torch.device) -> Site:
+    def to(self, device: torch.device) -> Change:
         """Return the site on a device."""
         return replace(self, index_n=self.index_n.to(device), sources_nD=self.sources_nD.to(device))
 
 
-def deltas(hypernetwork: HyperNetwork, sites: Sequence[Site]) -> list[SparseDelta]:
+def deltas(hypernetwork: HyperNetwork, sites: Sequence[Change]) -> list[SparseDelta]:
     """Return what every site gets, differentiable in the hypernetwork."""
     return [
         SparseDelta(
@@ -117,7 +117,7 @@ class DeltaLoss:
 
     arch: Architecture
     hypernetwork: HyperNetwork
-    sites: Sequence[Site]
+    sites: Sequence[Change]
     penalty: float
     head: OutputHead
     autocast: bool = False
