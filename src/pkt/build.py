@@ -178,6 +178,12 @@ def _scalar(path: str, hint: Any, value: Any) -> Any:
     """Return a number, string, flag, path or enum member, converted by OmegaConf's rules."""
     if hint is Any or (value is None and hint is type(None)):
         return value
+    if isinstance(value, list) and hint in (int, float, bool, str):
+        values = ",".join(map(str, value)) or "..."
+        raise RequestError(
+            f"{path}: one value is expected ({_shown(hint)}), got the list {value}; to try several, sweep: "
+            f"`pkt run -m {path}={values}`"
+        )
     if isinstance(hint, type) and isinstance(value, bool) and hint in (int, float, str):
         raise RequestError(f"{path}: {_shown(hint)} is expected, got {value!r}")
     schema = dataclasses.make_dataclass("Field", [("value", hint)])

@@ -60,7 +60,7 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
 
 
-def described(content: bytes) -> dict[str, Any]:
+def file_entry(content: bytes) -> dict[str, Any]:
     """Return the manifest entry of a file with this content."""
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 

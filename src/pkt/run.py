@@ -89,24 +89,6 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of a name.
-
-    Args:
-        name: `auto` (bfloat16 on a CUDA device that has it, else float32), `float32`, `bfloat16`, `float16`.
-        device: where the tensors will live.
-
-    Raises:
-        RequestError: no such dtype.
-    """
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    if name not in known:
-        raise RequestError(f"dtype: got '{name}'; allowed: auto, {', '.join(known)}")
-    return known[name]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What a stage took.

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from pkt import console
 from pkt.errors import PktError
-from pkt.manifest import FORMAT, MANIFEST, content_key, described, verified, write_atomically, write_manifest
+from pkt.manifest import FORMAT, MANIFEST, content_key, file_entry, verified, write_atomically, write_manifest
 
 __all__ = ["Artifact", "Draft", "Store", "content_key"]
 
@@ -175,7 +175,7 @@ class Store:
         with self.lock(artifact.path.parent.name, artifact.path.name), _writing(artifact.path):
             manifest = json.loads((artifact.path / MANIFEST).read_text(encoding="utf-8"))
             # the manifest goes first: if we are killed in between, verification sees a mismatch, never a lie
-            manifest["files"][name] = described(text.encode())
+            manifest["files"][name] = file_entry(text.encode())
             write_atomically(artifact.path / MANIFEST, json.dumps(manifest, indent=1))
             write_atomically(artifact.path / name, text)
 

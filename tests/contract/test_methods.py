@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from world import logits
 
 from pkt.errors import RequestError
-from pkt.methods.laten_delta import LatenAlignment
+from pkt.methods.laten_results import LatenAlignment
 from pkt.searchpath import builtin_conf_dir
 
 REFUSED = [(name, family) for name, case in METHODS.items() for family in case.refused]

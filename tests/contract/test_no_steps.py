@@ -7,8 +7,7 @@ import torch
 from matrix import METHODS
 from safetensors.torch import load_file
 
-from pkt.methods.laten_delta import LatenAlignment
-from pkt.methods.laten_neurons import MODULES, LatenExtraction
+from pkt.methods.laten_results import MODULES, LatenAlignment, LatenExtraction
 from pkt.models.architecture import Architecture
 from pkt.training.hypernetwork import HyperNetwork
 from tiny import tiny_model

@@ -11,7 +11,7 @@ from tests.tiny import tiny_model
 from torch import Tensor
 from torch.nn import functional
 
-from pkt.attribution import REDUCTIONS, layer_attribution
+from pkt.attribution import REDUCTIONS, layer, layer_attribution
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode
@@ -143,10 +143,11 @@ def test_left_padding_does_not_matter():
 
 
 @pytest.mark.parametrize("chunk", [1, 5])
-def test_chunks_of_the_head_do_not_matter(chunk):
+def test_chunks_of_the_head_do_not_matter(chunk, monkeypatch):
     arch = Architecture.of(tiny_model("gemma2"))  # soft-capped logits
     whole = layer_attribution(arch, [rows()], "mlp")
-    torch.testing.assert_close(layer_attribution(arch, [rows()], "mlp", chunk=chunk), whole, **TIGHT)
+    monkeypatch.setattr(layer, "CHUNK", chunk)
+    torch.testing.assert_close(layer_attribution(arch, [rows()], "mlp"), whole, **TIGHT)
 
 
 def test_model_is_left_as_it_was():

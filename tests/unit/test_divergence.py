@@ -18,7 +18,8 @@ from pkt.objectives import (
     shared_columns,
     token_distribution,
 )
-from pkt.training.teacher import LiveTeacher, capture_outputs, load_top, save_top
+from pkt.saving import load, save
+from pkt.training.teacher import LiveTeacher, TopRows, capture_outputs
 from terms import mean_of
 from tiny import tiny_model
 
@@ -117,8 +118,8 @@ def live(family: str, top_k: int | None, shared: int = 320, **sizes: int) -> Liv
 @pytest.mark.parametrize("top_k", [None, 16])
 def test_cached_kl_equals_live_kl(family, top_k, tmp_path):
     teacher, student = live(family, top_k), Architecture.of(tiny_model(family, seed=2))
-    save_top(capture_outputs(teacher, rows(), batch_size=2), tmp_path / "top.safetensors")
-    cached = load_top(tmp_path / "top.safetensors")
+    save(capture_outputs(teacher, rows(), batch_size=2), tmp_path / "top.json")
+    cached = load(TopRows, tmp_path / "top.json")
     head = OutputHead(arch=student, shared=torch.arange(320))
     term = Divergence(temperature=1.5, top_k=top_k)
     for chosen in ([2, 0], [4], [1, 3, 0, 2, 4]):

@@ -38,6 +38,7 @@ LEAVES = {
     "tracking": {"config", "manifest"},
     "checks": {"config"},
     "build": set(),
+    "saving": set(),
     "explain": {"searchpath", "checks"},
     "searchpath": {"config"},
     "words": {"checks"},

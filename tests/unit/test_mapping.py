@@ -20,7 +20,8 @@ from pkt.mapping import (
     LayerPair,
     Mapping,
     Monotone,
-    Random,
+    RandomPairs,
+    top_layers,
 )
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "mapping"
@@ -106,6 +107,14 @@ def test_critical_takes_the_highest_not_the_largest_magnitude():
     assert pair.student == 2
 
 
+def test_top_layers():
+    assert top_layers([0.1, 0.5, -1.0, 0.5], 2) == (2, 4)
+    assert top_layers([0.2, 0.2, 0.2], 2) == (1, 2)
+    for scores, count in (([0.0], 2), ([], 0)):
+        with pytest.raises(ValueError, match="cannot be chosen"):
+            top_layers(scores, count)
+
+
 def test_interpolate_golden():
     assert plain(Interpolate().pairs(20, 10)) == {k: 2 * k for k in range(1, 11)}
     pairs = {pair.student: pair for pair in Interpolate().pairs(40, 32)}
@@ -167,13 +176,13 @@ def test_explicit_student_twice():
 
 
 def test_random_is_seeded():
-    first = Random(seed=3, count=4).pairs(20, 10)
-    assert first == Random(seed=3, count=4).pairs(20, 10)
-    assert any(Random(seed=seed, count=4).pairs(20, 10) != first for seed in range(4, 8))
+    first = RandomPairs(seed=3, count=4).pairs(20, 10)
+    assert first == RandomPairs(seed=3, count=4).pairs(20, 10)
+    assert any(RandomPairs(seed=seed, count=4).pairs(20, 10) != first for seed in range(4, 8))
 
 
 def test_random_does_not_repeat_until_it_has_to():
-    pairs = Random(seed=1, count=6).pairs(4, 6)
+    pairs = RandomPairs(seed=1, count=6).pairs(4, 6)
     teachers = [pair.teacher[0] for pair in pairs]
     assert [pair.student for pair in pairs] == [1, 2, 3, 4, 5, 6]
     assert sorted(teachers[:4]) == [1, 2, 3, 4]
@@ -195,7 +204,7 @@ def drawn(teacher_depth, student_depth):
         Interpolate(),
         Last(),
         Explicit(layers=[[1, 1]]),
-        Random(),
+        RandomPairs(),
         Monotone(),
         Monotone(similarity="one"),
         Cka(),
@@ -216,7 +225,7 @@ def test_every_strategy_stays_in_range(strategy, depths):
         strategy.pairs(0, 1, scores)
 
 
-@pytest.mark.parametrize("strategy", [Depth, Interpolate, Random, Monotone, Cka])
+@pytest.mark.parametrize("strategy", [Depth, Interpolate, RandomPairs, Monotone, Cka])
 def test_count_beyond_the_student(strategy):
     with pytest.raises(RequestError, match="the student has 10 layers; choose 1 to 10"):
         strategy(count=11).pairs(20, 10, *drawn(20, 10))
@@ -227,7 +236,7 @@ def test_top_n_beyond_the_teacher():
         Critical(top_n=3).pairs(2, 2, [1.0, 2.0])
 
 
-@pytest.mark.parametrize("make", [Depth, Interpolate, Random, Monotone, Cka])
+@pytest.mark.parametrize("make", [Depth, Interpolate, RandomPairs, Monotone, Cka])
 def test_count_below_one(make):
     with pytest.raises(ValueError, match="at least 1"):
         make(count=0)
@@ -261,5 +270,5 @@ def test_every_option_builds(path):
             build(node)
         node.layers = [[2, 1]]
     strategy = build(node, Mapping)
-    assert type(strategy).__name__.lower() == path.stem
+    assert type(strategy).__name__.lower().removesuffix("pairs") == path.stem
     assert strategy.pairs(8, 4, *drawn(8, 4))

@@ -7,8 +7,10 @@ import math
 import random
 
 import pytest
+from omegaconf import OmegaConf
 
-from pkt.errors import PktError
+from pkt.build import build
+from pkt.errors import PktError, RequestError
 from pkt.mapping import Cka, Monotone, depth_layer, spread
 
 DEPTHS = [(20, 10), (40, 32), (32, 22), (6, 4), (4, 6), (1, 1), (1, 5), (5, 1), (12, 12)]
@@ -110,8 +112,8 @@ def test_similarity_refusals(strategy):
 
 
 def test_monotone_refusals():
-    with pytest.raises(ValueError, match="not one of cka, one"):
-        Monotone(similarity="euclid")
+    with pytest.raises(RequestError, match="got 'euclid'; allowed: cka, one"):
+        build(OmegaConf.create({"_target_": "pkt.mapping.Monotone", "similarity": "euclid"}))
     with pytest.raises(ValueError, match="got none"):
         Monotone(similarity="one").pairs(2, 2)
     with pytest.raises(PktError, match="NaN or infinite"):

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from pkt.config import CheckpointSpec, PairConfig
 from pkt.errors import PktError, RequestError
 from pkt.models import hub
+from pkt.models.fingerprint import fingerprint
 from pkt.models.load import (
     choose_dtype,
     context_length,
-    fingerprint,
     load_config,
     load_model,
     load_tokenizer,

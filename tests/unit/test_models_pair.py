@@ -44,8 +44,6 @@ def test_equal_vocabularies_with_padding_rows():
     words = [f"w{i}" for i in range(300)]
     report = compare(Words(words), Words(words), teacher_rows=320, student_rows=304)
     torch.testing.assert_close(report.shared_ids, torch.arange(300))
-    assert (report.teacher_padding, report.student_padding) == (20, 4)
-    assert (report.teacher_tied, report.student_tied) == (True, False)
 
 
 def test_head_with_fewer_rows_than_tokens():
@@ -58,7 +56,6 @@ def test_one_more_added_token_is_allowed():
     words = [f"w{i}" for i in range(300)]
     report = compare(Words([*words, "[PAD]"], added=1), Words(words), teacher_rows=301, student_rows=300)
     torch.testing.assert_close(report.shared_ids, torch.arange(300))
-    assert report.teacher_padding == 1
     assert any("the teacher has 301 tokens, the student 300" in note for note in report.warnings)
 
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
-from pkt.models.surgery import lora_config, merge_adapter, prune, pruned_config, trainable_parameters
+from pkt.models.surgery import lora_config, prune, pruned_config
 from pkt.models.taps import Interface, decode, skip_below, tap
 from tiny import FAMILIES, tiny_config, tiny_model
 
@@ -89,9 +89,13 @@ def adapted(family):
     return arch, adapter, before
 
 
+def trainable(model):
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 def test_adapters_sit_on_the_declared_projections_only(adapted):
     arch, adapter, _ = adapted
-    names = trainable_parameters(adapter)
+    names = trainable(adapter)
     assert len(names) == 2 * 4 * 2  # layers x projections x (A, B)
     stack = arch.roles.layers
     assert all(f".{stack}.1." in name or f".{stack}.3." in name for name in names)
@@ -105,19 +109,19 @@ def test_taps_see_the_adapter(adapted):
     with tap(arch, [2, 3], Interface.mlp) as states:
         arch.read_out(decode(arch, IDS, MASK)).square().mean().backward()
     gradients = {n: p.grad for n, p in adapter.named_parameters() if p.grad is not None}
-    assert gradients.keys() == trainable_parameters(adapter).keys()
+    assert gradients.keys() == trainable(adapter).keys()
     assert states[2].shape == (2, 12, 32)
 
 
 def test_merging_is_exact_and_changes_targets_only(adapted, tmp_path):
     arch, adapter, before = adapted
     with torch.no_grad():
-        for name, parameter in trainable_parameters(adapter).items():
+        for name, parameter in trainable(adapter).items():
             if "lora_B" in name:
                 parameter.normal_(std=0.2)
     expected = logits(adapter)
     adapter.save_pretrained(tmp_path)
-    merged = merge_adapter(adapter)
+    merged = adapter.merge_and_unload()
     torch.testing.assert_close(logits(merged), expected, atol=1e-6 * expected.abs().max().item(), rtol=1e-5)
     changed = {n for n, p in merged.named_parameters() if not torch.equal(p, before[n])}
     wanted = {"qkv" if "qkv" in arch.projection_names() else "v", "up", "down", "o"}

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pkt.attribution.locate import _affordable, layer_scores, neuron_scores, observe
-from pkt.attribution.neurons import ReadOut, best, neuron_gains, norm_divisor, state_gains, top_layers
+from pkt.attribution import locate
+from pkt.attribution.locate import affordable_rows, layer_scores, neuron_scores, observe
+from pkt.attribution.neurons import ReadOut, best, neuron_gains, norm_divisor, state_gains
 from pkt.data.encoding import Encoded
 from pkt.errors import PktError, RequestError
 from pkt.models.architecture import Architecture
@@ -148,16 +149,18 @@ def test_bfloat16(family):
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
-def test_batches_and_padding_do_not_matter(at_once):
+def test_batches_and_padding_do_not_matter(at_once, monkeypatch):
     arch = Architecture.of(tiny_model("qwen3", depth=2))
-    whole = fast(arch, encoded(), rows_at_once=4)
-    compare(fast(arch, encoded(), rows_at_once=at_once), whole, **TIGHT)
+    whole = fast(arch, encoded())
+    monkeypatch.setattr(locate, "ROWS_AT_ONCE", at_once)
+    compare(fast(arch, encoded()), whole, **TIGHT)
 
 
-def test_the_final_state_reads_out_as_the_model_does():
+def test_the_final_state_reads_out_as_the_model_does(monkeypatch):
+    monkeypatch.setattr(locate, "ROWS_AT_ONCE", 1)
     model = tiny_model("llama", depth=2)
     arch, rows = Architecture.of(model), encoded()
-    observed = observe(arch, rows, rows_at_once=1)
+    observed = observe(arch, rows)
     last = observed.layers[-1]
     got = observed.read_out.log_probs(last.entering_BD + last.attention_BD + last.ffn_BD)
     order = sorted(range(4), key=lambda row: -LENGTHS[row])
@@ -171,7 +174,7 @@ def test_the_final_state_reads_out_as_the_model_does():
 
 def test_long_rows_go_through_eager_attention_one_by_one():
     arch = Architecture.of(tiny_model("llama", depth=1))  # 4 heads
-    assert [_affordable(arch, length) for length in (10, 2048, 4096, 32768)] == [8, 8, 2, 1]
+    assert [affordable_rows(arch, length) for length in (10, 2048, 4096, 32768)] == [8, 8, 2, 1]
 
 
 def test_neurons_add_up_to_their_sublayer():
@@ -197,7 +200,7 @@ def test_later_positions_and_padding_are_not_read():
         torch.testing.assert_close(a.ffn_neurons_BI, b.ffn_neurons_BI, rtol=1e-4, atol=1e-5)
 
 
-def test_chunks_and_a_head_bias():
+def test_chunks_and_a_head_bias(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     weight, columns, before, acts = (
         torch.randn(shape, generator=generator) for shape in ((50, 8), (11, 8), (3, 8), (3, 11))
@@ -209,8 +212,9 @@ def test_chunks_and_a_head_bias():
         bias_V=torch.randn(50, generator=generator),
     )
     whole = neuron_gains(read_out, before, columns, acts)
-    torch.testing.assert_close(neuron_gains(read_out, before, columns, acts, chunk_numbers=1), whole)
-    torch.testing.assert_close(neuron_gains(read_out, before, columns, acts, chunk_numbers=200), whole)
+    for numbers in (1, 200):
+        monkeypatch.setattr("pkt.attribution.neurons.CHUNK_NUMBERS", numbers)
+        torch.testing.assert_close(neuron_gains(read_out, before, columns, acts), whole)
     for j in range(11):
         expected = state_gains(read_out, before, acts[:, j, None] * columns[j]).mean()
         torch.testing.assert_close(whole[j], expected, rtol=1e-4, atol=1e-6)
@@ -233,11 +237,8 @@ def test_divisors():
 
 def test_ranking():
     assert best(torch.tensor([0.1, 0.5, 0.5, -1.0]), 3).tolist() == [1, 2, 0]
-    assert top_layers([0.1, 0.5, -1.0, 0.5], 2) == (2, 4)
-    assert top_layers([0.2, 0.2, 0.2], 2) == (1, 2)
-    for call in (lambda: best(torch.zeros(2), 3), lambda: top_layers([0.0], 2), lambda: top_layers([], 0)):
-        with pytest.raises(ValueError, match="cannot be chosen"):
-            call()
+    with pytest.raises(ValueError, match="cannot be chosen"):
+        best(torch.zeros(2), 3)
     with pytest.raises(ValueError, match="NaN"):
         best(torch.tensor([0.0, float("nan")]), 1)
 

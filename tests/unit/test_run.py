@@ -21,7 +21,6 @@ from pkt.run import (
     prepare,
     provenance,
     resolve_device,
-    resolve_dtype,
     seed_everything,
 )
 
@@ -61,14 +60,6 @@ def test_missing_device_is_refused():
 def test_missing_metal_is_refused():
     with pytest.raises(RequestError, match="no Metal"):
         resolve_device("mps")
-
-
-def test_dtypes():
-    cpu = torch.device("cpu")
-    assert resolve_dtype("auto", cpu) == torch.float32
-    assert resolve_dtype("bfloat16", cpu) == torch.bfloat16
-    with pytest.raises(RequestError, match="got 'int8'"):
-        resolve_dtype("int8", cpu)
 
 
 def test_stopwatch_measures_time_and_memory():

@@ -23,7 +23,7 @@ from pkt.methods.seeking_results import SeekingAlignment, SeekingExtraction
 from pkt.methods.tuning import Update
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
-from pkt.models.skeleton import skeleton
+from pkt.models.load import skeleton
 from tiny import tiny_config, tiny_model, tiny_tokenizer
 
 LORA = Update(rank=4, alpha=8.0)
@@ -169,7 +169,7 @@ def test_kept_layers_are_ascending_and_random_ones_follow_the_seed():
 
 def test_results_come_back_as_they_were_saved(tmp_path):
     method = Seeking(update=LORA, structure="rows_columns")
-    found = method.extract(bench_of("gpt2"), None)
+    found = method.extract(bench_of("gpt2"), tmp_path / "sums")
     aligned = method.align(bench_of("gpt2"), found, None)
     found.save(tmp_path)
     aligned.save(tmp_path)
@@ -244,11 +244,11 @@ def test_pairs_that_are_refused(change, targets, message):
         check_pair_shapes(teacher, student, targets, change.get("rank", 4), 4.0)
 
 
-def test_refused_before_a_weight_is_loaded():
+def test_refused_before_a_weight_is_loaded(tmp_path):
     bench = bench_of(student=STUDENT | {"width": 64})
     del bench.__dict__["teacher"], bench.__dict__["student"]
     with pytest.raises(RequestError, match="does not fit into the teacher's"):
-        Seeking(update=LORA).extract(bench, None)
+        Seeking(update=LORA).extract(bench, tmp_path)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text", "gpt2", "gpt_neox", "opt"])

@@ -153,11 +153,12 @@ def test_quality_card_refusals():
         readout_kl(torch.zeros(0, 4), torch.zeros(0, 4), lambda h: h)
 
 
-def test_readout_kl():
+def test_readout_kl(monkeypatch):
+    monkeypatch.setattr(quality, "CHUNK", 4)
     head, h, y = draw(11, 4), draw(9, 4, seed=1), draw(9, 4, seed=2)
     p, q = (torch.softmax(side @ head.T, -1) for side in (h, y))
     expected = float((p * (p / q).log()).sum(-1).mean())
-    got = readout_kl(h.float(), y.float(), lambda side: side @ head.T.float(), chunk=4)
+    got = readout_kl(h.float(), y.float(), lambda side: side @ head.T.float())
     assert got == pytest.approx(expected, rel=1e-5)
     assert readout_kl(h, h, lambda side: side @ head.T) == pytest.approx(0, abs=1e-9)
 

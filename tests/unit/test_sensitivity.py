@@ -62,8 +62,7 @@ def test_equals_the_textbook(family, tied, tmp_path):
     arch, rows = Architecture.of(tiny_model(family, tied=tied)), encoded()
     found = run(arch, rows, tmp_path)
     expected = textbook(tiny_model(family, tied=tied), rows)
-    assert found.rows == 4
-    assert found.skipped == ()
+    assert (found.done, found.skipped) == (4, [])
     for name in found.shapes:
         value = expected[name]
         torch.testing.assert_close(
@@ -122,14 +121,14 @@ def test_what_is_not_kept_has_no_file_and_still_counts(tmp_path):
     assert {path.name.rsplit(".", 2)[0] for path in (tmp_path / "one").glob("*.f32")} == {name}
     assert found.layer_scores(arch) == whole.layer_scores(arch)
     assert torch.equal(found.matrix(name), whole.matrix(name))
-    assert arch.roles.embed + ".weight" not in found.sums
+    assert arch.roles.embed + ".weight" not in found.totals
 
 
 def test_rows_without_supervision_are_left_out(tmp_path):
     arch = Architecture.of(tiny_model("llama"))
     rows = encoded(4, empty=(0, 2))
     found = run(arch, rows, tmp_path / "some")
-    assert (found.rows, found.skipped) == (2, (0, 2))
+    assert (found.done, found.skipped) == (4, [0, 2])
     rest = Encoded(input_ids=rows.input_ids[1::2], prompt_lengths=rows.prompt_lengths[1::2])
     expected = run(arch, rest, tmp_path / "rest")
     for name in found.shapes:
@@ -175,7 +174,7 @@ def test_a_kill_at_any_moment_changes_no_bit(save_every, stop, tmp_path, monkeyp
     seen: list[int] = []
     found = run(arch, rows, tmp_path / "killed", save_every=save_every, listen=seen.append)
     assert sum(seen) == 4
-    assert found.sums == expected.sums
+    assert found.totals == expected.totals
     for name in expected.shapes:
         assert torch.equal(found.matrix(name), expected.matrix(name)), name
 

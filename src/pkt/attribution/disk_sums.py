@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pkt.errors import PktError
+from pkt.models.architecture import Architecture
 
 _STATE = "sensitivity.json"
 _PART = 1 << 20  # weights whose float32 products are alive at once
@@ -28,32 +29,47 @@ _PART = 1 << 20  # weights whose float32 products are alive at once
 
 @dataclass(kw_only=True)
 class DiskSums:
-    """Running sums: elementwise in files, per parameter in memory and in the state file.
+    """S of a model, while it is summed and after: elementwise in files, per parameter in memory and in the state file.
 
     Attributes:
         folder: of files and state.
-        keep: names of the parameters that are summed element by element; the others only as a whole.
-        slots: which file of a parameter the state file names (0 or 1).
+        shapes: of the parameters that are summed element by element, by name; the others only as a whole.
+        slots: which file of a parameter the state file names (0 or 1); none before its first gradient.
         totals: sum over each parameter.
-        skipped: rows that were left out.
+        done: rows that the state file holds.
+        skipped: which of them were left out.
         ahead: parameters whose other slot is newer than the state file.
     """
 
     folder: Path
-    keep: frozenset[str]
+    shapes: dict[str, tuple[int, ...]]
     slots: dict[str, int] = field(default_factory=dict)
     totals: dict[str, float] = field(default_factory=dict)
+    done: int = 0
     skipped: list[int] = field(default_factory=list)
     ahead: set[str] = field(default_factory=set)
 
-    def resume(self) -> int:
-        """Read the state file; return the number of rows done."""
+    def resume(self) -> None:
+        """Read the state file, if there is one."""
         path = self.folder / _STATE
-        if not path.is_file():
-            return 0
-        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        self.slots, self.totals, self.skipped = state["slots"], state["totals"], state["skipped"]
-        return int(state["done"])
+        if path.is_file():
+            vars(self).update(json.loads(path.read_text(encoding="utf-8")))
+
+    def matrix(self, name: str) -> Tensor:
+        """Read S of a parameter that was summed element by element, float32, as the parameter lies."""
+        shape = self.shapes[name]
+        if name not in self.slots:
+            return torch.zeros(shape)
+        values = np.fromfile(self._file(name, self.slots[name]), dtype=np.float32)
+        return torch.from_numpy(values).reshape(shape)
+
+    def layer_scores(self, arch: Architecture) -> tuple[float, ...]:
+        """Return the sum of S over all parameters of each layer, layer 1 first."""
+        prefixes = [f"{arch.roles.layers}.{index}." for index in range(arch.depth)]
+        return tuple(
+            math.fsum(total for name, total in self.totals.items() if name.startswith(prefix))
+            for prefix in prefixes
+        )
 
     def add(self, name: str, parameter: Tensor, gradient: Tensor) -> None:
         """Add |theta * g| of one row."""
@@ -75,11 +91,11 @@ class DiskSums:
     @contextmanager
     def _files(self, name: str, parameter: Tensor) -> Iterator[Callable[[int, Tensor], None]]:
         """Yield a function that adds numbers from some position on; it is called in ascending order."""
-        if name not in self.keep:
+        if name not in self.shapes:
             yield lambda _start, _product: None
             return
         current = self.slots.get(name)
-        other = slot_file(self.folder, name, 0 if current is None else 1 - current)
+        other = self._file(name, 0 if current is None else 1 - current)
         if name in self.ahead:
             with other.open("r+b") as both:
                 yield lambda start, product: _add(both, both, start, product)
@@ -87,7 +103,7 @@ class DiskSums:
             with other.open("wb") as target:
                 yield lambda start, product: _add(None, target, start, product)
         else:
-            with slot_file(self.folder, name, current).open("rb") as source, other.open("wb") as target:
+            with self._file(name, current).open("rb") as source, other.open("wb") as target:
                 yield lambda start, product: _add(source, target, start, product)
         self.ahead.add(name)
 
@@ -96,14 +112,19 @@ class DiskSums:
         for name in sorted(self.ahead):
             current = self.slots.get(name)
             slot = 0 if current is None else 1 - current
-            _sync(slot_file(self.folder, name, slot))
+            _sync(self._file(name, slot))
             self.slots[name] = slot
         self.ahead.clear()
+        self.done = done
         state = {"done": done, "slots": self.slots, "totals": self.totals, "skipped": self.skipped}
         fresh = self.folder / f"{_STATE}.new"
         fresh.write_text(json.dumps(state), encoding="utf-8")
         _sync(fresh)
         fresh.replace(self.folder / _STATE)
+
+    def _file(self, name: str, slot: int) -> Path:
+        """Return a slot of a parameter: float32 numbers, nothing else."""
+        return self.folder / f"{name}.{slot}.f32"
 
 
 def _add(source: BinaryIO | None, target: BinaryIO, start: int, product: Tensor) -> None:
@@ -121,8 +142,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def slot_file(folder: Path, name: str, slot: int) -> Path:
-    """Name the file of a parameter's slot: float32 numbers, nothing else."""
-    return folder / f"{name}.{slot}.f32"

@@ -8,14 +8,14 @@ Shape suffixes: B rows, T positions, D width, N supervised positions, V vocabula
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pkt.data.batching import Batch
 from pkt.errors import RequestError, nearest
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, tap
@@ -24,38 +24,12 @@ REDUCTIONS = ("example", "signed", "abs", "l2")
 CHUNK = 2048  # positions whose V-wide numbers are alive at once
 
 
-class Supervised(Protocol):
-    """A batch of token rows.
-
-    Attributes:
-        input_ids: (B, T) int64.
-        attention_mask: (B, T), 0 at padding.
-        supervised: (B, T) bool; position t predicts the answer token input_ids[t + 1].
-    """
-
-    @property
-    def input_ids(self) -> Tensor:
-        """Tokens."""
-        ...
-
-    @property
-    def attention_mask(self) -> Tensor:
-        """0 at padding."""
-        ...
-
-    @property
-    def supervised(self) -> Tensor:
-        """Positions that predict an answer token."""
-        ...
-
-
 def layer_attribution(
     teacher: Architecture,
-    batches: Iterable[Supervised],
+    batches: Iterable[Batch],
     interface: Interface | str,
     *,
     reduce: str = "example",
-    chunk: int = CHUNK,
 ) -> Tensor:
     """Score every layer by gradient x activation of each example's mean answer-token cross-entropy.
 
@@ -74,7 +48,6 @@ def layer_attribution(
         batches: rows on the model's device.
         interface: where in a layer h is read.
         reduce: see above.
-        chunk: positions whose V-wide numbers are alive at once.
 
     Returns:
         (L_T) float64 on the CPU; layer 1 first.
@@ -87,22 +60,18 @@ def layer_attribution(
     if reduce not in REDUCTIONS:
         allowed = ", ".join(REDUCTIONS)
         raise RequestError(f"reduce={reduce} is not one of {allowed}{nearest(reduce, REDUCTIONS)}.")
-    layers = range(1, teacher.depth + 1)
     totals, examples = torch.zeros(teacher.depth, dtype=torch.float64), 0
-    for batch in batches:
-        tapped = tap(teacher, layers, interface, retain_grad=True)
-        with _frozen(teacher.model), torch.enable_grad(), tapped as states:
-            _backward(teacher, batch, chunk)
-        for layer in layers:
-            totals[layer - 1] += _reduced(_products(states.pop(layer), batch.attention_mask), reduce).sum()
-        examples += len(batch.input_ids)
+    for reduced in _batches(teacher, batches, interface, (reduce,)):
+        for index, own_B in enumerate(reduced[reduce]):
+            totals[index] += own_B.sum()
+        examples += len(reduced[reduce][0])
     if examples == 0:
         raise RequestError("attribution has no rows: the extract split is empty; raise data.sizes.extract.")
     return totals / examples
 
 
 def row_attribution(
-    model: Architecture, batches: Iterable[Supervised], interface: Interface | str, *, chunk: int = CHUNK
+    model: Architecture, batches: Iterable[Batch], interface: Interface | str
 ) -> dict[str, Tensor]:
     """Score every layer on every example, in all of `REDUCTIONS`; their means are those of `layer_attribution`.
 
@@ -110,7 +79,6 @@ def row_attribution(
         model: teacher or student.
         batches: rows on the model's device.
         interface: where in a layer h is read.
-        chunk: positions whose V-wide numbers are alive at once.
 
     Returns:
         reduction -> (R, L) float64 on the CPU, rows in the order of the batches.
@@ -118,22 +86,33 @@ def row_attribution(
     Raises:
         RequestError: no batch, or an example without a supervised position.
     """
-    layers = range(1, model.depth + 1)
     parts: dict[str, list[Tensor]] = {reduce: [] for reduce in REDUCTIONS}
-    for batch in batches:
-        tapped = tap(model, layers, interface, retain_grad=True)
-        with _frozen(model.model), torch.enable_grad(), tapped as states:
-            _backward(model, batch, chunk)
-        reduced: dict[str, list[Tensor]] = {reduce: [] for reduce in REDUCTIONS}
-        for layer in layers:
-            product_BN = _products(states.pop(layer), batch.attention_mask)
-            for reduce, columns in reduced.items():
-                columns.append(_reduced(product_BN, reduce))
+    for reduced in _batches(model, batches, interface, REDUCTIONS):
         for reduce, columns in reduced.items():
             parts[reduce].append(torch.stack(columns, dim=1))
     if not parts["example"]:
         raise RequestError("attribution has no rows to be measured on.")
     return {reduce: torch.cat(blocks) for reduce, blocks in parts.items()}
+
+
+def _batches(
+    model: Architecture,
+    batches: Iterable[Batch],
+    interface: Interface | str,
+    reductions: Sequence[str],
+) -> Iterator[dict[str, list[Tensor]]]:
+    """Yield, per batch, reduction -> the reduced products of its examples (B) for each layer, layer 1 first."""
+    layers = range(1, model.depth + 1)
+    for batch in batches:
+        tapped = tap(model, layers, interface, retain_grad=True)
+        with _frozen(model.model), torch.enable_grad(), tapped as states:
+            _backward(model, batch)
+        reduced: dict[str, list[Tensor]] = {reduce: [] for reduce in reductions}
+        for layer in layers:
+            product_BN = _products(states.pop(layer), batch.attention_mask)
+            for reduce, columns in reduced.items():
+                columns.append(_reduced(product_BN, reduce))
+        yield reduced
 
 
 @contextmanager
@@ -149,7 +128,7 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _backward(teacher: Architecture, batch: Supervised, chunk: int) -> None:
+def _backward(teacher: Architecture, batch: Batch) -> None:
     """Run forward and backward of the sum of the examples' losses."""
     counts_B = batch.supervised.sum(1)
     if not bool((counts_B > 0).all()):
@@ -162,16 +141,14 @@ def _backward(teacher: Architecture, batch: Supervised, chunk: int) -> None:
     labels_N = functional.pad(batch.input_ids[:, 1:], (0, 1))[batch.supervised].to(final_BTD.device)
     shares_N = (1.0 / counts_B)[batch.supervised.nonzero()[:, 0]].to(final_BTD.device)
     final_ND = final_BTD[supervised_BT]
-    torch.autograd.backward(final_ND, _head_gradient(teacher, final_ND.detach(), labels_N, shares_N, chunk))
+    torch.autograd.backward(final_ND, _head_gradient(teacher, final_ND.detach(), labels_N, shares_N))
 
 
-def _head_gradient(
-    teacher: Architecture, final_ND: Tensor, labels_N: Tensor, shares_N: Tensor, chunk: int
-) -> Tensor:
+def _head_gradient(teacher: Architecture, final_ND: Tensor, labels_N: Tensor, shares_N: Tensor) -> Tensor:
     """Return d (sum_n share_n * cross-entropy_n) / d final state, a chunk of logits at a time."""
     gradients: list[Tensor] = []
-    for start in range(0, len(final_ND), chunk):
-        part = slice(start, start + chunk)
+    for start in range(0, len(final_ND), CHUNK):
+        part = slice(start, start + CHUNK)
         leaf_nD = final_ND[part].requires_grad_(True)
         logits_nV = teacher.read_out(leaf_nD).float()
         losses_n = functional.cross_entropy(logits_nV, labels_N[part].to(logits_nV.device), reduction="none")

@@ -23,6 +23,7 @@ from pkt.data.encoding import Encoded
 from pkt.errors import PktError, RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.internals import Internals, internals, neuron_shape
+from pkt.models.sparse_delta import weight_by_neuron
 
 Kind = Literal["ffn", "attention"]
 ROWS_AT_ONCE = 8
@@ -42,7 +43,6 @@ def observe(
     encoded: Encoded,
     *,
     legacy_norm: bool = False,
-    rows_at_once: int | None = None,
     listen: Callable[[int, int], None] | None = None,
 ) -> Observed:
     """Run the model over the rows' contexts, once.
@@ -51,7 +51,6 @@ def observe(
         arch: a model that `check_neurons` accepts, in eval mode.
         encoded: rows that end in EOS.
         legacy_norm: see `norm_divisor`.
-        rows_at_once: rows per forward pass; None: up to 8, as long as their attention weights stay below 512 MB.
         listen: called after each pass with its numbers of rows and tokens.
 
     Raises:
@@ -60,7 +59,7 @@ def observe(
     contexts, targets = _contexts(encoded)
     seen: list[list[Internals]] = []
     finals: list[Tensor] = []
-    plan = sorted_batches(contexts.lengths, rows_at_once or _affordable(arch, max(contexts.lengths)))
+    plan = sorted_batches(contexts.lengths, affordable_rows(arch, max(contexts.lengths)))
     for rows in plan:
         batch = collate(contexts, rows).to(arch.device)
         last_B = batch.attention_mask.sum(1) - 1
@@ -90,7 +89,7 @@ def _contexts(encoded: Encoded) -> tuple[Encoded, list[int]]:
     return contexts, [ids[-2] for ids in encoded.input_ids]
 
 
-def _affordable(arch: Architecture, length: int) -> int:
+def affordable_rows(arch: Architecture, length: int) -> int:
     """Return how many rows of a length can go through eager attention at once."""
     weights = neuron_shape(arch.model.config).heads * length**2
     return min(max(ATTENTION_NUMBERS // weights, 1), ROWS_AT_ONCE)
@@ -157,13 +156,11 @@ def neuron_scores(arch: Architecture, observed: Observed, number: int, kind: Kin
     """
     device = observed.read_out.weight_VD.device
     layer = observed.layers[number - 1]
-    weight = arch.projection(number, "down" if kind == "ffn" else "o").weight
-    assert isinstance(weight, Tensor)
     activations_RN = layer.ffn_neurons_BI if kind == "ffn" else layer.own_values_BK
     scores_N = neuron_gains(
         observed.read_out,
         _before(layer, kind).to(device),
-        weight.detach().T.to(device),
+        weight_by_neuron(arch, number, "down" if kind == "ffn" else "o").to(device),
         activations_RN.to(device),
     )
     return _finite(scores_N).cpu()

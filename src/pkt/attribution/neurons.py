@@ -17,7 +17,6 @@ Source: Tan et al., LaTen (ACL 2025), after the static neuron attribution of Yu 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,8 +81,6 @@ def neuron_gains(
     before_RD: Tensor,
     columns_ND: Tensor,
     activations_RN: Tensor,
-    *,
-    chunk_numbers: int = CHUNK_NUMBERS,
 ) -> Tensor:
     """Return the mean over rows of log p(y | v + m_j w_j) - log p(y | v) for every neuron.
 
@@ -92,13 +89,12 @@ def neuron_gains(
         before_RD: v per row: the residual stream that the sublayer adds to.
         columns_ND: w_j, one row per neuron.
         activations_RN: m_j.
-        chunk_numbers: neurons x vocabulary whose numbers are alive at once; results do not depend on it.
 
     Returns:
         (N) float32.
     """
     log_probs_RV = read_out.log_probs(before_RD)
-    at_once = max(1, chunk_numbers // len(read_out.weight_VD))
+    at_once = max(1, CHUNK_NUMBERS // len(read_out.weight_VD))
     scale_RN = activations_RN.float() / read_out.divisor_R[:, None]
     gains = []
     for columns_nD, scale_Rn in zip(
@@ -124,15 +120,3 @@ def best(scores_N: Tensor, count: int) -> Tensor:
     if not bool(scores_N.isfinite().all()):
         raise ValueError("a neuron's score is NaN or infinite")
     return scores_N.cpu().argsort(descending=True, stable=True)[:count]
-
-
-def top_layers(scores: Sequence[float], count: int) -> tuple[int, ...]:
-    """Return the `count` layers (from 1) with the highest scores, from shallow to deep; of equals, the shallower.
-
-    Raises:
-        ValueError: fewer layers than asked for.
-    """
-    if not 1 <= count <= len(scores):
-        raise ValueError(f"{count} of {len(scores)} layers cannot be chosen")
-    ranked = sorted(range(1, len(scores) + 1), key=lambda layer: (-scores[layer - 1], layer))
-    return tuple(sorted(ranked[:count]))

@@ -14,68 +14,29 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pkt.attribution.disk_sums import DiskSums, slot_file
-from pkt.attribution.layer import Supervised
+from pkt.attribution.disk_sums import DiskSums
+from pkt.data.batching import Batch
 from pkt.errors import PktError, RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.taps import decode
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sensitivity:
-    """S of a model: elementwise for the parameters that were kept, summed for every parameter of a layer.
-
-    Attributes:
-        folder: where the elementwise sums are.
-        shapes: of the kept parameters, by name, as they are stored.
-        slots: which file of a kept parameter is current; a parameter that never had a gradient is missing.
-        sums: sum of S over each parameter.
-        rows: rows that were summed.
-        skipped: rows without a supervised position, left out.
-    """
-
-    folder: Path
-    shapes: dict[str, tuple[int, ...]]
-    slots: dict[str, int]
-    sums: dict[str, float]
-    rows: int
-    skipped: tuple[int, ...]
-
-    def matrix(self, name: str) -> Tensor:
-        """Read S of a kept parameter, float32, in the parameter's own orientation."""
-        shape = self.shapes[name]
-        if name not in self.slots:
-            return torch.zeros(shape)
-        values = np.fromfile(slot_file(self.folder, name, self.slots[name]), dtype=np.float32)
-        return torch.from_numpy(values).reshape(shape)
-
-    def layer_scores(self, arch: Architecture) -> tuple[float, ...]:
-        """Return the sum of S over all parameters of each layer, layer 1 first."""
-        scores = []
-        for index in range(arch.depth):
-            prefix = f"{arch.roles.layers}.{index}."
-            scores.append(math.fsum(value for name, value in self.sums.items() if name.startswith(prefix)))
-        return tuple(scores)
-
-
 def sensitivity(
     arch: Architecture,
-    row: Callable[[int], Supervised],
+    row: Callable[[int], Batch],
     rows: int,
     *,
     keep: Collection[str],
     folder: Path,
     save_every: float = 60.0,
     listen: Callable[[int], None] | None = None,
-) -> Sensitivity:
+) -> DiskSums:
     """Compute S(theta) = sum_n |theta * d L_n / d theta|, L_n the mean answer-token cross-entropy of row n.
 
     Elementwise, the absolute value per row, rows one at a time; products and sums in float32, a parameter's
@@ -100,8 +61,11 @@ def sensitivity(
     """
     folder.mkdir(parents=True, exist_ok=True)
     _check_room(arch, keep, folder)
-    sums = DiskSums(folder=folder, keep=frozenset(keep))
-    done, saved_at = sums.resume(), time.monotonic()
+    shapes = {name: tuple(p.shape) for name, p in arch.model.named_parameters() if name in keep}
+    assert len(shapes) == len(set(keep)), f"no such parameters: {sorted(set(keep) - shapes.keys())}"
+    sums = DiskSums(folder=folder, shapes=shapes)
+    sums.resume()
+    done, saved_at = sums.done, time.monotonic()
     if listen is not None and done:
         listen(done)
     with _hooked(arch, sums), torch.enable_grad():
@@ -118,15 +82,7 @@ def sensitivity(
             f"sensitivity has no row to learn from: of {rows} extract rows, {len(sums.skipped)} have no answer "
             "token to predict. Give rows with an answer, or raise data.sizes.extract."
         )
-    shapes = {name: tuple(p.shape) for name, p in arch.model.named_parameters() if name in sums.keep}
-    return Sensitivity(
-        folder=folder,
-        shapes=shapes,
-        slots={name: slot for name, slot in sums.slots.items() if name in sums.keep},
-        sums=dict(sums.totals),
-        rows=rows - len(sums.skipped),
-        skipped=tuple(sums.skipped),
-    )
+    return sums
 
 
 def _check_room(arch: Architecture, keep: Collection[str], folder: Path) -> None:
@@ -153,8 +109,6 @@ def parameter_name(arch: Architecture, module: nn.Module) -> str:
 def _hooked(arch: Architecture, sums: DiskSums) -> Iterator[None]:
     """Give every parameter of a layer, and every kept one, a hook that takes its gradient away."""
     named = dict(arch.model.named_parameters())
-    unknown = sums.keep - named.keys()
-    assert not unknown, f"no such parameters: {sorted(unknown)}"
     before = {name: parameter.requires_grad for name, parameter in named.items()}
     handles = []
 
@@ -168,7 +122,7 @@ def _hooked(arch: Architecture, sums: DiskSums) -> Iterator[None]:
 
     try:
         for name, parameter in named.items():
-            wanted = name in sums.keep or name.startswith(f"{arch.roles.layers}.")
+            wanted = name in sums.shapes or name.startswith(f"{arch.roles.layers}.")
             parameter.requires_grad_(wanted)
             if wanted:
                 handles.append(parameter.register_post_accumulate_grad_hook(hook(name)))
@@ -181,7 +135,7 @@ def _hooked(arch: Architecture, sums: DiskSums) -> Iterator[None]:
             parameter.grad = None
 
 
-def _backward(arch: Architecture, batch: Supervised, index: int) -> bool:
+def _backward(arch: Architecture, batch: Batch, index: int) -> bool:
     """Run forward and backward of one row's loss; False where it has no supervised position."""
     assert len(batch.input_ids) == 1, "the absolute value is per row: one row at a time"
     if not bool(batch.supervised.any()):

@@ -27,32 +27,6 @@ MEMORY = 2 << 30  # bytes of the numbers that are summed over the rows
 ROUND_OFF = 1e-12  # a share of a state's length below which it does not vary
 
 
-@torch.no_grad()
-def linear_cka(x_ND: Tensor, y_NE: Tensor) -> float:
-    """Return the linear CKA of two sets of states at the same positions.
-
-    CKA = |Y_c^T X_c|_F^2 / (|X_c^T X_c|_F |Y_c^T Y_c|_F) = <K, L>_F / (|K|_F |L|_F) with K = X_c X_c^T and
-    L = Y_c Y_c^T, states centred over the positions; the form with the smaller matrices is computed, in float64.
-    Between 0 and 1; 0 where a side does not vary. With fewer positions than channels it is biased upwards.
-
-    Args:
-        x_ND: states (N, D).
-        y_NE: states (N, E).
-
-    Raises:
-        ValueError: no position, or not the same number on both sides.
-
-    Source: Kornblith et al., "Similarity of Neural Network Representations Revisited" (arXiv 1905.00414, eq. 5).
-    """
-    if len(x_ND) != len(y_NE) or len(x_ND) == 0:
-        raise ValueError(f"states are paired by position, got {len(x_ND)} and {len(y_NE)} positions")
-    x, y = (_centred(side) for side in (x_ND, y_NE))
-    if len(x) ** 2 < x.shape[1] * y.shape[1]:
-        gram_x, gram_y = x @ x.T, y @ y.T
-        return float(_ratio((gram_x * gram_y).sum(), gram_x.norm(), gram_y.norm()))
-    return float(_ratio((x.T @ y).square().sum(), (x.T @ x).norm(), (y.T @ y).norm()))
-
-
 @dataclass(frozen=True, kw_only=True)
 class LayerComparison:
     """How alike the layers of two models are.
@@ -70,30 +44,6 @@ class LayerComparison:
     positions: int
 
 
-def layer_similarity(
-    teacher: Architecture,
-    student: Architecture,
-    encoded: Encoded,
-    *,
-    interface: Interface | str,
-    positions: str = "all",
-    batch_size: int = 8,
-    memory: int = MEMORY,
-    listen: Callable[[int, int], None] | None = None,
-) -> Tensor:
-    """Return the linear CKA of every teacher layer with every student layer; see `compare_layers`."""
-    return compare_layers(
-        teacher,
-        student,
-        encoded,
-        interface=interface,
-        positions=positions,
-        batch_size=batch_size,
-        memory=memory,
-        listen=listen,
-    ).cka_LL
-
-
 @torch.no_grad()
 def compare_layers(
     teacher: Architecture,
@@ -107,6 +57,10 @@ def compare_layers(
     listen: Callable[[int, int], None] | None = None,
 ) -> LayerComparison:
     """Compare every teacher layer with every student layer by linear CKA.
+
+    CKA = |Y_c^T X_c|_F^2 / (|X_c^T X_c|_F |Y_c^T Y_c|_F) = <K, L>_F / (|K|_F |L|_F) with K = X_c X_c^T and
+    L = Y_c Y_c^T, states centred over the positions, in float64. Between 0 and 1; 0 where a side does not vary.
+    With fewer positions than channels it is biased upwards.
 
     Centred moments of all pairs are summed over the batches: L_T L_S D_T D_S numbers. Where that exceeds
     `memory`, P positions are kept instead, evenly spread over those of the split in the order of its rows
@@ -125,13 +79,15 @@ def compare_layers(
 
     Raises:
         RequestError: no position.
+
+    Source: Kornblith et al., "Similarity of Neural Network Representations Revisited" (arXiv 1905.00414, eq. 5).
     """
     kept_N = _kept(encoded, positions, _capacity(teacher, student, memory))
     if len(kept_N) == 0:
         raise RequestError(
             "layers are compared on rows, and the split has none; raise its size (data.sizes)."
         )
-    sums = _Sums() if _capacity(teacher, student, memory) is None else _Grams()
+    sums = Moments() if _capacity(teacher, student, memory) is None else Grams()
     starts = _starts(encoded, positions)
     for rows in sorted_batches(encoded.lengths, batch_size):
         batch = collate(encoded, rows)
@@ -147,7 +103,7 @@ def compare_layers(
 
 
 @dataclass(kw_only=True)
-class _Sums:
+class Moments:
     """Moments of all pairs of layers, about a fixed point near the mean (so that little cancels)."""
 
     count: int = 0
@@ -157,6 +113,7 @@ class _Sums:
     cross: Tensor = field(default_factory=lambda: torch.zeros(()))  # (L_T D, L_S E)
 
     def add(self, x_LnD: Tensor, y_LnE: Tensor) -> None:
+        """Add the states of both sides at n more positions."""
         sides = [x_LnD.double(), y_LnE.double()]
         if x_LnD.shape[1] == 0:
             return
@@ -202,13 +159,14 @@ class _Sums:
 
 
 @dataclass(kw_only=True)
-class _Grams:
+class Grams:
     """States at the kept positions, and their Gram matrices."""
 
     parts: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def add(self, x_LnD: Tensor, y_LnE: Tensor) -> None:
+        """Keep the states of both sides at n more positions."""
         self.device = x_LnD.device
         self.parts.append((x_LnD.cpu(), y_LnE.cpu()))
 

@@ -6,10 +6,19 @@ Pure functions of two depths and, where a strategy says so, of one score per tea
 of every teacher layer to every student layer; layers are numbered from 1.
 """
 
-from pkt.mapping.free import Explicit, Last, Random
-from pkt.mapping.pairs import LayerPair, Mapping, Similarity, depth_layer, spread
+from pkt.mapping.pairs import (
+    LayerPair,
+    Layers,
+    Mapping,
+    Similarity,
+    Strategy,
+    depth_layer,
+    in_order,
+    spread,
+    top_layers,
+)
 from pkt.mapping.similar import Cka, Monotone
-from pkt.mapping.strategies import Critical, Depth, Interpolate
+from pkt.mapping.strategies import Critical, Depth, Explicit, Interpolate, Last, RandomPairs
 
 __all__ = [
     "Cka",
@@ -19,10 +28,14 @@ __all__ = [
     "Interpolate",
     "Last",
     "LayerPair",
+    "Layers",
     "Mapping",
     "Monotone",
-    "Random",
+    "RandomPairs",
     "Similarity",
+    "Strategy",
     "depth_layer",
+    "in_order",
     "spread",
+    "top_layers",
 ]

@@ -1,9 +1,9 @@
-"""A layer pair, what a pairing strategy looks like, and the two rules that strategies share."""
+"""A layer pair, what a pairing strategy looks like, and what strategies share: checks, and two rules of depth."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -44,12 +44,12 @@ class Mapping(Protocol):
     @property
     def needs_scores(self) -> bool:
         """Whether `pairs` reads one attribution score per teacher layer."""
-        ...
+        return False
 
     @property
     def needs_similarity(self) -> bool:
         """Whether `pairs` reads the similarity of every teacher layer to every student layer."""
-        ...
+        return False
 
     def pairs(
         self,
@@ -60,6 +60,87 @@ class Mapping(Protocol):
     ) -> tuple[LayerPair, ...]:
         """Pair the layers of a teacher and a student of given depths; one pair per student layer at most."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """What a strategy pairs.
+
+    Attributes:
+        teacher: L_T.
+        student: L_S.
+        scores: one per teacher layer, layer 1 first; empty unless the strategy needs them.
+        alike: similarity of every layer pair; empty unless the strategy needs it.
+    """
+
+    teacher: int
+    student: int
+    scores: Sequence[float] = ()
+    alike: Similarity = ()
+
+    def at_depth(self, student_layer: int) -> int:
+        """Return the teacher layer at a student layer's relative depth (`depth_layer`)."""
+        return depth_layer(student_layer, self.teacher, self.student)
+
+
+class Strategy(Mapping):
+    """A strategy whose inputs are checked before it sees them."""
+
+    def pairs(
+        self,
+        teacher_depth: int,
+        student_depth: int,
+        scores: Sequence[float] | None = None,
+        similarity: Similarity | None = None,
+    ) -> tuple[LayerPair, ...]:
+        """Return the pairs of the strategy.
+
+        Args:
+            teacher_depth: L_T.
+            student_depth: L_S.
+            scores: one per teacher layer, layer 1 first; read where `needs_scores` says so.
+            similarity: (L_T, L_S) rows of numbers; read where `needs_similarity` says so.
+
+        Raises:
+            RequestError: an option asks for a layer, or for a number of layers, that a model does not have.
+            PktError: a score or a similarity is NaN or infinite.
+            ValueError: scores or similarities of another shape, or a depth below 1.
+        """
+        if teacher_depth < 1 or student_depth < 1:
+            raise ValueError(
+                f"depths are at least 1, got teacher {teacher_depth} and student {student_depth}"
+            )
+        layers = Layers(
+            teacher=teacher_depth,
+            student=student_depth,
+            scores=_checked_scores(scores, teacher_depth) if self.needs_scores else (),
+            alike=_checked_similarity(similarity, teacher_depth, student_depth)
+            if self.needs_similarity
+            else (),
+        )
+        return tuple(self.paired(layers))
+
+    def paired(self, layers: Layers) -> Iterable[LayerPair]:
+        """Yield the pairs, each student layer once at most."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread(Strategy):
+    """A strategy for a number of student layers.
+
+    Attributes:
+        count: number of student layers, evenly spread and always with the last one (see `spread`); None: all.
+    """
+
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count(self.count)
+
+    def students(self, layers: Layers) -> tuple[int, ...]:
+        """Return the student layers that get a pair, from shallow to deep."""
+        return spread(self.count, layers.student)
 
 
 def depth_layer(student_layer: int, teacher_depth: int, student_depth: int) -> int:
@@ -85,14 +166,21 @@ def spread(count: int | None, depth: int) -> tuple[int, ...]:
     return tuple((2 * depth * i + count) // (2 * count) for i in range(1, count + 1))
 
 
-def check_depths(teacher_depth: int, student_depth: int) -> None:
-    """Refuse models without layers.
+def top_layers(scores: Sequence[float], count: int) -> tuple[int, ...]:
+    """Return the `count` layers (from 1) with the highest scores, from shallow to deep; of equals, the shallower.
 
     Raises:
-        ValueError: a depth below 1.
+        ValueError: fewer layers than asked for.
     """
-    if teacher_depth < 1 or student_depth < 1:
-        raise ValueError(f"depths are at least 1, got teacher {teacher_depth} and student {student_depth}")
+    if not 1 <= count <= len(scores):
+        raise ValueError(f"{count} of {len(scores)} layers cannot be chosen")
+    ranked = sorted(range(1, len(scores) + 1), key=lambda layer: (-scores[layer - 1], layer))
+    return tuple(sorted(ranked[:count]))
+
+
+def in_order(layers: Sequence[int]) -> tuple[LayerPair, ...]:
+    """Pair student layer i with the i-th of some teacher layers."""
+    return tuple(LayerPair(student=i, teacher=(layer,)) for i, layer in enumerate(layers, start=1))
 
 
 def check_count(count: int | None) -> None:
@@ -105,13 +193,8 @@ def check_count(count: int | None) -> None:
         raise ValueError(f"count is a number of student layers, at least 1 (null: all), got {count}")
 
 
-def check_scores(scores: Sequence[float] | None, teacher_depth: int) -> Sequence[float]:
-    """Return the scores if there is a finite one per teacher layer.
-
-    Raises:
-        PktError: a score is NaN or infinite.
-        ValueError: not one score per teacher layer.
-    """
+def _checked_scores(scores: Sequence[float] | None, teacher_depth: int) -> Sequence[float]:
+    """Return the scores if there is a finite one per teacher layer."""
     if scores is None or len(scores) != teacher_depth:
         got = "none" if scores is None else len(scores)
         raise ValueError(f"one score per teacher layer is needed ({teacher_depth}), got {got}")
@@ -123,13 +206,8 @@ def check_scores(scores: Sequence[float] | None, teacher_depth: int) -> Sequence
     return scores
 
 
-def check_similarity(similarity: Similarity | None, teacher_depth: int, student_depth: int) -> Similarity:
-    """Return the similarities if there is a finite one per pair of layers.
-
-    Raises:
-        PktError: a similarity is NaN or infinite.
-        ValueError: another shape.
-    """
+def _checked_similarity(similarity: Similarity | None, teacher_depth: int, student_depth: int) -> Similarity:
+    """Return the similarities if there is a finite one per pair of layers."""
     shape = (teacher_depth, {student_depth})
     if similarity is None or (len(similarity), {*map(len, similarity)}) != shape:
         got = "none" if similarity is None else f"{len(similarity)} rows of {sorted({*map(len, similarity)})}"

@@ -8,28 +8,19 @@ scale of the scores does not matter and a tie is a tie: then the pairing nearest
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar, Literal
 
-from pkt.mapping.pairs import (
-    LayerPair,
-    Similarity,
-    check_count,
-    check_depths,
-    check_scores,
-    check_similarity,
-    depth_layer,
-    spread,
-)
+from pkt.mapping.pairs import LayerPair, Layers, Similarity, Spread
 
 Gain = tuple[Fraction, int]
 """What a pair adds: its score times its similarity, and minus its distance from relative depth."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Monotone:
+class Monotone(Spread):
     """Pair without crossings so that the sum of score_T(l) * similarity(l, k) is largest.
 
     pi = argmax sum_k score_T(pi(k)) * similarity(pi(k), k) over the chosen student layers k, one teacher layer
@@ -40,102 +31,47 @@ class Monotone:
 
     Attributes:
         similarity: ``cka`` (linear CKA of the layers' states) or ``one`` (scores alone decide).
-        count: number of student layers, evenly spread and always with the last one (see `spread`); None: all.
     """
 
     needs_scores: ClassVar[bool] = True
 
     similarity: Literal["cka", "one"] = "cka"
-    count: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.similarity not in ("cka", "one"):
-            raise ValueError(f"similarity={self.similarity} is not one of cka, one")
-        check_count(self.count)
 
     @property
     def needs_similarity(self) -> bool:
         """Whether CKA weighs the scores."""
         return self.similarity == "cka"
 
-    def pairs(
-        self,
-        teacher_depth: int,
-        student_depth: int,
-        scores: Sequence[float] | None = None,
-        similarity: Similarity | None = None,
-    ) -> tuple[LayerPair, ...]:
-        """Return one pair per chosen student layer, from shallow to deep.
-
-        Args:
-            teacher_depth: L_T.
-            student_depth: L_S.
-            scores: one per teacher layer; layer 1 first.
-            similarity: (L_T, L_S) rows of numbers; not read with ``similarity=one``.
-
-        Raises:
-            RequestError: `count` exceeds the student's depth.
-            PktError: a score or a similarity is NaN or infinite.
-            ValueError: scores or similarities of another shape, or a depth below 1.
-        """
-        check_depths(teacher_depth, student_depth)
-        scores = check_scores(scores, teacher_depth)
-        ones = [[1.0] * student_depth] * teacher_depth
-        alike = check_similarity(similarity, teacher_depth, student_depth) if self.needs_similarity else ones
-        students = spread(self.count, student_depth)
-        gains = _gains(students, alike, scores, teacher_depth, student_depth)
-        return _paired(students, without_crossings(gains))
+    def paired(self, layers: Layers) -> Iterable[LayerPair]:
+        """Return one pair per chosen student layer, from shallow to deep."""
+        students = self.students(layers)
+        alike = layers.alike if self.needs_similarity else [[1.0] * layers.student] * layers.teacher
+        return _paired(students, without_crossings(_gains(students, alike, layers.scores, layers)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cka:
+class Cka(Spread):
     """Pair each student layer with the teacher layer of highest linear CKA.
 
     Attributes:
         monotone: keep the order of depth: the largest sum of CKA without crossings, as `Monotone` with equal
             scores. False: every student layer for itself, so that a teacher layer may occur more than once.
-        count: number of student layers, evenly spread and always with the last one (see `spread`); None: all.
 
     Source: the paper's layer-by-layer CKA (arXiv 2510.24208 v1, figures 4 to 6), as a pairing (ours).
     """
 
-    needs_scores: ClassVar[bool] = False
     needs_similarity: ClassVar[bool] = True
 
     monotone: bool = False
-    count: int | None = None
 
-    def __post_init__(self) -> None:
-        check_count(self.count)
-
-    def pairs(
-        self,
-        teacher_depth: int,
-        student_depth: int,
-        scores: Sequence[float] | None = None,
-        similarity: Similarity | None = None,
-    ) -> tuple[LayerPair, ...]:
-        """Return one pair per chosen student layer, from shallow to deep.
-
-        Args:
-            teacher_depth: L_T.
-            student_depth: L_S.
-            scores: not read.
-            similarity: (L_T, L_S) rows of numbers.
-
-        Raises:
-            RequestError: `count` exceeds the student's depth.
-            PktError: a similarity is NaN or infinite.
-            ValueError: similarities of another shape, or a depth below 1.
-        """
-        check_depths(teacher_depth, student_depth)
-        alike = check_similarity(similarity, teacher_depth, student_depth)
-        students = spread(self.count, student_depth)
-        gains = _gains(students, alike, [1.0] * teacher_depth, teacher_depth, student_depth)
+    def paired(self, layers: Layers) -> Iterable[LayerPair]:
+        """Return one pair per chosen student layer, from shallow to deep."""
+        students = self.students(layers)
+        gains = _gains(students, layers.alike, [1.0] * layers.teacher, layers)
         if self.monotone:
             return _paired(students, without_crossings(gains))
         # max takes the first of equals: the shallower layer
-        return _paired(students, [max(range(teacher_depth), key=row.__getitem__) for row in gains])
+        return _paired(students, [max(range(layers.teacher), key=row.__getitem__) for row in gains])
 
 
 def without_crossings(gains: Sequence[Sequence[Gain]]) -> list[int]:
@@ -182,19 +118,15 @@ def _added(gain: Gain, totals: Sequence[Gain | None], left: int, number: int) ->
 
 
 def _gains(
-    students: Sequence[int],
-    alike: Similarity,
-    scores: Sequence[float],
-    teacher_depth: int,
-    student_depth: int,
+    students: Sequence[int], alike: Similarity, scores: Sequence[float], layers: Layers
 ) -> list[list[Gain]]:
     return [
         [
             (
                 Fraction(scores[layer - 1]) * Fraction(alike[layer - 1][k - 1]),
-                -abs(layer - depth_layer(k, teacher_depth, student_depth)),
+                -abs(layer - layers.at_depth(k)),
             )
-            for layer in range(1, teacher_depth + 1)
+            for layer in range(1, layers.teacher + 1)
         ]
         for k in students
     ]

@@ -1,64 +1,31 @@
-"""Pairings by relative depth; each is a config node and a pure function of depths and scores.
+"""Pairings that do not compare layers: by relative depth, by attribution, by a list, at random.
 
+Each is a config node, and a pure function of the depths and, for `Critical`, of the scores.
 Source: "Beyond Neural Incompatibility" (arXiv 2510.24208 v1), restated where a docstring says "our reading".
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from pkt.errors import RequestError
-from pkt.mapping.pairs import (
-    LayerPair,
-    Similarity,
-    check_count,
-    check_depths,
-    check_scores,
-    depth_layer,
-    spread,
-)
+from pkt.mapping.pairs import LayerPair, Layers, Spread, Strategy, check_count, spread, top_layers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Depth:
-    """Pair by relative depth: student k takes teacher max(1, floor(L_T k / L_S)).
+class Depth(Spread):
+    """Pair by relative depth: student k takes teacher max(1, floor(L_T k / L_S))."""
 
-    Attributes:
-        count: number of student layers, evenly spread and always with the last one (see `spread`); None: all.
-    """
-
-    needs_scores: ClassVar[bool] = False
-    needs_similarity: ClassVar[bool] = False
-
-    count: int | None = None
-
-    def __post_init__(self) -> None:
-        check_count(self.count)
-
-    def pairs(
-        self,
-        teacher_depth: int,
-        student_depth: int,
-        scores: Sequence[float] | None = None,
-        similarity: Similarity | None = None,
-    ) -> tuple[LayerPair, ...]:
-        """Return one pair per chosen student layer, from shallow to deep.
-
-        Raises:
-            RequestError: `count` exceeds the student's depth.
-            ValueError: a depth below 1.
-        """
-        check_depths(teacher_depth, student_depth)
-        return tuple(
-            LayerPair(student=k, teacher=(depth_layer(k, teacher_depth, student_depth),))
-            for k in spread(self.count, student_depth)
-        )
+    def paired(self, layers: Layers) -> Iterable[LayerPair]:
+        """Yield one pair per chosen student layer, from shallow to deep."""
+        return (LayerPair(student=k, teacher=(layers.at_depth(k),)) for k in self.students(layers))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Critical:
+class Critical(Strategy):
     """Pair the teacher layers of highest attribution (v1; top_n = 1 there).
 
     Teacher layer l* goes to student layer k = min{k : depth(k) >= l*}, else L_S; the pair is (depth(k), k),
@@ -67,7 +34,6 @@ class Critical:
     """
 
     needs_scores: ClassVar[bool] = True
-    needs_similarity: ClassVar[bool] = False
 
     top_n: int = 1
 
@@ -75,84 +41,36 @@ class Critical:
         if self.top_n < 1:
             raise ValueError(f"top_n is a number of teacher layers, at least 1, got {self.top_n}")
 
-    def pairs(
-        self,
-        teacher_depth: int,
-        student_depth: int,
-        scores: Sequence[float] | None = None,
-        similarity: Similarity | None = None,
-    ) -> tuple[LayerPair, ...]:
-        """Return the pairs of the critical layers, from shallow to deep.
-
-        Args:
-            teacher_depth: L_T.
-            student_depth: L_S.
-            scores: one per teacher layer; layer 1 first.
-            similarity: not read.
+    def paired(self, layers: Layers) -> Iterable[LayerPair]:
+        """Yield the pairs of the critical layers, from shallow to deep.
 
         Raises:
             RequestError: `top_n` exceeds the teacher's depth.
-            PktError: a score is NaN or infinite.
-            ValueError: not one score per teacher layer, or a depth below 1.
         """
-        check_depths(teacher_depth, student_depth)
-        scores = check_scores(scores, teacher_depth)
-        if self.top_n > teacher_depth:
+        if self.top_n > layers.teacher:
             raise RequestError(
-                f"mapping.top_n={self.top_n}: the teacher has {teacher_depth} layers; "
-                f"choose 1 to {teacher_depth}."
+                f"mapping.top_n={self.top_n}: the teacher has {layers.teacher} layers; choose 1 to {layers.teacher}."
             )
-        ranked = sorted(range(1, teacher_depth + 1), key=lambda layer: (-scores[layer - 1], layer))
-        students = {self._student(layer, teacher_depth, student_depth) for layer in ranked[: self.top_n]}
-        return tuple(
-            LayerPair(student=k, teacher=(depth_layer(k, teacher_depth, student_depth),))
-            for k in sorted(students)
-        )
+        students = {self._student(layer, layers) for layer in top_layers(layers.scores, self.top_n)}
+        return (LayerPair(student=k, teacher=(layers.at_depth(k),)) for k in sorted(students))
 
     @staticmethod
-    def _student(teacher_layer: int, teacher_depth: int, student_depth: int) -> int:
-        reaching = (
-            k
-            for k in range(1, student_depth + 1)
-            if depth_layer(k, teacher_depth, student_depth) >= teacher_layer
-        )
-        return next(reaching, student_depth)
+    def _student(teacher_layer: int, layers: Layers) -> int:
+        reaching = (k for k in range(1, layers.student + 1) if layers.at_depth(k) >= teacher_layer)
+        return next(reaching, layers.student)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interpolate:
+class Interpolate(Spread):
     """Give student k the state between the two teacher layers around its relative depth.
 
     (1 - lam) h^(a) + lam h^(b) with u = L_T k / L_S, a = clip(floor(u), 1, L_T - 1), b = a + 1,
     lam = clip(u - a, 0, 1). A layer of weight 0 is left out, so an exact hit is a plain pair.
-
-    Attributes:
-        count: number of student layers, evenly spread and always with the last one (see `spread`); None: all.
     """
 
-    needs_scores: ClassVar[bool] = False
-    needs_similarity: ClassVar[bool] = False
-
-    count: int | None = None
-
-    def __post_init__(self) -> None:
-        check_count(self.count)
-
-    def pairs(
-        self,
-        teacher_depth: int,
-        student_depth: int,
-        scores: Sequence[float] | None = None,
-        similarity: Similarity | None = None,
-    ) -> tuple[LayerPair, ...]:
-        """Return one pair per chosen student layer, from shallow to deep.
-
-        Raises:
-            RequestError: `count` exceeds the student's depth.
-            ValueError: a depth below 1.
-        """
-        check_depths(teacher_depth, student_depth)
-        return tuple(_between(k, teacher_depth, student_depth) for k in spread(self.count, student_depth))
+    def paired(self, layers: Layers) -> Iterable[LayerPair]:
+        """Yield one pair per chosen student layer, from shallow to deep."""
+        return (_between(k, layers.teacher, layers.student) for k in self.students(layers))
 
 
 def _between(student: int, teacher_depth: int, student_depth: int) -> LayerPair:
@@ -168,3 +86,84 @@ def _between(student: int, teacher_depth: int, student_depth: int) -> LayerPair:
         return LayerPair(student=student, teacher=(below + 1,))
     share = excess / student_depth
     return LayerPair(student=student, teacher=(below, below + 1), weights=(1.0 - share, share))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Last(Strategy):
+    """Pair the last layer with the last layer."""
+
+    def paired(self, layers: Layers) -> Iterable[LayerPair]:
+        """Return the pair (L_T, L_S)."""
+        return (LayerPair(student=layers.student, teacher=(layers.teacher,)),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explicit(Strategy):
+    """Pair what a list says, in its order.
+
+    Attributes:
+        layers: [teacher layer, student layer] per pair, from 1; a student layer may occur once.
+    """
+
+    layers: list[list[int]]
+
+    def __post_init__(self) -> None:
+        if not self.layers or any(len(pair) != 2 for pair in self.layers):
+            raise ValueError(
+                f"layers is a list of [teacher layer, student layer], e.g. [[18,9]]; got {self.layers}"
+            )
+        students = [student for _, student in self.layers]
+        if len(set(students)) != len(students):
+            raise ValueError(f"each student layer may occur once in layers, got students {students}")
+
+    def paired(self, layers: Layers) -> Iterable[LayerPair]:
+        """Yield the listed pairs.
+
+        Raises:
+            RequestError: a layer that the teacher or the student does not have.
+        """
+        for numbers in self.layers:
+            for who, layer in zip(("teacher", "student"), numbers, strict=True):
+                depth = getattr(layers, who)
+                if not 1 <= layer <= depth:
+                    raise RequestError(
+                        f"mapping.layers: {who} layer {layer} does not exist; the {who}'s layers are 1 to "
+                        f"{depth} (pairs are written [teacher layer, student layer])."
+                    )
+        return (LayerPair(student=student, teacher=(teacher,)) for teacher, student in self.layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomPairs(Strategy):
+    """Pair at random: the control for pairing.
+
+    `count` student layers without repetition, each with a teacher layer, without repetition as far as the
+    teacher's depth allows. The order of depth is not kept.
+
+    Attributes:
+        seed: of the draw.
+        count: number of student layers.
+    """
+
+    seed: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        check_count(self.count)
+
+    def paired(self, layers: Layers) -> Iterable[LayerPair]:
+        """Yield the drawn pairs, by student layer.
+
+        Raises:
+            RequestError: `count` exceeds the student's depth.
+        """
+        spread(self.count, layers.student)  # refuses a count that is too large
+        draw = random.Random(self.seed)
+        students = sorted(draw.sample(range(1, layers.student + 1), self.count))
+        every = range(1, layers.teacher + 1)
+        rounds = -(-self.count // layers.teacher)
+        teachers = [layer for _ in range(rounds) for layer in draw.sample(every, layers.teacher)]
+        return (
+            LayerPair(student=student, teacher=(teacher,))
+            for student, teacher in zip(students, teachers, strict=False)
+        )

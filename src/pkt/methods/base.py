@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
 
+from pkt import saving
 from pkt.mapping import LayerPair
 from pkt.mapping import Mapping as LayerMapping
 from pkt.methods.workbench import Workbench
@@ -24,28 +25,34 @@ from pkt.training.loop import History
 from pkt.training.trainable import Trainable
 
 
-class StageResult(Protocol):
-    """What a stage of a method leaves in its artifact."""
+class StageResult:
+    """What a stage of a method leaves in its artifact: a dataclass that `pkt.saving` can write.
+
+    Attributes:
+        file: name of its JSON file.
+    """
+
+    file: ClassVar[str]
 
     def save(self, folder: Path) -> None:
-        """Write everything into a folder, as safetensors and JSON."""
-        ...
+        """Write everything into a folder."""
+        saving.save(self, folder / self.file)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
-        ...
+        return saving.load(cls, folder / cls.file)
 
     def tables(self) -> list[Table]:
         """Return what `pkt extract` or `pkt align` prints and the tracker keeps."""
-        ...
+        raise NotImplementedError
 
     def warnings(self) -> list[str]:
         """Return what a reader of the results should know."""
-        ...
+        return []
 
 
-class Extraction(StageResult, Protocol):
+class Extraction(StageResult):
     """What to take from the teacher.
 
     Attributes:
@@ -53,15 +60,16 @@ class Extraction(StageResult, Protocol):
         scores: one per teacher layer, for the attribution figure; None: not needed.
     """
 
-    @property
-    def pairs(self) -> tuple[LayerPair, ...]:
-        """Teacher layers per student layer."""
-        ...
+    file: ClassVar[str] = "extraction.json"
 
-    @property
-    def scores(self) -> tuple[float, ...] | None:
-        """One score per teacher layer."""
-        ...
+    pairs: tuple[LayerPair, ...]
+    scores: tuple[float, ...] | None
+
+
+class Alignment(StageResult):
+    """How what was taken reads in the student's space."""
+
+    file: ClassVar[str] = "alignment.json"
 
 
 @dataclass(frozen=True, kw_only=True)

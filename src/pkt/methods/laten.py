@@ -10,30 +10,34 @@ Readings: y is the last token of the answer's text, not EOS; scores are means ov
 n = int(width * rho) is the student's number of neurons of that kind in a layer (FFN width; heads * head size); the
 "modules" of the penalty are the changed matrices.
 Deviations: with grouped-query attention several neurons share a row of W_v, and the best of them decides its delta
-(the paper's models have no groups); the one cycle ends one step after the last, which would otherwise not move;
-steps, rho and lr may be lists, of which the validation split's cross-entropy chooses. The train split is not used.
+(the paper's models have no groups); the one-cycle schedule is one step longer than the run, since a last step at
+learning rate 0 would change nothing. The train split is not used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
+from random import Random
 from typing import Any, ClassVar
 
+import torch
+
+from pkt.config import OptimConfig
+from pkt.data.batching import collate, sorted_batches
+from pkt.data.encoding import Encoded
+from pkt.errors import PktError
 from pkt.methods.base import Choice, Provides, Reads, Transferred
-from pkt.methods.laten_delta import Candidate, LatenAlignment
-from pkt.methods.laten_fit import Fitter, Recipe
-from pkt.methods.laten_locate import checked_counts, locate
-from pkt.methods.laten_neurons import MODULES, LatenExtraction
+from pkt.methods.laten_locate import locate
+from pkt.methods.laten_results import MODULES, LatenAlignment, LatenExtraction
 from pkt.methods.workbench import Workbench
-from pkt.models.architecture import Architecture
 from pkt.models.sparse_delta import SparseDelta, inject, norms
 from pkt.objectives import OutputHead
 from pkt.settings import setting, undecisive
-from pkt.training.hypernetwork import Site
-from pkt.training.loop import History
+from pkt.training.hypernetwork import Change, DeltaLoss, HyperNetwork, answer_loss, deltas
+from pkt.training.loop import History, Trainer
 from pkt.training.trainable import Trainable
 
 
@@ -43,13 +47,16 @@ class LaTen:
 
     Attributes:
         name: how tables call it.
-        rho: share of each student layer's neurons that change; a list is chosen from.
-        steps: optimiser steps of the hypernetwork; a list is chosen from.
-        lr: peak of the one-cycle learning rate; a list is chosen from.
+        rho: share of each student layer's neurons that change.
+        steps: optimiser steps of the hypernetwork.
+        lr: peak of the one-cycle learning rate.
         weight_decay: of AdamW, on the hypernetwork.
         penalty: weight of the delta's mean square in every changed matrix.
         align_rows, extract_rows: rows of each split per step.
         legacy_norm: divide by the root of a standard deviation in the read-out, as the public code does.
+
+    Raises:
+        ValueError: a number out of range.
     """
 
     results: ClassVar[Mapping[str, type[Any]]] = {"extract": LatenExtraction, "align": LatenAlignment}
@@ -60,9 +67,9 @@ class LaTen:
     )
 
     name: str = undecisive("laten")
-    rho: float | list[float] = 0.1
-    steps: int | list[int] = setting(4, decides="align")
-    lr: float | list[float] = setting(3e-5, decides="align")
+    rho: float = 0.1
+    steps: int = setting(4, decides="align")
+    lr: float = setting(3e-5, decides="align")
     weight_decay: float = setting(0.05, decides="align")
     penalty: float = setting(1000.0, decides="align")
     align_rows: int = setting(15, decides="align")
@@ -70,32 +77,18 @@ class LaTen:
     legacy_norm: bool = False
 
     def __post_init__(self) -> None:
-        if not self._rhos or not all(0 < rho <= 1 for rho in self._rhos):
-            raise ValueError(f"rho is a share above 0 and up to 1, or a list of them, got {self.rho}")
-        if not self._steps or not all(steps >= 1 for steps in self._steps):
-            raise ValueError(f"steps is 1 or more, or a list of such numbers, got {self.steps}")
-        if not self._lrs or not all(lr > 0 for lr in self._lrs):
-            raise ValueError(f"lr is above 0, or a list of such numbers, got {self.lr}")
-        if self.weight_decay < 0 or self.penalty < 0:
-            raise ValueError(
-                f"weight_decay and penalty are 0 or more, got {self.weight_decay}, {self.penalty}"
-            )
-        if self.align_rows < 1 or self.extract_rows < 0:
-            raise ValueError(
-                f"align_rows is 1 or more and extract_rows 0 or more, got {self.align_rows} and {self.extract_rows}"
-            )
-
-    @property
-    def _rhos(self) -> list[float]:
-        return _listed(self.rho)
-
-    @property
-    def _steps(self) -> list[int]:
-        return _listed(self.steps)
-
-    @property
-    def _lrs(self) -> list[float]:
-        return _listed(self.lr)
+        ranges = {
+            "rho": ("above 0 and up to 1", 0 < self.rho <= 1),
+            "steps": ("1 or more", self.steps >= 1),
+            "lr": ("above 0", self.lr > 0),
+            "weight_decay": ("0 or more", self.weight_decay >= 0),
+            "penalty": ("0 or more", self.penalty >= 0),
+            "align_rows": ("1 or more", self.align_rows >= 1),
+            "extract_rows": ("0 or more", self.extract_rows >= 0),
+        }
+        for name, (allowed, holds) in ranges.items():
+            if not holds:
+                raise ValueError(f"{name} is {allowed}, got {getattr(self, name)}")
 
     @property
     def provides(self) -> Provides:
@@ -124,39 +117,33 @@ class LaTen:
             RequestError: a model whose neurons cannot be located, a teacher with fewer layers or neurons than
                 are needed, or a share of no neuron.
         """
-        return locate(bench, self._rhos, legacy_norm=self.legacy_norm)
+        return locate(bench, self.rho, legacy_norm=self.legacy_norm)
 
     def align(
         self, bench: Workbench, extraction: LatenExtraction | None, scratch: Path | None
     ) -> LatenAlignment:
-        """Train the hypernetworks of all settings and keep the delta with the lowest validation cross-entropy."""
+        """Train the hypernetwork, and measure the student with and without the delta that it gives."""
         assert extraction is not None
-        # the extraction is keyed by the largest share only: the smallest may be new
-        checked_counts(bench, self._rhos)
         arch, before = bench.student.arch, bench.student_meter.forward_tokens
-        recipe = Recipe(
-            align_rows=self.align_rows,
-            extract_rows=self.extract_rows,
-            weight_decay=self.weight_decay,
-            penalty=self.penalty,
-        )
-        fitter = Fitter(bench=bench, recipe=recipe, head=OutputHead(arch=arch))
-        candidates: list[Candidate] = []
-        chosen: tuple[float, int, list[SparseDelta]] | None = None
-        for sites, rho, lr, steps in self._grid(extraction, arch):
-            candidate, found = fitter.fit(sites, rho=rho, lr=lr, steps=steps)
-            if chosen is None or candidate.validation < chosen[0]:
-                chosen = (candidate.validation, len(candidates), found)
-            candidates.append(candidate)
-        assert chosen is not None
-        untouched = fitter.validation([])
+        head, sites = OutputHead(arch=arch), [site.to(arch.device) for site in extraction.sites()]
+        hypernetwork = HyperNetwork(
+            MODULES,
+            teacher_width=sites[0].sources_nD.shape[1],
+            student_width=arch.width,
+            seed=bench.config.seed,
+        ).to(arch.device)
+        losses = self._train(bench, head, hypernetwork, sites)
+        with torch.no_grad():
+            changes = deltas(hypernetwork, sites)
+        validation, untouched = validated(bench, head, changes), validated(bench, head, [])
+        own = {module: norms(arch, [c for c in changes if c.module == module]) for module in MODULES}
         return LatenAlignment(
-            deltas=tuple(delta.detached() for delta in chosen[2]),
-            candidates=tuple(candidates),
-            chosen=chosen[1],
+            deltas=tuple(change.detached() for change in changes),
+            losses=tuple(losses),
+            validation=validation,
             untouched=untouched,
-            norms=_norms(arch, chosen[2]),
-            trained_parameters=fitter.trained_parameters(extraction),
+            norms=own,
+            trained_parameters=sum(p.numel() for p in hypernetwork.parameters()),
             rows=sum(len(bench.encoded(split).lengths) for split in ("align", "extract")),
             dtype=str(arch.dtype).removeprefix("torch."),
             student_forward_tokens=extraction.student_forward_tokens
@@ -164,13 +151,63 @@ class LaTen:
             - before,
         )
 
-    def _grid(
-        self, extraction: LatenExtraction, arch: Architecture
-    ) -> Iterator[tuple[list[Site], float, float, int]]:
-        for rho in self._rhos:
-            sites = [site.to(arch.device) for site in extraction.sites(rho)]
-            for lr, steps in product(self._lrs, self._steps):
-                yield sites, rho, lr, steps
+    def _train(
+        self, bench: Workbench, head: OutputHead, hypernetwork: HyperNetwork, sites: Sequence[Change]
+    ) -> list[float]:
+        """Train the hypernetwork with the student frozen; return the cross-entropy of each step's rows, before it."""
+        arch, given = bench.student.arch, bench.config
+        arch.model.requires_grad_(False)
+        align, extract = bench.encoded("align"), bench.encoded("extract")
+        rows = Encoded(
+            input_ids=align.input_ids + extract.input_ids,
+            prompt_lengths=align.prompt_lengths + extract.prompt_lengths,
+        )
+        batches = self.plan(len(align.input_ids), len(extract.input_ids), seed=given.seed)
+        losses: list[float] = []
+        with bench.track("hypernetwork", self.steps) as advance:
+
+            def listen(_step: int, metrics: dict[str, float]) -> None:
+                losses.append(metrics["cross_entropy"])
+                advance(1)
+
+            Trainer(
+                loss=DeltaLoss(
+                    arch=arch,
+                    hypernetwork=hypernetwork,
+                    sites=sites,
+                    penalty=self.penalty,
+                    head=head,
+                    autocast=given.optim.precision == "bfloat16",
+                    meter=bench.student_meter,
+                ),
+                parameters=dict(hypernetwork.named_parameters()),
+                plan=lambda _epoch: batches,
+                collate=lambda chosen: collate(rows, chosen).to(arch.device),
+                optim=OptimConfig(
+                    lr=self.lr,
+                    epochs=1,
+                    batch_size=max(map(len, batches)),
+                    micro_batch_size=given.optim.micro_batch_size,
+                    weight_decay=self.weight_decay,
+                    betas=[0.9, 0.95],
+                    schedule="one_cycle",
+                    max_grad_norm=0.0,
+                    validate_every=0,
+                ),
+                listen=listen,
+                seed=given.seed,
+            ).fit()
+        return losses
+
+    def plan(self, align: int, extract: int, *, seed: int) -> list[list[int]]:
+        """Return the rows of each step: the align split's are 0 .. align - 1, the extract split's follow.
+
+        Each split is walked through in shuffled rounds. A rest that does not fill a step is left out, so that a step
+        has no row twice; a longer run starts with the steps of a shorter one.
+        """
+        first = _groups(range(align), self.align_rows, Random(f"{seed}/laten/align"))
+        second = _groups(range(align, align + extract), self.extract_rows, Random(f"{seed}/laten/extract"))
+        return [next(first) + next(second) for _ in range(self.steps)]
 
     def transfer(
         self, bench: Workbench, alignment: LatenAlignment | None, scratch: Path | None
@@ -179,8 +216,8 @@ class LaTen:
         assert alignment is not None
         arch = bench.student.arch
         inject(arch, alignment.deltas)
-        steps, delta = alignment.choice.steps, alignment.norm("delta")
-        validation: dict[str, float] = {"step": steps, "cross_entropy": alignment.choice.validation}
+        steps, delta = len(alignment.losses), alignment.norm("delta")
+        validation: dict[str, float] = {"step": steps, "cross_entropy": alignment.validation}
         return Transferred(
             trainable=Trainable(model=arch.model, parameters={}, adapter=None, dtypes={}),
             history=History(steps=steps, validations=[validation], best_step=None),
@@ -197,9 +234,33 @@ class LaTen:
         )
 
 
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list) else [value]
+def _groups(rows: Sequence[int], count: int, rng: Random) -> Iterator[list[int]]:
+    count = min(count, len(rows))
+    while True:
+        order = list(rows)
+        rng.shuffle(order)
+        for start in range(0, len(order) - count + 1, max(count, 1)):
+            yield order[start : start + count]
 
 
-def _norms(arch: Architecture, changes: list[SparseDelta]) -> dict[str, dict[str, float]]:
-    return {module: norms(arch, [c for c in changes if c.module == module]) for module in MODULES}
+@torch.no_grad()
+def validated(bench: Workbench, head: OutputHead, changes: Sequence[SparseDelta]) -> float:
+    """Return the student's mean cross-entropy over the validation split's answer tokens, with some deltas.
+
+    Raises:
+        PktError: it is not finite.
+    """
+    arch, encoded, optim = bench.student.arch, bench.encoded("validation"), bench.config.optim
+    total, count = 0.0, 0
+    for rows in sorted_batches(encoded.lengths, optim.micro_batch_size or 16):
+        batch = collate(encoded, rows).to(arch.device)
+        loss, tokens = answer_loss(arch, head, batch, changes, autocast=optim.precision == "bfloat16")
+        total, count = total + float(loss), count + int(batch.supervised.sum())
+        bench.student_meter.count(tokens, layers=arch.depth)
+    mean = total / count
+    if not math.isfinite(mean):
+        raise PktError(
+            f"the student's validation cross-entropy is {mean}; load it in float32 "
+            "(model.student.dtype=float32), or lower method.lr."
+        )
+    return mean

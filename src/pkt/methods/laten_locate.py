@@ -12,34 +12,35 @@ import torch
 from torch import Tensor
 
 from pkt.attribution.locate import Kind, Observed, layer_scores, neuron_scores, observe
-from pkt.attribution.neurons import best, top_layers
+from pkt.attribution.neurons import best
 from pkt.errors import RequestError
-from pkt.mapping import LayerPair
-from pkt.methods.laten_neurons import KINDS, LatenExtraction, count_of
+from pkt.mapping import in_order, top_layers
+from pkt.methods.laten_results import KINDS, LatenExtraction
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.internals import NeuronShape, check_neurons, neuron_shape
+from pkt.models.load import declared_roles
 from pkt.models.pair import LanguageModel
 from pkt.models.roles import roles_of
-from pkt.models.sparse_delta import BY_ROW
+from pkt.models.sparse_delta import weight_by_neuron
 from pkt.training.meter import Meter
 
 Layers = Mapping[Kind, Sequence[int]]
 
 
-def locate(bench: Workbench, rhos: Sequence[float], *, legacy_norm: bool) -> LatenExtraction:
-    """Return the paired layers and neurons for the largest share, with the teacher's weights.
+def locate(bench: Workbench, rho: float, *, legacy_norm: bool) -> LatenExtraction:
+    """Return the paired layers and neurons, with the teacher's weights.
 
     Args:
         bench: models and rows.
-        rhos: shares of the student's neurons that will be asked for.
+        rho: share of the student's neurons that change.
         legacy_norm: see `norm_divisor`.
 
     Raises:
         RequestError: a model whose neurons cannot be located, a teacher with fewer layers or neurons than are
             needed, or a share of no neuron.
     """
-    counts = checked_counts(bench, rhos)
+    counts = _checked_counts(bench, rho)
     depth = int(bench.student_config.num_hidden_layers)
     teacher = _observed(bench, "teacher", bench.teacher, bench.teacher_meter, legacy_norm)
     scores = {kind: layer_scores(teacher, kind) for kind in KINDS}
@@ -51,26 +52,24 @@ def locate(bench: Workbench, rhos: Sequence[float], *, legacy_norm: bool) -> Lat
     every = {kind: range(1, depth + 1) for kind in KINDS}
     own = _best(bench, "student", bench.student.arch, student, every, counts)
     return LatenExtraction(
-        pairs=_pairs(layers["ffn"]),
-        attention_pairs=_pairs(layers["attention"]),
+        pairs=in_order(layers["ffn"]),
+        attention_pairs=in_order(layers["attention"]),
         scores=scores["ffn"],
         attention_scores=scores["attention"],
         student=neuron_shape(bench.student_config),
         teacher_neurons=dict(theirs.items()),
         student_neurons=dict(own.items()),
-        sources=weights_of(bench.teacher.arch, layers, theirs),
+        sources=_weights_of(bench.teacher.arch, layers, theirs),
         student_forward_tokens=bench.student_meter.forward_tokens - before,
     )
 
 
-def checked_counts(bench: Workbench, rhos: Sequence[float]) -> dict[Kind, int]:
+def _checked_counts(bench: Workbench, rho: float) -> dict[Kind, int]:
     """Return how many neurons of each kind to take per layer, after checks that need no weights."""
-    pair = bench.config.model
-    cut = pair.student.init == "prune"
-    declared = pair.student.roles or (pair.teacher.roles if cut else None)
-    check_neurons(bench.teacher_config, roles_of(bench.teacher_config, pair.teacher.roles), "teacher")
-    check_neurons(bench.student_config, roles_of(bench.student_config, declared), "student")
-    configs = bench.teacher_config, bench.student_config
+    pair, configs = bench.config.model, (bench.teacher_config, bench.student_config)
+    declared = pair.teacher.roles, declared_roles(pair.student, pair.teacher)
+    for who, config, roles in zip(("teacher", "student"), configs, declared, strict=True):
+        check_neurons(config, roles_of(config, roles), who)
     theirs, own = (int(config.get_text_config().num_hidden_layers) for config in configs)
     if theirs < own:
         raise RequestError(
@@ -78,23 +77,23 @@ def checked_counts(bench: Workbench, rhos: Sequence[float]) -> dict[Kind, int]:
             "Choose a deeper teacher."
         )
     shapes = neuron_shape(configs[0]), neuron_shape(configs[1])
-    return {kind: _checked_count(kind, shapes, rhos) for kind in KINDS}
+    return {kind: _checked_count(kind, shapes, rho) for kind in KINDS}
 
 
-def _checked_count(kind: Kind, shapes: tuple[NeuronShape, NeuronShape], rhos: Sequence[float]) -> int:
+def _checked_count(kind: Kind, shapes: tuple[NeuronShape, NeuronShape], rho: float) -> int:
     theirs, own = (getattr(shape, kind) for shape in shapes)
-    fewest, most = (count_of(own, rho) for rho in (min(rhos), max(rhos)))
-    if fewest < 1:
-        raise RequestError(
-            f"method.rho={min(rhos):g} of the student's {own} {kind} neurons per layer is none; give at least "
-            f"{1 / own:.3g}."
-        )
-    if most > theirs:
-        raise RequestError(
-            f"method.rho={max(rhos):g} of the student's {own} {kind} neurons per layer is {most}, and the teacher "
-            f"has {theirs}; give at most {theirs / own:.3g}."
-        )
-    return most
+    count = count_of(own, rho)
+    if 1 <= count <= theirs:
+        return count
+    share = f"method.rho={rho:g} of the student's {own} {kind} neurons per layer is"
+    if count < 1:
+        raise RequestError(f"{share} none; give at least {1 / own:.3g}.")
+    raise RequestError(f"{share} {count}, and the teacher has {theirs}; give at most {theirs / own:.3g}.")
+
+
+def count_of(total: int, rho: float) -> int:
+    """Return n = int(total * rho), robust to the rounding of rho (100 * 0.29 is 29)."""
+    return int(total * rho + 1e-9)
 
 
 def _observed(bench: Workbench, who: str, model: LanguageModel, meter: Meter, legacy_norm: bool) -> Observed:
@@ -123,10 +122,10 @@ def _best(
             for number in numbers:
                 ranked[kind].append(best(neuron_scores(arch, observed, number, kind), counts[kind]))
                 advance(1)
-    return {kind: torch.stack(found) for kind, found in ranked.items()}
+    return {kind: torch.stack(neurons) for kind, neurons in ranked.items()}
 
 
-def weights_of(arch: Architecture, layers: Layers, neurons: Mapping[Kind, Tensor]) -> dict[str, Tensor]:
+def _weights_of(arch: Architecture, layers: Layers, neurons: Mapping[Kind, Tensor]) -> dict[str, Tensor]:
     """Return module -> (layers, n, D): the rows (up, v) and columns (down, o) of neurons, on the CPU."""
     shape = neuron_shape(arch.model.config)
     taken: dict[str, Tensor] = {}
@@ -134,14 +133,8 @@ def weights_of(arch: Architecture, layers: Layers, neurons: Mapping[Kind, Tensor
         for module in modules:
             rows = []
             for number, neurons_n in zip(layers[kind], neurons[kind], strict=True):
-                weight = arch.projection(number, module).weight
-                assert isinstance(weight, Tensor)
-                by_neuron = weight.detach() if module in BY_ROW else weight.detach().T
+                weight = weight_by_neuron(arch, number, module)
                 index_n = shape.value_rows(neurons_n) if module == "v" else neurons_n
-                rows.append(by_neuron[index_n.to(weight.device)].cpu())
+                rows.append(weight[index_n.to(weight.device)].cpu())
             taken[module] = torch.stack(rows)
     return taken
-
-
-def _pairs(layers: Sequence[int]) -> tuple[LayerPair, ...]:
-    return tuple(LayerPair(student=i, teacher=(layer,)) for i, layer in enumerate(layers, start=1))

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-
 from pkt.mapping import LayerPair
+from pkt.methods.base import Alignment, Extraction
 from pkt.reporting.table import Table
 from pkt.semantics import AlignmentMap
-from pkt.training.states import RowStates, load_states, save_states
-from pkt.training.teacher import TopRows, load_top, save_top
+from pkt.training.states import RowStates
+from pkt.training.teacher import TopRows
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerExtraction:
+class LayerExtraction(Extraction):
     """Which teacher layers go to which student layers, and what that rests on (None: not needed).
 
     Attributes:
@@ -33,22 +29,6 @@ class LayerExtraction:
     interface: str
     scores: tuple[float, ...] | None = None
     similarity: tuple[tuple[float, ...], ...] | None = None
-
-    def save(self, folder: Path) -> None:
-        """Write `extraction.json`."""
-        (folder / "extraction.json").write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: Path) -> LayerExtraction:
-        """Read what `save` wrote."""
-        data = json.loads((folder / "extraction.json").read_text(encoding="utf-8"))
-        scores, similarity = data["scores"], data["similarity"]
-        return cls(
-            pairs=loaded_pairs(data["pairs"]),
-            interface=data["interface"],
-            scores=tuple(scores) if scores is not None else None,
-            similarity=tuple(map(tuple, similarity)) if similarity is not None else None,
-        )
 
     def tables(self) -> list[Table]:
         """Return one row per pair."""
@@ -75,13 +55,9 @@ class LayerExtraction:
             return "not needed"
         return " ".join(f"{self.similarity[layer - 1][pair.student - 1]:.3f}" for layer in pair.teacher)
 
-    def warnings(self) -> list[str]:
-        """Return nothing: a pairing has no defects of its own."""
-        return []
-
 
 @dataclass(frozen=True, kw_only=True)
-class LayerAlignment:
+class LayerAlignment(Alignment):
     """Per paired student layer: the map, its quality card, and the teacher's states of each split.
 
     Attributes:
@@ -102,52 +78,6 @@ class LayerAlignment:
     quality: dict[int, dict[str, float | None]] = field(default_factory=dict)
     targets: dict[str, dict[int, RowStates]] = field(default_factory=dict)
     outputs: dict[str, TopRows] = field(default_factory=dict)
-
-    def save(self, folder: Path) -> None:
-        """Write maps, targets and outputs as safetensors and the rest as JSON."""
-        owners = self._owners()
-        data = {
-            "pairs": [asdict(pair) for pair in self.pairs],
-            "interface": self.interface,
-            "positions": self.positions,
-            "quality": self.quality,
-            "maps": {layer: {"file": f, **_header(self.maps[layer])} for layer, f in owners.items()},
-            "targets": sorted(self.targets),
-            "outputs": sorted(self.outputs),
-        }
-        (folder / "alignment.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
-        for layer in set(owners.values()):
-            save_file(self.maps[layer].tensors(), folder / f"map_{layer}.safetensors")
-        for split, states in self.targets.items():
-            save_states(states, folder / f"targets_{split}.safetensors")
-        for split, top in self.outputs.items():
-            save_top(top, folder / f"outputs_{split}.safetensors")
-
-    def _owners(self) -> dict[int, int]:
-        """Return, per layer, the first layer with the same map: a map that pairs share is written once."""
-        first: dict[int, int] = {}
-        return {layer: first.setdefault(id(map_), layer) for layer, map_ in self.maps.items()}
-
-    @classmethod
-    def load(cls, folder: Path) -> LayerAlignment:
-        """Read what `save` wrote."""
-        data = json.loads((folder / "alignment.json").read_text(encoding="utf-8"))
-        loaded: dict[int, AlignmentMap] = {}
-        for header in data["maps"].values():
-            if (owner := header.pop("file")) not in loaded:
-                tensors = load_file(folder / f"map_{owner}.safetensors")
-                loaded[owner] = AlignmentMap.from_tensors(tensors, **header)
-            header["map"] = loaded[owner]
-        maps = {int(layer): header["map"] for layer, header in data["maps"].items()}
-        return cls(
-            pairs=loaded_pairs(data["pairs"]),
-            interface=data["interface"],
-            positions=data["positions"],
-            maps=maps,
-            quality={int(layer): card for layer, card in data["quality"].items()},
-            targets={s: load_states(folder / f"targets_{s}.safetensors") for s in data["targets"]},
-            outputs={s: load_top(folder / f"outputs_{s}.safetensors") for s in data["outputs"]},
-        )
 
     def tables(self) -> list[Table]:
         """Return one row per map with its quality card, and what was kept of the teacher's outputs."""
@@ -194,19 +124,7 @@ class LayerAlignment:
         return notes
 
 
-def _header(map_: AlignmentMap) -> dict[str, Any]:
-    return {"name": map_.name, "normalise": map_.normalise, "info": map_.info}
-
-
 def _shown(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     return f"{math.nan if value is None else value:.4g}"
-
-
-def loaded_pairs(data: list[Mapping[str, Any]]) -> tuple[LayerPair, ...]:
-    """Return layer pairs from JSON."""
-    return tuple(
-        LayerPair(student=p["student"], teacher=tuple(p["teacher"]), weights=tuple(p["weights"]))
-        for p in data
-    )

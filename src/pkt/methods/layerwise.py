@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pkt.attribution import layer_attribution
-from pkt.attribution.similarity import layer_similarity
+from pkt.attribution.similarity import compare_layers
 from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.mapping import LayerPair
 from pkt.methods.base import Choice, Reads
@@ -81,7 +81,7 @@ def similarities(bench: Workbench, interface: str) -> list[list[float]]:
             bench.student_meter.count(tokens, layers=student.depth)
             advance(rows)
 
-        cka_LL = layer_similarity(
+        compared = compare_layers(
             teacher,
             student,
             encoded,
@@ -89,7 +89,7 @@ def similarities(bench: Workbench, interface: str) -> list[list[float]]:
             batch_size=bench.config.optim.batch_size,
             listen=listen,
         )
-    similarity: list[list[float]] = cka_LL.tolist()
+    similarity: list[list[float]] = compared.cka_LL.tolist()
     return similarity
 
 

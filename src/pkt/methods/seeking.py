@@ -13,10 +13,8 @@ both of its gradients in a tied teacher, and a tied student takes no adapters th
 
 from __future__ import annotations
 
-import tempfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -24,17 +22,18 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from pkt.attribution.sensitivity import Sensitivity, parameter_name, sensitivity
+from pkt.attribution.disk_sums import DiskSums
+from pkt.attribution.sensitivity import parameter_name, sensitivity
 from pkt.attribution.windows import Cut, cut
 from pkt.data.batching import collate
-from pkt.mapping import LayerPair
+from pkt.mapping import in_order, top_layers
 from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
-from pkt.methods.seeking_plan import blocks, check_pair_shapes, counterpart, paths, site_key, site_of
+from pkt.methods.seeking_plan import blocks, check_pair_shapes, counterpart, site_key, site_of
 from pkt.methods.seeking_results import SeekingAlignment, SeekingExtraction
 from pkt.methods.tuning import Update, tune
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
-from pkt.models.skeleton import skeleton
+from pkt.models.load import declared_roles, skeleton
 from pkt.models.surgery import Site, matrix_OI, oriented, site_path, sites
 from pkt.settings import setting, undecisive
 from pkt.training.lora_start import LoraStart, seeking_factors
@@ -114,46 +113,43 @@ class Seeking:
 
     def extract(self, bench: Workbench, scratch: Path | None) -> SeekingExtraction:
         """Sum the sensitivity over the extract rows, keep the best layers, and cut the best windows."""
+        assert scratch is not None, "the sums are on disk"
         model = bench.config.model
-        cut_from_teacher = model.student.init == "prune"
-        roles = model.student.roles or (model.teacher.roles if cut_from_teacher else None)
-        shapes = skeleton(bench.student_config, roles)
+        shapes = skeleton(bench.student_config, declared_roles(model.student, model.teacher))
         own = skeleton(bench.teacher_config, model.teacher.roles)
         check_pair_shapes(own, shapes, self.targets, self.update.rank, self.update.alpha)
-        with _folder(scratch) as folder:
-            found = self._sensitivity(bench, folder)
-            arch, seed = bench.teacher.arch, bench.config.seed
-            scores = found.layer_scores(arch)
-            kept = self._kept(scores, shapes.depth, seed)
-            cuts: dict[str, tuple[Cut, ...]] = {}
-            matrices: dict[str, Tensor] = {}
-            wanted = sites(shapes, range(1, shapes.depth + 1), self.targets)
-            with bench.track("cuts", len(wanted)) as advance:
-                for path, site in wanted.items():
-                    rows, columns = matrix_OI(shapes.model.get_submodule(path)).shape
-                    key = site_key(site)
-                    cuts[key], matrices[key] = self._cut(
-                        arch, found, counterpart(site, kept), (rows, columns), _seed_of(key, seed)
-                    )
-                    advance(1)
-        pairs = tuple(LayerPair(student=i, teacher=(layer,)) for i, layer in enumerate(kept, 1))
+        summed = self._sensitivity(bench, scratch)
+        arch, seed = bench.teacher.arch, bench.config.seed
+        scores = summed.layer_scores(arch)
+        kept = self._kept(scores, shapes.depth, seed)
+        cuts: dict[str, tuple[Cut, ...]] = {}
+        matrices: dict[str, Tensor] = {}
+        wanted = sites(shapes, range(1, shapes.depth + 1), self.targets)
+        with bench.track("cuts", len(wanted)) as advance:
+            for path, site in wanted.items():
+                rows, columns = matrix_OI(shapes.model.get_submodule(path)).shape
+                key = site_key(site)
+                cuts[key], matrices[key] = self._cut(
+                    arch, summed, counterpart(site, kept), (rows, columns), _seed_of(key, seed)
+                )
+                advance(1)
         return SeekingExtraction(
-            pairs=pairs,
+            pairs=in_order(kept),
             scores=scores,
             chosen_by=self.layers,
             structure=self.structure,
             cuts=cuts,
             matrices=matrices,
-            seeds=found.rows,
-            skipped=found.skipped,
+            seeds=summed.done - len(summed.skipped),
+            skipped=tuple(summed.skipped),
         )
 
-    def _sensitivity(self, bench: Workbench, folder: Path) -> Sensitivity:
+    def _sensitivity(self, bench: Workbench, folder: Path) -> DiskSums:
         encoded = bench.encoded("extract")
         bench.release("student")  # only its tokenizer was needed: the teacher has the memory for itself
         arch = bench.teacher.arch
-        modules = [arch.model.get_submodule(path) for path in paths(arch, self.targets)]
-
+        paths = sites(arch, range(1, arch.depth + 1), self.targets)
+        modules = [arch.model.get_submodule(path) for path in paths]
         # counted whole: what the sums cost, also where an earlier process did a part of it
         bench.teacher_meter.count(sum(encoded.lengths), layers=arch.depth)
         with bench.track("sensitivity", len(encoded.lengths)) as advance:
@@ -167,20 +163,19 @@ class Seeking:
                 listen=advance,
             )
 
-    def _kept(self, scores: Sequence[float], count: int, seed: int) -> list[int]:
+    def _kept(self, scores: Sequence[float], count: int, seed: int) -> Sequence[int]:
         """Return the kept teacher layers (from 1), ascending; the lower one among equals."""
-        if self.layers == "random":
-            generator = torch.Generator().manual_seed(seed)
-            return sorted(int(i) + 1 for i in torch.randperm(len(scores), generator=generator)[:count])
-        best = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count]
-        return sorted(i + 1 for i in best)
+        if self.layers == "sensitivity":
+            return top_layers(scores, count)
+        generator = torch.Generator().manual_seed(seed)
+        return sorted(int(i) + 1 for i in torch.randperm(len(scores), generator=generator)[:count])
 
     def _cut(
-        self, arch: Architecture, found: Sensitivity, site: Site, shape: tuple[int, int], seed: int
+        self, arch: Architecture, summed: DiskSums, site: Site, shape: tuple[int, int], seed: int
     ) -> tuple[tuple[Cut, ...], Tensor]:
         """Cut one teacher matrix to a shape (outputs, inputs); a fused map part by part."""
         module = arch.model.get_submodule(site_path(arch, site))
-        score_OI = oriented(module, found.matrix(parameter_name(arch, module)))
+        score_OI = oriented(module, summed.matrix(parameter_name(arch, module)))
         count = blocks(arch, site.role)
         part = (shape[0] // count, shape[1])
         scores, weights = score_OI.chunk(count), matrix_OI(module).detach().chunk(count)
@@ -228,12 +223,3 @@ class Seeking:
 def _seed_of(key: str, seed: int) -> int:
     """Return a seed of a matrix's own, the same on every machine."""
     return zlib.crc32(f"{seed}/{key}".encode())
-
-
-@contextmanager
-def _folder(scratch: Path | None) -> Iterator[Path]:
-    if scratch is not None:
-        yield scratch
-        return
-    with tempfile.TemporaryDirectory(prefix="pkt-sensitivity-") as folder:
-        yield Path(folder)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
-from pkt.models.surgery import Site, lora_config, matrix_OI, site_path, sites
+from pkt.models.surgery import Site, lora_config, matrix_OI, sites
 
 Shapes = dict[str, tuple[int, int]]
 """Smallest or largest (outputs, inputs) of each role over a model's layers."""
@@ -20,7 +20,7 @@ def check_pair_shapes(
     """Refuse what cannot be cut out of the teacher for the student.
 
     Args:
-        teacher: the teacher's architecture; weights are not read (`pkt.models.skeleton`).
+        teacher: the teacher's architecture; weights are not read (`pkt.models.load.skeleton`).
         student: the student's.
         targets: roles, see `pkt.models.surgery.sites`.
         rank: of the adapters.
@@ -71,7 +71,7 @@ def _extreme(arch: Architecture, targets: Sequence[str], pick: Callable[[int, in
 
 
 def blocks(arch: Architecture, role: str) -> int:
-    """Return of how many matrices, one below the other, a role's map consists: each gets its own window.
+    """Return how many matrices a role's map holds, one below the other; each gets its own window.
 
     Raises:
         RequestError: a fused map whose inner order is not known (GPT-NeoX mixes q, k and v per head).
@@ -101,11 +101,6 @@ def site_of(key: str) -> Site:
     """Return the site that `site_key` named."""
     layer, _, role = key.rpartition(".")
     return Site(role=role, layer=int(layer) if layer else None)
-
-
-def paths(arch: Architecture, targets: Sequence[str]) -> list[str]:
-    """Return the module paths of the roles in every layer."""
-    return [site_path(arch, site) for site in sites(arch, range(1, arch.depth + 1), targets).values()]
 
 
 def _shown(shape: tuple[int, int]) -> str:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pkt.attribution.windows import Cut
 from pkt.mapping import LayerPair
-from pkt.methods.layer_results import loaded_pairs
+from pkt.methods.base import Alignment, Extraction
 from pkt.methods.seeking_plan import site_of
 from pkt.reporting.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeekingExtraction:
+class SeekingExtraction(Extraction):
     """Layers kept, and the matrices of the student's shapes that were cut out of them.
 
     Attributes:
@@ -41,55 +38,6 @@ class SeekingExtraction:
     matrices: dict[str, Tensor]
     seeds: int
     skipped: tuple[int, ...] = ()
-
-    def save(self, folder: Path) -> None:
-        """Write matrices and indices as safetensors and the rest as JSON."""
-        header = {
-            "pairs": [asdict(pair) for pair in self.pairs],
-            "scores": self.scores,
-            "chosen_by": self.chosen_by,
-            "structure": self.structure,
-            "seeds": self.seeds,
-            "skipped": self.skipped,
-            "cuts": {key: [[cut.caught, cut.total] for cut in cuts] for key, cuts in self.cuts.items()},
-        }
-        (folder / "extraction.json").write_text(json.dumps(header, indent=1), encoding="utf-8")
-        places = {
-            f"{key}/{i}/{side}": tensor
-            for key, cuts in self.cuts.items()
-            for i, cut in enumerate(cuts)
-            for side, tensor in (("rows", cut.rows_n), ("columns", cut.columns_m))
-        }
-        save_file(places, folder / "places.safetensors")
-        save_file({key: m.contiguous() for key, m in self.matrices.items()}, folder / "matrices.safetensors")
-
-    @classmethod
-    def load(cls, folder: Path) -> SeekingExtraction:
-        """Read what `save` wrote."""
-        header: dict[str, Any] = json.loads((folder / "extraction.json").read_text(encoding="utf-8"))
-        places = load_file(folder / "places.safetensors")
-        cuts = {
-            key: tuple(
-                Cut(
-                    rows_n=places[f"{key}/{i}/rows"],
-                    columns_m=places[f"{key}/{i}/columns"],
-                    caught=caught,
-                    total=total,
-                )
-                for i, (caught, total) in enumerate(sums)
-            )
-            for key, sums in header["cuts"].items()
-        }
-        return cls(
-            pairs=loaded_pairs(header["pairs"]),
-            scores=tuple(header["scores"]),
-            chosen_by=header["chosen_by"],
-            structure=header["structure"],
-            cuts=cuts,
-            matrices=load_file(folder / "matrices.safetensors"),
-            seeds=header["seeds"],
-            skipped=tuple(header["skipped"]),
-        )
 
     def tables(self) -> list[Table]:
         """Return the kept layers with their scores, and what the cuts catch per kind of matrix."""
@@ -143,7 +91,7 @@ class SeekingExtraction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeekingAlignment:
+class SeekingAlignment(Alignment):
     """Where the student's adapters start: A (rank, inputs) and B (outputs, rank) per matrix.
 
     Attributes:
@@ -155,25 +103,6 @@ class SeekingAlignment:
     factors: dict[str, tuple[Tensor, Tensor]]
     energy: dict[str, float]
     spectrum: str
-
-    def save(self, folder: Path) -> None:
-        """Write the factors as safetensors and the rest as JSON."""
-        header = {"energy": self.energy, "spectrum": self.spectrum}
-        (folder / "alignment.json").write_text(json.dumps(header, indent=1), encoding="utf-8")
-        tensors = {
-            f"{key}/{side}": t
-            for key, both in self.factors.items()
-            for side, t in zip("AB", both, strict=True)
-        }
-        save_file({name: t.contiguous() for name, t in tensors.items()}, folder / "factors.safetensors")
-
-    @classmethod
-    def load(cls, folder: Path) -> SeekingAlignment:
-        """Read what `save` wrote."""
-        header: dict[str, Any] = json.loads((folder / "alignment.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "factors.safetensors")
-        factors = {key: (tensors[f"{key}/A"], tensors[f"{key}/B"]) for key in header["energy"]}
-        return cls(factors=factors, energy=header["energy"], spectrum=header["spectrum"])
 
     def tables(self) -> list[Table]:
         """Return per kind of matrix how much of it the start holds."""
@@ -191,10 +120,6 @@ class SeekingAlignment:
                 title=f"start of the adapters ({self.spectrum} directions)", columns=columns, rows=tuple(rows)
             )
         ]
-
-    def warnings(self) -> list[str]:
-        """Return nothing: a start changes no function."""
-        return []
 
 
 def by_role(keys: Iterable[str] | Mapping[str, Any]) -> dict[str, list[str]]:

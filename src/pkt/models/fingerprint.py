@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def fingerprint(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) 
     """
     if spec.init == "prune":
         assert teacher is not None
-        cut = [fingerprint(_as(teacher, spec.dtype)), *map(str, spec.layers or [])]
+        cut = [fingerprint(replace(teacher, dtype=spec.dtype)), *map(str, spec.layers or [])]
         return _short(cut)
     source = locate(spec, "teacher" if teacher is None else "student")
     if source.kind == "hub":
@@ -83,12 +84,6 @@ def _blocks(file: Path) -> Iterator[bytes]:
         for sample in range(SAMPLES + 1):
             stream.seek((size - BLOCK) * sample // SAMPLES)
             yield stream.read(BLOCK)
-
-
-def _as(spec: CheckpointSpec, dtype: str) -> CheckpointSpec:
-    return CheckpointSpec(
-        checkpoint=spec.checkpoint, revision=spec.revision, dtype=dtype, roles=spec.roles or None
-    )
 
 
 def _short(parts: list[Any]) -> str:

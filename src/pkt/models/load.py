@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,11 @@ from filelock import FileLock
 
 from pkt.config import CheckpointSpec
 from pkt.errors import PktError, RequestError, nearest
-from pkt.models.fingerprint import content_digest, fingerprint
+from pkt.models.architecture import Architecture
+from pkt.models.fingerprint import content_digest
 from pkt.models.hub import explained, reach
 from pkt.models.source import Source, check_weights, locate
 from pkt.models.surgery import prune, pruned_config
-
-__all__ = ["CheckpointSpec", "context_length", "fingerprint", "load_config", "load_model", "load_tokenizer"]
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +49,13 @@ def load_config(
         PktError: the hub does not give it.
         RequestError: a checkpoint or layer that does not exist.
     """
-    if _is_cut(spec, teacher):
-        assert teacher is not None
-        return pruned_config(load_config(teacher, cache_dir=cache_dir), spec.layers or [])
-    source = _source(spec, teacher)
+    source, kept = _source(spec, teacher)
     if source.kind == "gguf" and cache_dir is not None and _conversion(source, cache_dir).is_dir():
         source = _converted(source, cache_dir)
-    with explained(source), quiet():
+    with explained(source), quiet_transformers():
         config = transformers.AutoConfig.from_pretrained(**_arguments(source))
-    return config.get_text_config()
+    whole = config.get_text_config()
+    return whole if kept is None else pruned_config(whole, kept)
 
 
 def load_tokenizer(
@@ -71,11 +68,8 @@ def load_tokenizer(
         teacher: the pair's teacher, when `spec` is its student.
         cache_dir: where a GGUF file's conversion is kept; None reads the file anew.
     """
-    if _is_cut(spec, teacher):
-        assert teacher is not None
-        return load_tokenizer(teacher, cache_dir=cache_dir)
-    source = _converted(_source(spec, teacher), cache_dir)
-    with explained(source), quiet():
+    source = _converted(_source(spec, teacher)[0], cache_dir)
+    with explained(source), quiet_transformers():
         return transformers.AutoTokenizer.from_pretrained(**_arguments(source))
 
 
@@ -98,28 +92,41 @@ def load_model(
         PktError: the hub does not give it, or weights are missing in it.
         RequestError: a checkpoint that does not exist, pickled weights only, or layers out of range.
     """
-    cut = _is_cut(spec, teacher)
-    if cut:
+    source, kept = _source(spec, teacher)
+    if kept is not None:
         load_config(spec, teacher=teacher, cache_dir=cache_dir)  # refuses bad layers first
-    source = _source(teacher if cut and teacher is not None else spec, None if cut else teacher)
     if source.kind == "folder":
         check_weights(source.local, source.name, source.who)
     source = _converted(source, cache_dir)
     placement = {"device_map": spec.device_map} if spec.device_map else {}
     dtype = choose_dtype(spec.dtype, torch.device(device), spread=bool(spec.device_map))
-    with explained(source), quiet():
-        model, found = transformers.AutoModelForCausalLM.from_pretrained(
+    with explained(source), quiet_transformers():
+        model, report = transformers.AutoModelForCausalLM.from_pretrained(
             **_arguments(source, weights=True), dtype=dtype, output_loading_info=True, **placement
         )
-    if found["missing_keys"]:
+    if missing := sorted(report["missing_keys"]):
         raise PktError(
-            f"the {source.who} '{source.name}' lacks {len(found['missing_keys'])} weights, for example "
-            f"{sorted(found['missing_keys'])[0]}; its files are incomplete: fetch them anew."
+            f"the {source.who} '{source.name}' lacks {len(missing)} weights, for example {missing[0]}; its files "
+            "are incomplete: fetch them anew."
         )
-    if cut:
-        declared = (teacher.roles if teacher is not None else None) or None
-        model = prune(model, spec.layers or [], roles=declared)
+    if teacher is not None and kept is not None:
+        model = prune(model, kept, roles=teacher.roles or None)
     return model.eval() if spec.device_map else model.eval().to(device)
+
+
+def skeleton(config: Any, declared: Mapping[str, Any] | None = None) -> Architecture:
+    """Return the architecture that a config describes, without weights: its parameters are on the meta device.
+
+    Shapes, layers and roles are those of the real model; a module's path may differ where the checkpoint is a
+    multimodal one around the language model.
+
+    Args:
+        config: a transformers config, as `load_config` returns it.
+        declared: module roles, see `Architecture.of`.
+    """
+    with quiet_transformers(), torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    return Architecture.of(model, declared or None)
 
 
 def context_length(config: Any) -> int:
@@ -149,11 +156,18 @@ def choose_dtype(name: str, device: torch.device, *, spread: bool = False) -> to
     return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
 
 
-def _is_cut(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> bool:
+def declared_roles(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> dict[str, Any] | None:
+    """Return the module roles that the request declares for a model; those of its teacher, if it is cut from it."""
+    inherited = teacher.roles if teacher is not None and spec.init == "prune" else None
+    return spec.roles or inherited or None
+
+
+def _source(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> tuple[Source, list[int] | None]:
+    """Return whose files to read, and which of its layers stay (None: all of them)."""
     if spec.init not in ("load", "prune"):
         raise RequestError(f"model.student.init={spec.init} is not allowed; allowed are load and prune.")
     if spec.init == "load":
-        return False
+        return locate(spec, "teacher" if teacher is None else "student"), None
     if teacher is None:
         raise RequestError("init=prune cuts a student from its teacher; a teacher itself is always loaded.")
     if spec.checkpoint is not None:
@@ -161,28 +175,20 @@ def _is_cut(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> bool:
             "model.student.init=prune takes the teacher's weights, but model.student.checkpoint="
             f"{spec.checkpoint} is set too: use init=load, or model.student.checkpoint=null."
         )
-    return True
-
-
-def _source(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> Source:
-    return locate(spec, "teacher" if teacher is None else "student")
+    return _source(teacher, None)[0], spec.layers or []
 
 
 def _arguments(source: Source, *, weights: bool = False) -> dict[str, Any]:
     """Return transformers' arguments for a source."""
+    if source.kind == "gguf":
+        named = {"pretrained_model_name_or_path": str(source.local.parent), "gguf_file": source.local.name}
+        # without it, whether weights stay packed (and untrainable) depends on an optional package
+        packed = {"quantization_config": transformers.GgufConfig(dequantize=True)} if weights else {}
+        return named | packed
+    safe = {"use_safetensors": True} if weights else {}
     if source.kind == "hub":
-        safe = {"use_safetensors": True} if weights else {}
-        return {**reach(source), **safe}
-    if source.kind == "folder":
-        safe = {"use_safetensors": True} if weights else {}
-        return {"pretrained_model_name_or_path": str(source.local), "local_files_only": True, **safe}
-    arguments: dict[str, Any] = {
-        "pretrained_model_name_or_path": str(source.local.parent),
-        "gguf_file": source.local.name,
-    }
-    if weights:  # without it, whether weights stay packed (and untrainable) depends on an optional package
-        arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    return arguments
+        return reach(source) | safe
+    return {"pretrained_model_name_or_path": str(source.local), "local_files_only": True} | safe
 
 
 def _converted(source: Source, cache_dir: Path | None) -> Source:
@@ -206,7 +212,7 @@ def _convert(source: Source, folder: Path) -> None:
     building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
         # the GGUF reader's own bar heeds no setting
-        with explained(source), quiet(), redirect_stderr(io.StringIO()):
+        with explained(source), quiet_transformers(), redirect_stderr(io.StringIO()):
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 **_arguments(source, weights=True), dtype=torch.float32
             )
@@ -222,7 +228,7 @@ def _convert(source: Source, folder: Path) -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Silence transformers' bars and reports; missing weights are checked by `load_model` itself."""
     logs = transformers.utils.logging
     verbosity, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()

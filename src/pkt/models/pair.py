@@ -12,7 +12,8 @@ from torch import Tensor
 from pkt.config import CheckpointSpec, PairConfig
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
-from pkt.models.load import fingerprint, load_config, load_model, load_tokenizer
+from pkt.models.fingerprint import fingerprint
+from pkt.models.load import declared_roles, load_config, load_model, load_tokenizer
 
 _EXAMPLES = 5
 
@@ -34,16 +35,10 @@ class PairReport:
 
     Attributes:
         shared_ids: token ids that both models know under the same string, (n,) int64.
-        teacher_padding, student_padding: rows of the head that belong to no shared token.
-        teacher_tied, student_tied: whether head and input embedding are one tensor.
         warnings: what a reader of the results should know.
     """
 
     shared_ids: Tensor
-    teacher_padding: int
-    student_padding: int
-    teacher_tied: bool
-    student_tied: bool
     warnings: tuple[str, ...] = ()
 
 
@@ -69,12 +64,10 @@ def _load(
     spec: CheckpointSpec, teacher: CheckpointSpec | None, cache_dir: Path | None, device: torch.device | str
 ) -> LanguageModel:
     model = load_model(spec, cache_dir, device, teacher=teacher)
-    cut = teacher is not None and spec.init == "prune"
-    roles = spec.roles or (teacher.roles if cut and teacher is not None else None)
     return LanguageModel(
         model=model,
         tokenizer=load_tokenizer(spec, teacher=teacher, cache_dir=cache_dir),
-        arch=Architecture.of(model, roles),
+        arch=Architecture.of(model, declared_roles(spec, teacher)),
         spec=spec,
         fingerprint=fingerprint(spec, teacher=teacher),
     )
@@ -118,14 +111,10 @@ def compare_vocabularies(teacher: Any, student: Any, teacher_config: Any, studen
     _check_same(teacher_tokens, student_tokens)
     _check_tail("teacher", teacher, teacher_tokens, student_tokens)
     _check_tail("student", student, student_tokens, teacher_tokens)
-    rows = (int(teacher_config.vocab_size), int(student_config.vocab_size))
-    shared = [i for i in sorted(teacher_tokens.keys() & student_tokens.keys()) if i < min(rows)]
+    rows = min(int(teacher_config.vocab_size), int(student_config.vocab_size))
+    shared = [i for i in sorted(teacher_tokens.keys() & student_tokens.keys()) if i < rows]
     return PairReport(
         shared_ids=torch.tensor(shared, dtype=torch.int64),
-        teacher_padding=rows[0] - len(shared),
-        student_padding=rows[1] - len(shared),
-        teacher_tied=bool(teacher_config.tie_word_embeddings),
-        student_tied=bool(student_config.tie_word_embeddings),
         warnings=_warnings(teacher_config, student_config, teacher_tokens, student_tokens),
     )
 

@@ -86,7 +86,7 @@ def _hook(delta: SparseDelta) -> Any:
 def inject(arch: Architecture, deltas: Sequence[SparseDelta]) -> None:
     """Write the deltas into the weights: the touched rows or columns are summed in float32, then cast back."""
     for delta in deltas:
-        weight = _weight(arch, delta)
+        weight = weight_by_neuron(arch, delta.layer, delta.module)
         index_n = delta.index_n.to(weight.device)
         weight[index_n] = _sum(weight[index_n], delta).to(weight.dtype)
 
@@ -101,7 +101,7 @@ def norms(arch: Architecture, deltas: Sequence[SparseDelta]) -> dict[str, float]
     """
     squares = {"delta": 0.0, "weight": 0.0, "rounded": 0.0}
     for delta in deltas:
-        weight = _weight(arch, delta)
+        weight = weight_by_neuron(arch, delta.layer, delta.module)
         touched_nD = weight[delta.index_n.to(weight.device)]
         kept_nD = _sum(touched_nD, delta).to(weight.dtype).float() - touched_nD.float()
         squares["delta"] += float(delta.values_nD.float().square().sum())
@@ -110,11 +110,11 @@ def norms(arch: Architecture, deltas: Sequence[SparseDelta]) -> dict[str, float]
     return {name: square**0.5 for name, square in squares.items()}
 
 
-def _weight(arch: Architecture, delta: SparseDelta) -> Tensor:
-    """Return the projection's weight with one row per neuron: a view, so that writing to it writes the model."""
-    weight = arch.projection(delta.layer, delta.module).weight
+def weight_by_neuron(arch: Architecture, layer: int, module: str) -> Tensor:
+    """Return a projection's weight with one row per neuron: a view, so that writing to it writes the model."""
+    weight = arch.projection(layer, module).weight
     assert isinstance(weight, Tensor)
-    return weight.detach() if delta.module in BY_ROW else weight.detach().T
+    return weight.detach() if module in BY_ROW else weight.detach().T
 
 
 def _sum(touched_nD: Tensor, delta: SparseDelta) -> Tensor:

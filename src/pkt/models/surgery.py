@@ -39,7 +39,8 @@ def prune(model: Any, layers: Sequence[int], *, roles: dict[str, Any] | None = N
         roles: declared module roles, see `Architecture.of`.
 
     Raises:
-        RequestError: no layers, an unknown one, or a disorder; or the layers' weights depend on their number.
+        RequestError: no layer to keep, one that does not exist, or no ascending order; or a model whose layers
+            depend on their numbers.
     """
     arch = Architecture.of(model, roles)
     check_kept(layers, arch.depth)
@@ -132,10 +133,10 @@ def sites(arch: Architecture, layers: Iterable[int], roles: Iterable[str]) -> di
     names = list(dict.fromkeys(_available(arch, role) for role in wanted if role not in _ENDS))
     if not numbers or not wanted:
         raise RequestError("an adapter needs at least one layer and one projection; got an empty list.")
-    found = [Site(role=role) for role in ("embed",) if role in wanted]
-    found += [Site(role=name, layer=number) for number in numbers for name in names]
-    found += [Site(role=role) for role in ("head",) if role in wanted]
-    return {site_path(arch, site): site for site in found}
+    chosen = [Site(role=role) for role in ("embed",) if role in wanted]
+    chosen += [Site(role=name, layer=number) for number in numbers for name in names]
+    chosen += [Site(role=role) for role in ("head",) if role in wanted]
+    return {site_path(arch, site): site for site in chosen}
 
 
 def site_path(arch: Architecture, site: Site) -> str:
@@ -189,21 +190,21 @@ def lora_config(
     Raises:
         RequestError: see `sites`; or the embedding or head of a model that ties them.
     """
-    found = sites(arch, layers, roles)
-    ends = [site.role for site in found.values() if site.layer is None]
+    places = sites(arch, layers, roles)
+    ends = [site.role for site in places.values() if site.layer is None]
     if ends and arch.tied:
         raise RequestError(
             f"adapters on {' and '.join(ends)} were asked for, but in this {arch.model.config.model_type} "
             "model input embedding and head are one tensor: folding an adapter into one would change the "
             "other. Leave embed and head out of the update's targets (recipe=laten in method=seeking)."
         )
-    maps = [arch.model.get_submodule(path) for path in found]
+    maps = [arch.model.get_submodule(path) for path in places]
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=_pattern(arch, found.values()),
+        target_modules=_pattern(arch, places.values()),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in maps),
     )
 
@@ -215,22 +216,12 @@ def _available(arch: Architecture, role: str) -> str:
     return name
 
 
-def _pattern(arch: Architecture, found: Iterable[Site]) -> str:
+def _pattern(arch: Architecture, chosen: Iterable[Site]) -> str:
     """Match exactly the chosen modules (peft compares a string with the whole module path)."""
-    inside = [site for site in found if site.layer is not None]
+    inside = [site for site in chosen if site.layer is not None]
     indices = "|".join(str(number - 1) for number in sorted({site.layer for site in inside if site.layer}))
     names = dict.fromkeys(arch.projection_path(site.role) for site in inside)
     paths = "|".join(re.escape(path) for path in names)
     patterns = [rf"{re.escape(arch.roles.layers)}\.({indices})\.({paths})"] if inside else []
-    patterns += [re.escape(site_path(arch, site)) for site in found if site.layer is None]
+    patterns += [re.escape(site_path(arch, site)) for site in chosen if site.layer is None]
     return "|".join(patterns)
-
-
-def merge_adapter(model: Any) -> Any:
-    """Fold a PEFT model's adapters into the weights and return the plain model."""
-    return model.merge_and_unload()
-
-
-def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that require a gradient, by name."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

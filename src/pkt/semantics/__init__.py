@@ -12,7 +12,7 @@ from pkt.semantics.logits import LogitLstsq
 from pkt.semantics.procrustes import Procrustes
 from pkt.semantics.quality import QualityCard, quality_card, readout_kl
 from pkt.semantics.ridge import Ridge
-from pkt.semantics.vocabulary import Cosine, Input, Random
+from pkt.semantics.vocabulary import Cosine, Input, RandomMap
 
 __all__ = [
     "AlignmentMap",
@@ -23,7 +23,7 @@ __all__ = [
     "LogitLstsq",
     "Procrustes",
     "QualityCard",
-    "Random",
+    "RandomMap",
     "Ridge",
     "Semantics",
     "States",

@@ -5,7 +5,6 @@ Shape suffixes: N positions, V vocabulary, D width (D_T teacher, D_S student).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -90,37 +89,6 @@ class AlignmentMap:
             if self.tokens is not None:
                 return self.tokens(h_ND) if bias is None else self.tokens(h_ND) + bias
             return torch.nn.functional.linear(h_ND, self.weight.to(device), bias)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors by name, as copies on the CPU (safetensors refuses shared memory)."""
-        named = {"weight": self.weight, "bias": self.bias, "mean": self.mean}
-        if (tokens := self.tokens) is not None:
-            named |= {"teacher_basis": tokens.teacher_AD, "student_basis": tokens.student_AD}
-            named["top_k"] = torch.tensor(tokens.top_k)
-        given = {name: value for name, value in named.items() if value is not None}
-        return {name: value.detach().cpu().contiguous().clone() for name, value in given.items()}
-
-    @classmethod
-    def from_tensors(
-        cls, tensors: Mapping[str, Tensor], *, normalise: bool, name: str, info: Mapping[str, float | int]
-    ) -> AlignmentMap:
-        """Rebuild a map from `tensors()` and its other fields."""
-        tokens = None
-        if "top_k" in tensors:
-            tokens = TopTokens(
-                teacher_AD=tensors["teacher_basis"],
-                student_AD=tensors["student_basis"],
-                top_k=int(tensors["top_k"]),
-            )
-        return cls(
-            weight=tensors["weight"],
-            bias=tensors.get("bias"),
-            mean=tensors.get("mean"),
-            normalise=normalise,
-            name=name,
-            info=dict(info),
-            tokens=tokens,
-        )
 
 
 @runtime_checkable

@@ -88,49 +88,28 @@ class Basis:
         stretch_r = self.factor.values_r[0] / self.factor.values_r
         return _unit(kept_nr * stretch_r.to(device, dtype), exists_n)
 
-    def vectors(self, count: int, *, block: int = BLOCK) -> Tensor:
+    def vectors(self, count: int) -> Tensor:
         """Return s_1 .. s_count by row, (count, D) float32 where W is: the whole basis, in memory."""
         device, frame = compute_device(self.weight_VD), self.frame()
         parts = []
-        for start in range(0, count, block):
-            part = self.coordinates(start, min(start + block, count), device, torch.float64)
+        for start in range(0, count, BLOCK):
+            part = self.coordinates(start, min(start + BLOCK, count), device, torch.float64)
             parts.append((part if frame is None else part @ frame.T.to(device)).float())
         return torch.cat(parts).to(self.weight_VD.device)
 
 
-def gram(
-    weight_VD: Tensor,
-    *,
-    scale_D: Tensor | None = None,
-    block: int = BLOCK,
-    dtype: torch.dtype = torch.float64,
-) -> Tensor:
-    """Return G = W^T W (D, D), or that of W diag(scale), in float64 on the CPU.
-
-    Args:
-        weight_VD: W; any dtype.
-        scale_D: a factor per channel.
-        block: rows alive at once.
-        dtype: of the block products; sums are float64. In float32 their error, about 1e-7 of the largest
-            eigenvalue, hides smaller eigenvalues, so that `rcond` has to be above it.
-
-    Raises:
-        PktError: W holds NaN or infinity.
-    """
+def gram(weight_VD: Tensor, *, scale_D: Tensor | None = None) -> Tensor:
+    """Return G = W^T W (D, D), or that of W diag(scale); see `cross_gram`."""
     rows = Basis(weight_VD=weight_VD, factor=None, scale_D=scale_D)
-    return cross_gram(rows, rows, block=block, dtype=dtype)
+    return cross_gram(rows, rows)
 
 
-def cross_gram(
-    left: Basis, right: Basis, *, block: int = BLOCK, dtype: torch.dtype = torch.float64
-) -> Tensor:
+def cross_gram(left: Basis, right: Basis) -> Tensor:
     """Return the sum of w_left,i w_right,i^T over the anchors (D_left, D_right), float64 on the CPU.
 
     Args:
         left: rows of one side; its basis vectors are not read.
         right: rows of the other, in the same order; without `rows`, those beyond the shorter are left out.
-        block: rows alive at once.
-        dtype: of the block products, see `gram`.
 
     Raises:
         PktError: a row holds NaN or infinity.
@@ -139,11 +118,11 @@ def cross_gram(
     shape = left.weight_VD.shape[1], right.weight_VD.shape[1]
     total_DD = torch.zeros(*shape, dtype=torch.float64, device=device)
     count = min(left.size, right.size)
-    for start in range(0, count, block):
-        stop = min(start + block, count)
-        left_nD = left.block(start, stop, device, dtype)
-        right_nD = left_nD if right is left else right.block(start, stop, device, dtype)
-        total_DD += (left_nD.T @ right_nD).double()
+    for start in range(0, count, BLOCK):
+        stop = min(start + BLOCK, count)
+        left_nD = left.block(start, stop, device, torch.float64)
+        right_nD = left_nD if right is left else right.block(start, stop, device, torch.float64)
+        total_DD += left_nD.T @ right_nD
     if not torch.isfinite(total_DD).all():
         raise PktError(
             "an LM head holds NaN or infinity; check the model's files, or load it with dtype=float32 or bfloat16."
@@ -177,9 +156,7 @@ def inverse_gram(gram_DD: Tensor, rcond: float) -> tuple[Tensor, int]:
     return (factor.vectors_Dr / factor.values_r) @ factor.vectors_Dr.T, factor.rank
 
 
-def alignment_matrix(
-    student: Basis, teacher: Basis, *, block: int = BLOCK, dtype: torch.dtype = torch.float64
-) -> Tensor:
+def alignment_matrix(student: Basis, teacher: Basis, *, dtype: torch.dtype = torch.float64) -> Tensor:
     """Return M = S_S S_T^T (D_S, D_T), float64 on the CPU: the sum of s_S,i s_T,i^T over the anchors.
 
     With the output-side bases M = G_S^-1 W_S^T diag(1 / (n_S n_T)) W_T G_T^-1, n_i = |G^-1 w_i| (SemAlign v1,
@@ -189,14 +166,13 @@ def alignment_matrix(
     Args:
         student: the basis of the student.
         teacher: the basis of the teacher; without `rows`, rows beyond the shorter vocabulary are padding.
-        block: rows alive at once.
         dtype: of the block products; sums are float64.
     """
     device = compute_device(teacher.weight_VD)
     count = min(student.size, teacher.size)
     total: Tensor | float = 0.0
-    for start in range(0, count, block):
-        stop = min(start + block, count)
+    for start in range(0, count, BLOCK):
+        stop = min(start + BLOCK, count)
         student_nr = student.coordinates(start, stop, device, dtype)
         teacher_nr = teacher.coordinates(start, stop, device, dtype)
         total = total + (student_nr.T @ teacher_nr).double()

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
-from pkt.semantics.anchors import ANCHORS, anchor_rows, check_choice
 from pkt.semantics.basis import Basis, cross_gram, factorise
+from pkt.semantics.vocabulary import Anchors, anchor_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class LogitLstsq:
         rcond: eigenvalues of G_S below rcond times the largest count as zero.
 
     Raises:
-        ValueError: an unknown choice, or rcond outside [0, 1).
+        ValueError: rcond outside [0, 1).
 
     Source: the initial projector of "A Dual-Space Framework for General Knowledge Distillation of LLMs" (arXiv
     2504.11426), as a fixed map.
@@ -39,12 +39,11 @@ class LogitLstsq:
     reads_out: ClassVar[bool] = True
 
     fold_norm: bool = False
-    anchors: str = "all"
+    anchors: Anchors = "all"
     normalise: bool = True
     rcond: float = 1e-10
 
     def __post_init__(self) -> None:
-        check_choice("anchors", self.anchors, ANCHORS)
         if not 0 <= self.rcond < 1:
             raise ValueError(f"rcond is a share of the largest eigenvalue, in [0, 1), got {self.rcond}")
 

@@ -13,6 +13,7 @@ from pkt.semantics.alignment import AlignmentMap
 from pkt.semantics.basis import compute_device
 
 BLOCK = 4096  # positions alive in float64 at once
+CHUNK = 512  # positions whose V-wide numbers are alive at once
 READ = 1024  # positions that are read out over the vocabulary
 
 
@@ -119,16 +120,13 @@ def _card_kl(
 
 
 @torch.no_grad()
-def readout_kl(
-    student_ND: Tensor, mapped_ND: Tensor, read_out: Callable[[Tensor], Tensor], *, chunk: int = 512
-) -> float:
+def readout_kl(student_ND: Tensor, mapped_ND: Tensor, read_out: Callable[[Tensor], Tensor]) -> float:
     """Return mean_n KL(p(h_n) || p(y_n)) in nats, p = softmax of the student's read-out.
 
     Args:
         student_ND: the student's own states h.
         mapped_ND: mapped teacher states y.
         read_out: student states to logits (final norm and head: the length of y is arbitrary).
-        chunk: positions whose V-wide numbers are alive at once.
 
     Raises:
         ValueError: no position, or shapes that differ.
@@ -138,7 +136,7 @@ def readout_kl(
             f"paired states are needed, got {tuple(student_ND.shape)} and {tuple(mapped_ND.shape)}"
         )
     total = 0.0
-    for h_nD, y_nD in zip(torch.split(student_ND, chunk), torch.split(mapped_ND, chunk), strict=True):
+    for h_nD, y_nD in zip(torch.split(student_ND, CHUNK), torch.split(mapped_ND, CHUNK), strict=True):
         own_nV, other_nV = (read_out(side).float().log_softmax(-1) for side in (h_nD, y_nD))
         total += float(functional.kl_div(other_nV, own_nV, reduction="sum", log_target=True))
     return total / len(student_ND)

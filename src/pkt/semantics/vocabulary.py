@@ -7,18 +7,17 @@ not, and computes them.)
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from pkt.errors import RequestError
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
-from pkt.semantics.anchors import ANCHORS, anchor_rows, check_choice
 from pkt.semantics.basis import Basis, alignment_matrix, factorise, gram
 from pkt.semantics.decomposition import TopTokens
 
-PRECISIONS = ("float64", "float32")
+Anchors = Literal["all", "shared"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,21 +40,19 @@ class Cosine:
             V (D_T + D_S) numbers.
 
     Raises:
-        ValueError: an unknown choice, rcond outside [0, 1), or a top_k below 1.
+        ValueError: rcond outside [0, 1), or a top_k below 1.
     """
 
     needs_states: ClassVar[bool] = False
     reads_out: ClassVar[bool] = True
 
     fold_norm: bool = False
-    anchors: str = "all"
+    anchors: Anchors = "all"
     rcond: float = 1e-10
-    precision: str = "float64"
+    precision: Literal["float64", "float32"] = "float64"
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        check_choice("anchors", self.anchors, ANCHORS)
-        check_choice("precision", self.precision, PRECISIONS)
         if not 0 <= self.rcond < 1:
             raise ValueError(f"rcond is a share of the largest eigenvalue, in [0, 1), got {self.rcond}")
         if self.top_k is not None and self.top_k < 1:
@@ -93,18 +90,12 @@ class Input:
 
     Attributes:
         anchors: ``all`` or ``shared``, as in `Cosine`.
-
-    Raises:
-        ValueError: an unknown choice.
     """
 
     needs_states: ClassVar[bool] = False
     reads_out: ClassVar[bool] = False
 
-    anchors: str = "all"
-
-    def __post_init__(self) -> None:
-        check_choice("anchors", self.anchors, ANCHORS)
+    anchors: Anchors = "all"
 
     @torch.no_grad()
     def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:
@@ -127,7 +118,7 @@ class Input:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Random:
+class RandomMap:
     """A control: a Gaussian matrix with the Frobenius norm of the cosine map.
 
     Attributes:
@@ -151,6 +142,32 @@ class Random:
         matrix = torch.randn(cosine.weight.shape, generator=generator, dtype=torch.float64)
         matrix *= cosine.weight.double().norm().cpu() / matrix.norm()
         return _normalised_map(matrix, "random", cosine.info, teacher)
+
+
+def anchor_rows(anchors: str, teacher: HeadView, student: HeadView) -> tuple[Tensor | None, Tensor | None]:
+    """Return the anchor rows of both sides; None: all of them, by index.
+
+    Args:
+        anchors: ``all`` or ``shared``.
+        teacher: with `shared`, if that is asked for.
+        student: the same.
+
+    Raises:
+        RequestError: shared tokens are asked for and were not given, or not the same number of them.
+    """
+    if anchors == "all":
+        return None, None
+    if teacher.shared is None or student.shared is None:
+        raise RequestError(
+            "semantics.anchors=shared needs the tokens that both tokenizers have, and they were not given; "
+            "use semantics.anchors=all for models with one vocabulary."
+        )
+    if len(teacher.shared) != len(student.shared) or len(teacher.shared) == 0:
+        raise RequestError(
+            f"semantics.anchors=shared: {len(teacher.shared)} teacher and {len(student.shared)} student "
+            "tokens; both lists have to be equally long and not empty."
+        )
+    return teacher.shared, student.shared
 
 
 def _normalised_map(

@@ -10,7 +10,7 @@ from typing import Any
 
 from pkt.mapping import LayerPair
 from pkt.methods.base import Transferred, described
-from pkt.models.load import quiet
+from pkt.models.load import quiet_transformers
 from pkt.reporting.card import CardFacts, model_card
 from pkt.stages.session import Job, Session
 from pkt.store import Artifact
@@ -37,7 +37,7 @@ def _save(session: Session, transferred: Transferred, folder: Path) -> None:
     pair = session.bench.config.model
     student = session.bench.student
     base = str(pair.student.checkpoint or pair.teacher.checkpoint)
-    with quiet():
+    with quiet_transformers():
         transferred.trainable.save_adapter(folder / ADAPTER, base)
         transferred.trainable.merged().save_pretrained(str(folder / MODEL))
         student.tokenizer.save_pretrained(str(folder / MODEL))

@@ -65,7 +65,7 @@ class HyperNetwork(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Site:
+class Change:
     """One matrix of the student that changes, and the teacher's rows that decide how.
 
     Attributes:
@@ -80,12 +80,12 @@ class Site:
     index_n: Tensor
     sources_nD: Tensor
 
-    def to(self, device: torch.device) -> Site:
+    def to(self, device: torch.device) -> Change:
         """Return the site on a device."""
         return replace(self, index_n=self.index_n.to(device), sources_nD=self.sources_nD.to(device))
 
 
-def deltas(hypernetwork: HyperNetwork, sites: Sequence[Site]) -> list[SparseDelta]:
+def deltas(hypernetwork: HyperNetwork, sites: Sequence[Change]) -> list[SparseDelta]:
     """Return what every site gets, differentiable in the hypernetwork."""
     return [
         SparseDelta(
@@ -116,7 +116,7 @@ class DeltaLoss:
 
     arch: Architecture
     hypernetwork: HyperNetwork
-    sites: Sequence[Site]
+    sites: Sequence[Change]
     penalty: float
     head: OutputHead
     autocast: bool = False
@@ -134,12 +134,9 @@ class DeltaLoss:
         """Return the sums of both terms, differentiable."""
         changes = deltas(self.hypernetwork, self.sites)
         size = torch.stack([change.values_nD.square().mean() for change in changes]).sum()
-        return {"cross_entropy": self._cross_entropy(batch, changes), "delta_size": size}
-
-    def _cross_entropy(self, batch: Batch, changes: Sequence[SparseDelta]) -> Tensor:
         loss, tokens = answer_loss(self.arch, self.head, batch, changes, autocast=self.autocast)
         self.meter.count(tokens, layers=self.arch.depth)
-        return loss
+        return {"cross_entropy": loss, "delta_size": size}
 
 
 def answer_loss(

@@ -6,10 +6,8 @@ Shape suffixes: N positions of all rows together, R rows, B rows of a batch, T p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 
@@ -55,7 +53,7 @@ class RowStates:
         return RowStates(flat_ND=self.flat_ND * factor, offsets_R1=self.offsets_R1)
 
     def shuffled(self, generator: torch.Generator) -> RowStates:
-        """Return the states with positions drawn anew over all rows: the control for what a target says."""
+        """Return the states in a random order over all rows: a control, whose targets are real but in wrong places."""
         order = torch.randperm(len(self.flat_ND), generator=generator)
         return RowStates(flat_ND=self.flat_ND[order], offsets_R1=self.offsets_R1)
 
@@ -63,24 +61,3 @@ class RowStates:
     def bytes(self) -> int:
         """Memory that the states take."""
         return self.flat_ND.numel() * self.flat_ND.element_size()
-
-
-def save_states(states: dict[int, RowStates], path: Path) -> None:
-    """Write the states of several layers, keyed by layer number, to one safetensors file."""
-    tensors: dict[str, Tensor] = {}
-    for layer, row_states in states.items():
-        tensors[f"layer_{layer}.flat"] = row_states.flat_ND.contiguous()
-        tensors[f"layer_{layer}.offsets"] = row_states.offsets_R1.contiguous()
-    save_file(tensors, path)
-
-
-def load_states(path: Path) -> dict[int, RowStates]:
-    """Read what `save_states` wrote."""
-    tensors = load_file(path)
-    layers = sorted(
-        int(name.split(".")[0].removeprefix("layer_")) for name in tensors if name.endswith(".flat")
-    )
-    return {
-        layer: RowStates(flat_ND=tensors[f"layer_{layer}.flat"], offsets_R1=tensors[f"layer_{layer}.offsets"])
-        for layer in layers
-    }

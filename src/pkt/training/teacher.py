@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pkt.data.batching import Batch, collate, sorted_batches
@@ -138,22 +136,3 @@ def capture_outputs(
         if listen is not None:
             listen(len(rows))
     return TopRows(log_probs=log_probs, tokens=tokens, log_tail=log_tail)
-
-
-def save_top(top: TopRows, path: Path) -> None:
-    """Write kept distributions to one safetensors file."""
-    tensors = {"offsets": top.log_probs.offsets_R1, "log_probs": top.log_probs.flat_ND}
-    if top.tokens is not None and top.log_tail is not None:
-        tensors |= {"tokens": top.tokens.flat_ND, "log_tail": top.log_tail.flat_ND}
-    save_file(tensors, path)
-
-
-def load_top(path: Path) -> TopRows:
-    """Read what `save_top` wrote."""
-    tensors = load_file(path)
-    rows = {
-        name: RowStates(flat_ND=tensors[name], offsets_R1=tensors["offsets"])
-        for name in ("log_probs", "tokens", "log_tail")
-        if name in tensors
-    }
-    return TopRows(log_probs=rows["log_probs"], tokens=rows.get("tokens"), log_tail=rows.get("log_tail"))

@@ -3,7 +3,7 @@
 Everything that is not declared here is frozen. Weights that train are float32 whatever the student's dtype:
 AdamW's steps at these learning rates are smaller than a bfloat16 weight can resolve.
 
-Adapters start at zero, or from given factors (`pkt.training.started`); the student's function at the beginning
+Adapters start at zero, or from given factors (`pkt.training.lora_start`); the student's function at the beginning
 is its own either way.
 """
 
@@ -24,12 +24,9 @@ from transformers import PreTrainedModel
 
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
-from pkt.models.load import quiet
+from pkt.models.load import quiet_transformers
 from pkt.models.surgery import lora_config, sites
-from pkt.training.lora_start import LoraStart
-from pkt.training.started import TRAINED, begin, folded, joined
-
-__all__ = ["LoraStart", "Trainable", "make_trainable"]
+from pkt.training.lora_start import TRAINED, LoraStart, begin, folded, joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +38,7 @@ class Trainable:
         parameters: what trains.
         adapter: the PEFT model around it.
         dtypes: of whole layers' parameters, before they became float32.
-        started: whether the adapter started from a `LoraStart`.
+        has_start: whether the adapter started from a `LoraStart`.
         dropouts: the only modules in training mode.
     """
 
@@ -49,7 +46,7 @@ class Trainable:
     parameters: dict[str, nn.Parameter]
     adapter: PeftModel | None
     dtypes: dict[str, torch.dtype]
-    started: bool = False
+    has_start: bool = False
     dropouts: tuple[nn.Module, ...] = ()
 
     @property
@@ -93,7 +90,7 @@ class Trainable:
             return
         config = self.adapter.peft_config[TRAINED]
         config.base_model_name_or_path = base
-        if not self.started:
+        if not self.has_start:
             # False: the vocabulary never changes, and peft would look for the base model on the hub to find out
             self.adapter.save_pretrained(str(folder), save_embedding_layers=False)
             return
@@ -107,7 +104,7 @@ class Trainable:
     @torch.no_grad()
     def merged(self) -> PreTrainedModel:
         """Fold the trained weights into the student, in its own dtype, and return it; call once, last."""
-        if self.adapter is not None and self.started:
+        if self.adapter is not None and self.has_start:
             return folded(self.adapter)
         if self.adapter is not None:
             merged: PreTrainedModel = self.adapter.merge_and_unload()
@@ -160,7 +157,7 @@ def make_trainable(
     config = lora_config(arch, layers, targets, rank=rank, alpha=alpha, dropout=dropout)
     expected = sites(arch, layers, targets).keys()
     torch.manual_seed(seed)  # peft draws the adapters' start from the global generator
-    with quiet(), warnings.catch_warnings():
+    with quiet_transformers(), warnings.catch_warnings():
         # GPT-2's head is a Linear beside its Conv1D: peft corrects the flag per module, and says so
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         adapter = get_peft_model(model, config)
@@ -173,7 +170,7 @@ def make_trainable(
         parameters=parameters,
         adapter=adapter,
         dtypes={},
-        started=start is not None,
+        has_start=start is not None,
         dropouts=_active_dropouts(adapter),
     )
 
