@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from pkt.models.sparse_delta import SparseDelta
-from pkt.reporting.table import Table
+from pkt.table import Table
 
 FELT = 1e-5  # a delta with a smaller share of the weights' norm is as good as none
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from pkt.attribution.locate import Kind
 from pkt.mapping import LayerPair
 from pkt.models.internals import NeuronShape
-from pkt.reporting.table import Table
+from pkt.table import Table
 from pkt.training.hypernetwork import Site
 
 KINDS: dict[Kind, tuple[str, str]] = {"ffn": ("up", "down"), "attention": ("v", "o")}  # row and column

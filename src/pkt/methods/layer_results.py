@@ -12,8 +12,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from pkt.mapping import LayerPair
-from pkt.reporting.table import Table
 from pkt.semantics import AlignmentMap
+from pkt.table import Table
 from pkt.training.states import RowStates, load_states, save_states
 from pkt.training.teacher import TopRows, load_top, save_top
 

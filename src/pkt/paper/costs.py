@@ -5,38 +5,29 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from pkt.reporting.runs import Arm, Run, arms
-from pkt.reporting.study import BUDGET, comparison_of, gap_cell, tasks_of
-from pkt.reporting.table import Table
+from pkt.reporting.study import Study
+from pkt.reporting.study_tables import BUDGET, cost_values, share_cell
+from pkt.table import Table
 
 
-def cost_table(runs: Sequence[Run]) -> Table:
-    """Return one row per arm, the cheapest in seconds first.
-
-    Args:
-        runs: of one model pair and benchmark.
-    """
-    tasks, comparison = tasks_of(runs), comparison_of(runs)
-    found = sorted(arms(runs), key=lambda arm: statistics.fmean(_values(arm, "seconds") or [0.0]))
-    rows = tuple(
-        (
-            arm.label,
-            *(_cell(_values(arm, key), unit) for key, unit in BUDGET.values()),
-            gap_cell(arm, tasks, comparison),
-        )
-        for arm in found
-    )
+def cost_table(study: Study) -> Table:
+    """Return one row per arm, the cheapest in seconds first."""
+    order = sorted(study.arms, key=lambda arm: statistics.fmean(cost_values(arm, "seconds") or [0.0]))
+    rows = []
+    for arm in order:
+        cells = [_cell(cost_values(arm, key), unit) for key, unit in BUDGET.values()]
+        rows.append((arm.label, *cells, share_cell(study, arm, study.tasks)))
     title = "extract, align and transfer together, no evaluation; mean over seeds [lowest, highest] where they differ"
-    return Table(title=title, columns=("", *BUDGET, "gap closed"), rows=rows)
+    return Table(title=title, columns=("", *BUDGET, "gap closed"), rows=tuple(rows))
 
 
-def costs(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
+def costs(studies: Sequence[Study]) -> dict[str, dict[str, list[float]]]:
     """Return arm -> cost -> its value of every seed, in the units of a run's budget."""
-    return {arm.label: {key: _values(arm, key) for key, _ in BUDGET.values()} for arm in arms(runs)}
-
-
-def _values(arm: Arm, key: str) -> list[float]:
-    return [float(run["budget"][key]) for run in arm.runs if key in run.get("budget", {})]
+    return {
+        arm.label: {key: cost_values(arm, key) for key, _ in BUDGET.values()}
+        for study in studies
+        for arm in study.arms
+    }
 
 
 def _cell(values: Sequence[float], unit: int) -> str:

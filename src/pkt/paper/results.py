@@ -13,23 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from pkt.manifest import write_atomically
-from pkt.paper.beside import beside_table
 from pkt.paper.costs import cost_table, costs
 from pkt.paper.layers import resolution, similarity
-from pkt.paper.published import published_table
+from pkt.paper.published import beside_table, published_table
 from pkt.paper.targets import PAPER_PAIR, Plan, has_own
 from pkt.reporting.figures import Drawing, save
 from pkt.reporting.page import render
 from pkt.reporting.page.collect import collect
-from pkt.reporting.page.model import Part, Report, Section
+from pkt.reporting.page.report import Report, Section, Topic
 from pkt.reporting.page.write import write_files
-from pkt.reporting.runs import Run, load_runs
-from pkt.reporting.study import grouped
-from pkt.reporting.table import Table
+from pkt.reporting.runs import load_runs
 from pkt.run import provenance
+from pkt.table import Table
 from pkt.tracking.jsonl import plain
 
-KEPT = ("scores", "gap", "pairs", "budget")  # parts of a report that a table of the paper shows
+KEPT = ("scores", "gap", "pairs", "budget")  # topics of a report that a table of the paper shows
 ANALYSED = {"figure2": resolution, "figure4": similarity, "figure5": similarity}
 CLAIMS = {
     "figure2": "The paper's Figure 2: a cosine near 1 for the output-side basis, near 0 for the input-side one.",
@@ -40,7 +38,7 @@ CLAIMS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a target says.
+    """The result of one target.
 
     Attributes:
         plan: what was run.
@@ -54,7 +52,7 @@ class Result:
 
 
 def result_of(plan: Plan, folders: Sequence[Path], command: str) -> Result:
-    """Return what a target says.
+    """Make a target's report and data.
 
     Args:
         plan: what was run.
@@ -67,20 +65,15 @@ def result_of(plan: Plan, folders: Sequence[Path], command: str) -> Result:
 
 def tables_of(report: Report) -> list[Table]:
     """Return the tables that are shown on the console: all but those that are folded on a page."""
-    return [
-        table
-        for section in report.sections
-        for part in section.parts
-        if part.kept and not part.folded
-        for table in part.tables
-    ]
+    topics = (topic for section in report.sections for topic in section.topics)
+    return [table for topic in topics if topic.kept and not topic.folded for table in topic.tables]
 
 
 def write_results(result: Result, out: Path) -> list[Path]:
     """Write a target's files and return them, the Markdown first.
 
     Args:
-        result: what it says.
+        result: the target's report and data.
         out: where results are collected; a folder per pair is made there.
 
     Raises:
@@ -89,31 +82,43 @@ def write_results(result: Result, out: Path) -> list[Path]:
     plan, report = result.plan, result.report
     folder = out / plan.pair
     files = write_files(report, folder / f"{plan.target}.html")
-    pictures = [drawing for section in report.sections for part in section.parts for drawing in part.drawings]
-    saved = [save(replace(drawing, name=_file_name(plan, drawing)), folder) for drawing in pictures]
+    drawings = [one for section in report.sections for topic in section.topics for one in topic.drawings]
+    saved = [save(replace(drawing, name=_file_name(plan, drawing)), folder) for drawing in drawings]
+    pictures = [
+        f"\n**{drawing.title}**\n\n![{drawing.alt}]({file.name})\n"
+        for drawing, file in zip(drawings, saved, strict=True)
+    ]
     page = folder / f"{plan.target}.md"
-    write_atomically(page, render.markdown(report) + _pictures(pictures, saved))
+    write_atomically(page, render.markdown(report) + "".join(pictures))
     if result.data:
         saved.append(folder / f"{plan.target}.json")
         write_atomically(saved[-1], json.dumps(plain(result.data), indent=1) + "\n")
     return [page, *(file for file in files if file != page), *saved]
 
 
-def _table(plan: Plan, folders: Sequence[Path]) -> tuple[Report, dict[str, Any]]:
-    runs = load_runs(folders)
-    against = "semalign_joint" if plan.target == "ablations" else "sft"
-    report = collect(runs, against=against, pairs=plan.target != "ablations")
-    sections = tuple(
-        replace(section, parts=_costs(group) if plan.target == "efficiency" else _shown(section))
-        for section, group in zip(report.sections, grouped(runs, against), strict=True)
+def _table(plan: Plan, folders: Sequence[Path]) -> tuple[Report, Mapping[str, Any]]:
+    """Return the report on a target's runs, with the published numbers behind ours where there are any."""
+    ablations = plan.target == "ablations"
+    report = collect(
+        load_runs(folders), against="semalign_joint" if ablations else "sft", pairs=not ablations
     )
-    report = replace(report, title=plan.title, sections=(_claimed(plan, runs, sections[0]), *sections[1:]))
-    return report, costs(runs) if plan.target == "efficiency" else {}
+    studies = [section.study for section in report.sections if section.study]
+    claims = [table for table in (beside_table(studies, plan.target), published_table(plan.target)) if table]
+    claimed = Topic(name="published", title="Published numbers", tables=tuple(claims), kept=True)
+    sections = []
+    for place, (section, study) in enumerate(zip(report.sections, studies, strict=True)):
+        topics = [topic for topic in section.topics if topic.name in KEPT]
+        if plan.target == "efficiency":
+            topics = [Topic(name="costs", title="Costs", tables=(cost_table(study),), kept=True)]
+        topics += [claimed] if claims and place == 0 else []
+        sections.append(replace(section, topics=tuple(topics)))
+    report = replace(report, title=plan.title, sections=tuple(sections))
+    return report, costs(studies) if plan.target == "efficiency" else {}
 
 
-def _figure(plan: Plan, folders: Sequence[Path]) -> tuple[Report, dict[str, Any]]:
+def _figure(plan: Plan, folders: Sequence[Path]) -> tuple[Report, Mapping[str, Any]]:
     tables, drawings, data = ANALYSED[plan.target](plan.target, folders)
-    part = Part(
+    topic = Topic(
         name="layers",
         title="Layer by layer",
         sentences=(CLAIMS[plan.target],),
@@ -121,25 +126,8 @@ def _figure(plan: Plan, folders: Sequence[Path]) -> tuple[Report, dict[str, Any]
         drawings=drawings,
         kept=True,
     )
-    section = Section(pair=plan.pair, benchmark="validation rows", table=tables[0], parts=(part,), numbers=())
+    section = Section(title=f"{plan.pair} on validation rows", table=tables[0], topics=(topic,))
     return Report(title=plan.title, lead="", sections=(section,)), data
-
-
-def _costs(runs: Sequence[Run]) -> tuple[Part, ...]:
-    return (Part(name="costs", title="Costs", tables=(cost_table(runs),), kept=True),)
-
-
-def _shown(section: Section) -> tuple[Part, ...]:
-    return tuple(part for part in section.parts if part.name in KEPT)
-
-
-def _claimed(plan: Plan, runs: Sequence[Run], section: Section) -> Section:
-    """Return a section with the published numbers behind ours, where there are any."""
-    tables = [table for table in (beside_table(runs, plan.target), published_table(plan.target)) if table]
-    if not tables:
-        return section
-    part = Part(name="published", title="Published numbers", tables=tuple(tables), kept=True)
-    return replace(section, parts=(*section.parts, part))
 
 
 def _with_record(report: Report, plan: Plan, command: str) -> Report:
@@ -154,9 +142,9 @@ def _with_record(report: Report, plan: Plan, command: str) -> Report:
         ("jobs", str(len(plan.jobs))),
     )
     table = Table(title="where this comes from", columns=("", "value"), rows=rows)
-    part = Part(name="record", title="Record", tables=(table,), kept=True)
-    last = report.sections[-1]
-    sections = (*report.sections[:-1], replace(last, parts=(*last.parts, part)))
+    record = Topic(name="record", title="Record", tables=(table,), kept=True)
+    *others, last = report.sections
+    sections = (*others, replace(last, topics=(*last.topics, record)))
     return replace(report, lead=_lead(plan), sections=sections)
 
 
@@ -175,11 +163,3 @@ def _lead(plan: Plan) -> str:
 
 def _file_name(plan: Plan, drawing: Drawing) -> str:
     return drawing.name if drawing.name.startswith(plan.target) else f"{plan.target}_{drawing.name}"
-
-
-def _pictures(drawings: Sequence[Drawing], files: Sequence[Path]) -> str:
-    blocks = [
-        f"**{drawing.title}**\n\n![{drawing.alt}]({file.name})\n"
-        for drawing, file in zip(drawings, files, strict=True)
-    ]
-    return "\n" + "\n".join(blocks) if blocks else ""

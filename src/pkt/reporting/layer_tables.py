@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pkt.reporting.table import Table
+from pkt.table import Table
 
 BASES = {"output": "output side", "input": "input side", "random": "random directions"}
 MAP_MEASURES = {

@@ -17,12 +17,12 @@ from pkt.manifest import write_atomically
 from pkt.reporting.figures import save
 from pkt.reporting.layer_figures import FIGURES
 from pkt.reporting.layer_tables import SHOWN, TABLES
-from pkt.reporting.table import Table
 from pkt.semantics import Semantics
 from pkt.stages.analyze_parts import PARTS
 from pkt.stages.analyze_subject import Subject
 from pkt.stages.session import Session
 from pkt.store import Artifact, content_key
+from pkt.table import Table
 
 STAGE = "analyze"
 VERSION = 3  # of the numbers: another one makes older artifacts count as missing

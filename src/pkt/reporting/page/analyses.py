@@ -14,10 +14,19 @@ from typing import Any
 import yaml
 
 from pkt.reporting.runs import Run
+from pkt.table import Table
 
 FILE = "analysis.json"
 # what a request has to have in common with another one to be about the same transfer
 _ASKED = ("seed", "model", "benchmark", "data", "method", "mapping", "semantics", "objective", "optim")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysedPart:
+    """One part of an analysis: its tables, and the plain data that they and its figures are made from."""
+
+    tables: tuple[Table, ...]
+    data: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,46 +35,52 @@ class Analysis:
 
     Attributes:
         folder: where it lies.
-        parts: part -> its tables and data.
+        parts: by name.
         asked: what the request chose; empty where it is not known.
     """
 
     folder: Path
-    parts: Mapping[str, Mapping[str, Any]]
+    parts: Mapping[str, AnalysedPart]
     asked: Mapping[str, Any]
 
 
 def read_analyses(folders: Iterable[Path]) -> list[Analysis]:
     """Read every `analysis.json` under the folders, in the order of their paths: the last of equals is the newest."""
     files = sorted({file for folder in folders for file in folder.rglob(FILE) if file.is_file()})
-    return [
-        Analysis(
-            folder=file.parent.resolve(),
-            parts=json.loads(file.read_text(encoding="utf-8")).get("parts", {}),
-            asked=_asked(file.parent),
-        )
-        for file in files
-    ]
+    return [_read(file) for file in files]
 
 
-def analysed_parts(run: Run, analyses: Sequence[Analysis]) -> dict[str, Mapping[str, Any]]:
-    """Return part -> tables and data of a run: from its own folder, or from analyses that asked for the same.
+def _read(file: Path) -> Analysis:
+    parts = json.loads(file.read_text(encoding="utf-8")).get("parts", {})
+    return Analysis(
+        folder=file.parent.resolve(),
+        parts={
+            name: AnalysedPart(
+                tables=tuple(Table.from_data(table["title"], table) for table in part.get("tables", [])),
+                data=part.get("data", {}),
+            )
+            for name, part in parts.items()
+        },
+        asked=_asked(file.parent),
+    )
+
+
+def analysed_parts(run: Run, analyses: Sequence[Analysis]) -> dict[str, AnalysedPart]:
+    """Return the parts about a run: those in its own folder, and of analyses that asked for the same.
 
     Args:
         run: with its folder.
         analyses: what was read; later ones win.
     """
     folder, asked = Path(run["folder"]).resolve(), _asked(Path(run["folder"]))
-    found: dict[str, Mapping[str, Any]] = {}
+    parts: dict[str, AnalysedPart] = {}
     for analysis in sorted(analyses, key=lambda each: each.folder == folder):  # its own folder's last
         if analysis.folder == folder or (asked and analysis.asked == asked):
-            found |= analysis.parts
-    return found
+            parts |= analysis.parts
+    return parts
 
 
 def _asked(folder: Path) -> dict[str, Any]:
     file = folder / "config.yaml"
     request = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    if not isinstance(request, dict):
-        return {}
-    return {name: request.get(name) for name in _ASKED}
+    return {name: request.get(name) for name in _ASKED} if isinstance(request, dict) else {}

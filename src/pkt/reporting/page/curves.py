@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pkt.reporting.runs import Run
@@ -29,28 +30,21 @@ def entries(run: Run) -> Iterator[Mapping[str, Any]]:
 
 def loss_curves(run: Run) -> dict[str, Points]:
     """Return term -> (step, mean over neighbouring steps), and the validation's cross-entropy as it is."""
-    found: dict[str, Points] = {}
+    curves: dict[str, Points] = {}
     for entry in entries(run):
         for name, value in entry["values"].items() if entry["kind"] == "metrics" else ():
-            if (name.startswith("transfer/loss") or name == _VALIDATION) and _known(value):
-                found.setdefault(name.removeprefix("transfer/"), []).append((float(entry["step"]), value))
-    if len(found.get("loss_output", ())) == len(found.get("loss", ())) and "loss_layer" not in found:
-        found.pop("loss", None)  # one term: the sum says nothing more
+            known = isinstance(value, int | float) and math.isfinite(value)
+            if known and (name.startswith("transfer/loss") or name == _VALIDATION):
+                curves.setdefault(name.removeprefix("transfer/"), []).append((float(entry["step"]), value))
+    if len(curves.get("loss_output", ())) == len(curves.get("loss", ())) and "loss_layer" not in curves:
+        curves.pop("loss", None)  # one term: the sum says nothing more
     return {
-        term.replace("/", " "): _thinned(points) for term, points in sorted(found.items()) if len(points) > 1
+        term.replace("/", " "): _thinned(points) for term, points in sorted(curves.items()) if len(points) > 1
     }
 
 
-def _known(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _thinned(points: Sequence[tuple[float, float]]) -> Points:
+def _thinned(points: Points) -> Points:
     """Return at most `_BINS` points, each the mean of its neighbours."""
     width = math.ceil(len(points) / _BINS)
     groups = [points[start : start + width] for start in range(0, len(points), width)]
-    return [(_mean([step for step, _ in group]), _mean([value for _, value in group])) for group in groups]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+    return [(fmean(step for step, _ in group), fmean(value for _, value in group)) for group in groups]
