@@ -40,7 +40,7 @@ LEAVES = {
     "explain": {"searchpath"},
     "searchpath": {"config"},
     "words": {"checks"},
-    "reporting": {"evaluation", "attribution", "data", "manifest"},
+    "reporting": {"evaluation", "attribution", "data", "manifest", "tracking"},
     "evaluation": {"data", "models"},
     "assets": set(),
     "config": set(),

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from pkt.reporting.runs import Run
+from pkt.tracking.jsonl import METRICS, read_records
 
 _BINS = 80  # points that are left of a curve: a page draws no more than that
 _VALIDATION = "transfer/validation/cross_entropy"
 Points = list[tuple[float, float]]
 
 
-def entries(run: Run) -> Iterator[Mapping[str, Any]]:
-    """Yield what a run's tracker wrote, of the last run in its folder; nothing where the file is not there."""
-    file = Path(run["folder"]) / "metrics.jsonl"
-    if not file.is_file():
-        return
-    lines = file.read_text(encoding="utf-8").splitlines()
-    starts = [index for index, line in enumerate(lines) if line.startswith('{"kind": "config"')]
-    for line in lines[starts[-1] + 1 if starts else 0 :]:
-        if line.endswith("}"):  # a run that was killed may have left half a line
-            yield json.loads(line)
-
-
 def loss_curves(run: Run) -> dict[str, Points]:
     """Return term -> (step, mean over neighbouring steps), and the validation's cross-entropy as it is."""
     curves: dict[str, Points] = {}
-    for entry in entries(run):
+    for entry in read_records(Path(run["folder"]) / METRICS):
         for name, value in entry["values"].items() if entry["kind"] == "metrics" else ():
             known = isinstance(value, int | float) and math.isfinite(value)
             if known and (name.startswith("transfer/loss") or name == _VALIDATION):

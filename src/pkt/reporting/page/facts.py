@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pkt.reporting.answers import artifact_folder
 from pkt.reporting.figures import Drawing, attribution_figure, pairing_figure
-from pkt.reporting.page.curves import entries
 from pkt.reporting.runs import Arm, Run
 from pkt.table import Table
+from pkt.tracking.jsonl import METRICS, read_records
 
 _NONE = "–"
 
@@ -104,8 +105,8 @@ def _counts(label: str, stages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 def stage_tables(run: Run) -> list[Table]:
     """Return the tables of the stages before `transfer`, as the run's tracker kept them."""
-    kept = [(entry["name"], entry) for entry in entries(run) if entry["kind"] == "table"]
-    named = [(name.partition("/"), entry) for name, entry in kept]
+    records = read_records(Path(run["folder"]) / METRICS)
+    named = [(one["name"].partition("/"), one) for one in records if one["kind"] == "table"]
     return [Table.from_data(title, e) for (stage, _, title), e in named if stage in ("extract", "align")]
 
 
