@@ -16,7 +16,7 @@ from pkt.manifest import write_atomically
 from pkt.paper.costs import cost_table, costs
 from pkt.paper.layers import resolution, similarity
 from pkt.paper.published import beside_table, published_table
-from pkt.paper.targets import PAPER_PAIR, Plan, has_own
+from pkt.paper.targets import OWN, PAPER_PAIR, Plan
 from pkt.reporting.figures import Drawing, save
 from pkt.reporting.page import render
 from pkt.reporting.page.collect import collect
@@ -156,7 +156,7 @@ def _lead(plan: Plan) -> str:
         f"Made on the pair {plan.pair}, which is not the paper's (Llama-2 13B and 7B): "
         "these numbers and the published ones are on different models, and are not comparable."
     )
-    if has_own(plan.pair):
+    if plan.pair in OWN:
         text += " One student is trained on all tasks together; the paper trains one per benchmark."
     return text
 

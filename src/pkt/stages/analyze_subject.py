@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from pkt import console
-from pkt.analysis import first_per_task, subset
+from pkt.analysis.rows import first_per_task, subset
 from pkt.config import AnalyzeConfig
 from pkt.data.encoding import Encoded
 from pkt.data.rows import fingerprint as rows_fingerprint

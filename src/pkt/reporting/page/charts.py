@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from pkt.evaluation.paired import Interval
-from pkt.reporting.figures import INK, MARK, QUIET, STUDENT, TEACHER, Drawing
+from pkt.reporting.figures import INK, MARK, QUIET, STUDENT, TEACHER, Drawing, plain_logarithm
 from pkt.reporting.gaps import MEAN
 from pkt.reporting.study import Study
 
@@ -146,8 +146,7 @@ def curve_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]],
         axes.plot(steps, values, color=colour, ls=line, lw=1.4, marker=mark, ms=4, label=_plain(term))
     if all(value > 0 for points in curves.values() for _, value in points):
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
+        plain_logarithm(axes.yaxis)
         axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("optimiser step", fontsize=8)
     axes.tick_params(which="both", labelsize=8)
