@@ -67,7 +67,7 @@ def test_a_table_shows_our_numbers_the_published_ones_and_where_they_come_from(t
         for seed in (0, 1)
     ]
     plan = table1("nano", [0, 1])
-    files = write_results(result_of(plan, folders, "make table1"), tmp_path / "out")
+    files = write_results(plan, *result_of(plan, folders, "make table1"), tmp_path / "out")
     text = files[0].read_text(encoding="utf-8")
     assert files[0] == tmp_path / "out" / "nano" / "table1.md"
     assert {file.suffix for file in files} == {".md", ".html", ".tex", ".jsonl"}
@@ -86,7 +86,7 @@ def test_a_table_shows_our_numbers_the_published_ones_and_where_they_come_from(t
 def test_costs_show_the_mean_and_where_seeds_differ_the_range(tmp_path: Path):
     folders = [scores(tmp_path / "jobs" / str(seed), "sft", seed, 0.6) for seed in (0, 1)]
     plan = efficiency("nano", [0, 1])
-    page = write_results(result_of(plan, folders, "make efficiency"), tmp_path)[0]
+    page = write_results(plan, *result_of(plan, folders, "make efficiency"), tmp_path)[0]
     text = page.read_text(encoding="utf-8")
     row = cells(text, "sft")
     assert "6 [5, 6]" in row or "5 [5, 6]" in row  # mean 5.5

@@ -6,14 +6,14 @@ folders of finished jobs -> runs or analyses -> Report -> <out>/<pair>/<target>.
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pkt.manifest import write_atomically
-from pkt.paper.costs import cost_table, costs
 from pkt.paper.layers import resolution, similarity
 from pkt.paper.published import beside_table, published_table
 from pkt.paper.targets import OWN, PAPER_PAIR, Plan
@@ -23,6 +23,8 @@ from pkt.reporting.page.collect import collect
 from pkt.reporting.page.report import Report, Section, Topic
 from pkt.reporting.page.write import write_files
 from pkt.reporting.runs import load_runs
+from pkt.reporting.study import Study
+from pkt.reporting.study_tables import BUDGET, cost_values, share_cell
 from pkt.run import provenance
 from pkt.table import Table
 from pkt.tracking.jsonl import plain
@@ -36,23 +38,8 @@ CLAIMS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """The result of one target.
-
-    Attributes:
-        plan: what was run.
-        report: tables, drawings, and the scores at full precision.
-        data: numbers that are no scores, at full precision.
-    """
-
-    plan: Plan
-    report: Report
-    data: Mapping[str, Any]
-
-
-def result_of(plan: Plan, folders: Sequence[Path], command: str) -> Result:
-    """Make a target's report and data.
+def result_of(plan: Plan, folders: Sequence[Path], command: str) -> tuple[Report, Mapping[str, Any]]:
+    """Return a target's report, and its numbers that are no scores at full precision.
 
     Args:
         plan: what was run.
@@ -60,7 +47,7 @@ def result_of(plan: Plan, folders: Sequence[Path], command: str) -> Result:
         command: the line that makes this target, for the record.
     """
     report, data = _figure(plan, folders) if plan.target in ANALYSED else _table(plan, folders)
-    return Result(plan=plan, report=_with_record(report, plan, command), data=data)
+    return _with_record(report, plan, command), data
 
 
 def tables_of(report: Report) -> list[Table]:
@@ -69,17 +56,18 @@ def tables_of(report: Report) -> list[Table]:
     return [table for topic in topics if topic.kept and not topic.folded for table in topic.tables]
 
 
-def write_results(result: Result, out: Path) -> list[Path]:
+def write_results(plan: Plan, report: Report, data: Mapping[str, Any], out: Path) -> list[Path]:
     """Write a target's files and return them, the Markdown first.
 
     Args:
-        result: the target's report and data.
+        plan: what was run.
+        report: its tables, drawings and scores.
+        data: its other numbers; no file where there are none.
         out: where results are collected; a folder per pair is made there.
 
     Raises:
         PktError: the folder cannot be written.
     """
-    plan, report = result.plan, result.report
     folder = out / plan.pair
     files = write_files(report, folder / f"{plan.target}.html")
     drawings = [one for section in report.sections for topic in section.topics for one in topic.drawings]
@@ -90,9 +78,9 @@ def write_results(result: Result, out: Path) -> list[Path]:
     ]
     page = folder / f"{plan.target}.md"
     write_atomically(page, render.markdown(report) + "".join(pictures))
-    if result.data:
+    if data:
         saved.append(folder / f"{plan.target}.json")
-        write_atomically(saved[-1], json.dumps(plain(result.data), indent=1) + "\n")
+        write_atomically(saved[-1], json.dumps(plain(data), indent=1) + "\n")
     return [page, *(file for file in files if file != page), *saved]
 
 
@@ -109,11 +97,41 @@ def _table(plan: Plan, folders: Sequence[Path]) -> tuple[Report, Mapping[str, An
     for place, (section, study) in enumerate(zip(report.sections, studies, strict=True)):
         topics = [topic for topic in section.topics if topic.name in KEPT]
         if plan.target == "efficiency":
-            topics = [Topic(name="costs", title="Costs", tables=(cost_table(study),), kept=True)]
+            topics = [Topic(name="costs", title="Costs", tables=(_cost_table(study),), kept=True)]
         topics += [claimed] if claims and place == 0 else []
         sections.append(replace(section, topics=tuple(topics)))
     report = replace(report, title=plan.title, sections=tuple(sections))
-    return report, costs(studies) if plan.target == "efficiency" else {}
+    return report, _costs(studies) if plan.target == "efficiency" else {}
+
+
+def _cost_table(study: Study) -> Table:
+    """Return one row per arm, the cheapest in seconds first."""
+    order = sorted(study.arms, key=lambda arm: statistics.fmean(cost_values(arm, "seconds") or [0.0]))
+    rows = []
+    for arm in order:
+        cells = [_cell(cost_values(arm, key), unit) for key, unit in BUDGET.values()]
+        rows.append((arm.label, *cells, share_cell(study, arm, study.tasks)))
+    title = "extract, align and transfer together, no evaluation; mean over seeds [lowest, highest] where they differ"
+    return Table(title=title, columns=("", *BUDGET, "gap closed"), rows=tuple(rows))
+
+
+def _costs(studies: Sequence[Study]) -> dict[str, dict[str, list[float]]]:
+    """Return arm -> cost -> its value of every seed, in the units of a run's budget."""
+    return {
+        arm.label: {key: cost_values(arm, key) for key, _ in BUDGET.values()}
+        for study in studies
+        for arm in study.arms
+    }
+
+
+def _cell(values: Sequence[float], unit: int) -> str:
+    """Return ``108 [104, 113]``, or the mean alone where the seeds agree to the digits shown."""
+    if not values:
+        return "–"
+    low, mean, high = (
+        f"{value / unit:,.0f}" for value in (min(values), statistics.fmean(values), max(values))
+    )
+    return mean if low == high else f"{mean} [{low}, {high}]"
 
 
 def _figure(plan: Plan, folders: Sequence[Path]) -> tuple[Report, Mapping[str, Any]]:

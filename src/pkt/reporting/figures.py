@@ -44,6 +44,11 @@ def plain_axes(axes: Any) -> None:
         text.set_color(INK)
 
 
+def as_text(label: str) -> str:
+    """Keep matplotlib from reading a label as mathematics."""
+    return label.replace("$", r"\$")
+
+
 def plain_logarithm(axis: Any) -> None:
     """Label a logarithmic axis with plain numbers at 1, 2 and 5, and with nothing between."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))

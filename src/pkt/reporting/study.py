@@ -58,12 +58,14 @@ class Study:
         for role in ("teacher", "student"):
             scored = [run for run in (*reference.runs, *runs) if role in run["scores"]]
             fixed += [Arm(label=role, role=role, runs=(run,)) for run in scored[:1]]
-        closed = {arm.label: _closed(arm, tasks) for arm in as_read}
-        order = {label: -share.value for label, share in closed.items() if share}
-        order = {label: math.inf if math.isnan(place) else place for label, place in order.items()}
-        ranked = sorted((arm for arm in as_read if arm.label in order), key=lambda arm: order[arm.label])
-        ranked += [arm for arm in as_read if arm.label not in order]
+        ranked = sorted(as_read, key=lambda arm: _place(_closed(arm, tasks)))
         return cls(runs=tuple(runs), tasks=tasks, arms=tuple(ranked), reference=reference, fixed=tuple(fixed))
+
+    @property
+    def rows(self) -> tuple[Arm, ...]:
+        """The arms as tables show them: teacher, transferred students, student."""
+        roles = ("teacher", "transferred", "student")
+        return tuple(sorted((*self.fixed, *self.arms), key=lambda arm: roles.index(arm.role)))
 
     @property
     def pair(self) -> str:
@@ -216,3 +218,10 @@ def _closed(arm: Arm, tasks: Sequence[str]) -> Estimate | None:
     return over_seeds(
         [mean_estimate([estimate_of(run["gap_closed"][task]) for task in tasks]) for run in arm.runs]
     )
+
+
+def _place(share: Estimate | None) -> tuple[int, float]:
+    """Return what arms are sorted by: the largest share first, then those with no gap to close, then the rest."""
+    if share is None:
+        return 2, 0.0
+    return (1, 0.0) if math.isnan(share.value) else (0, -share.value)

@@ -12,7 +12,6 @@ from pkt.reporting.study import Study
 from pkt.table import Table
 
 NONE = "–"
-ROLES = ("teacher", "transferred", "student")  # order of the rows
 # column -> (key in a run's budget, unit); the mean over the seeds of an arm is shown
 BUDGET = {
     "trained": ("trained_parameters", 1),
@@ -37,9 +36,8 @@ def study_table(study: Study) -> Table:
 def scores_table(study: Study) -> Table:
     """Return the teacher, a row per arm by share of the gap closed, and the student."""
     against = _against(study)
-    order = sorted((*study.fixed, *study.arms), key=lambda arm: ROLES.index(arm.role))
     rows = []
-    for arm in order:
+    for arm in study.rows:
         mean = score_cell(study.score(arm, study.tasks), study.metric(study.tasks[0]))
         cells = [score_cell(study.score(arm, [task]), study.metric(task)) for task in study.tasks]
         own = ["", *[""] * len(against), ""]

@@ -1,4 +1,4 @@
-"""Intervals and loss curves as drawings.
+"""Intervals as drawings.
 
 A hollow mark is an interval that holds 0: it says so in black and white, too.
 """
@@ -8,24 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from pkt.evaluation.paired import Interval
-from pkt.reporting.figures import INK, MARK, QUIET, STUDENT, TEACHER, Drawing, plain_logarithm
+from pkt.reporting.figures import INK, MARK, QUIET, Drawing, as_text
 from pkt.reporting.gaps import MEAN
 from pkt.reporting.study import Study
 
 _WIDEST = 26  # letters of a label beside an axis
-_STYLES = {
-    "loss": (TEACHER, "-"),
-    "loss_layer": (STUDENT, "--"),
-    "loss_output": (MARK, "-."),
-    "validation cross_entropy": (INK, ":"),
-}
-_MORE = ((INK, (0, (6, 2))), (TEACHER, (0, (1, 1))), (STUDENT, (0, (4, 1, 1, 1))))
 Row = tuple[str, Interval]
 
 
@@ -100,7 +91,7 @@ def _chart(name: str, title: str, rows: Sequence[Row], axis: Axis) -> tuple[Draw
     for at, who in axis.ends.items():
         axes.axvline(axis.scale * at, color=INK, lw=0.8, ls=(0, (2, 2)))
         across = axes.get_xaxis_transform()
-        axes.text(axis.scale * at, 1.01, _plain(who), transform=across, ha="center", va="bottom", fontsize=8)
+        axes.text(axis.scale * at, 1.01, as_text(who), transform=across, ha="center", va="bottom", fontsize=8)
     for y, (_, interval) in enumerate(rows):
         ends = (end if math.isfinite(end) else interval.value for end in (interval.low, interval.high))
         axes.plot([axis.scale * end for end in ends], [y, y], color=MARK, lw=1.6, solid_capstyle="butt")
@@ -129,44 +120,9 @@ def _in_words(rows: Sequence[Row], axis: Axis) -> str:
     return f"Values in {axis.label} with 95 % intervals: {'; '.join(sentences)}"
 
 
-def curve_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]], name: str) -> Drawing:
-    """Draw losses over optimiser steps, a line per term, on a logarithmic axis where all are positive.
-
-    Args:
-        label: whose curves they are.
-        curves: term -> (step, value).
-        name: of the drawing.
-    """
-    figure = Figure(figsize=(3.8, 2.6), layout="constrained")
-    axes = figure.subplots()
-    for index, (term, points) in enumerate(curves.items()):
-        colour, line = _STYLES.get(term, _MORE[index % len(_MORE)])
-        steps, values = zip(*points, strict=True)
-        mark = "o" if len(points) <= 12 else ""
-        axes.plot(steps, values, color=colour, ls=line, lw=1.4, marker=mark, ms=4, label=_plain(term))
-    if all(value > 0 for points in curves.values() for _, value in points):
-        axes.set_yscale("log")
-        plain_logarithm(axes.yaxis)
-        axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("optimiser step", fontsize=8)
-    axes.tick_params(which="both", labelsize=8)
-    axes.grid(axis="y", color=QUIET, lw=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False, handlelength=2.6)
-    ends = "; ".join(
-        f"{term} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for term, points in curves.items()
-    )
-    return Drawing(name=name, title=label, alt=f"Losses: {ends}", figure=figure)
-
-
 def _label(text: str) -> str:
     """Return an arm's label on two lines where it is long, the second one cut."""
     if len(text) <= _WIDEST or " (" not in text:
-        return _plain(text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…")
+        return as_text(text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…")
     name, _, rest = text.partition(" (")
-    return _plain(f"{name}\n({rest}" if len(rest) < _WIDEST else f"{name}\n({rest[: _WIDEST - 2]}…")
-
-
-def _plain(text: Any) -> str:
-    """Keep matplotlib from reading a label as mathematics."""
-    return str(text).replace("$", r"\$")
+    return as_text(f"{name}\n({rest}" if len(rest) < _WIDEST else f"{name}\n({rest[: _WIDEST - 2]}…")

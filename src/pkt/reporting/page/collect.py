@@ -12,10 +12,9 @@ from pkt.reporting.figures import Drawing
 from pkt.reporting.layer_figures import FIGURES
 from pkt.reporting.page import charts, facts
 from pkt.reporting.page.analyses import Analysis, analysed_parts
-from pkt.reporting.page.curves import loss_curves
+from pkt.reporting.page.curves import curve_chart, loss_curves
 from pkt.reporting.page.examples import example_topic
-from pkt.reporting.page.findings import findings
-from pkt.reporting.page.numbers import numbers
+from pkt.reporting.page.numbers import findings, numbers
 from pkt.reporting.page.report import Report, Section, Topic
 from pkt.reporting.runs import Arm, Run
 from pkt.reporting.study import Study, studies
@@ -103,7 +102,7 @@ def _there(table: Table | None) -> tuple[Table, ...]:
 def _curves(arms: Sequence[Arm]) -> tuple[Drawing, ...]:
     curves = [(arm, index, loss_curves(arm.first)) for index, arm in enumerate(arms)]
     return tuple(
-        charts.curve_chart(f"{arm.label}, seed {arm.first['seed']}", own, f"loss_{index}")
+        curve_chart(f"{arm.label}, seed {arm.first['seed']}", own, f"loss_{index}")
         for arm, index, own in curves
         if own
     )

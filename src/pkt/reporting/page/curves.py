@@ -1,16 +1,28 @@
-"""Loss curves of a run, read back from its `metrics.jsonl`."""
+"""Loss curves of a run, read back from its `metrics.jsonl` and drawn."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from pkt.reporting.figures import INK, MARK, QUIET, STUDENT, TEACHER, Drawing, as_text, plain_logarithm
 from pkt.reporting.runs import Run
 from pkt.tracking.jsonl import METRICS, read_records
 
 _BINS = 80  # points that are left of a curve: a page draws no more than that
 _VALIDATION = "transfer/validation/cross_entropy"
+_STYLES = {
+    "loss": (TEACHER, "-"),
+    "loss_layer": (STUDENT, "--"),
+    "loss_output": (MARK, "-."),
+    "validation cross_entropy": (INK, ":"),
+}
+_MORE = ((INK, (0, (6, 2))), (TEACHER, (0, (1, 1))), (STUDENT, (0, (4, 1, 1, 1))))
 Points = list[tuple[float, float]]
 
 
@@ -34,3 +46,33 @@ def _thinned(points: Points) -> Points:
     width = math.ceil(len(points) / _BINS)
     groups = [points[start : start + width] for start in range(0, len(points), width)]
     return [(fmean(step for step, _ in group), fmean(value for _, value in group)) for group in groups]
+
+
+def curve_chart(label: str, curves: Mapping[str, Points], name: str) -> Drawing:
+    """Draw losses over optimiser steps, a line per term, on a logarithmic axis where all are positive.
+
+    Args:
+        label: whose curves they are.
+        curves: term -> (step, value).
+        name: of the drawing.
+    """
+    figure = Figure(figsize=(3.8, 2.6), layout="constrained")
+    axes = figure.subplots()
+    for index, (term, points) in enumerate(curves.items()):
+        colour, line = _STYLES.get(term, _MORE[index % len(_MORE)])
+        steps, values = zip(*points, strict=True)
+        mark = "o" if len(points) <= 12 else ""
+        axes.plot(steps, values, color=colour, ls=line, lw=1.4, marker=mark, ms=4, label=as_text(term))
+    if all(value > 0 for points in curves.values() for _, value in points):
+        axes.set_yscale("log")
+        plain_logarithm(axes.yaxis)
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("optimiser step", fontsize=8)
+    axes.tick_params(which="both", labelsize=8)
+    axes.grid(axis="y", color=QUIET, lw=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False, handlelength=2.6)
+    ends = "; ".join(
+        f"{term} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for term, points in curves.items()
+    )
+    return Drawing(name=name, title=label, alt=f"Losses: {ends}", figure=figure)
