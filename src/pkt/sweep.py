@@ -63,18 +63,18 @@ def check_sweeper(cfg: DictConfig) -> None:
         )
 
 
-def checked_objective(found: float | None) -> float | None:
-    """Return what a job measured, for the sweeper that optimises it.
+def checked_objective(measured: float | None) -> float | None:
+    """Return what a job measured, for the sweeper that optimises it; check that it did.
 
     Raises:
         RequestError: there is such a sweeper, and nothing was measured.
     """
-    if found is None and (sweeper := _optimiser()):
+    if measured is None and (sweeper := _optimiser()):
         raise RequestError(
             f"{sweeper} has nothing to optimise: on these rows teacher and student are no two standard errors apart "
             "on any task; use more of them (data.sizes.validation, eval.limit)"
         )
-    return found
+    return measured
 
 
 def _optimiser() -> str | None:

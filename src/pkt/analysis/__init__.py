@@ -2,5 +2,5 @@
 
 resolution    do a layer's outputs survive a decomposition over a basis of tokens?
 attribution   which layers matter for the answers, at which interface, and how far do the interfaces agree?
-rows          which rows are looked at, and what a number per row says of all of them
+rows          which rows are looked at, and the mean over them with its standard error
 """

@@ -63,7 +63,7 @@ def run_jobs(plan: Plan, output_dir: Path, words: Sequence[str], *, at_once: int
 
 @dataclass(kw_only=True)
 class Runner:
-    """Runs jobs as processes of their own, and stops those that still run when it is told to.
+    """Runs each job as a process, and can stop those that still run.
 
     Attributes:
         plan: which the jobs belong to.

@@ -1,4 +1,4 @@
-"""Figures 2, 4 and 5 from what `pkt analyze` has left: its data averaged over seeds, drawn, and told in a table.
+"""Figures 2, 4 and 5 from what `pkt analyze` has left: its data averaged over seeds, as drawings and a table.
 
 folders -> analysis.json -> one set of matrices per method -> drawings, table of similarities at equal depth
 """

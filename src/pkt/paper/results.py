@@ -1,4 +1,4 @@
-"""What a target leaves: our numbers beside the published ones, as Markdown, LaTeX, data, pictures and a page.
+"""The files of a target: our numbers beside the published ones, as Markdown, LaTeX, data, pictures and a page.
 
 folders of finished jobs -> runs or analyses -> Report -> <out>/<pair>/<target>.{md,tex,jsonl,html} and .png
 """
@@ -149,7 +149,7 @@ def _figure(plan: Plan, folders: Sequence[Path]) -> tuple[Report, Mapping[str, A
 
 
 def _with_record(report: Report, plan: Plan, command: str) -> Report:
-    """Return a report that says on which pair, by which command and from which commit it was made."""
+    """Return a report with the pair, the command and the commit that it was made from."""
     made = provenance()
     rows = (
         ("command", command),
@@ -167,7 +167,7 @@ def _with_record(report: Report, plan: Plan, command: str) -> Report:
 
 
 def _lead(plan: Plan) -> str:
-    """Say plainly which pair this is."""
+    """Return a warning where the pair is not the paper's."""
     if plan.pair == PAPER_PAIR:
         return "The paper's pair."
     text = (

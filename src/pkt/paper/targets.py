@@ -174,7 +174,7 @@ TARGETS: Mapping[str, Callable[..., Plan]] = {
 
 
 def _speaks_chat(pair: str) -> bool:
-    """Whether a pair's config says that prompts are in a chat template."""
+    """Whether a pair's config puts prompts into a chat template."""
     for folder in (*user_conf_dirs(), builtin_conf_dir()):
         if (file := folder / "model" / f"{pair}.yaml").is_file():
             return bool(OmegaConf.select(OmegaConf.load(file), "chat_template", default=False))

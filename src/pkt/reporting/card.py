@@ -12,7 +12,7 @@ import yaml
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """What was done, as the card says it.
+    """How a checkpoint was made, for its card.
 
     Attributes:
         method: name of the method.
@@ -53,8 +53,8 @@ def model_card(facts: CardFacts, *, scores: str | None) -> str:
     """Return the card as Markdown with YAML front matter.
 
     Args:
-        facts: what was done.
-        scores: a Markdown table of scores; None says that none were measured yet.
+        facts: how it was made.
+        scores: a Markdown table of scores; None where none were measured yet.
     """
     header = {
         "library_name": "transformers",

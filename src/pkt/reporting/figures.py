@@ -1,6 +1,6 @@
 """Figures of a run, drawn with matplotlib's object interface (no global state, no display).
 
-    plain data -> Drawing (a figure, and what it says in words) -> save (PNG) | svg.inline (a page's SVG)
+    plain data -> Drawing (a figure, and its content in words) -> save (PNG) | svg.inline (a page's SVG)
 
 Colours are those of `INK`, `TEACHER`, `STUDENT`, `QUIET`, `MARK`: a page gives each its own shade by light and by dark.
 """

@@ -31,7 +31,7 @@ def headline(
         scores: role -> task -> score.
         shares: of the gap, per task and for the mean (`gaps.shares_of_run`).
         method: name shown for the transferred student.
-        split: whose rows were scored; another than the test rows is said in the title.
+        split: whose rows were scored; where they are not the test rows, the title names them.
     """
     names = {"transferred": f"student + {method}"}
     rows = [(names.get(role, role), *_cells(own)) for role, own in scores.items()]

@@ -25,10 +25,10 @@ STATES = 4 << 30  # bytes of paired states in memory: as many pairs of layers as
 
 
 def check(subject: Subject) -> None:
-    """Refuse a request without both models, or without held-out rows.
+    """Refuse a request without both models, or whose rows are those that maps are fitted on.
 
     Raises:
-        RequestError: it is one.
+        RequestError: a model is left out, or the split is ``align``.
     """
     require(subject, "maps", UNTOUCHED, every=True)
     if subject.config.split == "align":
@@ -48,7 +48,7 @@ def layer_pairs(session: Session) -> tuple[LayerPair, ...]:
 
 
 def inputs(subject: Subject) -> dict[str, Any]:
-    """Name what the cards depend on; `extract` runs first where the method pairs layers there."""
+    """Return what the cards depend on; `extract` runs first where the method pairs layers there."""
     return {
         **inputs_of(subject, UNTOUCHED),
         "fitted_on": subject.session.rows_fingerprint("align"),

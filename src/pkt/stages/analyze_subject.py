@@ -1,4 +1,4 @@
-"""What `pkt analyze` looks at: models by role, and rows; and what every part of it says about them."""
+"""What `pkt analyze` looks at, models by role and rows, and what all parts need to know of them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Subject:
         return [role for role in readable if role in self.config.models]
 
     def identity(self, role: str) -> str:
-        """Return what a key says of a model; the transferred student is made first where it is missing."""
+        """Return a model's identity for a key; the transferred student is made first where it is missing."""
         folder = evaluate_stage.transferred_folder(self.session) if role == "transferred" else None
         return evaluate_stage.identity_of(self.session, role, folder)
 
@@ -112,12 +112,12 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One part.
+    """One part of `pkt analyze`.
 
     Attributes:
         check: refuses a request that leaves out what the part needs, before any work.
-        inputs: everything that the numbers depend on, for the key.
-        compute: the numbers, as plain data.
+        inputs: returns everything that the numbers depend on, for the key.
+        compute: returns the numbers, as plain data.
     """
 
     check: Callable[[Subject], None]
@@ -126,7 +126,7 @@ class Part:
 
 
 def inputs_of(subject: Subject, readable: tuple[str, ...]) -> dict[str, Any]:
-    """Name the models and rows, and where states are read."""
+    """Return the models, the rows and where states are read, for a part's key."""
     return {
         "models": {role: subject.identity(role) for role in subject.roles(readable)},
         "rows": subject.rows_key(),
@@ -136,7 +136,7 @@ def inputs_of(subject: Subject, readable: tuple[str, ...]) -> dict[str, Any]:
 
 
 def heading(subject: Subject) -> dict[str, Any]:
-    """Say on what, and where in a layer, a part's numbers were measured."""
+    """Return on what, and where in a layer, a part's numbers were measured."""
     return {
         "interface": subject.config.interface,
         "positions": subject.config.positions,

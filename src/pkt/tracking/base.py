@@ -53,14 +53,14 @@ class Sink(Protocol):
         """Take one record: ``config``, ``metrics``, ``table``, ``figure``, ``page``, ``summary`` or ``artifact``."""
 
     def close(self, exit_code: int) -> None:
-        """Finish; nothing is taken afterwards. An exit code other than 0 says that the run failed."""
+        """Finish; nothing is taken afterwards. An exit code other than 0 marks the run as failed."""
 
 
 class Tracker:
     """Takes what one run has to show.
 
     Args:
-        sinks: told in this order; closed in reverse.
+        sinks: get every record in this order; closed in reverse.
     """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
@@ -93,11 +93,11 @@ class Tracker:
         self._tell("summary", values=values)
 
     def artifact(self, item: TrackedArtifact) -> None:
-        """Take a stage's result; its inputs are told before it."""
+        """Take a stage's result; its inputs have to come before it."""
         self._tell("artifact", item=item)
 
     def close(self, exit_code: int = 0) -> None:
-        """Finish; nothing is taken afterwards. An exit code other than 0 says that the run failed."""
+        """Finish; nothing is taken afterwards. An exit code other than 0 marks the run as failed."""
         for sink in reversed(self.sinks):
             sink.close(exit_code)
 

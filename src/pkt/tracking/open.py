@@ -13,7 +13,7 @@ from pkt.tracking.unfinished import ContinuedTracker, Unfinished
 
 
 def open_tracker(config: Config, run_dir: Path, resolved: Mapping[str, Any]) -> Tracker:
-    """Return the run's tracker, with the request already told to it.
+    """Return the run's tracker, which has got the request already.
 
     A request that was killed before goes on in the same W&B run (`unfinished`).
 

@@ -1,7 +1,7 @@
 """Requests that began and did not come to their end, so that the same request goes on in the same W&B run.
 
     first metric ──> <output_dir>/runs/.unfinished/<key>.json {id, run folder} ──> the run ends well ──> removed
-    killed or failed ──> the same request again ──> the record is there: the same id, and the metrics told before
+    killed or failed ──> the same request again ──> the record is there: the same id, and the metrics so far
 
 The key is the request's content, so two runs of one request that both end are two runs. A record is held by a lock
 that dies with its process: a request that is still running is not taken for one that was killed.
@@ -89,13 +89,13 @@ class Unfinished:
 
 
 class ContinuedTracker(Tracker):
-    """Hands on first what the run that this one continues had told.
+    """A tracker that first repeats the metrics of the run that it continues.
 
-    A stage that goes on from a snapshot repeats nothing before it, so its earlier steps are told again when its first
-    step comes, and those of a stage that was already complete at the end.
+    A stage that goes on from a snapshot computes nothing before it anew, so its earlier steps are repeated when its
+    first step comes, and those of a stage that was already complete at the end.
 
     Args:
-        sinks: told in this order.
+        sinks: get every record in this order.
         unfinished: the request's record.
     """
 
@@ -113,20 +113,20 @@ class ContinuedTracker(Tracker):
                 self.unfinished.begin()
             except OSError as error:
                 log.warning("this run cannot be continued in W&B should it be killed (%s)", error)
-        self._tell_again([one for one in self._earlier if one["step"] < step and _stage_of(one) == stage])
+        self._repeat([one for one in self._earlier if one["step"] < step and _stage_of(one) == stage])
         self._earlier = [one for one in self._earlier if _stage_of(one) != stage]
         super().log(metrics, step, stage)
 
     def close(self, exit_code: int = 0) -> None:
-        """Tell what is left of the killed run, and finish."""
-        self._tell_again(self._earlier)
+        """Repeat what is left of the killed run, and finish."""
+        self._repeat(self._earlier)
         super().close(exit_code)
         try:
             self.unfinished.end(well=exit_code == 0)
         except OSError as error:
             log.warning("%s cannot be removed (%s)", FOLDER, error)
 
-    def _tell_again(self, records: Sequence[Record]) -> None:
+    def _repeat(self, records: Sequence[Record]) -> None:
         for record in records:
             self._tell("metrics", step=record["step"], values=record["values"])
 

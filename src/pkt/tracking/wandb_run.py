@@ -63,7 +63,7 @@ class WandbSink:
             self._run = wandb.init(
                 project=settings.project,
                 id=run_id,
-                # offline, the file that follows tells the whole run; a sync must not append it to another
+                # offline, the file of this run will hold the whole of it; a sync must not append it to another
                 resume="allow" if continues and settings.mode == "online" else None,
                 name=name,
                 group=group,
@@ -111,7 +111,7 @@ class WandbSink:
         self._run.summary.update(plain(values))
 
     def _metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log one step of a stage; a step that the service has already is not told twice."""
+        """Log one step of a stage; a step that the service has already is not sent twice."""
         run, stage = self._run, next(iter(values)).partition("/")[0]
         if stage not in self._stages:
             known = run.summary.get(f"{stage}/step") if getattr(run, "resumed", False) else None
@@ -179,7 +179,7 @@ class WandbSink:
 
 
 def _supersede(earlier_dir: Path, run_id: str, run: Any) -> None:
-    """Mark what the killed run left as synced: this run's own file tells all of it, from the first step on."""
+    """Mark what the killed run left as synced: this run's own file holds all of it, from the first step on."""
     own = Path(run.dir).parent.resolve()
     for file in earlier_dir.glob(f"wandb/offline-run-*-{run_id}/*.wandb"):
         if file.parent.resolve() != own:

@@ -1,6 +1,6 @@
 """Intervals as drawings.
 
-A hollow mark is an interval that holds 0: it says so in black and white, too.
+A hollow mark is an interval that holds 0, which can be seen in black and white too.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def collect(
     pairs: bool = False,
     analyses: Sequence[Analysis] = (),
 ) -> Report:
-    """Read everything that a report over these runs says.
+    """Make the report over these runs.
 
     Args:
         runs: of any models and benchmarks.

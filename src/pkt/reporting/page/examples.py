@@ -13,6 +13,7 @@ from itertools import zip_longest
 from typing import Any
 
 from pkt.reporting.answers import read_records
+from pkt.reporting.examples import WHO, Record, records_by_row
 from pkt.reporting.page.report import Example, Output, Topic
 from pkt.reporting.runs import Run
 
@@ -25,8 +26,7 @@ _RULE = (
 _UNSHOWN = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]"
 )  # no letters: a page cannot hold them
-_WHO = {"student": "student before", "transferred": "student after", "teacher": "teacher"}
-Records = Mapping[str, Mapping[str, Any]]  # role -> its record of one row, of the roles that have one
+Row = Mapping[str, Record]  # role -> its record of one row, of the roles that have one
 
 
 def example_topic(run: Run, label: str) -> Topic:
@@ -36,10 +36,11 @@ def example_topic(run: Run, label: str) -> Topic:
         run: whose answers are shown.
         label: of its arm.
     """
-    by_role = {role: read_records(run, role) for role in _WHO}
+    by_role = {role: read_records(run, role) for role in WHO}
     sentences, examples = [], []
     for task in by_role["transferred"]:
-        rows = _rows({role: records.get(task, []) for role, records in by_role.items()})
+        every = records_by_row({role: records.get(task, []) for role, records in by_role.items()})
+        rows = [row for row in every.values() if "transferred" in row]
         if not any(record["output"] for row in rows for record in row.values()):
             continue  # scored by likelihood: there is no text to show
         sentences.append(_counts(task, rows))
@@ -55,17 +56,7 @@ def example_topic(run: Run, label: str) -> Topic:
     )
 
 
-def _rows(by_role: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Records]:
-    """Return the records of each row that the transferred student answered."""
-    by_id = {role: {str(record["id"]): record for record in records} for role, records in by_role.items()}
-    answered = [(str(record["id"]), record) for record in by_role["transferred"]]
-    return [
-        {role: own[key] for role, own in by_id.items() if key in own} | {"transferred": record}
-        for key, record in answered
-    ]
-
-
-def _change(row: Records) -> str:
+def _change(row: Row) -> str:
     before, after = row.get("student"), row["transferred"]
     if before is None or before.get("correct") is None or after.get("correct") is None:
         return "changed" if before is not None and before["output"] != after["output"] else "same"
@@ -74,13 +65,13 @@ def _change(row: Records) -> str:
     return "gained" if _right(after) else "lost"
 
 
-def _right(record: Mapping[str, Any]) -> bool | None:
+def _right(record: Record) -> bool | None:
     """Return whether a row counts as right: of several drawn answers half or more; None where there is no mark."""
     mark = record.get("correct")
     return None if mark is None else float(mark) >= 0.5
 
 
-def _chosen(rows: Sequence[Records]) -> list[Records]:
+def _chosen(rows: Sequence[Row]) -> list[Row]:
     changes = ("gained", "lost", "changed", "same")
     of = {change: [row for row in rows if _change(row) == change] for change in changes}
     turns = zip_longest(of["gained"], of["lost"])
@@ -88,13 +79,13 @@ def _chosen(rows: Sequence[Records]) -> list[Records]:
     return [*changed, *of["changed"], *of["same"]][:COUNT]
 
 
-def _counts(task: str, rows: Sequence[Records]) -> str:
+def _counts(task: str, rows: Sequence[Row]) -> str:
     changes = Counter(map(_change, rows))
     counts = [f"{changes[change]} {change}" for change in ("gained", "lost", "changed") if changes[change]]
     return f"{task}: {', '.join(counts) or 'none changed'}, of {len(rows)} rows."
 
 
-def _example(task: str, row: Records) -> Example:
+def _example(task: str, row: Row) -> Example:
     after = row["transferred"]
     return Example(
         task=task,
@@ -104,7 +95,7 @@ def _example(task: str, row: Records) -> Example:
         target=_shortened(after["target"]),
         outputs=tuple(
             Output(who=who, text=_shortened(row[role]["output"]), right=_right(row[role]))
-            for role, who in _WHO.items()
+            for role, who in WHO.items()
             if role in row
         ),
     )

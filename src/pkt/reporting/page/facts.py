@@ -125,7 +125,7 @@ def layer_drawings(run: Run) -> list[Drawing]:
 
 
 def _depths(run: Run, extraction: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the layers of teacher and student, 0 where nothing says how many."""
+    """Return the layers of teacher and student, 0 where the number is not known."""
     named = run.get("layers", {})
     rows = extraction.get("scores") or extraction.get("similarity") or ()
     model = _read_json(run, "transfer", "model/config.json")
