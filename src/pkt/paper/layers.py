@@ -17,7 +17,7 @@ from pkt.mapping import depth_layer
 from pkt.reporting.cells import score_cell
 from pkt.reporting.figures import Drawing
 from pkt.reporting.layer_figures import FIGURES
-from pkt.reporting.page.analyses import AnalysedPart, read_analyses
+from pkt.reporting.page.analyses import Part, read_analyses, tables_of
 from pkt.table import Table
 
 # which matrices a figure shows: (rows, columns)
@@ -39,10 +39,10 @@ def resolution(target: str, folders: Sequence[Path]) -> Shown:
         folders: of the one job.
     """
     part = _part(folders[0], "resolution")
-    return part.tables, _named(FIGURES["resolution"](part.data), target, ""), part.data
+    return tables_of(part), _named(FIGURES["resolution"](part["data"]), target, ""), part["data"]
 
 
-def _part(folder: Path, name: str) -> AnalysedPart:
+def _part(folder: Path, name: str) -> Part:
     (analysis,) = read_analyses([folder])
     return analysis.parts[name]
 
@@ -57,7 +57,7 @@ def similarity(target: str, folders: Sequence[Path]) -> Shown:
     by_method: dict[str, list[Mapping[str, Any]]] = {}
     for folder in folders:
         method = folder.name.removeprefix("cka_").rpartition("_seed-")[0]
-        by_method.setdefault(method, []).append(_part(folder, "cka").data)
+        by_method.setdefault(method, []).append(_part(folder, "cka")["data"])
     drawings: list[Drawing] = []
     rows, means = [], {}
     for method, seeds in by_method.items():

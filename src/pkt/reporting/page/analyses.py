@@ -19,14 +19,7 @@ from pkt.table import Table
 FILE = "analysis.json"
 # what a request has to have in common with another one to be about the same transfer
 _ASKED = ("seed", "model", "benchmark", "data", "method", "mapping", "semantics", "objective", "optim")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnalysedPart:
-    """One part of an analysis: its tables, and the plain data that they and its figures are made from."""
-
-    tables: tuple[Table, ...]
-    data: Mapping[str, Any]
+Part = Mapping[str, Any]  # ``tables``, and ``data`` that they and the figures are made from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,32 +33,29 @@ class Analysis:
     """
 
     folder: Path
-    parts: Mapping[str, AnalysedPart]
+    parts: Mapping[str, Part]
     asked: Mapping[str, Any]
 
 
 def read_analyses(folders: Iterable[Path]) -> list[Analysis]:
     """Read every `analysis.json` under the folders, in the order of their paths: the last of equals is the newest."""
     files = sorted({file for folder in folders for file in folder.rglob(FILE) if file.is_file()})
-    return [_read(file) for file in files]
+    return [
+        Analysis(
+            folder=file.parent.resolve(),
+            parts=json.loads(file.read_text(encoding="utf-8")).get("parts", {}),
+            asked=_asked(file.parent),
+        )
+        for file in files
+    ]
 
 
-def _read(file: Path) -> Analysis:
-    parts = json.loads(file.read_text(encoding="utf-8")).get("parts", {})
-    return Analysis(
-        folder=file.parent.resolve(),
-        parts={
-            name: AnalysedPart(
-                tables=tuple(Table.from_data(table["title"], table) for table in part.get("tables", [])),
-                data=part.get("data", {}),
-            )
-            for name, part in parts.items()
-        },
-        asked=_asked(file.parent),
-    )
+def tables_of(part: Part) -> tuple[Table, ...]:
+    """Return the tables of a part."""
+    return tuple(Table.from_data(table["title"], table) for table in part.get("tables", []))
 
 
-def analysed_parts(run: Run, analyses: Sequence[Analysis]) -> dict[str, AnalysedPart]:
+def analysed_parts(run: Run, analyses: Sequence[Analysis]) -> dict[str, Part]:
     """Return the parts about a run: those in its own folder, and of analyses that asked for the same.
 
     Args:
@@ -73,7 +63,7 @@ def analysed_parts(run: Run, analyses: Sequence[Analysis]) -> dict[str, Analysed
         analyses: what was read; later ones win.
     """
     folder, asked = Path(run["folder"]).resolve(), _asked(Path(run["folder"]))
-    parts: dict[str, AnalysedPart] = {}
+    parts: dict[str, Part] = {}
     for analysis in sorted(analyses, key=lambda each: each.folder == folder):  # its own folder's last
         if analysis.folder == folder or (asked and analysis.asked == asked):
             parts |= analysis.parts

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pkt.reporting.figures import Drawing
 from pkt.reporting.layer_figures import FIGURES
 from pkt.reporting.page import charts, facts
-from pkt.reporting.page.analyses import Analysis, analysed_parts
+from pkt.reporting.page.analyses import Analysis, analysed_parts, tables_of
 from pkt.reporting.page.curves import curve_chart, loss_curves
 from pkt.reporting.page.examples import example_topic
 from pkt.reporting.page.numbers import findings, numbers
@@ -115,11 +115,14 @@ def _layer_topic(arms: Sequence[Arm], analyses: Sequence[Analysis]) -> Topic:
     for arm in arms:
         heading = f"{arm.label}: " if len(arms) > 1 else ""
         parts = analysed_parts(arm.first, analyses)
-        own = [*facts.stage_tables(arm.first), *(table for part in parts.values() for table in part.tables)]
+        own = [
+            *facts.stage_tables(arm.first),
+            *(table for part in parts.values() for table in tables_of(part)),
+        ]
         tables += [replace(table, title=heading + table.title) for table in own]
         drawn = [*facts.layer_drawings(arm.first)]
         for name, part in parts.items():
-            drawn += FIGURES[name](part.data) if name in FIGURES and part.data else []
+            drawn += FIGURES[name](part["data"]) if name in FIGURES and part.get("data") else []
         drawings += [replace(drawing, title=heading + drawing.title) for drawing in drawn]
     return Topic(
         name="layers",
