@@ -168,9 +168,9 @@ def _job(cfg: DictConfig, run_dir: Path) -> tuple[int, float | None]:
 
 def _work(cfg: DictConfig, run_dir: Path) -> float | None:
     if cfg.verb == "report":
-        from pkt.reporting.page.request import report
+        from pkt.reporting.page.write import answer_request
 
-        report(cfg)
+        answer_request(cfg)
         return None
     from pkt.checks import check
     from pkt.sweep import check_sweeper, checked_objective

@@ -17,7 +17,7 @@ from pkt import console
 from pkt.errors import RequestError
 
 if TYPE_CHECKING:
-    from pkt.reporting.page.model import Report
+    from pkt.reporting.page.report import Report
 
 
 class SweepFolder(Callback):  # type: ignore[misc]  # hydra has no types here
@@ -63,18 +63,18 @@ def check_sweeper(cfg: DictConfig) -> None:
         )
 
 
-def checked_objective(found: float | None) -> float | None:
-    """Return what a job measured, for the sweeper that optimises it.
+def checked_objective(measured: float | None) -> float | None:
+    """Return what a job measured, for the sweeper that optimises it; check that it did.
 
     Raises:
         RequestError: there is such a sweeper, and nothing was measured.
     """
-    if found is None and (sweeper := _optimiser()):
+    if measured is None and (sweeper := _optimiser()):
         raise RequestError(
             f"{sweeper} has nothing to optimise: on these rows teacher and student are no two standard errors apart "
             "on any task; use more of them (data.sizes.validation, eval.limit)"
         )
-    return found
+    return measured
 
 
 def _optimiser() -> str | None:
@@ -93,7 +93,7 @@ def show_table() -> None:
     folder, SweepFolder.started = SweepFolder.started, None
     if folder is None or len(list(folder.glob("*/scores.json"))) < 2:
         return
-    from pkt.reporting.page import write_report
+    from pkt.reporting.page.write import write_report
     from pkt.tracking import log_sweep
 
     report, files = write_report([folder], out=folder)
@@ -111,11 +111,13 @@ def show_table() -> None:
 
 def _numbers(report: Report) -> dict[str, float]:
     """Return every arm's scores and shares of the gap, by name."""
-    found: dict[str, float] = {}
-    for section in report.sections:
-        for number in section.numbers:
-            prefix = f"{section.benchmark}/{number.arm}/{number.task}"
-            values = {"": number.value, "/stderr": number.stderr, "/gap_closed": number.gap_closed}
-            values |= {"/gap_closed/low": number.gap_closed_low, "/gap_closed/high": number.gap_closed_high}
-            found |= {prefix + name: value for name, value in values.items() if value is not None}
-    return found
+    named: dict[str, float | None] = {}
+    for number in (number for section in report.sections for number in section.numbers):
+        prefix = f"{number.benchmark}/{number.arm}/{number.task}"
+        named |= {prefix: number.value, f"{prefix}/stderr": number.stderr}
+        named |= {
+            f"{prefix}/gap_closed": number.gap_closed,
+            f"{prefix}/gap_closed/low": number.gap_closed_low,
+        }
+        named[f"{prefix}/gap_closed/high"] = number.gap_closed_high
+    return {name: value for name, value in named.items() if value is not None}

@@ -76,6 +76,8 @@ def test_parts_by_name_depend_on_what_they_read(pkt, tiny_request):
     found, _ = analysis(pkt.outputs)
     assert list(found["parts"]) == ["resolution", "cka"]
     assert found["parts"]["resolution"]["data"]["rows"] == 1
+    pairs = [(matrix["rows"], matrix["columns"]) for matrix in found["parts"]["cka"]["data"]["matrices"]]
+    assert pairs == [("student", "student"), ("teacher", "student")]
     assert (
         found["parts"]["resolution"]["data"]["models"]["teacher"]["bases"]["output"]["cosine_stderr"] is None
     )

@@ -40,7 +40,7 @@ addEventListener("load", () => {
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
     """A page over three arms with long labels, whose models wrote markup."""
-    from pkt.reporting.page import write_report
+    from pkt.reporting.page.write import write_report
 
     root = tmp_path_factory.mktemp("page")
     for seed in (0, 1):
@@ -128,7 +128,7 @@ def asked(log: Path) -> set[str]:
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on PATH")
 def test_the_tables_compile(tmp_path):
-    from pkt.reporting.page import write_report
+    from pkt.reporting.page.write import write_report
 
     leave_run(tmp_path, r'a_b$ "q" [1] \x ~^{}#%&<>|', lift=0.6)
     leave_run(tmp_path, "[b", lift=0.7)

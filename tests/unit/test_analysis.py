@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import asdict
 
 import pytest
 import torch
-from scipy.stats import spearmanr
 from torch.nn import functional
 
-from pkt.analysis import (
-    cka_matrices,
-    cka_pairs,
-    first_per_task,
-    interface_scores,
-    map_cards,
-    over_rows,
-    random_recomposition,
-    rank_correlation,
-    recomposition,
-    resolution,
-    subset,
-    training_free,
-)
-from pkt.analysis.resolution import recomposed_share
+from pkt.analysis.attribution import interface_scores, rank_correlation
+from pkt.analysis.resolution import random_recomposition, recomposed_share, recomposition, resolution
+from pkt.analysis.rows import first_per_task, over_rows, subset
 from pkt.attribution import REDUCTIONS, layer_attribution
 from pkt.attribution.similarity import compare_layers
 from pkt.data.batching import collate
@@ -33,6 +21,7 @@ from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, tap
 from pkt.semantics import Cosine, HeadView, Procrustes, Ridge, quality_card
+from pkt.stages.analyze_maps import map_cards
 from tiny import tiny_model
 
 VOCABULARY, PADDING = 96, 5  # the textbook loops over the vocabulary
@@ -193,15 +182,12 @@ def test_cka_of_three_models_equals_the_textbook(widths):
         "student": Architecture.of(tiny_model("gemma3_text", seed=1, tied=True, **sizes)),
         "transferred": Architecture.of(tiny_model("gemma3_text", seed=2, tied=True, **sizes)),
     }
-    heard = []
-    found = cka_matrices(models, ROWS, interface="block", batch_size=3, listen=heard.append)
-    assert list(found) == cka_pairs(models)
-    assert sum(heard) == 5 * len(ROWS.lengths)
     states = {
         role: [torch.cat(layer) for layer in zip(*states_of(arch, ROWS, "block", "all"), strict=True)]
         for role, arch in models.items()
     }
-    for (first, second), compared in found.items():
+    for first, second in (("student", "student"), ("teacher", "student"), ("teacher", "transferred")):
+        compared = compare_layers(models[first], models[second], ROWS, interface="block", batch_size=3)
         wanted = [[textbook_cka(x, y) for y in states[second]] for x in states[first]]
         wanted = torch.tensor(wanted, dtype=torch.float64)
         torch.testing.assert_close(compared.cka_LL, wanted, rtol=1e-4, atol=1e-5)
@@ -226,12 +212,6 @@ def test_chance_is_the_mean_over_shuffled_positions(memory):
     error = statistics.stdev(drawn) / math.sqrt(len(drawn))
     assert float(found.chance_LL[1, 1]) == pytest.approx(statistics.fmean(drawn), abs=5 * error)
     assert float(found.chance_LL[1, 1]) > 0.1
-
-
-def test_cka_pairs_of_the_models_that_are_there():
-    assert cka_pairs({"student"}) == [("student", "student")]
-    assert cka_pairs({"teacher", "student"}) == [("student", "student"), ("teacher", "student")]
-    assert cka_pairs({"teacher"}) == []
 
 
 def by_hand(model, arch, encoded, row, interface):
@@ -283,10 +263,15 @@ def test_a_norm_hides_the_last_block_from_signed_attribution():
         interface_scores(arch, rows())
 
 
-def test_rank_correlation_is_spearmans():
+def mean_ranks(values):
+    """Each value's rank from 1, ties at their mean rank."""
+    return [sum(v < x for v in values) + (sum(v == x for v in values) + 1) / 2 for x in values]
+
+
+def test_rank_correlation_is_pearsons_over_mean_ranks():
     for seed in range(3):
         x, y = draw(9, seed=seed).round(decimals=0).tolist(), draw(9, seed=seed + 10).tolist()
-        assert rank_correlation(x, y) == pytest.approx(float(spearmanr(x, y).statistic))
+        assert rank_correlation(x, y) == pytest.approx(statistics.correlation(mean_ranks(x), mean_ranks(y)))
     assert rank_correlation([1, 2, 3], [5.0, 9.0, 70.0]) == pytest.approx(1)
     assert rank_correlation([1, 1, 1], [1, 2, 3]) is None
     assert rank_correlation([1], [2]) is None
@@ -307,20 +292,23 @@ def test_maps_are_measured_on_rows_that_they_never_saw(wide_T, wide_S):
 
     fitting, held_out = paired(8, 4), paired(400, 5)
     maps = {"cosine": Cosine(), "ridge": Ridge(alpha=1e-6), "procrustes": Procrustes()}
-    constant = training_free(maps, teacher, student)
-    assert set(constant) == {"cosine"}
     views = {"teacher": teacher, "student": student}
-    cards = map_cards(maps, constant, **views, fitting=fitting, held_out=held_out, read_out=None)
+    constant = {}
+    both = {"fitted": fitting, "held_out": held_out}
+    cards = map_cards(maps, constant, **views, states=both, read_out=None)
+    assert set(constant) == {"cosine"}
+    assert map_cards(maps, constant, **views, states=both, read_out=None) == cards
     fitted = maps["ridge"].fit(teacher=teacher, student=student, states=fitting)
     x, y = (side.double() for side in held_out)
     error = (fitted(x).double() - y).square().sum() / (y - y.mean(0)).square().sum()
-    assert cards["ridge"].held_out.explained_variance == pytest.approx(1 - float(error), abs=1e-5)
-    assert cards["ridge"].fitted.explained_variance > cards["ridge"].held_out.explained_variance + 0.1
-    for name, both in cards.items():
+    explained = {side: card["explained_variance"] for side, card in cards["ridge"].items()}
+    assert explained["held_out"] == pytest.approx(1 - float(error), abs=1e-5)
+    assert explained["fitted"] > explained["held_out"] + 0.1
+    for name, card in cards.items():
         own = maps[name].fit(teacher=teacher, student=student, states=fitting)
-        assert both.fitted == quality_card(own, *fitting)
-        assert both.held_out == quality_card(own, *held_out)
-        assert (both.fitted.positions, both.held_out.positions) == (8, 400)
+        assert card["fitted"] == asdict(quality_card(own, *fitting))
+        assert card["held_out"] == asdict(quality_card(own, *held_out))
+        assert (card["fitted"]["positions"], card["held_out"]["positions"]) == (8, 400)
 
 
 def test_rows_per_task():

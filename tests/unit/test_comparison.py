@@ -15,9 +15,20 @@ from pkt.evaluation.results import Evaluation
 from pkt.evaluation.statistics import mean
 from pkt.reporting.answers import read_answers
 from pkt.reporting.runs import arms, load_runs
-from pkt.reporting.study import comparison_of, study_table, study_tables
+from pkt.reporting.study import Study, studies
+from pkt.reporting.study_tables import pairs_table, study_table
+from pkt.table import Table
 
 ROWS = 200
+
+
+def study_tables(
+    runs: list[dict[str, Any]], *, against: str | None = None, pairs: bool = False
+) -> list[Table]:
+    """Return each study's table, and after it that of every arm against every other where there is one."""
+    every = studies(runs, against)
+    tables = [(study_table(study), pairs_table(study) if pairs else None) for study in every]
+    return [table for both in tables for table in both if table]
 
 
 def records(correct: np.ndarray, prefix: str = "row") -> list[dict[str, Any]]:
@@ -119,11 +130,12 @@ def test_the_table_shows_differences_on_the_same_rows(outputs):
     assert all(len(row) == len(table.columns) for row in table.rows)
 
 
-def test_the_gap_has_an_interval_around_its_share(outputs):
+def test_the_gap_has_an_interval_around_its_share(outputs, tmp_path):
     (table,) = study_tables(load_runs([outputs]))
-    plain, unpaired = study_table(load_runs([outputs])), table
+    shutil.copytree(outputs / "runs", tmp_path / "elsewhere")  # without the store
+    (plain,) = study_tables(load_runs([tmp_path / "elsewhere"]))
     for label in ("kd", "sft", "plain"):
-        share, ends = cells(unpaired, label)["gap closed"].split(" % ")
+        share, ends = cells(table, label)["gap closed"].split(" % ")
         assert share == cells(plain, label)["gap closed"].split(" % ")[0]
         low, high = (int(end) for end in ends.strip("[]").split(", "))
         assert low <= int(share) <= high
@@ -147,7 +159,7 @@ def test_another_reference_can_be_named_and_a_wrong_one_is_refused(outputs):
 
 def test_the_first_arm_is_the_reference_without_sft(outputs):
     runs = [run for run in load_runs([outputs]) if run["method"] != "sft"]
-    assert comparison_of(runs).reference == arms(runs)[0].label
+    assert Study.of(runs).reference.label == arms(runs)[0].label
 
 
 def test_one_arm_is_compared_with_nothing(outputs):
@@ -175,7 +187,7 @@ def test_a_copied_run_still_gets_its_table_and_says_what_is_missing(outputs, tmp
     shutil.copytree(outputs / "runs", tmp_path / "elsewhere")
     tables = study_tables(load_runs([tmp_path / "elsewhere"]), pairs=True)
     assert len(tables) == 1
-    assert tables[0].columns == study_table(load_runs([outputs])).columns
+    assert not any(column.startswith("against") for column in tables[0].columns)
     assert "no differences: no graded answers of sft found" in tables[0].title
     assert "±" in cells(tables[0], "kd")["gap closed"]
 
@@ -289,9 +301,9 @@ def test_two_scores_that_cannot_be_averaged_leave_the_first_one_to_compare(outpu
 def test_arms_that_only_a_strategys_own_setting_tells_apart_get_labels_of_their_own(outputs):
     (run,) = load_runs([outputs / "runs" / "run" / "kd-0"])
     settings = [
-        {"semantics.strategy": "Cosine", "semantics.k": 1},
-        {"semantics.strategy": "Ridge", "semantics.k": 1},
-        {"semantics.strategy": "Ridge", "semantics.k": 2},
+        {"semantics._target_": "pkt.semantics.Cosine", "semantics.k": 1},
+        {"semantics._target_": "pkt.semantics.Ridge", "semantics.k": 1},
+        {"semantics._target_": "pkt.semantics.Ridge", "semantics.k": 2},
     ]
     labels = [arm.label for arm in arms([run | {"settings": one} for one in settings])]
     assert labels == ["kd (semantics cosine)", "kd", "kd (semantics.k 2)"]

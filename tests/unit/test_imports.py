@@ -42,14 +42,14 @@ LEAVES = {
     "explain": {"searchpath", "checks"},
     "searchpath": {"config"},
     "words": {"checks"},
-    "reporting": {"evaluation", "attribution", "data", "manifest"},
+    "reporting": {"evaluation", "attribution", "data", "manifest", "tracking"},
     "evaluation": {"data", "models", "sandbox"},
     "sandbox": set(),
     "settings": set(),
     "assets": set(),
     "config": set(),
 }
-EVERYWHERE = {"errors", "console", "config", "settings", ""}
+EVERYWHERE = {"errors", "console", "config", "settings", "table", ""}
 TOP = {"cli", "pipeline", "paper"}  # who may use the leaves that are about the request itself
 BY_NAME = {("tasks", "build"), ("tasks", "searchpath")}  # a task is found by the name of its file
 REQUEST = {"checks", "build", "explain", "searchpath", "sweep", "words"}
@@ -92,7 +92,7 @@ def test_arrows_run_one_way():
 
 def test_every_package_has_its_place():
     found = {package(path) for path in ROOT.rglob("*.py")}
-    assert found <= set(LEVEL) | set(LEAVES) | {"errors", "console", "settings", "__init__"}
+    assert found <= set(LEVEL) | set(LEAVES) | {"errors", "console", "settings", "table", "__init__"}
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"]])

@@ -15,17 +15,18 @@ from pathlib import Path
 import pytest
 
 from pkt.errors import PktError, RequestError
+from pkt.evaluation.paired import Interval
+from pkt.reporting.cells import difference_cell, score_cell
+from pkt.reporting.gaps import Share
 from pkt.reporting.latex import escaped
-from pkt.reporting.page import write_report, write_run_page
 from pkt.reporting.page.analyses import read_analyses
 from pkt.reporting.page.collect import collect
 from pkt.reporting.page.curves import loss_curves
-from pkt.reporting.page.examples import example_part
-from pkt.reporting.page.model import Report
+from pkt.reporting.page.examples import example_topic
 from pkt.reporting.page.render import html, jsonl, latex, markdown
+from pkt.reporting.page.report import Report
+from pkt.reporting.page.write import write_report, write_run_page
 from pkt.reporting.runs import load_runs
-from pkt.reporting.study import score_cell
-from pkt.reporting.table import difference_cell, share_interval_cell
 from run_folders import leave_run
 
 CSS = Path(__file__).parents[2] / "src" / "pkt" / "reporting" / "templates" / "page.css"
@@ -176,7 +177,7 @@ def test_jsonl_has_the_numbers_behind_every_cell(study, page):
 
 
 def test_what_is_inside_the_noise_is_said_in_words(study):
-    (scores,) = [part for part in study.sections[0].parts if part.name == "scores"]
+    (scores,) = [topic for topic in study.sections[0].topics if topic.name == "scores"]
     told = " ".join(scores.sentences)
     assert re.search(r"≈ Inside the noise against sft .*: kd\|<i>\$x\$\.", told)
     assert re.search(r"Worse than sft beyond the noise .*: weak\.", told)
@@ -187,8 +188,8 @@ def test_a_gap_inside_the_noise_is_no_gap(outputs):
     (run,) = load_runs([outputs / "runs" / "run" / "0"])
     run["gap_closed"]["nano_math"] = {"value": float("nan"), "stderr": float("nan")}
     (section,) = collect([run]).sections
-    assert section.parts[0].sentences[-1].endswith("within two standard errors): nano_math.")
-    assert section.parts[1].tables[0].rows[0][1] == "–"
+    assert section.topics[0].sentences[-1].endswith("within two standard errors): nano_math.")
+    assert section.topics[1].tables[0].rows[0][1] == "–"
     line = next(json.loads(line) for line in jsonl(collect([run])).splitlines() if '"transferred"' in line)
     assert (line["task"], line["gap_closed"]) == ("nano_math", None)
 
@@ -277,7 +278,7 @@ def test_markdown_says_nothing_of_drawings(study, text):
 
 def test_a_run_shows_its_own_parts(single):
     (section,) = single.sections
-    names = [part.name for part in section.parts]
+    names = [topic.name for topic in section.topics]
     assert names == [
         "scores",
         "gap",
@@ -289,21 +290,21 @@ def test_a_run_shows_its_own_parts(single):
         "environment",
         "stages",
     ]
-    parts = {part.name: part for part in section.parts}
-    assert [drawing.name for drawing in parts["layers"].drawings] == ["attribution", "pairing"]
-    assert parts["layers"].tables[0].rows == (("1", "0.9"),)
-    assert parts["budget"].tables[0].columns == ("", "trained", "steps", "seconds", "peak MB")
-    assert ("extract", "reused", "1.5", "x-sft") in parts["stages"].tables[0].rows
-    assert ("torch", "2.0") in parts["environment"].tables[0].rows
-    assert len(parts["losses"].drawings) == 1
+    topics = {topic.name: topic for topic in section.topics}
+    assert [drawing.name for drawing in topics["layers"].drawings] == ["attribution", "pairing"]
+    assert topics["layers"].tables[0].rows == (("1", "0.9"),)
+    assert topics["budget"].tables[0].columns == ("", "trained", "steps", "seconds", "peak MB")
+    assert ("extract", "reused", "1.5", "x-sft") in topics["stages"].tables[0].rows
+    assert ("torch", "2.0") in topics["environment"].tables[0].rows
+    assert len(topics["losses"].drawings) == 1
 
 
 def test_what_is_not_there_is_left_out(outputs, tmp_path):
     shutil.copytree(outputs / "runs" / "run" / "0", tmp_path / "alone")
     (tmp_path / "alone" / "metrics.jsonl").unlink()
     (section,) = collect(load_runs([tmp_path / "alone"])).sections
-    assert [part.name for part in section.parts] == ["scores", "gap", "budget", "recipe", "stages"]
-    assert "±" in section.parts[1].tables[0].rows[0][1]
+    assert [topic.name for topic in section.topics] == ["scores", "gap", "budget", "recipe", "stages"]
+    assert "±" in section.topics[1].tables[0].rows[0][1]
 
 
 def test_an_analysis_is_shown_with_the_run_that_it_is_about(outputs, tmp_path):
@@ -322,15 +323,15 @@ def test_an_analysis_is_shown_with_the_run_that_it_is_about(outputs, tmp_path):
     assert "other" in captions  # its own folder
     (tmp_path / "run" / "analysis.json").unlink()
     report = collect(load_runs([tmp_path / "run"]), analyses=read_analyses([tmp_path]))
-    (layers,) = [part for part in report.sections[0].parts if part.name == "layers"]
+    (layers,) = [topic for topic in report.sections[0].topics if topic.name == "layers"]
     assert [table.title for table in layers.tables] == ["quality", "same"]
     assert layers.tables[-1].rows == (("1", "0.5"),)
 
 
 def test_examples_are_the_first_rows_that_changed_gained_and_lost_in_turn(outputs):
     (run,) = load_runs([outputs / "runs" / "run" / "0"])
-    part = example_part(run, "sft")
-    first = [example for example in part.examples if example.task == "nano_math"]
+    topic = example_topic(run, "sft")
+    first = [example for example in topic.examples if example.task == "nano_math"]
     assert len(first) == 4
     order = [int(example.row.rpartition("/")[2]) for example in first if example.change == "gained"]
     assert order == sorted(order)
@@ -339,7 +340,7 @@ def test_examples_are_the_first_rows_that_changed_gained_and_lost_in_turn(output
         assert list(marks) == ["student before", "student after", "teacher"]
         if example.change == "gained":
             assert (marks["student before"], marks["student after"]) == (False, True)
-    assert re.match(r"nano_math: \d+ gained(, \d+ lost)?, of 60 rows\.", part.sentences[1])
+    assert re.match(r"nano_math: \d+ gained(, \d+ lost)?, of 60 rows\.", topic.sentences[1])
 
 
 def test_curves_are_of_the_last_run_in_the_folder(tmp_path):
@@ -391,15 +392,11 @@ def test_cells_are_written_as_the_console_writes_them(study):
     number = next(each for each in numbers if each.arm == "weak" and each.task == "mean")
     (row,) = [dict(zip(table.columns, row, strict=True)) for row in table.rows if row[0] == "weak"]
 
-    class Ends:
-        value, low, high = number.gap_closed, number.gap_closed_low, number.gap_closed_high
-
-    class Difference:
-        value, low, high = number.difference, number.difference_low, number.difference_high
-        holds_zero = number.inside_noise
-
-    assert row["gap closed"] == share_interval_cell(Ends)
-    assert row["against sft"] == difference_cell(Difference, points=True)
+    ends = {"low": number.difference_low, "high": number.difference_high}
+    difference = Interval(value=number.difference, **ends)
+    share = Interval(value=number.gap_closed, low=number.gap_closed_low, high=number.gap_closed_high)
+    assert row["gap closed"] == Share(estimate=number, interval=share).cell
+    assert row["against sft"] == difference_cell(difference, points=True)
     assert row["mean"] == score_cell(number, "acc")
 
 
@@ -435,7 +432,7 @@ def test_wrong_requests_have_one_message_and_leave_nothing(outputs, tmp_path):
 
 
 def test_a_report_needs_no_torch():
-    code = "import sys, pkt.reporting.page.request; assert not {'torch', 'transformers', 'lm_eval'} & set(sys.modules)"
+    code = "import sys, pkt.reporting.page.write; assert not {'torch', 'transformers', 'lm_eval'} & set(sys.modules)"
     subprocess.run(
         [sys.executable, "-c", code], check=True, timeout=60, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )

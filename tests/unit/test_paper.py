@@ -15,12 +15,12 @@ import pytest
 
 from pkt.errors import PktError
 from pkt.paper.__main__ import main
-from pkt.paper.beside import beside_table
 from pkt.paper.jobs import LOG, Runner, run_jobs
 from pkt.paper.layers import similarity
-from pkt.paper.published import PUBLISHED, ROWS, published_table
+from pkt.paper.published import PUBLISHED, ROWS, beside_table, published_table
 from pkt.paper.results import result_of, write_results
 from pkt.paper.targets import Job, Plan, efficiency, table1
+from pkt.reporting.study import Study
 
 
 def scores(
@@ -67,7 +67,7 @@ def test_a_table_shows_our_numbers_the_published_ones_and_where_they_come_from(t
         for seed in (0, 1)
     ]
     plan = table1("nano", [0, 1])
-    files = write_results(result_of(plan, folders, "make table1"), tmp_path / "out")
+    files = write_results(plan, *result_of(plan, folders, "make table1"), tmp_path / "out")
     text = files[0].read_text(encoding="utf-8")
     assert files[0] == tmp_path / "out" / "nano" / "table1.md"
     assert {file.suffix for file in files} == {".md", ".html", ".tex", ".jsonl"}
@@ -86,7 +86,7 @@ def test_a_table_shows_our_numbers_the_published_ones_and_where_they_come_from(t
 def test_costs_show_the_mean_and_where_seeds_differ_the_range(tmp_path: Path):
     folders = [scores(tmp_path / "jobs" / str(seed), "sft", seed, 0.6) for seed in (0, 1)]
     plan = efficiency("nano", [0, 1])
-    page = write_results(result_of(plan, folders, "make efficiency"), tmp_path)[0]
+    page = write_results(plan, *result_of(plan, folders, "make efficiency"), tmp_path)[0]
     text = page.read_text(encoding="utf-8")
     row = cells(text, "sft")
     assert "6 [5, 6]" in row or "5 [5, 6]" in row  # mean 5.5
@@ -100,13 +100,13 @@ def test_where_the_benchmarks_are_the_papers_both_numbers_stand_in_one_row(tmp_p
     pair = "wizardcoder-13b-to-7b"
     folder = scores(tmp_path / "j", "semalign", 0, 0.2, model=pair, task="humaneval")
     run = json.loads((folder / "scores.json").read_text())
-    table = beside_table([run], "table2")
+    table = beside_table([Study.of([run])], "table2")
     assert table is not None
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows[f"{pair}: semalign"] == ("20.0 ± 1.0", "19.46")
     assert rows[f"{pair}: teacher"] == ("90.0 ± 1.0", "56.71")
     assert rows[f"{pair}: student"] == ("40.0 ± 1.0", "–")
-    assert beside_table([run | {"benchmark": "nano"}], "figure2") is None
+    assert beside_table([Study.of([run | {"benchmark": "nano"}])], "figure2") is None
 
 
 def test_published_numbers_are_the_papers():

@@ -8,8 +8,8 @@ import pytest
 
 from pkt.evaluation.results import Evaluation, TaskScore
 from pkt.reporting.examples import example_tables
-from pkt.reporting.gaps import gap_intervals
-from pkt.reporting.table import gap_estimates, headline, primary_scores
+from pkt.reporting.gaps import shares_of_run
+from pkt.reporting.headline import headline, named_scores
 
 ROWS = 400
 
@@ -42,44 +42,56 @@ def roles(teacher: Evaluation, student: Evaluation, transferred: Evaluation) -> 
     return {"teacher": teacher, "student": student, "transferred": transferred}
 
 
-def intervals(found: dict[str, Evaluation], *tasks: str):
-    return gap_intervals(found, {role: primary_scores(one) for role, one in found.items()}, tasks)
+def scores(found: dict[str, Evaluation]):
+    return {role: named_scores(one) for role, one in found.items()}
+
+
+def shares(found: dict[str, Evaluation]):
+    return shares_of_run(found, scores(found))
 
 
 def test_the_interval_is_closer_than_that_of_independent_errors():
     # the three agree on most rows, which independent errors know nothing of
-    found = roles(evaluation("1110"), evaluation("1000"), evaluation("1100"))
-    paired = intervals(found, "t0")["t0"]
-    estimate = gap_estimates({role: primary_scores(one) for role, one in found.items()})["t0"]
-    assert paired.value == pytest.approx(estimate.value) == pytest.approx(0.5)
-    assert paired.low < 0.5 < paired.high
-    assert paired.high - paired.low < 0.8 * 2 * 1.96 * estimate.stderr
+    share = shares(roles(evaluation("1110"), evaluation("1000"), evaluation("1100")))["t0"]
+    assert share.interval.value == pytest.approx(share.estimate.value) == pytest.approx(0.5)
+    assert share.interval.low < 0.5 < share.interval.high
+    assert share.interval.high - share.interval.low < 0.8 * 2 * 1.96 * share.estimate.stderr
+    assert share.numbers().keys() == {"value", "stderr", "low", "high"}
 
 
-def test_the_mean_is_over_all_tasks_or_not_there():
-    found = roles(evaluation("1", "1110"), evaluation("0", "1000"), evaluation("1", "1100"))
-    both = intervals(found, "t0", "t1")
-    assert both["mean"].value == pytest.approx((1 + 0.5) / 2)
-    ungraded = roles(evaluation("1"), evaluation("0"), evaluation("1", graded=False))
-    assert intervals(ungraded, "t0") == {}
-    assert intervals(found) == {}
-    assert gap_intervals({"student": evaluation("0")}, {}, ["t0"]) == {}
+def test_the_mean_is_over_all_tasks_or_has_no_interval():
+    both = shares(roles(evaluation("1", "1110"), evaluation("0", "1000"), evaluation("1", "1100")))
+    assert both["mean"].estimate.value == both["mean"].interval.value == pytest.approx((1 + 0.5) / 2)
+    ungraded = shares(roles(evaluation("1"), evaluation("0"), evaluation("1", graded=False)))
+    assert [share.interval for share in ungraded.values()] == [None, None]
+    other = evaluation("1", "1100")
+    other.samples["t1"].pop()  # does not add up to its score
+    partly = shares(roles(evaluation("1", "1110"), evaluation("0", "1000"), other))
+    assert [name for name, share in partly.items() if share.interval] == ["t0"]
+    assert shares({"student": evaluation("0")}) == {}
+
+
+def test_a_task_without_a_gap_counts_neither_in_the_mean_nor_in_its_interval():
+    found = shares(roles(evaluation("1", "10"), evaluation("0", "10"), evaluation("1", "11")))
+    assert (found["t1"].known, found["t1"].cell, found["t1"].interval) == (False, "–", None)
+    assert found["mean"].interval == found["t0"].interval
 
 
 def test_models_that_answered_other_rows_have_no_interval():
     other = evaluation("1100")
     for record in other.samples["t0"]:
         record["id"] = f"other {record['id']}"
-    assert intervals(roles(evaluation("1110"), evaluation("1000"), other), "t0") == {}
+    assert shares(roles(evaluation("1110"), evaluation("1000"), other))["t0"].interval is None
 
 
 def test_the_headline_shows_the_interval_and_whose_rows_were_scored():
     found = roles(evaluation("1110"), evaluation("1000"), evaluation("1100"))
-    table = headline(found, "sft", intervals=intervals(found, "t0"), split="validation")
+    table = headline(scores(found), shares(found), "sft", split="validation")
     assert table.title.startswith("VALIDATION rows, not test: ")
-    assert table.rows[-1][0] == "gap closed"
+    assert [row[0] for row in table.rows] == ["teacher", "student", "student + sft", "gap closed"]
     assert all("[" in cell for cell in table.rows[-1][1:])
-    plain = headline(found, "sft")
+    ungraded = roles(evaluation("1110"), evaluation("1000"), evaluation("1100", graded=False))
+    plain = headline(scores(ungraded), shares(ungraded), "sft")
     assert plain.title.startswith("scores")
     assert all("±" in cell for cell in plain.rows[-1][1:])
 

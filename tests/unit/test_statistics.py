@@ -70,6 +70,16 @@ def test_gap_closed_of_a_falling_metric_and_of_no_gap():
     assert math.isnan(gap_closed(teacher=same, student=same, transferred=same).value)
 
 
+@pytest.mark.parametrize(("noise", "known"), [(0.049, True), (0.051, False)])
+def test_a_gap_inside_two_standard_errors_is_none(noise, known):
+    side = noise / math.sqrt(2)  # of teacher and student together: `noise`
+    for sign in (1, -1):
+        teacher, student = estimate(0.5 + sign * 0.1, side), estimate(0.5, side)
+        got = gap_closed(teacher=teacher, student=student, transferred=estimate(0.5 + sign * 0.05, 0.01))
+        assert math.isnan(got.value) != known
+        assert not known or got.value == pytest.approx(0.5)
+
+
 def test_over_seeds_keeps_the_rows_error():
     got = over_seeds([estimate(0.5, 0.02), estimate(0.6, 0.02), estimate(0.7, 0.02)])
     assert got.value == pytest.approx(0.6)

@@ -8,8 +8,9 @@ import pytest
 
 from pkt.errors import RequestError
 from pkt.reporting.runs import arms, load_runs
-from pkt.reporting.study import study_table, study_tables
-from pkt.reporting.table import Table
+from pkt.reporting.study import Study, studies
+from pkt.reporting.study_tables import study_table
+from pkt.table import Table
 
 TASKS = ("a", "b")
 
@@ -27,7 +28,7 @@ def run(
         "benchmark": "nano",
         "settings": {
             "method": method,
-            "semantics.strategy": semantics.title(),
+            "semantics._target_": f"pkt.semantics.{semantics}.{semantics.title()}",
             f"semantics.{semantics}_option": 1,
             "optim.lr": lr,
         },
@@ -55,29 +56,24 @@ def test_a_label_leaves_out_what_most_arms_share():
     ]
 
 
-def test_a_label_tells_a_choice_once_and_not_what_it_takes_away():
+def test_a_label_tells_a_choice_and_not_what_it_takes_away():
     base, answer, none = run(0), run(0), run(0)
-    base["settings"] |= {
-        "positions": "all",
-        "objective.terms.layer.positions": "all",
-        "objective.terms.kl.strategy": "Divergence",
-        "top_k": 64,
-    }
-    answer["settings"] |= base["settings"] | {
-        "positions": "answer",
-        "objective.terms.layer.positions": "answer",
-    }
-    none["settings"] |= base["settings"] | {"top_k": None}
-    del none["settings"]["objective.terms.kl.strategy"]
+    term = {"_target_": "pkt.objectives.divergence.Divergence", "top_k": 64, "weight": 1.0}
+    base["settings"] |= {f"objective.terms.output.{name}": value for name, value in term.items()}
+    base["settings"]["objective.positions"] = "all"
+    answer["settings"] |= base["settings"] | {"objective.positions": "answer"}
+    none["settings"]["objective.positions"] = "all"
     assert [arm.label for arm in arms([base, answer, none])] == [
         "semalign",
-        "semalign (objective.terms.layer.positions answer)",
-        "semalign (objective.terms.kl null)",
+        "semalign (objective.positions answer)",
+        "semalign (objective.terms.output null)",
     ]
 
 
 def test_study_table_puts_the_largest_share_of_the_gap_first():
-    table = study_table([run(0, "semalign", lift=0.3), run(1, "semalign", lift=0.1), run(0, "sft", lift=0.1)])
+    table = study_table(
+        Study.of([run(0, "semalign", lift=0.3), run(1, "semalign", lift=0.1), run(0, "sft", lift=0.1)])
+    )
     assert [row[0] for row in table.rows] == ["teacher", "semalign", "sft", "student"]
     semalign = next(row for row in table.rows if row[0] == "semalign")
     assert semalign[1].startswith("60.0 ±")
@@ -93,7 +89,7 @@ def test_arms_with_other_hyper_parameters_are_not_seeds_of_one():
 def test_budget_columns_are_means_over_seeds_and_empty_where_unknown():
     cheap, dear = run(0), run(1)
     dear["budget"]["seconds"] = 15.0
-    table = study_table([cheap, dear])
+    table = study_table(Study.of([cheap, dear]))
     row = dict(zip(table.columns, table.rows[1], strict=True))
     assert (row["trained"], row["seconds"], row["teacher ktokens"]) == ("1,234", "10", "–")
 
@@ -102,7 +98,7 @@ def test_bits_per_byte_are_not_shown_in_per_cent():
     one = run(0)
     for role in one["scores"].values():
         role["a"] |= {"metric": "bits_per_byte", "higher_is_better": False, "value": 1.25}
-    table = study_table([one])
+    table = study_table(Study.of([one]))
     assert table.columns[1] == "a (↓)"
     assert table.rows[1][1] == "1.250 ± 0.010"
     assert table.rows[1][table.columns.index("mean")] == "–"
@@ -110,9 +106,9 @@ def test_bits_per_byte_are_not_shown_in_per_cent():
 
 def test_pairs_and_benchmarks_get_tables_of_their_own():
     other = run(0) | {"model": "other"}
-    assert [table.title.split(":")[0] for table in study_tables([run(0), other])] == [
-        "nano, nano",
-        "other, nano",
+    assert [(study.pair, study.benchmark) for study in studies([run(0), other])] == [
+        ("nano", "nano"),
+        ("other", "nano"),
     ]
 
 

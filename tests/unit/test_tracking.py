@@ -16,7 +16,8 @@ import torch
 
 from pkt.config import Config, TrackerConfig
 from pkt.errors import PktError
-from pkt.tracking import JsonlTracker, TrackedArtifact, open_tracker
+from pkt.tracking import JsonlSink, TrackedArtifact, Tracker, open_tracker
+from pkt.tracking.jsonl import read_records
 from wandb_file import read_file
 
 RESOLVED = {"verb": "transfer", "seed": 3, "method": {"name": "semalign"}}
@@ -69,14 +70,14 @@ def test_jsonl_has_everything(tmp_path: Path):
 
 
 def test_jsonl_is_complete_after_every_line(tmp_path: Path):
-    tracker = JsonlTracker(tmp_path / "metrics.jsonl")
+    tracker = Tracker([JsonlSink(tmp_path / "metrics.jsonl")])
     tracker.log({"loss": 1.0}, step=0, stage="transfer")
     assert len(lines(tmp_path)) == 1
     tracker.close()
 
 
 def test_jsonl_takes_what_json_does_not_know(tmp_path: Path):
-    tracker = JsonlTracker(tmp_path / "metrics.jsonl")
+    tracker = Tracker([JsonlSink(tmp_path / "metrics.jsonl")])
     values = {"a": torch.tensor(0.5), "b": np.float64(2), "c": math.nan, "d": math.inf}
     values |= {"e": tmp_path, "f": None}
     tracker.summary(values)
@@ -90,7 +91,7 @@ def test_jsonl_takes_what_json_does_not_know(tmp_path: Path):
 def test_unwritable_run_folder_is_one_message(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PktError, match="cannot write"):
-        JsonlTracker(tmp_path / "file" / "metrics.jsonl")
+        JsonlSink(tmp_path / "file" / "metrics.jsonl")
 
 
 def test_no_tracker_imports_no_wandb(tmp_path: Path):
@@ -183,7 +184,8 @@ def begin(
         tracker.log({"loss": 1.0 / step}, step=step, stage="transfer")
     if exit_code is None:
         tracker.unfinished._lock.release()
-        tracker.inner.close()
+        for sink in reversed(tracker.sinks):
+            sink.close(0)
     else:
         tracker.close(exit_code)
     return run_id
@@ -230,6 +232,15 @@ def test_a_request_that_is_still_running_is_not_continued(tmp_path: Path):
     assert list(tmp_path.rglob(".unfinished/*.json"))  # the other's record is left alone
     running.close()
     assert not list(tmp_path.rglob(".unfinished"))
+
+
+def test_a_run_that_goes_on_in_its_own_folder_tells_the_whole_of_it_to_a_report(tmp_path: Path):
+    begin(tmp_path / "a", range(1, 6), exit_code=None)
+    with (tmp_path / "a" / "metrics.jsonl").open("a") as stream:
+        stream.write('{"kind": "metrics", "values": {}')  # killed while writing
+    begin(tmp_path / "a", range(3, 8), exit_code=None)
+    begin(tmp_path / "a", range(6, 10), exit_code=0)
+    assert [record["step"] for record in read_records(tmp_path / "a" / "metrics.jsonl")] == list(range(1, 10))
 
 
 def test_another_request_is_another_run(tmp_path: Path):

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from pkt.attribution import row_attribution
@@ -57,9 +56,6 @@ def rank_correlation(first_L: Sequence[float], second_L: Sequence[float]) -> flo
         second_L: the same layers.
     """
     assert len(first_L) == len(second_L)
-    ranks = torch.stack([torch.from_numpy(rankdata(side)).double() for side in (first_L, second_L)])
-    centred = ranks - ranks.mean(1, keepdim=True)
-    lengths = centred.norm(dim=1)
-    if not bool((lengths > 0).all()):
+    if min(len(set(first_L)), len(set(second_L))) < 2:
         return None
-    return float((centred[0] @ centred[1]) / lengths.prod())
+    return float(spearmanr(first_L, second_L).statistic)

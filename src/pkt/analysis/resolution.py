@@ -162,7 +162,7 @@ def resolution(
         A `Resolution` per basis, rows in the order of `encoded`.
     """
     depth, device = arch.depth, compute_device(arch.embedding_weight())
-    found = {name: torch.zeros(3, len(encoded.lengths), depth, dtype=torch.float64) for name in bases}
+    means = {name: torch.zeros(3, len(encoded.lengths), depth, dtype=torch.float64) for name in bases}
     operators = {
         name: (basis.matrix_DD.float().to(device), basis.frame_Dr.float().to(device))
         for name, basis in bases.items()
@@ -178,12 +178,12 @@ def resolution(
             r_nD = state_BTD[mask_BT.to(state_BTD.device)].to(device).float()
             for name, (matrix_DD, frame_Dr) in operators.items():
                 values_3n = recomposed_share(r_nD, matrix_DD, frame_Dr)
-                found[name][:, rows, layer - 1] = _row_means(values_3n, row_n, len(rows))
+                means[name][:, rows, layer - 1] = _row_means(values_3n, row_n, len(rows))
         if listen is not None:
             listen(len(rows))
     return {
         name: Resolution(cosine_RL=part[0], stretch_RL=part[1], exact_RL=part[2])
-        for name, part in found.items()
+        for name, part in means.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""Which rows are looked at, and what a number per row says of all of them.
+"""Which rows are looked at, and the mean over them with its standard error.
 
 Shape suffixes: R rows, L layers.
 """

@@ -72,42 +72,23 @@ class Sampled:
         return Sampled(scores_KT=self.scores_KT[:, columns], draws_BT=self.draws_BT[:, columns])
 
 
-@dataclass(frozen=True, kw_only=True)
-class McNemar:
-    """The rows that only one of two models got right, and the p-value of their numbers being equal."""
-
-    only_first: int
-    only_second: int
-    p_value: float
-
-
-def mcnemar(first: Sequence[bool], second: Sequence[bool], *, mid_p: bool = False) -> McNemar:
-    """Return McNemar's exact test of two models on the same rows.
-
-    With b and c rows that only the first and only the second got right, `p = 2 P(X <= min(b, c))`, at most 1, where
-    `X ~ Binomial(b + c, 1/2)`. The mid-p form counts half of `P(X = min(b, c))` on each side: less conservative
-    (Fagerland, Lydersen and Laake 2013, The McNemar test for binary matched-pairs data).
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """Return the p-value of McNemar's exact test: the rows that one model alone got right fall either way alike.
 
     Args:
         first: whether each row is right.
         second: the same rows in the same order.
-        mid_p: return the mid-p value.
 
     Raises:
         ValueError: lengths differ.
     """
+    from scipy.stats import binomtest  # half a second, which a report without a table of pairs need not wait
+
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} answers; pairs need the same rows")
-    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
-    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
-    count, least = only_first + only_second, min(only_first, only_second)
-    ways = tail = 1
-    for chosen in range(least):
-        ways = ways * (count - chosen) // (chosen + 1)
-        tail += ways
-    doubled = 2 * tail - (ways if mid_p else 0)
-    # whole numbers up to here: a thousand rows leave the range of floats
-    return McNemar(only_first=only_first, only_second=only_second, p_value=min(1.0, doubled / 2**count))
+    only_first, only_second = (np.sum(np.greater(*pair)) for pair in ((first, second), (second, first)))
+    discordant = int(only_first + only_second)
+    return float(binomtest(int(only_first), discordant).pvalue) if discordant else 1.0
 
 
 def resample(tasks: Sequence[Answers], *, draws: int = DRAWS, seed: int = 0) -> Sampled:
@@ -234,6 +215,6 @@ def _spread(arms: Sequence[Floats]) -> tuple[float, float]:
     parts = [variance / runs for variance, runs in known]
     parts[0] += known[0][0] * sum(
         len(runs) == 1 for runs in arms
-    )  # lent: one estimate, so no degrees of freedom
+    )  # lent, with no degrees of freedom of its own
     unsure = sum(part**2 / (runs - 1) for part, (_, runs) in zip(parts, known, strict=True))
     return sum(parts), unsure

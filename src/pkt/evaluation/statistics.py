@@ -95,14 +95,14 @@ def gap_closed(*, teacher: Estimate, student: Estimate, transferred: Estimate) -
     `se^2 = (se_x^2 + (1 - g)^2 se_s^2 + g^2 se_t^2) / d^2`.
 
     Limitations: the models answer the same rows, so their errors are positively correlated and this error is an
-    upper bound in practice; where the gap is not several of its own errors wide, the ratio has heavy tails and the
-    error says little. Works for metrics that fall (bits per byte) as for those that rise.
+    upper bound in practice. Works for metrics that fall (bits per byte) as for those that rise.
 
     Returns:
-        NaN with NaN error where teacher and student score the same.
+        NaN with NaN error where there is no gap: teacher and student are within two standard errors of each other,
+        where the ratio has heavy tails and its error says little.
     """
     gap = teacher.value - student.value
-    if gap == 0 or math.isnan(gap):
+    if not abs(gap) > 2 * math.hypot(teacher.stderr, student.stderr):
         return Estimate(value=NAN, stderr=NAN)
     share = (transferred.value - student.value) / gap
     variance = (

@@ -19,8 +19,8 @@ from pkt.mapping import LayerPair
 from pkt.mapping import Mapping as LayerMapping
 from pkt.methods.workbench import Workbench
 from pkt.objectives import Objective, States
-from pkt.reporting.table import Table
 from pkt.semantics import Semantics
+from pkt.table import Table
 from pkt.training.loop import History
 from pkt.training.trainable import Trainable
 

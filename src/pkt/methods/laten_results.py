@@ -17,7 +17,7 @@ from pkt.mapping import LayerPair
 from pkt.methods.base import Alignment, Extraction
 from pkt.models.internals import NeuronShape
 from pkt.models.sparse_delta import SparseDelta
-from pkt.reporting.table import Table
+from pkt.table import Table
 from pkt.training.hypernetwork import Change
 
 KINDS: dict[Kind, tuple[str, str]] = {"ffn": ("up", "down"), "attention": ("v", "o")}  # row and column

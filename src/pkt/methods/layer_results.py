@@ -8,8 +8,8 @@ from typing import Any
 
 from pkt.mapping import LayerPair
 from pkt.methods.base import Alignment, Extraction
-from pkt.reporting.table import Table
 from pkt.semantics import AlignmentMap
+from pkt.table import Table
 from pkt.training.states import RowStates
 from pkt.training.teacher import TopRows
 

@@ -12,7 +12,7 @@ from pkt.attribution.windows import Cut
 from pkt.mapping import LayerPair
 from pkt.methods.base import Alignment, Extraction
 from pkt.methods.seeking_plan import site_of
-from pkt.reporting.table import Table
+from pkt.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)

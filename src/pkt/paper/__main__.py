@@ -33,11 +33,11 @@ def main(words: Sequence[str]) -> int:
             return 0
         output_dir = Path(os.environ.get("PKT_OUTPUT_DIR", "outputs")).resolve()
         folders = run_jobs(plan, output_dir, rest, at_once=options.jobs)
-        result = result_of(plan, folders, shlex.join(["python", "-m", "pkt.paper", *words]))
-        files = write_results(result, options.out)
-        for table in tables_of(result.report):
+        report, data = result_of(plan, folders, shlex.join(["python", "-m", "pkt.paper", *words]))
+        files = write_results(plan, report, data, options.out)
+        for table in tables_of(report):
             console.table(table.title, table.columns, table.rows)
-        console.say(result.report.lead)
+        console.say(report.lead)
         for file in files:
             console.say(f"{'wrote':<12}{file}")
     except PktError as error:

@@ -23,9 +23,8 @@ from pkt.paper.targets import Job, Plan
 
 LOG = "log.txt"
 LAUNCHER = "PKT_LAUNCHER"
-REFUSED = 2
 GRACE = 5.0  # seconds between asking a job to stop and stopping it
-ENDS = {0: "done", REFUSED: "refused", 130: "stopped"}
+ENDS = {0: "done", 2: "refused", 130: "stopped"}
 
 
 def command(job: Job) -> str:
@@ -34,7 +33,7 @@ def command(job: Job) -> str:
 
 
 def run_jobs(plan: Plan, output_dir: Path, words: Sequence[str], *, at_once: int) -> list[Path]:
-    """Run every job and return the folders of those that are done.
+    """Run every job and return their folders.
 
     Args:
         plan: which jobs.
@@ -43,28 +42,28 @@ def run_jobs(plan: Plan, output_dir: Path, words: Sequence[str], *, at_once: int
         at_once: processes that run together.
 
     Raises:
-        PktError: a job failed, or was refused where the plan names no grid; the others were run all the same.
+        PktError: a job failed; the others were run all the same.
     """
     root = output_dir / "paper" / plan.pair / plan.target
+    folders = [root / job.name for job in plan.jobs]
     runner = Runner(plan=plan, output_dir=output_dir, words=tuple(words))
     pool = ThreadPoolExecutor(at_once)
     try:
-        codes = list(pool.map(runner.run, plan.jobs, [root / job.name for job in plan.jobs]))
+        codes = list(pool.map(runner.run, plan.jobs, folders))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         runner.stop()
-    wrong = [code for code in codes if code and not (plan.may_be_refused and code == REFUSED)]
-    if wrong:
+    if failed := sum(code != 0 for code in codes):
         raise PktError(
-            f"{len(wrong)} of {len(codes)} jobs failed; each said why in its {LOG} under {root}. "
+            f"{failed} of {len(codes)} jobs failed; each said why in its {LOG} under {root}. "
             "The same command goes on from here."
         )
-    return [root / job.name for job, code in zip(plan.jobs, codes, strict=True) if code == 0]
+    return folders
 
 
 @dataclass(kw_only=True)
 class Runner:
-    """Runs jobs as processes of their own, and stops those that still run when it is told to.
+    """Runs each job as a process, and can stop those that still run.
 
     Attributes:
         plan: which the jobs belong to.

@@ -1,4 +1,4 @@
-"""What the papers report, to be shown beside our numbers: claims of others, never values to tune towards.
+"""What the papers report, and our scores beside it: claims of others, never values to tune towards.
 
 Source: Gu et al., "Beyond Neural Incompatibility" (arXiv 2510.24208, v1), Tables 1 and 2. Teacher Llama-2-13B-Chat or a
 fine-tuned 13B model, student Llama-2-7B-Chat; zero-shot accuracy or pass@1, in per cent. The paper gives no errors: the
@@ -8,9 +8,12 @@ ones here are the sampling error of one run, sqrt(p (1 - p) / n).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from pkt.reporting.table import Table
+from pkt.reporting.cells import score_cell
+from pkt.reporting.runs import arms
+from pkt.reporting.study import Study
+from pkt.table import Table
 
 ROWS = {"mmlu": 14042, "gsm8k": 1319, "humaneval": 164, "mbpp": 500}  # test rows of each benchmark
 
@@ -32,6 +35,15 @@ TABLE2: Mapping[str, Mapping[str, float]] = {
     "wizardcoder-13b: semalign": {"humaneval": 19.46, "mbpp": 21.18},
 }
 PUBLISHED = {"table1": TABLE1, "table2": TABLE2}
+# task of ours -> the paper's benchmark
+BENCHES = {
+    "mmlu": "mmlu",
+    "gsm8k": "gsm8k",
+    "humaneval": "humaneval",
+    "humaneval_instruct": "humaneval",
+    "mbpp": "mbpp",
+    "mbpp_instruct": "mbpp",
+}
 
 
 def published_table(target: str) -> Table | None:
@@ -52,3 +64,41 @@ def published_table(target: str) -> Table | None:
 def _cell(per_cent: float, n: int) -> str:
     share = per_cent / 100
     return f"{per_cent:.2f} ± {100 * math.sqrt(share * (1 - share) / n):.1f}"
+
+
+def beside_table(studies: Sequence[Study], target: str) -> Table | None:
+    """Return one row per pair and method with, for each benchmark, our score and the published one.
+
+    Args:
+        studies: of any pairs and benchmarks.
+        target: `table1` or `table2`.
+
+    Returns:
+        None where no task is a benchmark of the paper, or the target has no published numbers.
+    """
+    claims = PUBLISHED.get(target, {})
+    ours: dict[tuple[str, str], dict[str, str]] = {}  # (pair, method) -> benchmark -> cell
+    for study in studies:
+        for arm in (*reversed(study.fixed), *arms(study.runs)):
+            for task in (task for task in study.tasks if task in BENCHES):
+                cell = score_cell(study.score(arm, [task]), study.metric(task))
+                ours.setdefault((study.pair, arm.label), {})[BENCHES[task]] = cell
+    benches = [bench for bench in ROWS if any(bench in cells for cells in ours.values())]
+    if not claims or not benches:
+        return None
+    rows = []
+    for (pair, method), cells in ours.items():
+        own = [(cells.get(bench, "–"), _claim(claims, pair, method, bench)) for bench in benches]
+        rows.append((f"{pair}: {method}", *(cell for both in own for cell in both)))
+    title = "ours (mean ± standard error over seeds and test rows) beside the published number, in per cent"
+    columns = [column for bench in benches for column in (bench, f"{bench}, published")]
+    return Table(title=title, columns=("", *columns), rows=tuple(rows))
+
+
+def _claim(claims: Mapping[str, Mapping[str, float]], pair: str, method: str, bench: str) -> str:
+    """Return what the paper reports of a method, with this teacher where it names teachers."""
+    teacher = pair.split("-13b-")[0]  # codellama-13b-to-7b -> codellama
+    for name in (method, f"{teacher}-13b: {method}"):
+        if bench in claims.get(name, {}):
+            return f"{claims[name][bench]:.2f}"
+    return "–"

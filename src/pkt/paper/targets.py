@@ -9,7 +9,7 @@ all tasks of the benchmark together: four times fewer jobs, which is what fits a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from omegaconf import OmegaConf
@@ -47,47 +47,28 @@ class Plan:
     Attributes:
         target: `table1`, `table2`, `figure2`, `figure4`, `figure5`, `ablations` or `efficiency`.
         pair: the model pair that was asked for.
-        title: what the result is called.
+        title: of the result.
         jobs: in the order in which they start.
-        may_be_refused: jobs may ask for combinations that make no sense; such a cell is left out.
     """
 
     target: str
     pair: str
     title: str
     jobs: tuple[Job, ...]
-    may_be_refused: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """A benchmark of the paper.
-
-    Attributes:
-        plain, chat: option of `benchmark` for base and for chat models.
-        experiment: ending of the `experiment` files with the settings published for it.
-        seeking: words in which Seeking's settings on it differ from `experiment=paper_seeking_laten`.
-    """
-
-    plain: str
-    chat: str
-    experiment: str
-    seeking: tuple[str, ...] = ()
-
-
+BENCHES = (
+    "mmlu",
+    "gsm8k",
+    "humaneval",
+    "mbpp",
+)  # the paper's; their published settings are `experiment=paper_<bench>`
+CODE = ("humaneval", "mbpp")  # prompted as instructions where a pair speaks in a chat template
 # Seeking as LaTen's and SemAlign's tables ran it: fewer epochs and a lower rate on HumanEval, 300 rows on MBPP
-BENCHES: Mapping[str, Bench] = {
-    "mmlu": Bench(plain="mmlu", chat="mmlu", experiment="mmlu"),
-    "gsm8k": Bench(plain="gsm8k", chat="gsm8k", experiment="gsm8k"),
-    "humaneval": Bench(
-        plain="humaneval",
-        chat="humaneval_instruct",
-        experiment="humaneval",
-        seeking=("optim.epochs=3", "optim.lr=3e-5", "eval.samples=20", "eval.temperature=0.1"),
-    ),
-    "mbpp": Bench(plain="mbpp", chat="mbpp_instruct", experiment="mbpp", seeking=("data.sizes.train=300",)),
+SEEKING = {
+    "humaneval": ("optim.epochs=3", "optim.lr=3e-5", "eval.samples=20", "eval.temperature=0.1"),
+    "mbpp": ("data.sizes.train=300",),
 }
-CODE = ("humaneval", "mbpp")
 
 # one factor at a time around semalign_joint; `few` is what nano runs by default
 FACTORS: Mapping[str, Sequence[str]] = {
@@ -113,15 +94,8 @@ GRID = ("mapping", "semantics", "method.interface", "objective", "method.update.
 
 def table1(pair: str, seeds: Sequence[int]) -> Plan:
     """Return the jobs of Table 1: every method on every benchmark, one teacher."""
-    title = f"Table 1: methods side by side, {pair}"
-    methods = (*RIVALS, *OURS)
-    if has_own(pair):
-        jobs = [_own_job(pair, seed, f"method={method}") for method in methods for seed in seeds]
-    else:
-        jobs = [
-            _paper_job(pair, bench, method, seed) for bench in BENCHES for method in methods for seed in seeds
-        ]
-    return Plan(target="table1", pair=pair, title=title, jobs=tuple(jobs))
+    jobs = _table_jobs([pair], BENCHES, (*RIVALS, *OURS), seeds)
+    return Plan(target="table1", pair=pair, title=f"Table 1: methods side by side, {pair}", jobs=jobs)
 
 
 def table2(pair: str, seeds: Sequence[int]) -> Plan:
@@ -130,33 +104,20 @@ def table2(pair: str, seeds: Sequence[int]) -> Plan:
     Raises:
         RequestError: the pair has no tasks of code.
     """
-    title = f"Table 2: a teacher that was trained on code, {pair}"
-    methods = (*RIVALS, "sft", "kd", "semalign_joint")
-    if has_own(pair) and OWN[pair] != NANO:
+    if OWN.get(pair, NANO) != NANO:
         raise RequestError(
             f"table2 is about a teacher of code and its tasks, which {pair} does not have; take nano or {PAPER_PAIR}."
         )
-    if has_own(pair):
-        tasks = "benchmark.tasks=[nano_code,nano_program]"
-        jobs = [
-            _own_job("nano-code", seed, f"method={method}", tasks) for method in methods for seed in seeds
-        ]
-    else:
-        teachers = FINE_TUNED if pair == PAPER_PAIR else (pair,)
-        jobs = [
-            _paper_job(teacher, bench, method, seed)
-            for teacher in teachers
-            for bench in CODE
-            for method in methods
-            for seed in seeds
-        ]
-    return Plan(target="table2", pair=pair, title=title, jobs=tuple(jobs))
+    methods = (*RIVALS, "sft", "kd", "semalign_joint")
+    pairs = ["nano-code"] if pair in OWN else FINE_TUNED if pair == PAPER_PAIR else [pair]
+    jobs = _table_jobs(pairs, CODE, methods, seeds, "benchmark.tasks=[nano_code,nano_program]")
+    title = f"Table 2: a teacher that was trained on code, {pair}"
+    return Plan(target="table2", pair=pair, title=title, jobs=jobs)
 
 
 def efficiency(pair: str, seeds: Sequence[int]) -> Plan:
     """Return the jobs of the table of costs: those of Table 1, which the store remembers."""
-    jobs = table1(pair, seeds).jobs
-    return Plan(target="efficiency", pair=pair, title=f"What each method costs, {pair}", jobs=jobs)
+    return replace(table1(pair, seeds), target="efficiency", title=f"What each method costs, {pair}")
 
 
 def figure2(pair: str, seeds: Sequence[int]) -> Plan:
@@ -167,13 +128,17 @@ def figure2(pair: str, seeds: Sequence[int]) -> Plan:
 
 
 def figure4(pair: str, seeds: Sequence[int]) -> Plan:
-    """Return the jobs of Figure 4: CKA of the student's layers before and after."""
-    return _similarity("figure4", "Figure 4: layer-by-layer CKA, student and student", pair, seeds)
+    """Return the jobs of Figure 4: CKA of the student's layers before and after, by the paper's method and ours."""
+    methods = ("semalign", "semalign_joint")
+    jobs = tuple(_analysis("cka", pair, seed, f"method={method}") for method in methods for seed in seeds)
+    title = f"Figure 4: layer-by-layer CKA, student and student, {pair}"
+    return Plan(target="figure4", pair=pair, title=title, jobs=jobs)
 
 
 def figure5(pair: str, seeds: Sequence[int]) -> Plan:
-    """Return the jobs of Figure 5: CKA of teacher and student layers before and after."""
-    return _similarity("figure5", "Figure 5: layer-by-layer CKA, teacher and student", pair, seeds)
+    """Return the jobs of Figure 5: those of Figure 4, which compare teacher and student layers too."""
+    title = f"Figure 5: layer-by-layer CKA, teacher and student, {pair}"
+    return replace(figure4(pair, seeds), target="figure5", title=title)
 
 
 def ablations(pair: str, seeds: Sequence[int], cells: str = "few") -> Plan:
@@ -185,16 +150,15 @@ def ablations(pair: str, seeds: Sequence[int], cells: str = "few") -> Plan:
         cells: `few`, `each` (every value, one factor at a time) or `grid` (mapping x semantics x interface x
             loss terms x update).
     """
-    jobs = []
-    for words in ((), *_cells(cells)):
-        for seed in seeds:
-            request = ("method=semalign_joint", *words)
-            jobs.append(
-                _own_job(pair, seed, *request)
-                if has_own(pair)
-                else _paper_job(pair, "gsm8k", "semalign_joint", seed, *words)
-            )
-    return Plan(target="ablations", pair=pair, title=f"Ablations of semalign_joint, {pair}", jobs=tuple(jobs))
+    method = "semalign_joint"
+    jobs = tuple(
+        _own_job(pair, seed, f"method={method}", *words)
+        if pair in OWN
+        else _paper_job(pair, "gsm8k", method, seed, *words)
+        for words in ((), *_cells(cells))
+        for seed in seeds
+    )
+    return Plan(target="ablations", pair=pair, title=f"Ablations of {method}, {pair}", jobs=jobs)
 
 
 TARGETS: Mapping[str, Callable[..., Plan]] = {
@@ -208,13 +172,8 @@ TARGETS: Mapping[str, Callable[..., Plan]] = {
 }
 
 
-def has_own(pair: str) -> bool:
-    """Whether one student is trained on all tasks of a benchmark that goes with the pair."""
-    return pair in OWN
-
-
-def speaks_chat(pair: str) -> bool:
-    """Whether a pair's config says that prompts are in a chat template."""
+def _speaks_chat(pair: str) -> bool:
+    """Whether a pair's config puts prompts into a chat template."""
     for folder in (*user_conf_dirs(), builtin_conf_dir()):
         if (file := folder / "model" / f"{pair}.yaml").is_file():
             return bool(OmegaConf.select(OmegaConf.load(file), "chat_template", default=False))
@@ -224,19 +183,30 @@ def speaks_chat(pair: str) -> bool:
 def _cells(cells: str) -> list[tuple[str, ...]]:
     """Return the words of each cell; the base, which is no word at all, is left out."""
     if cells == "grid":
-        base = {factor: FACTORS[factor][0] for factor in GRID}
-        combined = product(*(FACTORS[factor] for factor in GRID))
-        differing = [
-            tuple(
-                f"{factor}={value}"
-                for factor, value in zip(GRID, values, strict=True)
-                if value != base[factor]
-            )
-            for values in combined
-        ]
-        return [words for words in differing if words]
+        combined = product(
+            *([(), *((f"{factor}={value}",) for value in FACTORS[factor][1:])] for factor in GRID)
+        )
+        return [words for parts in combined if (words := tuple(word for part in parts for word in part))]
     chosen = FEW if cells == "few" else {factor: values[1:] for factor, values in FACTORS.items()}
     return [(f"{factor}={value}",) for factor, values in chosen.items() for value in values]
+
+
+def _table_jobs(
+    pairs: Sequence[str],
+    benches: Sequence[str],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    *own_words: str,
+) -> tuple[Job, ...]:
+    """Return a job per method and seed: on all tasks together where a pair has its own, else on each benchmark."""
+    runs = list(product(methods, seeds))
+    jobs: list[Job] = []
+    for pair in pairs:
+        if pair in OWN:
+            jobs += [_own_job(pair, seed, f"method={method}", *own_words) for method, seed in runs]
+        else:
+            jobs += [_paper_job(pair, bench, method, seed) for bench in benches for method, seed in runs]
+    return tuple(jobs)
 
 
 def _own_job(pair: str, seed: int, *words: str) -> Job:
@@ -246,33 +216,21 @@ def _own_job(pair: str, seed: int, *words: str) -> Job:
 
 def _paper_job(pair: str, bench: str, method: str, seed: int, *words: str) -> Job:
     """Return one method's job on one benchmark, with the settings that were published for it."""
-    of = BENCHES[bench]
+    request: tuple[str, ...] = (f"experiment=paper_{bench}", f"method={method}")
     if method == "laten":
-        request: tuple[str, ...] = (f"experiment=paper_laten_{of.experiment}",)
+        request = (f"experiment=paper_laten_{bench}",)
     elif method == "seeking":
-        request = ("experiment=paper_seeking_laten", *of.seeking)
-    else:
-        request = (f"experiment=paper_{of.experiment}", f"method={method}")
-    common = (f"model={pair}", f"benchmark={of.chat if speaks_chat(pair) else of.plain}", f"seed={seed}")
+        request = ("experiment=paper_seeking_laten", *SEEKING.get(bench, ()))
+    option = f"{bench}_instruct" if bench in CODE and _speaks_chat(pair) else bench
+    common = (f"model={pair}", f"benchmark={option}", f"seed={seed}")
     name = _name(pair, bench, method, *words, f"seed={seed}")
     return Job(name=name, verb="run", words=(*request, *words, *common))
 
 
 def _analysis(part: str, pair: str, seed: int, *words: str) -> Job:
-    paper = f"benchmark={'paper_chat' if speaks_chat(pair) else 'paper'}"
-    rows = OWN.get(pair, (paper,))
+    rows = OWN.get(pair) or (f"benchmark={'paper_chat' if _speaks_chat(pair) else 'paper'}",)
     name = _name(part, *words, f"seed={seed}")
     return Job(name=name, verb="analyze", words=(part, *words, f"model={pair}", f"seed={seed}", *rows))
-
-
-def _similarity(target: str, what: str, pair: str, seeds: Sequence[int]) -> Plan:
-    """Return the jobs of a figure of CKA: the paper's method and ours, every seed."""
-    jobs = [
-        _analysis("cka", pair, seed, f"method={method}")
-        for method in ("semalign", "semalign_joint")
-        for seed in seeds
-    ]
-    return Plan(target=target, pair=pair, title=f"{what}, {pair}", jobs=tuple(jobs))
 
 
 def _name(*words: str) -> str:

@@ -3,7 +3,7 @@
     scores.json -> <store>/eval/<key>/scores.json -> records -> rows, values and weights per task
 
 A run names the store relative to its own folder, so that outputs can be moved as a whole. One that does not (it is
-older) is looked for in the folders above it. What is not found, or does not add up to the run's score, is left out.
+older) is looked for in the folders above it. Answers that are missing, or do not add up to the score, are left out.
 """
 
 from __future__ import annotations
@@ -49,12 +49,20 @@ class Answered:
 
 def read_answers(run: Run, role: str) -> dict[str, Answered]:
     """Return task -> answers of a role of a run, for the tasks whose records are there; nothing without a store."""
-    samples, found = read_records(run, role), {}
-    for task, score in run["scores"][role].items():
-        one = answered(samples.get(score["task"], []), score)
-        if one is not None:
-            found[task] = one
-    return found
+    return answers_of(read_records(run, role), run["scores"][role])
+
+
+def answers_of(
+    samples: Mapping[str, Sequence[Mapping[str, Any]]], scores: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Answered]:
+    """Return task -> the answers behind a score, for the tasks whose answers are graded and add up to it.
+
+    Args:
+        samples: task -> one record per test row.
+        scores: column of a table -> its score.
+    """
+    answers = {name: answered(samples.get(score["task"], []), score) for name, score in scores.items()}
+    return {name: own for name, own in answers.items() if own is not None}
 
 
 def read_records(run: Run, role: str) -> dict[str, list[dict[str, Any]]]:
@@ -88,9 +96,7 @@ def _stores(run: Run) -> Iterator[Path]:
 def answered(records: Sequence[Mapping[str, Any]], score: Mapping[str, Any]) -> Answered | None:
     """Return a score's answers from the records behind it; None where they are not graded or do not add up to it."""
     value, weight = PARTS.get(score["metric"], ("", None))
-    if records and all(
-        "metrics" in record for record in records
-    ):  # a task of lm-eval's: its own value per row
+    if records and all("metrics" in record for record in records):  # a task of lm-eval's has its own values
         records = [record | record["metrics"] for record in map(dict, records)]
         value, weight = score["metric"], None
     if not records or any(record.get(value) is None for record in records):
@@ -113,9 +119,8 @@ def stack(runs: Sequence[Mapping[str, Answered]], like: Mapping[str, Answered]) 
     Returns:
         None where a run has not answered just these rows.
     """
-    for run in runs:
-        if any(task not in run or run[task].rows != wanted.rows for task, wanted in like.items()):
-            return None
+    if any(task not in run or run[task].rows != own.rows for run in runs for task, own in like.items()):
+        return None
     return [
         Answers(
             value_KN=np.stack([run[task].value_N for run in runs]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -12,7 +12,7 @@ import yaml
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """What the card tells.
+    """How a checkpoint was made, for its card.
 
     Attributes:
         method: name of the method.
@@ -47,21 +47,36 @@ class CardFacts:
     provenance: Mapping[str, Any]
     adapter: bool
     seed: int = 0
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def model_card(facts: CardFacts, *, scores: str | None) -> str:
     """Return the card as Markdown with YAML front matter.
 
     Args:
-        facts: what was done.
-        scores: a Markdown table of scores; None says that none were measured yet.
+        facts: how it was made.
+        scores: a Markdown table of scores; None where none were measured yet.
     """
     header = {
         "library_name": "transformers",
         "tags": ["parametric-knowledge-transfer", "pkt", facts.method],
         "base_model": facts.student,
     }
+    teacher = f"`{facts.teacher}` (fingerprint `{facts.fingerprints['teacher']}`)"
+    recipe = {
+        "student": f"`{facts.student}` (fingerprint `{facts.fingerprints['student']}`)",
+        "teacher": teacher if facts.uses_teacher else "",
+        "layer pairs (teacher → student, from 1)": ", ".join(facts.pairs),
+        "supervision interface": facts.interface,
+        "alignment map": _inline(facts.semantics),
+        "objective": _inline(facts.objective),
+        "student layers trained": ", ".join(map(str, facts.layers)) or "none",
+        "data": _inline(facts.data),
+        "budget": _inline(facts.budget),
+        "seed": str(facts.seed),
+        "made by": _inline(facts.provenance),
+    }
+    source = f" from the teacher `{facts.teacher}`." if facts.uses_teacher else " (no teacher was used)."
+    beside = ", and the PEFT adapter lies beside this folder in `adapter/`." if facts.adapter else "."
     lines = [
         "---",
         yaml.safe_dump(header, sort_keys=False).strip(),
@@ -69,39 +84,18 @@ def model_card(facts: CardFacts, *, scores: str | None) -> str:
         "",
         f"# {facts.student} after `{facts.method}`",
         "",
-        f"A student changed by `pkt` with `method={facts.method}`"
-        + (f" from the teacher `{facts.teacher}`." if facts.uses_teacher else " (no teacher was used)."),
-        "Load it with `AutoModelForCausalLM.from_pretrained(<this folder>)`; the update is merged in"
-        + (", and the PEFT adapter lies beside this folder in `adapter/`." if facts.adapter else "."),
+        f"A student changed by `pkt` with `method={facts.method}`{source}",
+        f"Load it with `AutoModelForCausalLM.from_pretrained(<this folder>)`; the update is merged in{beside}",
         "",
         "## Recipe",
         "",
         "| | |",
         "|---|---|",
-        f"| student | `{facts.student}` (fingerprint `{facts.fingerprints['student']}`) |",
-    ]
-    if facts.uses_teacher:
-        lines.append(f"| teacher | `{facts.teacher}` (fingerprint `{facts.fingerprints['teacher']}`) |")
-    if facts.pairs:
-        lines.append(f"| layer pairs (teacher → student, from 1) | {', '.join(facts.pairs)} |")
-    if facts.interface:
-        lines.append(f"| supervision interface | {facts.interface} |")
-    if facts.semantics:
-        lines.append(f"| alignment map | {_inline(facts.semantics)} |")
-    if facts.objective:
-        lines.append(f"| objective | {_inline(facts.objective)} |")
-    lines += [
-        f"| student layers trained | {', '.join(map(str, facts.layers)) or 'none'} |",
-        f"| data | {_inline(facts.data)} |",
-        f"| budget | {_inline(facts.budget)} |",
-        f"| seed | {facts.seed} |",
-        f"| made by | {_inline(facts.provenance)} |",
+        *(f"| {name} | {text} |" for name, text in recipe.items() if text),
         "",
         "## Scores",
         "",
-        scores
-        if scores is not None
-        else "Not measured yet: `pkt eval` with the same settings fills this in.",
+        scores or "Not measured yet: `pkt eval` with the same settings fills this in.",
         "",
         "## Command",
         "",
@@ -113,8 +107,8 @@ def model_card(facts: CardFacts, *, scores: str | None) -> str:
     return "\n".join(lines)
 
 
-def _inline(values: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {json.dumps(value) if not isinstance(value, str) else value}"
-        for name, value in values.items()
-    )
+def _inline(values: Mapping[str, Any] | None) -> str:
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value) for name, value in (values or {}).items()
+    }
+    return ", ".join(f"{name} {text}" for name, text in texts.items())

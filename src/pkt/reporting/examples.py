@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pkt.evaluation.results import Evaluation
 
-SHOWN = {"student": "student before", "transferred": "student after", "teacher": "teacher"}
+WHO = {"student": "student before", "transferred": "student after", "teacher": "teacher"}
+Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,15 @@ class ExampleTable:
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
+
+
+def records_by_row(by_role: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Record]]:
+    """Return row id -> role -> its first record of that row, rows in the order in which they first come."""
+    rows: dict[str, dict[str, Record]] = {}
+    for role, records in by_role.items():
+        for record in records:
+            rows.setdefault(str(record["id"]), {}).setdefault(role, record)
+    return rows
 
 
 def example_tables(evaluations: Mapping[str, Evaluation], most: int) -> dict[str, ExampleTable]:
@@ -30,31 +40,23 @@ def example_tables(evaluations: Mapping[str, Evaluation], most: int) -> dict[str
         evaluations: role -> scores with the answers behind them.
         most: rows per task.
     """
-    roles = [role for role in SHOWN if role in evaluations]
-    found = {}
-    for task, first in evaluations[roles[0]].samples.items() if roles and most else ():
-        answers = {role: _by_id(evaluations[role].samples.get(task, [])) for role in roles}
-        records = _by_id(first)
-        chosen = set(sorted(records, key=_draw)[:most])
-        heads = [head for role in roles for head in (SHOWN[role], f"{SHOWN[role]}: right")]
-        rows = []
-        for row_id, record in records.items():
-            if row_id not in chosen:
-                continue
-            given = [answers[role].get(row_id, {}) for role in roles]
-            cells = [cell for one in given for cell in (one.get("output", ""), one.get("correct"))]
-            rows.append((row_id, record["prompt"], record["target"], *cells))
-        found[task] = ExampleTable(columns=("id", "prompt", "target", *heads), rows=tuple(rows))
-    return found
-
-
-def _by_id(records: Any) -> dict[str, Mapping[str, Any]]:
-    """Return the first record of each row."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for record in records:
-        found.setdefault(str(record["id"]), record)
-    return found
-
-
-def _draw(row_id: str) -> str:
-    return hashlib.sha256(row_id.encode()).hexdigest()
+    roles = [role for role in WHO if role in evaluations]
+    columns = [
+        "id",
+        "prompt",
+        "target",
+        *(head for role in roles for head in (WHO[role], f"{WHO[role]}: right")),
+    ]
+    tables = {}
+    for task in evaluations[roles[0]].samples if roles and most else ():
+        rows = records_by_row({role: evaluations[role].samples.get(task, []) for role in roles})
+        rows = {row_id: own for row_id, own in rows.items() if roles[0] in own}
+        chosen = set(sorted(rows, key=lambda row_id: hashlib.sha256(row_id.encode()).hexdigest())[:most])
+        cells = []
+        for row_id, own in rows.items():
+            given = [own.get(role, {}) for role in roles]
+            outputs = [cell for one in given for cell in (one.get("output", ""), one.get("correct"))]
+            cells.append((row_id, own[roles[0]]["prompt"], own[roles[0]]["target"], *outputs))
+        shown = tuple(row for row in cells if row[0] in chosen)
+        tables[task] = ExampleTable(columns=tuple(columns), rows=shown)
+    return tables

@@ -1,6 +1,6 @@
 """Figures of a run, drawn with matplotlib's object interface (no global state, no display).
 
-    plain data -> Drawing (a figure, and what it says in words) -> save (PNG) | svg.inline (a page's SVG)
+    plain data -> Drawing (a figure, and its content in words) -> save (PNG) | svg.inline (a page's SVG)
 
 Colours are those of `INK`, `TEACHER`, `STUDENT`, `QUIET`, `MARK`: a page gives each its own shade by light and by dark.
 """
@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 INK, TEACHER, STUDENT, QUIET, MARK = "#222222", "#3b6fb6", "#c4622d", "#c9ced6", "#2f7d5b"
 
@@ -31,6 +33,32 @@ class Drawing:
     title: str
     alt: str
     figure: Figure
+
+
+def plain_axes(axes: Any) -> None:
+    """Leave out the frame above and at the right, and write in the one ink."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    axes.tick_params(colors=INK)
+    for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+        text.set_color(INK)
+
+
+def as_text(label: str) -> str:
+    """Keep matplotlib from reading a label as mathematics."""
+    return label.replace("$", r"\$")
+
+
+def plain_logarithm(axis: Any) -> None:
+    """Label a logarithmic axis with plain numbers at 1, 2 and 5, and with nothing between."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def ticks(count: int, most: int = 16) -> list[int]:
+    """Return the layers that get a number: all, or the first and every fifth."""
+    return [layer for layer in range(1, count + 1) if count <= most or layer % 5 == 0 or layer == 1]
 
 
 def save(drawing: Drawing, folder: Path) -> Path:
@@ -59,7 +87,7 @@ def attribution_figure(scores: Sequence[float], chosen: Sequence[int]) -> Drawin
         linewidth=0.6,
     )
     axes.set(xlabel="teacher layer", ylabel="attribution", title="attribution (plain bars: paired)")
-    axes.set_xticks([layer for layer in layers if len(scores) <= 16 or layer % 5 == 0 or layer == 1])
+    axes.set_xticks(ticks(len(scores)))
     axes.spines[["top", "right"]].set_visible(False)
     best = max(layers, key=lambda layer: scores[layer - 1])
     return Drawing(
@@ -84,8 +112,8 @@ def pairing_figure(
     figure = Figure(figsize=(max(4.0, 0.28 * teacher_depth + 2), 2.4), layout="constrained")
     axes = figure.subplots()
     # both stacks span the same width, so that equal relative depth is a vertical line
-    x_teacher = [_relative(layer, teacher_depth) for layer in range(1, teacher_depth + 1)]
-    x_student = [_relative(layer, student_depth) for layer in range(1, student_depth + 1)]
+    x_teacher = [layer / teacher_depth for layer in range(1, teacher_depth + 1)]
+    x_student = [layer / student_depth for layer in range(1, student_depth + 1)]
     for student, teachers in pairs:
         for teacher in teachers:
             axes.plot([x_teacher[teacher - 1], x_student[student - 1]], [1, 0], color=INK, lw=1.2, zorder=1)
@@ -100,14 +128,10 @@ def pairing_figure(
     )
     axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
     axes.tick_params(left=False)
-    told = "; ".join(f"{' and '.join(map(str, teachers))} to {student}" for student, teachers in pairs)
+    words = "; ".join(f"{' and '.join(map(str, teachers))} to {student}" for student, teachers in pairs)
     return Drawing(
         name="pairing",
         title="Which teacher layers go to which student layers",
-        alt=f"Teacher layers to student layers: {told or 'none'}",
+        alt=f"Teacher layers to student layers: {words or 'none'}",
         figure=figure,
     )
-
-
-def _relative(layer: int, depth: int) -> float:
-    return layer / depth

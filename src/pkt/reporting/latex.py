@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pkt.reporting.table import Table
+from pkt.table import Table
 
 HEADER = "% made by pkt report; needs \\usepackage{booktabs,graphicx}\n"
 _SPECIAL = {

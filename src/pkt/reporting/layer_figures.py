@@ -1,4 +1,4 @@
-"""What `pkt analyze` found, drawn: a part's plain data in, drawings out.
+"""The drawings of `pkt analyze`: a part's plain data in, drawings out.
 
 Series differ in marker and line as well as in colour; heat maps have one scale for all (0 to 1), and numbers in
 their cells where there are few layers.
@@ -6,13 +6,22 @@ their cells where there are few layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from pkt.reporting.figures import INK, MARK, QUIET, STUDENT, TEACHER, Drawing
+from pkt.reporting.figures import (
+    INK,
+    MARK,
+    QUIET,
+    STUDENT,
+    TEACHER,
+    Drawing,
+    plain_axes,
+    plain_logarithm,
+    ticks,
+)
 from pkt.reporting.layer_tables import (
     BASES,
     MAP_MEASURES,
@@ -32,7 +41,6 @@ LINES = {
     "input": {"color": STUDENT, "marker": "s", "linestyle": "--"},
     "random": {"color": MARK, "marker": "^", "linestyle": ":"},
 }
-# numbers in cells: the cell is their ground, whatever the page is; plain black and white would follow the page
 # numbers in cells: the cell is their ground, light or dark as the page may be, so no shade that a page exchanges
 ON_DARK, ON_LIGHT = "#fdfdfd", "#0d0d0d"
 
@@ -58,29 +66,23 @@ def resolution_figures(data: Mapping[str, Any]) -> list[Drawing]:
         lowest = min(min(model["bases"][name]["cosine"]) for name in LINES)
         title = f"{role} (thin lines: a random state)"
         axes.set(title=title, xlabel="layer", ylabel="cosine", ylim=(min(0.0, lowest) - 0.03, 1.05))
-        axes.set_xticks(_ticks(model["depth"]))
-        _plain(axes)
+        axes.set_xticks(ticks(model["depth"]))
+        plain_axes(axes)
     panels[0].legend(fontsize=8, frameon=False, labelcolor=INK, loc="best")
-    said = "; ".join(
-        f"{role}: "
-        + ", ".join(
-            _span(BASES[name], model["bases"][name]["cosine"], model["bases"][name]["typical"])
-            for name in LINES
-        )
-        for role, model in models.items()
+    spans = [f"{role}: {', '.join(_spans(model['bases']))}" for role, model in models.items()]
+    drawing = Drawing(
+        name="resolution",
+        title=f"Resolution of semantics ({data['interface']} interface, {rows_of(data)})",
+        alt=f"Cosine between a layer's output and the sum of its projections, per layer. {'; '.join(spans)}.",
+        figure=figure,
     )
-    return [
-        Drawing(
-            name="resolution",
-            title=f"Resolution of semantics ({data['interface']} interface, {rows_of(data)})",
-            alt=f"Cosine between a layer's output and the sum of its projections, per layer. {said}.",
-            figure=figure,
-        )
-    ]
+    return [drawing]
 
 
-def _span(name: str, numbers: Sequence[float], typical: float) -> str:
-    return f"{name} {min(numbers):.2f} to {max(numbers):.2f} (a random state {typical:.2f})"
+def _spans(bases: Mapping[str, Any]) -> Iterator[str]:
+    for name in LINES:
+        low, high, typical = min(bases[name]["cosine"]), max(bases[name]["cosine"]), bases[name]["typical"]
+        yield f"{BASES[name]} {low:.2f} to {high:.2f} (a random state {typical:.2f})"
 
 
 def cka_figures(data: Mapping[str, Any]) -> list[Drawing]:
@@ -100,16 +102,16 @@ def _heat_map(matrix: Mapping[str, Any]) -> Drawing:
     bar.set_label("change of CKA" if change else "linear CKA", color=INK)
     bar.ax.tick_params(labelsize=8, colors=INK)
     axes.set(xlabel=f"{matrix['columns']} layer", ylabel=f"{matrix['rows']} layer")
-    axes.set_xticks([tick - 1 for tick in _ticks(wide)], [str(tick) for tick in _ticks(wide)])
-    axes.set_yticks([tick - 1 for tick in _ticks(high)], [str(tick) for tick in _ticks(high)])
-    _plain(axes)
+    for set_ticks, count in ((axes.set_xticks, wide), (axes.set_yticks, high)):
+        set_ticks([tick - 1 for tick in ticks(count)], [str(tick) for tick in ticks(count)])
+    plain_axes(axes)
     axes.tick_params(length=0)
     if max(high, wide) <= NUMBERS:
         _numbers(axes, values, change=change, bound=bound)
     name = "change" if change else f"{matrix['rows']}_{matrix['columns']}"
-    return Drawing(
-        name=f"cka_{name}", title=_sentence(matrix_title(matrix)), alt=_told(matrix), figure=figure
-    )
+    title = matrix_title(matrix)
+    title = title[0].upper() + title[1:]
+    return Drawing(name=f"cka_{name}", title=title, alt=_in_words(matrix), figure=figure)
 
 
 def _numbers(axes: Any, values: Sequence[Sequence[float]], *, change: bool, bound: float) -> None:
@@ -121,7 +123,7 @@ def _numbers(axes: Any, values: Sequence[Sequence[float]], *, change: bool, boun
             axes.text(column, row, shown, ha="center", va="center", fontsize=8, color=colour)
 
 
-def _told(matrix: Mapping[str, Any]) -> str:
+def _in_words(matrix: Mapping[str, Any]) -> str:
     values = matrix["values"]
     cells = [(number, r + 1, k + 1) for r, row in enumerate(values) for k, number in enumerate(row)]
     (low, low_row, low_column), (high, high_row, high_column) = min(cells), max(cells)
@@ -139,20 +141,20 @@ def attribution_figures(data: Mapping[str, Any]) -> list[Drawing]:
         figure = Figure(figsize=(5.2, 4.6), layout="constrained")
         best = []
         for axes, (interface, by_reduce) in zip(figure.subplots(2, 2).flat, model.items(), strict=True):
-            found = by_reduce["example"]
-            layers = range(1, len(found["value"]) + 1)
+            score = by_reduce["example"]
+            layers = range(1, len(score["value"]) + 1)
             axes.bar(
                 layers,
-                found["value"],
-                yerr=found["stderr"],
+                score["value"],
+                yerr=score["stderr"],
                 color=ROLES[role],
                 error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2},
             )
             axes.set_title(interface, fontsize=9)
-            axes.set_xticks(_ticks(len(layers), most=8))
+            axes.set_xticks(ticks(len(layers), most=8))
             axes.tick_params(labelsize=8)
-            _plain(axes)
-            best.append(f"{interface} {max(layers, key=lambda layer: found['value'][layer - 1])}")
+            plain_axes(axes)
+            best.append(f"{interface} {1 + score['value'].index(max(score['value']))}")
         figure.supxlabel("layer", color=INK, fontsize=9)
         drawings.append(
             Drawing(
@@ -178,27 +180,27 @@ def map_figures(data: Mapping[str, Any]) -> list[Drawing]:
         axes.set_yticks(range(len(maps)), list(reversed(maps)), fontsize=8)
         axes.set_ylim(-0.6, len(maps) - 0.4)
         if measure == "readout_kl":
-            _logarithmic(axes, data)
+            sides = (side for cards in data["maps"].values() for card in cards for side in card.values())
+            if all(side[measure] > 0 for side in sides):
+                axes.set_xscale("log")
+                plain_logarithm(axes.xaxis)
         better = " (nats, lower is better)" if measure == "readout_kl" else ""
         axes.set_xlabel(MAP_MEASURES[measure] + better, fontsize=9)
         axes.grid(axis="x", color=QUIET, linewidth=0.5)
         axes.set_axisbelow(True)
         axes.tick_params(axis="x", labelsize=8)
-        _plain(axes)
+        plain_axes(axes)
     panels[0].legend(
         fontsize=8, frameon=False, labelcolor=INK, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3
     )
-    told = ", ".join(
-        f"{name} {value(mean_over_pairs(data['maps'][name], 'held_out', 'cosine'))}" for name in maps
+    cosines = [f"{name} {value(mean_over_pairs(data['maps'][name], 'held_out', 'cosine'))}" for name in maps]
+    drawing = Drawing(
+        name="maps",
+        title=f"Quality of the alignment maps ({data['interface']} interface, {pairs_of(data)})",
+        alt=f"Per map, cosine to the student's own state on held-out rows: {', '.join(cosines)}.",
+        figure=figure,
     )
-    return [
-        Drawing(
-            name="maps",
-            title=f"Quality of the alignment maps ({data['interface']} interface, {pairs_of(data)})",
-            alt=f"Per map, cosine to the student's own state on held-out rows: {told}.",
-            figure=figure,
-        )
-    ]
+    return [drawing]
 
 
 def _map_row(axes: Any, place: int, cards: Sequence[Mapping[str, Any]], measure: str) -> None:
@@ -212,37 +214,8 @@ def _map_row(axes: Any, place: int, cards: Sequence[Mapping[str, Any]], measure:
         )
 
 
-def _logarithmic(axes: Any, data: Mapping[str, Any]) -> None:
-    """Give the axis a logarithmic scale with plain numbers, where no pair is at zero."""
-    if not all(
-        card[side]["readout_kl"] > 0 for cards in data["maps"].values() for card in cards for side in card
-    ):
-        return
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _plain(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(INK)
-    axes.tick_params(colors=INK)
-    for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
-        text.set_color(INK)
-
-
-def _ticks(count: int, most: int = 16) -> list[int]:
-    """Return the layers that get a number: all, or the first and every fifth."""
-    return [layer for layer in range(1, count + 1) if count <= most or layer % 5 == 0 or layer == 1]
-
-
 def _size(layers: int) -> float:
     return min(6.5, max(2.2, 0.46 * layers)) if layers <= NUMBERS else min(6.5, 0.16 * layers + 1.5)
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 FIGURES: dict[str, Callable[[Mapping[str, Any]], list[Drawing]]] = {

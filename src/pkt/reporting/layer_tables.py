@@ -1,11 +1,12 @@
-"""What `pkt analyze` found, as tables: a part's plain data in, rows of text out."""
+"""The tables of `pkt analyze`: a part's plain data in, rows of text out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
-from pkt.reporting.table import Table
+from pkt.table import Table
 
 BASES = {"output": "output side", "input": "input side", "random": "random directions"}
 MAP_MEASURES = {
@@ -29,49 +30,40 @@ def rows_of(data: Mapping[str, Any]) -> str:
     return f"{data['rows']} {data['split']} row{'' if data['rows'] == 1 else 's'}"
 
 
+# how a basis is described: column -> text of its data
+_BASIS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "vectors": lambda basis: f"{basis['size']:,}",
+    "rank": lambda basis: f"{basis['rank']} of {basis['width']}",
+    "condition of S Sᵀ": lambda basis: value(basis["condition"]),
+    "lowest cosine possible": lambda basis: value(basis["lowest"]),
+    "cosine of a random state": lambda basis: value(basis["typical"]),
+    "|S Sᵀ r| / |r|": lambda basis: f"{min(basis['stretch']):.3g} to {max(basis['stretch']):.3g}",
+    "cosine(S S⁺ r, r)": lambda basis: value(min(basis["exact"])),
+}
+
+
 def resolution_tables(data: Mapping[str, Any]) -> list[Table]:
     """Return the cosine per layer and basis, and what each basis is like."""
     layers, bases = [], []
     for role, model in data["models"].items():
         for layer in range(model["depth"]):
-            cells = [_at(model["bases"][name], layer) for name in BASES]
-            layers.append((role, str(layer + 1), *cells))
+            layers.append((role, str(layer + 1), *(_cosine(model["bases"][name], layer) for name in BASES)))
         for name, basis in model["bases"].items():
-            bases.append(
-                (
-                    role,
-                    BASES[name] + (" (tied)" if model["tied"] and name != "random" else ""),
-                    f"{basis['size']:,}",
-                    f"{basis['rank']} of {model['width']}",
-                    value(basis["condition"]),
-                    value(basis["lowest"]),
-                    value(basis["typical"]),
-                    f"{min(basis['stretch']):.3g} to {max(basis['stretch']):.3g}",
-                    value(min(basis["exact"])),
-                )
-            )
-    title = (
-        f"resolution of semantics: cosine(S Sᵀ r, r), r at the {data['interface']} interface, {rows_of(data)}"
-    )
-    columns = ("model", "layer", *BASES.values())
-    about = (
-        "model",
-        "basis",
-        "vectors",
-        "rank",
-        "condition of S Sᵀ",
-        "lowest cosine possible",
-        "cosine of a random state",
-        "|S Sᵀ r| / |r|",
-        "cosine(S S⁺ r, r)",
-    )
+            tied = " (tied)" if model["tied"] and name != "random" else ""
+            shown = (show({**basis, "width": model["width"]}) for show in _BASIS.values())
+            bases.append((role, BASES[name] + tied, *shown))
+    where = f"r at the {data['interface']} interface, {rows_of(data)}"
     return [
-        Table(title=title, columns=columns, rows=tuple(layers)),
-        Table(title="the bases of the resolution", columns=about, rows=tuple(bases)),
+        Table(
+            title=f"resolution of semantics: cosine(S Sᵀ r, r), {where}",
+            columns=("model", "layer", *BASES.values()),
+            rows=tuple(layers),
+        ),
+        Table(title="the bases of the resolution", columns=("model", "basis", *_BASIS), rows=tuple(bases)),
     ]
 
 
-def _at(basis: Mapping[str, Any], layer: int) -> str:
+def _cosine(basis: Mapping[str, Any], layer: int) -> str:
     error = basis["cosine_stderr"]
     return value(basis["cosine"][layer], error[layer] if error else None)
 
@@ -79,15 +71,15 @@ def _at(basis: Mapping[str, Any], layer: int) -> str:
 def cka_tables(data: Mapping[str, Any]) -> list[Table]:
     """Return a summary of every matrix, and the matrices."""
     summary = []
-    for found in data["matrices"]:
-        numbers = [number for row in found["values"] for number in row]
-        chance = max(number for row in found["chance"] for number in row)
+    for matrix in data["matrices"]:
+        numbers = [number for row in matrix["values"] for number in row]
+        chance = max(number for row in matrix["chance"] for number in row)
         summary.append(
             (
-                f"{found['rows']} × {found['columns']}",
-                f"{found['tokens']:,}",
+                f"{matrix['rows']} × {matrix['columns']}",
+                f"{matrix['tokens']:,}",
                 value(sum(numbers) / len(numbers)),
-                value(found["same_depth"]),
+                value(matrix["same_depth"]),
                 f"{min(numbers):.3f} to {max(numbers):.3f}",
                 f"up to {value(chance)}",
             )
@@ -99,13 +91,13 @@ def cka_tables(data: Mapping[str, Any]) -> list[Table]:
 
 def matrices(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the matrices, with the change that the transfer made to teacher × student where both are there."""
-    found = [dict(matrix, change=False) for matrix in data["matrices"]]
-    named = {(matrix["rows"], matrix["columns"]): matrix["values"] for matrix in found}
+    measured = [dict(matrix, change=False) for matrix in data["matrices"]]
+    named = {(matrix["rows"], matrix["columns"]): matrix["values"] for matrix in measured}
     before, after = named.get(("teacher", "student")), named.get(("teacher", "transferred"))
     if before is None or after is None or [len(r) for r in before] != [len(r) for r in after]:
-        return found
+        return measured
     change = [[a - b for a, b in zip(*rows, strict=True)] for rows in zip(after, before, strict=True)]
-    return [*found, {"rows": "teacher", "columns": "transferred", "values": change, "change": True}]
+    return [*measured, {"rows": "teacher", "columns": "transferred", "values": change, "change": True}]
 
 
 def _matrix(matrix: Mapping[str, Any]) -> Table:
@@ -128,80 +120,64 @@ def matrix_title(matrix: Mapping[str, Any]) -> str:
 def attribution_tables(data: Mapping[str, Any]) -> list[Table]:
     """Return a table of scores per reduction, and how far the interfaces agree on an order of the layers."""
     first = next(iter(data["models"].values()))
-    interfaces = tuple(first)
-    reductions = tuple(first[interfaces[0]])
+    interfaces, reductions = list(first), list(next(iter(first.values())))
     scores = [
         Table(
             title=f"gradient × activation per layer and interface (reduce={reduce}), {rows_of(data)}",
             columns=("model", "layer", *interfaces),
-            rows=tuple(_scores(data["models"], interfaces, reduce)),
+            rows=tuple(_scores(data["models"], reduce)),
         )
         for reduce in reductions
     ]
-    agreement = _agreement(data, interfaces, reductions)
-    return [scores[0], agreement, *_kept(data, interfaces, reductions), *scores[1:]]
+    pairs = list(combinations(range(len(interfaces)), 2))
+    agreement = Table(
+        title="rank correlation of the layers' attribution between interfaces",
+        columns=("model", "reduce", *(f"{interfaces[a]}, {interfaces[b]}" for a, b in pairs)),
+        rows=tuple(
+            (role, reduce, *(value(data["agreement"][role][reduce][a][b]) for a, b in pairs))
+            for role in data["models"]
+            for reduce in reductions
+        ),
+    )
+    kept = Table(
+        title="rank correlation of the layers' attribution between student and transferred student",
+        columns=("interface", *reductions),
+        rows=tuple(
+            (interface, *(value(own[reduce]) for reduce in reductions))
+            for interface, own in (data["kept"] or {}).items()
+        ),
+    )
+    return [scores[0], agreement, *([kept] if kept.rows else []), *scores[1:]]
 
 
-def _scores(models: Mapping[str, Any], interfaces: Sequence[str], reduce: str) -> list[tuple[str, ...]]:
-    rows = []
+def _scores(models: Mapping[str, Any], reduce: str) -> Iterator[tuple[str, ...]]:
     for role, model in models.items():
-        for layer in range(len(model[interfaces[0]][reduce]["value"])):
-            cells = []
-            for interface in interfaces:
-                found = model[interface][reduce]
-                error = found["stderr"]
-                cells.append(f"{found['value'][layer]:.3g}" + (f" ± {error[layer]:.1g}" if error else ""))
-            rows.append((role, str(layer + 1), *cells))
-    return rows
-
-
-def _agreement(data: Mapping[str, Any], interfaces: Sequence[str], reductions: Sequence[str]) -> Table:
-    pairs = [(a, b) for a in range(len(interfaces)) for b in range(a + 1, len(interfaces))]
-    rows = tuple(
-        (role, reduce, *(value(data["agreement"][role][reduce][a][b]) for a, b in pairs))
-        for role in data["models"]
-        for reduce in reductions
-    )
-    columns = ("model", "reduce", *(f"{interfaces[a]}, {interfaces[b]}" for a, b in pairs))
-    title = "rank correlation of the layers' attribution between interfaces"
-    return Table(title=title, columns=columns, rows=rows)
-
-
-def _kept(data: Mapping[str, Any], interfaces: Sequence[str], reductions: Sequence[str]) -> list[Table]:
-    if data["kept"] is None:
-        return []
-    rows = tuple(
-        (interface, *(value(data["kept"][interface][reduce]) for reduce in reductions))
-        for interface in interfaces
-    )
-    title = "rank correlation of the layers' attribution between student and transferred student"
-    return [Table(title=title, columns=("interface", *reductions), rows=rows)]
+        scores = [by_reduce[reduce] for by_reduce in model.values()]
+        for layer in range(len(scores[0]["value"])):
+            errors = [f" ± {own['stderr'][layer]:.1g}" if own["stderr"] else "" for own in scores]
+            cells = (f"{own['value'][layer]:.3g}{error}" for own, error in zip(scores, errors, strict=True))
+            yield role, str(layer + 1), *cells
 
 
 def map_tables(data: Mapping[str, Any]) -> list[Table]:
     """Return the quality of every map, mean over the pairs of layers, and pair by pair."""
     measures = [name for name in MAP_MEASURES if measured(data, name)]
     columns = [f"{MAP_MEASURES[name]}, {side}" for name in measures for side in ("fitted", "held out")]
+    shown = [(side, measure) for measure in measures for side in ("fitted", "held_out")]
     means, pairs = [], []
     for name, cards in data["maps"].items():
-        cells = []
-        for measure in measures:
-            cells += [value(mean_over_pairs(cards, side, measure)) for side in ("fitted", "held_out")]
-        means.append((name, *cells))
+        means.append((name, *(value(mean_over_pairs(cards, *one)) for one in shown)))
         for pair, card in zip(data["pairs"], cards, strict=True):
-            own = [value(card[side][measure]) for measure in measures for side in ("fitted", "held_out")]
+            layers = (str(pair["student"]), " ".join(map(str, pair["teacher"])))
             held = card["held_out"]
             about = (str(held["rank"]), value(held["condition"]))
-            pairs.append((name, str(pair["student"]), " ".join(map(str, pair["teacher"])), *own, *about))
+            pairs.append((name, *layers, *(value(card[side][measure]) for side, measure in shown), *about))
     fitted = f"fitted on {data['fitted_rows']} align rows"
     where = f"at the {data['interface']} interface: {fitted}, held out: {rows_of(data)}"
+    title = f"maps, mean over {pairs_of(data)} {where}"
     per_pair = ("map", "student layer", "teacher layer", *columns, "rank", "condition")
     return [
-        Table(
-            title=f"maps, mean over {pairs_of(data)} {where}",
-            columns=("map", *columns),
-            rows=tuple(means),
-        ),
+        Table(title=title, columns=("map", *columns), rows=tuple(means)),
         Table(title=f"maps per pair of layers {where}", columns=per_pair, rows=tuple(pairs)),
     ]
 

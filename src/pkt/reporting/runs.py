@@ -14,14 +14,32 @@ from typing import Any
 from pkt.errors import RequestError
 
 Run = dict[str, Any]
+STRATEGY = "_target_"  # last part of the setting that says which class a part of the request is built from
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """The runs of one setting, one per seed."""
+    """The runs of one setting, one per seed; teacher and untouched student are arms of one run, under their role.
+
+    Attributes:
+        label: how tables call it.
+        runs: in the order in which they were read.
+        role: whose scores in these runs are meant.
+    """
 
     label: str
     runs: tuple[Run, ...]
+    role: str = "transferred"
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return str(self.runs[0]["method"])
+
+    @property
+    def first(self) -> Run:
+        """The run of the lowest seed: the one that pictures and examples are of."""
+        return min(self.runs, key=lambda run: int(run["seed"]))
 
 
 def load_runs(folders: Iterable[Path]) -> list[Run]:
@@ -46,21 +64,20 @@ def load_runs(folders: Iterable[Path]) -> list[Run]:
 
 def _read(file: Path) -> Run:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RequestError(
             f"{file} cannot be read ({error}): leave its folder out, or run it again."
         ) from error
-    return {**found, "folder": str(file.parent)} if isinstance(found, dict) else {}
+    return {**content, "folder": str(file.parent)} if isinstance(content, dict) else {}
 
 
 def _named_by_split(run: Run) -> Run:
     split = run.get("split", "test")
-    return (
-        run
-        if split == "test"
-        else run | {"benchmark": f"{run['benchmark']} ({split.upper()} rows, not test)"}
+    named = (
+        run.get("benchmark") if split == "test" else f"{run['benchmark']} ({split.upper()} rows, not test)"
     )
+    return run | {"benchmark": named}
 
 
 def arms(runs: Sequence[Run]) -> list[Arm]:
@@ -83,38 +100,28 @@ def arms(runs: Sequence[Run]) -> list[Arm]:
 
 def _label(run: Run, runs: Sequence[Run], *, all_settings: bool = False) -> str:
     """Return the method with the settings in which this arm leaves what most of the method's arms have."""
-    siblings = _distinct(other["settings"] for other in runs if other["method"] == run["method"])
-    shown = [
-        key for key in sorted({key for other in siblings for key in other}) if _tells(key, run, siblings)
-    ]
     own = run["settings"]
+    siblings = [other["settings"] for other in runs if other["method"] == run["method"]]
+    # each setting once: seeds of one arm do not outvote other arms
+    siblings = list({json.dumps(each, sort_keys=True): each for each in siblings}.values())
+    shown = [key for key in sorted({key for each in siblings for key in each}) if _tells(key, own, siblings)]
     if not all_settings:
         # a strategy's own settings come and go with it: its name says enough
-        swapped = tuple(key.removesuffix("strategy") for key in shown if key.endswith(".strategy"))
-        shown = [key for key in shown if key.endswith(".strategy") or not key.startswith(swapped)]
-        # what another choice took away says less than that choice; what is told twice is told once
-        gone = [key for key in shown if key.endswith(".strategy")] or shown
-        shown = [key for key in shown if own.get(key) is not None] or gone
-        shown = [key for key in shown if not any(_repeats(key, other, own) for other in shown)]
-    extra = [f"{key.removesuffix('.strategy')} {_value(own.get(key))}" for key in shown]
+        swapped = tuple(key.removesuffix(STRATEGY) for key in shown if key.endswith(f".{STRATEGY}"))
+        shown = [key for key in shown if key.endswith(f".{STRATEGY}") or not key.startswith(swapped)]
+        # what another choice took away says less than that choice
+        shown = [key for key in shown if own.get(key) is not None] or shown
+    extra = [f"{key.removesuffix(f'.{STRATEGY}')} {_value(key, own.get(key))}" for key in shown]
     return str(run["method"]) + (f" ({', '.join(extra)})" if extra else "")
 
 
-def _repeats(key: str, other: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a setting says what a longer name says too (``positions`` and ``objective.terms.layer.positions``)."""
-    return other.endswith(f".{key}") and settings.get(other) == settings.get(key)
-
-
-def _distinct(settings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return each setting once: seeds of one arm do not outvote other arms."""
-    return list({json.dumps(each, sort_keys=True): each for each in settings}.values())
-
-
-def _tells(key: str, run: Run, siblings: Sequence[dict[str, Any]]) -> bool:
-    """Whether a run's value of a setting differs from the one that more than half of the arms share."""
+def _tells(key: str, own: Mapping[str, Any], siblings: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether an arm's value of a setting differs from the one that more than half of the arms share."""
     values = [json.dumps(other.get(key)) for other in siblings]
-    return 2 * values.count(json.dumps(run["settings"].get(key))) <= len(values)
+    return 2 * values.count(json.dumps(own.get(key))) <= len(values)
 
 
-def _value(value: Any) -> str:
-    return value.lower() if isinstance(value, str) else json.dumps(value)
+def _value(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        return json.dumps(value)
+    return value.rpartition(".")[2].lower() if key.endswith(f".{STRATEGY}") else value

@@ -1,241 +1,227 @@
-"""Many runs in one table: seeds averaged, methods side by side, with what each cost.
+"""The runs of one model pair and benchmark: seeds averaged into arms, and arms compared on the rows that all answered.
 
-    runs -> arms (the same settings, different seeds) -> one table per model and benchmark, best arm first
+    runs -> studies (one per model pair and benchmark) -> arms (the same settings, different seeds), best first
+    arms ──read_answers──> answers ──resample──> scores of resampled rows ──> differences, intervals of shares
 
-Standard errors cover both the draw of seeds and that of test rows (`evaluation.statistics.over_seeds`). Where the
-answers behind the scores are at hand, arms are compared on the same rows (`evaluation.paired`).
+Standard errors cover both the draw of seeds and that of test rows (`evaluation.statistics.over_seeds`); intervals are
+those of `evaluation.paired`, where the answers behind the scores are at hand.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pkt.errors import RequestError, nearest
+from pkt.evaluation.paired import Answers, Interval, Sampled, difference, mcnemar, resample
 from pkt.evaluation.statistics import Estimate, mean_estimate, over_seeds
-from pkt.reporting.comparison import Comparison, compare, pairs_table
+from pkt.reporting.answers import read_answers, stack
+from pkt.reporting.cells import SHARES, score_head
+from pkt.reporting.gaps import ROLES, Share, estimate_of, share_interval
 from pkt.reporting.runs import Arm, Run, arms
-from pkt.reporting.table import SHARES, Table, difference_cell, share_cell, share_interval_cell
-
-# column -> (key in a run's budget, unit); the mean over the seeds of an arm is shown
-BUDGET = {
-    "trained": ("trained_parameters", 1),
-    "steps": ("optimiser_steps", 1),
-    "rows": ("train_rows", 1),
-    "student ktokens": ("student_forward_tokens", 1000),
-    "teacher ktokens": ("teacher_forward_tokens", 1000),
-    "seconds": ("seconds", 1),
-    "peak MB": ("peak_mb", 1),
-    "stored MB": ("stored_bytes", 2**20),
-}
 
 
-def study_tables(runs: Sequence[Run], *, against: str | None = None, pairs: bool = False) -> list[Table]:
-    """Return one table per model pair and benchmark.
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """The runs of one model pair and benchmark.
+
+    Attributes:
+        runs: as they were read.
+        tasks: in the order of the columns.
+        arms: best first; those without a gap come last.
+        reference: the arm that the others are compared with; its rows count.
+        fixed: the teacher and the untouched student, where they were scored.
+    """
+
+    runs: tuple[Run, ...]
+    tasks: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    reference: Arm
+    fixed: tuple[Arm, ...]
+
+    @classmethod
+    def of(cls, runs: Sequence[Run], against: str | None = None) -> Study:
+        """Take the runs of one pair and benchmark.
+
+        Args:
+            runs: with equal tasks.
+            against: label or method of the reference (default: `sft`, or the first arm).
+        """
+        as_read, tasks = arms(runs), tasks_of(runs[0])
+        named = [arm for arm in as_read if arm.label == against]
+        named += [arm for name in (against, "sft") for arm in as_read if arm.method == name]
+        reference = [*named, *as_read][0]
+        fixed = []
+        for role in ("teacher", "student"):
+            scored = [run for run in (*reference.runs, *runs) if role in run["scores"]]
+            fixed += [Arm(label=role, role=role, runs=(run,)) for run in scored[:1]]
+        ranked = sorted(as_read, key=lambda arm: _place(_closed(arm, tasks)))
+        return cls(runs=tuple(runs), tasks=tasks, arms=tuple(ranked), reference=reference, fixed=tuple(fixed))
+
+    @property
+    def rows(self) -> tuple[Arm, ...]:
+        """The arms as tables show them: teacher, transferred students, student."""
+        roles = ("teacher", "transferred", "student")
+        return tuple(sorted((*self.fixed, *self.arms), key=lambda arm: roles.index(arm.role)))
+
+    @property
+    def pair(self) -> str:
+        """Name of the model pair."""
+        return str(self.runs[0]["model"])
+
+    @property
+    def benchmark(self) -> str:
+        """Name of the benchmark."""
+        return str(self.runs[0]["benchmark"])
+
+    def metric(self, task: str) -> str:
+        """Return what a task is scored by."""
+        return str(self.reference.runs[0]["scores"]["transferred"][task]["metric"])
+
+    def rises(self, task: str) -> bool:
+        """Whether more is better."""
+        return bool(self.reference.runs[0]["scores"]["transferred"][task].get("higher_is_better", True))
+
+    def head(self, task: str) -> str:
+        """Return the head of a task's column."""
+        return score_head(task, self.metric(task), higher_is_better=self.rises(task))
+
+    @property
+    def averaged(self) -> bool:
+        """Whether a mean over tasks makes sense: all scores are shares of right answers."""
+        return all(self.metric(task) in SHARES for task in self.tasks)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The tasks that a difference is the mean of: all, or the first where scores cannot be averaged."""
+        return self.tasks if self.averaged else self.tasks[:1]
+
+    @property
+    def points(self) -> bool:
+        """Whether differences are of shares of right answers, shown in points."""
+        return self.metric(self.tasks[0]) in SHARES
+
+    @property
+    def measure(self) -> str:
+        """What a title calls what is compared."""
+        return "mean over tasks, in points" if self.averaged else self.head(self.tasks[0])
+
+    @cached_property
+    def answers(self) -> dict[str, list[Answers]]:
+        """Label -> answers per task of `answered`, of the arms that answered the reference's rows; or of nobody."""
+        answers = {}
+        for arm in (*self.fixed, *self.arms) if self._like else ():
+            if own := stack([read_answers(run, arm.role) for run in arm.runs], self._like):
+                answers[arm.label] = own
+        return answers if self.reference.label in answers else {}
+
+    @cached_property
+    def _like(self) -> Mapping[str, Any]:
+        own = read_answers(self.reference.runs[0], "transferred")
+        return {task: own[task] for task in self.tasks if task in own}
+
+    @property
+    def answered(self) -> tuple[str, ...]:
+        """The tasks whose answers are graded row by row."""
+        return tuple(self._like)
+
+    @cached_property
+    def sampled(self) -> dict[str, Sampled]:
+        """Label -> scores on resampled rows, a column per task of `answered`."""
+        return {label: resample(own) for label, own in self.answers.items()}
+
+    def score(self, arm: Arm, tasks: Sequence[str]) -> Estimate:
+        """Return an arm's score, averaged over tasks and seeds."""
+        scores = [run["scores"][arm.role] for run in arm.runs]
+        return over_seeds([mean_estimate([estimate_of(own[task]) for task in tasks]) for own in scores])
+
+    def share(self, arm: Arm, tasks: Sequence[str]) -> Share | None:
+        """Return an arm's mean share of the gap over those of the tasks that have one; None where none was measured."""
+        estimate = _closed(arm, tasks)
+        if estimate is None:
+            return None
+        known = [task for task in tasks if not math.isnan(arm.runs[0]["gap_closed"][task]["value"])]
+        labels = dict(zip(ROLES, ("teacher", "student", arm.label), strict=True))
+        columns = self._columns(known, labels.values())
+        interval = None
+        if columns:
+            interval = share_interval({role: self.sampled[label] for role, label in labels.items()}, columns)
+        return Share(estimate=estimate, interval=interval)
+
+    def difference(
+        self, arm: Arm, other: Arm | None = None, tasks: Sequence[str] | None = None
+    ) -> Interval | None:
+        """Return `arm - other` on the same rows; None where the answers of one are not known.
+
+        Args:
+            arm: of this study.
+            other: another (default: the reference).
+            tasks: that the difference is the mean of (default: `compared`).
+        """
+        labels = (arm.label, (other or self.reference).label)
+        columns = self._columns(self.compared if tasks is None else tasks, labels)
+        if not columns:
+            return None
+        return difference(*(self.sampled[label].only(columns) for label in labels))
+
+    def chance(self, arm: Arm, other: Arm) -> float | None:
+        """Return McNemar's exact p-value of two arms of one seed each whose answers are right or wrong."""
+        columns = self._columns(self.compared, (arm.label, other.label))
+        chosen = [[self.answers[one.label][column] for column in columns] for one in (arm, other)]
+        if not self.points or any(len(task.value_KN) > 1 for own in chosen for task in own):
+            return None
+        if any((task.weight_KN != 1).any() for own in chosen for task in own):
+            return None  # shares of tokens
+        return mcnemar(*([bool(value) for task in own for value in task.value_KN[0]] for own in chosen))
+
+    def _columns(self, tasks: Sequence[str], labels: Collection[str]) -> list[int]:
+        """Return the columns of tasks, or none where one of them has no answers of one of the arms."""
+        if not set(labels) <= set(self.sampled) or not set(tasks) <= set(self.answered):
+            return []
+        return [self.answered.index(task) for task in tasks]
+
+
+def studies(runs: Sequence[Run], against: str | None = None) -> list[Study]:
+    """Return a study per model pair and benchmark (with equal tasks), in the order in which they first come.
 
     Args:
         runs: of any models and benchmarks.
         against: method or label of the arm that the others are compared with (default: `sft`, or the first arm).
-        pairs: add a table of every arm against every other.
 
     Raises:
-        RequestError: no run is of the method `against`.
-    """
-    tables = []
-    for group in grouped(runs, against):
-        heading = f"{group[0]['model']}, {group[0]['benchmark']}: "
-        comparison = comparison_of(group, against)
-        tables.append(study_table(group, heading, comparison))
-        if pairs and (table := pairs_table(comparison, [arm.label for arm in ranked(group)], heading)):
-            tables.append(table)
-    return tables
-
-
-def grouped(runs: Sequence[Run], against: str | None = None) -> list[list[Run]]:
-    """Return the runs of each model pair and benchmark (with equal tasks), in the order in which they first come.
-
-    Args:
-        runs: of any models and benchmarks.
-        against: method or label of an arm that has to be among them.
-
-    Raises:
-        RequestError: no run is of the method `against`.
+        RequestError: no run is called `against`.
     """
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run["model"], run["benchmark"], *tasks_of([run])), []).append(run)
-    if against is not None:
-        _check(against, groups.values())
-    return list(groups.values())
-
-
-def _check(against: str, groups: Iterable[Sequence[Run]]) -> None:
-    found = [arm for group in groups for arm in arms(group)]
-    known = sorted({str(arm.runs[0]["method"]) for arm in found} | {arm.label for arm in found})
-    if against not in known:
+        groups.setdefault((run["model"], run["benchmark"], *tasks_of(run)), []).append(run)
+    every = [Study.of(group, against) for group in groups.values()]
+    known = sorted({name for study in every for arm in study.arms for name in (arm.label, arm.method)})
+    if against is not None and against not in known:
         raise RequestError(
             f"no run to compare with is called {against!r}{nearest(against, known)}: there are {', '.join(known)}"
         )
+    return every
 
 
-def comparison_of(runs: Sequence[Run], against: str | None = None) -> Comparison:
-    """Compare the arms of one pair and benchmark with the one called `against`, else `sft`, else the first."""
-    found, tasks = arms(runs), tasks_of(runs)
-    named = [arm for arm in found if arm.label == against]
-    named += [arm for arm in found if arm.runs[0]["method"] == against]
-    named += [arm for arm in found if arm.runs[0]["method"] == "sft"]
-    metrics = [found[0].runs[0]["scores"]["transferred"][task]["metric"] for task in tasks]
-    averaged = all(metric in SHARES for metric in metrics)  # else the first task's own score is compared
-    return compare(
-        found,
-        tasks,
-        [*named, *found][0],
-        compared=tasks if averaged else tasks[:1],
-        points=metrics[0] in SHARES,
-        what="mean over tasks, in points" if averaged else f"{tasks[0]}{unit_of(runs[0], tasks[0])}",
-    )
+def tasks_of(run: Run) -> tuple[str, ...]:
+    """Return the tasks that a run was scored on."""
+    return tuple(next(iter(run["scores"].values())))
 
 
-def tasks_of(runs: Sequence[Run]) -> list[str]:
-    """Return the tasks of runs of one pair and benchmark."""
-    return list(next(iter(runs[0]["scores"].values())))
-
-
-def study_table(runs: Sequence[Run], heading: str = "", comparison: Comparison | None = None) -> Table:
-    """Return the table of one pair and benchmark: teacher, one row per arm by share of the gap closed, student.
-
-    Args:
-        runs: of one model pair and benchmark.
-        heading: what the title starts with.
-        comparison: of the arms, on the same rows; None shows no differences.
-    """
-    tasks, ordered = tasks_of(runs), ranked(runs)
-    against = _against(comparison, tasks) if comparison and len(ordered) > 1 else ()
-    blank = 2 + len(against) + len(BUDGET)
-    rows = [_fixed_row("teacher", runs[0]["scores"].get("teacher"), tasks, blank)]
-    rows += [_arm_row(arm, tasks, comparison, compared=bool(against)) for arm in ordered]
-    rows.append(_fixed_row("student", runs[0]["scores"].get("student"), tasks, blank))
-    heads = [f"{task}{unit_of(runs[0], task)}" for task in tasks]
-    return Table(
-        title=heading + _title(comparison, ordered),
-        columns=("", *heads, "mean", "gap closed", *against, "seeds", *BUDGET),
-        rows=tuple(row for row in rows if row),
-    )
-
-
-def ranked(runs: Sequence[Run]) -> list[Arm]:
-    """Return the arms, best first; those without a gap come last."""
-    found, tasks = arms(runs), tasks_of(runs)
-    known = [arm for arm in found if arm.runs[0].get("gap_closed")]
-    best_first = sorted(known, key=lambda arm: -_sortable(gap_estimate(arm, tasks).value))
-    return best_first + [arm for arm in found if not arm.runs[0].get("gap_closed")]
-
-
-def _against(comparison: Comparison, tasks: Sequence[str]) -> tuple[str, ...]:
-    """Return the head of the column of differences, if there are any."""
-    if comparison.difference(comparison.reference, comparison.reference) is None:
-        return ()
-    which = f": {comparison.what}" if len(comparison.compared) < len(tasks) else ""
-    return (f"against {comparison.reference}{which}",)
-
-
-def _title(comparison: Comparison | None, ordered: Sequence[Arm]) -> str:
-    title = "mean ± standard error over seeds and rows; best first"
-    if comparison is None:
-        return title
-    if not comparison.sampled:
-        return (
-            f"{title}; no differences: no graded answers of {comparison.reference} found"
-            " (its store is elsewhere, or its tasks keep none)"
-        )
-    title += "; [95 % interval on the same rows], ≈ where it holds 0"
-    if lacking := [task for task in comparison.compared if task not in comparison.tasks]:
-        title += f"; no differences: no graded answers to {', '.join(lacking)}"
-    missing = [arm.label for arm in ordered if arm.label not in comparison.sampled]
-    return title + (f"; no answers to the same rows found of {', '.join(missing)}" if missing else "")
-
-
-def _sortable(share: float) -> float:
-    return -math.inf if math.isnan(share) else share
-
-
-def unit_of(run: Run, task: str) -> str:
-    """Return what the head of a task's column adds to its name."""
-    score = next(iter(run["scores"].values()))[task]
-    return "" if score["metric"] in SHARES or score.get("higher_is_better", True) else " (↓)"
-
-
-def _arm_row(
-    arm: Arm, tasks: Sequence[str], comparison: Comparison | None, *, compared: bool
-) -> tuple[str, ...]:
-    first = arm.runs[0]["scores"]["transferred"]
-    shares = all(first[task]["metric"] in SHARES for task in tasks)
-    return (
-        arm.label,
-        *(score_cell(score_estimate(arm, [task]), first[task]["metric"]) for task in tasks),
-        score_cell(score_estimate(arm, tasks), first[tasks[0]]["metric"]) if shares else "–",
-        gap_cell(arm, tasks, comparison),
-        *([_difference_cell(arm, comparison)] if compared and comparison else []),
-        str(len(arm.runs)),
-        *(_budget_cell(arm, key, unit) for key, unit in BUDGET.values()),
-    )
-
-
-def score_estimate(arm: Arm, tasks: Sequence[str]) -> Estimate:
-    """Return an arm's score, averaged over tasks and seeds."""
-    scores = [run["scores"]["transferred"] for run in arm.runs]
-    return over_seeds([mean_estimate([_estimate(one[task]) for task in tasks]) for one in scores])
-
-
-def gap_cell(arm: Arm, tasks: Sequence[str], comparison: Comparison | None) -> str:
-    """Return the share of the gap with its interval, or with its standard error where the answers are not there."""
-    shares = arm.runs[0].get("gap_closed")
-    if not shares:
-        return ""
-    known = [task for task in tasks if not math.isnan(shares[task]["value"])]
-    found = comparison.gap(arm.label, known) if comparison else None
-    return share_interval_cell(found) if found else share_cell(gap_estimate(arm, tasks))
-
-
-def _difference_cell(arm: Arm, comparison: Comparison) -> str:
-    if arm.label == comparison.reference:
-        return ""
-    found = comparison.difference(arm.label, comparison.reference)
-    return difference_cell(found, points=comparison.points) if found else "–"
-
-
-def _budget_cell(arm: Arm, key: str, unit: int) -> str:
-    values = [float(run["budget"][key]) for run in arm.runs if key in run.get("budget", {})]
-    return f"{statistics.fmean(values) / unit:,.0f}" if values else "–"
-
-
-def gap_estimate(arm: Arm, tasks: Sequence[str]) -> Estimate:
-    """Return an arm's mean share of the gap closed; the error takes teacher, student and arm as independent."""
+def _closed(arm: Arm, tasks: Sequence[str]) -> Estimate | None:
+    """Return an arm's mean share of the gap, errors of the three models taken as independent; None: not measured."""
+    if not arm.runs[0].get("gap_closed"):
+        return None
     return over_seeds(
-        [mean_estimate([_estimate(run["gap_closed"][task]) for task in tasks]) for run in arm.runs]
+        [mean_estimate([estimate_of(run["gap_closed"][task]) for task in tasks]) for run in arm.runs]
     )
 
 
-def _fixed_row(
-    label: str, scores: Mapping[str, Any] | None, tasks: Sequence[str], blank: int
-) -> tuple[str, ...]:
-    if scores is None:
-        return ()
-    estimates = [_estimate(scores[task]) for task in tasks]
-    shares = all(scores[task]["metric"] in SHARES for task in tasks)
-    mean = score_cell(mean_estimate(estimates), scores[tasks[0]]["metric"]) if shares else "–"
-    cells = [score_cell(e, scores[task]["metric"]) for e, task in zip(estimates, tasks, strict=True)]
-    return (label, *cells, mean, *[""] * blank)
-
-
-def _estimate(data: Mapping[str, Any]) -> Estimate:
-    return Estimate(value=data["value"], stderr=data["stderr"])
-
-
-def score_cell(estimate: Estimate, metric: str) -> str:
-    """Return per cent for shares of right answers, the plain number otherwise."""
-    if metric in SHARES:
-        return f"{100 * estimate.value:.1f} ± {100 * estimate.stderr:.1f}"
-    return f"{estimate.value:.3f} ± {estimate.stderr:.3f}"
+def _place(share: Estimate | None) -> tuple[int, float]:
+    """Return what arms are sorted by: the largest share first, then those with no gap to close, then the rest."""
+    if share is None:
+        return 2, 0.0
+    return (1, 0.0) if math.isnan(share.value) else (0, -share.value)

@@ -69,18 +69,18 @@ def _tag(tag: str) -> str:
     return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), tag)
 
 
-def _font(found: re.Match[str]) -> str:
+def _font(font: re.Match[str]) -> str:
     """Return the size of a font, and its weight or slant where it has any; the family is the page's."""
     words = [
-        f"font-style: {word}" if word == "italic" else f"font-weight: {word}" for word in found[1].split()
+        f"font-style: {word}" if word == "italic" else f"font-weight: {word}" for word in font[1].split()
     ]
-    return "; ".join([f"font-size: {found[2]}", *words])
+    return "; ".join([f"font-size: {font[2]}", *words])
 
 
 def _own_ids(body: str, key: str) -> str:
     """Keep the ids that something refers to, under a prefix: many drawings share a page."""
     used = set(re.findall(r"(?:url\(#|href=\"#)([\w-]+)", body))
-    body = re.sub(r' id="([^"]*)"', lambda found: f' id="{key}-{found[1]}"' if found[1] in used else "", body)
+    body = re.sub(r' id="([^"]*)"', lambda own: f' id="{key}-{own[1]}"' if own[1] in used else "", body)
     return re.sub(r"(url\(#|href=\"#)", rf"\g<1>{key}-", body)
 
 

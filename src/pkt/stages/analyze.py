@@ -18,7 +18,6 @@ from pkt.plan import Planner
 from pkt.reporting.figures import save
 from pkt.reporting.layer_figures import FIGURES
 from pkt.reporting.layer_tables import SHOWN, TABLES
-from pkt.reporting.table import Table
 from pkt.semantics import Semantics
 from pkt.stages import evaluate
 from pkt.stages.analyze_maps import measured
@@ -26,6 +25,7 @@ from pkt.stages.analyze_parts import PARTS
 from pkt.stages.analyze_subject import Subject
 from pkt.stages.session import Job, Session
 from pkt.store import Artifact
+from pkt.table import Table
 
 STAGE = "analyze"
 DATA = "data.json"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pkt.analysis import MapCards, map_cards, training_free
+from torch import Tensor
+
 from pkt.data.encoding import Encoded
 from pkt.errors import RequestError
 from pkt.mapping import Depth, LayerPair
@@ -13,7 +15,7 @@ from pkt.methods.layer_results import LayerExtraction
 from pkt.methods.layerwise import head_view
 from pkt.models.taps import Interface
 from pkt.objectives import OutputHead
-from pkt.semantics import States
+from pkt.semantics import AlignmentMap, HeadView, Semantics, States, quality_card
 from pkt.settings import deciding, target_of
 from pkt.stages.analyze_subject import UNTOUCHED, Subject, heading, require
 from pkt.training.capture import Read, capture, position_counts
@@ -22,10 +24,10 @@ STATES = 4 << 30  # bytes of paired states in memory: as many pairs of layers as
 
 
 def check(subject: Subject) -> None:
-    """Refuse a request without both models, or without held-out rows.
+    """Refuse a request without both models, or whose rows are those that maps are fitted on.
 
     Raises:
-        RequestError: it is one.
+        RequestError: a model is left out, or the split is ``align``.
     """
     require(subject, "maps", UNTOUCHED, every=True)
     if subject.config.split == "align":
@@ -56,27 +58,56 @@ def compute(subject: Subject) -> dict[str, Any]:
     bench, pairs = subject.bench, layer_pairs(subject)
     shared = bench.pair_report.shared_ids
     views = {role: head_view(subject.arch(role), shared) for role in UNTOUCHED}
-    constant = training_free(subject.maps, **views)
     lens = OutputHead(arch=subject.arch("student")).lens if subject.config.interface == "block" else None
+    constant: dict[str, AlignmentMap] = {}
     cards: dict[str, list[dict[str, Any]]] = {name: [] for name in subject.maps}
     for group in _groups(subject, pairs):
         fitting, held_out = (
             _paired(subject, group, rows) for rows in (bench.encoded("align"), subject.encoded)
         )
-        for pair in group:
-            k = pair.student
-            found = map_cards(
-                subject.maps, constant, **views, fitting=fitting[k], held_out=held_out[k], read_out=lens
-            )
-            for name, both in found.items():
-                cards[name].append(_plain(both))
+        for k in (pair.student for pair in group):
+            states = {"fitted": fitting[k], "held_out": held_out[k]}
+            for name, own in map_cards(subject.maps, constant, **views, states=states, read_out=lens).items():
+                cards[name].append(own)
     fitted = {"fitted_rows": len(bench.encoded("align").lengths)}
     listed = [{"student": p.student, "teacher": list(p.teacher), "weights": list(p.weights)} for p in pairs]
     return {**heading(subject), **fitted, "pairs": listed, "maps": cards}
 
 
-def _plain(both: MapCards) -> dict[str, Any]:
-    return {"fitted": asdict(both.fitted), "held_out": asdict(both.held_out)}
+def map_cards(
+    strategies: Mapping[str, Semantics],
+    constant: dict[str, AlignmentMap],
+    *,
+    teacher: HeadView,
+    student: HeadView,
+    states: Mapping[str, States],
+    read_out: Callable[[Tensor], Tensor] | None,
+) -> dict[str, dict[str, Any]]:
+    """Fit every map on one pair of layers, and measure it on the rows it was fitted on and on others.
+
+    Args:
+        strategies: ways to make a map, by name.
+        constant: maps that read no states, which are the same for every pair; missing ones are added.
+        teacher: what maps see of the teacher.
+        student: what they see of the student.
+        states: paired states: ``fitted`` are those that maps are fitted on, ``held_out`` those of other rows.
+        read_out: block states of the student to logits; None: no read-out KL.
+
+    Returns:
+        name -> quality cards under the names of `states`, as plain data.
+
+    Raises:
+        PktError: states that are not finite, or a head that is zero or not finite.
+    """
+    cards = {}
+    for name, strategy in strategies.items():
+        own = constant.get(name) or strategy.fit(teacher=teacher, student=student, states=states["fitted"])
+        if not strategy.needs_states:
+            constant[name] = own
+        cards[name] = {
+            side: asdict(quality_card(own, *both, read_out=read_out)) for side, both in states.items()
+        }
+    return cards
 
 
 def _groups(subject: Subject, pairs: tuple[LayerPair, ...]) -> list[tuple[LayerPair, ...]]:

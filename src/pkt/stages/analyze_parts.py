@@ -10,18 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from pkt.analysis import (
-    Recomposition,
-    cka_matrices,
-    cka_pairs,
-    interface_scores,
-    over_rows,
-    random_recomposition,
-    rank_correlation,
-    recomposition,
-    resolution,
-)
+from pkt.analysis.attribution import interface_scores, rank_correlation
+from pkt.analysis.resolution import random_recomposition, recomposition, resolution
+from pkt.analysis.rows import over_rows
 from pkt.attribution import REDUCTIONS
+from pkt.attribution.similarity import compare_layers
 from pkt.mapping import depth_layer
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
@@ -29,6 +22,14 @@ from pkt.stages import analyze_maps as maps
 from pkt.stages.analyze_subject import ALL, UNTOUCHED, Part, Subject, heading, require
 
 INTERFACES = tuple(interface.value for interface in Interface)
+# models whose layers are compared, of those that are there
+CKA_PAIRS = (
+    ("student", "transferred"),
+    ("student", "student"),
+    ("transferred", "transferred"),
+    ("teacher", "student"),
+    ("teacher", "transferred"),
+)
 
 
 def _resolution(subject: Subject) -> dict[str, Any]:
@@ -46,52 +47,46 @@ def _resolution_of(subject: Subject, arch: Architecture, advance: Callable[[int]
         "random": random_recomposition(*head.shape, device=head.device),
     }
     interface = subject.config.interface
-    found = resolution(arch, subject.encoded, bases, interface=interface, **subject.passes(), listen=advance)
+    measured = resolution(
+        arch, subject.encoded, bases, interface=interface, **subject.passes(), listen=advance
+    )
     listed = {}
     for name, basis in bases.items():
-        cosine, error = over_rows(found[name].cosine_RL)
+        cosine, error = over_rows(measured[name].cosine_RL)
         listed[name] = {
-            **_described(basis),
+            **{key: getattr(basis, key) for key in ("size", "rank", "condition", "lowest", "typical")},
             "cosine": cosine,
             "cosine_stderr": error,
-            "stretch": over_rows(found[name].stretch_RL)[0],
-            "exact": over_rows(found[name].exact_RL)[0],
+            "stretch": over_rows(measured[name].stretch_RL)[0],
+            "exact": over_rows(measured[name].exact_RL)[0],
         }
     return {"depth": arch.depth, "width": arch.width, "tied": arch.tied, "bases": listed}
 
 
-def _described(basis: Recomposition) -> dict[str, Any]:
-    return {
-        "size": basis.size,
-        "rank": basis.rank,
-        "condition": basis.condition,
-        "lowest": basis.lowest,
-        "typical": basis.typical,
-    }
-
-
-def _check_cka(subject: Subject) -> None:
-    require(subject, "cka", ("student", "transferred"), every=False)
-
-
 def _cka(subject: Subject) -> dict[str, Any]:
-    models = {role: subject.arch(role) for role in subject.roles(ALL)}
-    pairs, total = cka_pairs(models), len(subject.chosen)
-    with subject.bench.track("cka", len(pairs) * total) as advance:
-        found = cka_matrices(
-            models, subject.encoded, interface=subject.config.interface, **subject.passes(), listen=advance
-        )
-    matrices = [
-        {
-            "rows": first,
-            "columns": second,
-            "values": compared.cka_LL.tolist(),
-            "chance": compared.chance_LL.tolist(),
-            "tokens": compared.positions,
-            "same_depth": _same_depth(compared.cka_LL),
-        }
-        for (first, second), compared in found.items()
-    ]
+    roles = subject.roles(ALL)
+    pairs = [pair for pair in CKA_PAIRS if set(pair) <= set(roles)]
+    matrices = []
+    with subject.bench.track("cka", len(pairs) * len(subject.chosen)) as advance:
+        for first, second in pairs:
+            compared = compare_layers(
+                subject.arch(first),
+                subject.arch(second),
+                subject.encoded,
+                interface=subject.config.interface,
+                **subject.passes(),
+                listen=lambda rows, _tokens: advance(rows),
+            )
+            matrices.append(
+                {
+                    "rows": first,
+                    "columns": second,
+                    "values": compared.cka_LL.tolist(),
+                    "chance": compared.chance_LL.tolist(),
+                    "tokens": compared.positions,
+                    "same_depth": _same_depth(compared.cka_LL),
+                }
+            )
     return {**heading(subject), "matrices": matrices}
 
 
@@ -104,50 +99,43 @@ def _same_depth(values_LL: Tensor) -> float:
 
 def _attribution(subject: Subject) -> dict[str, Any]:
     models: dict[str, Any] = {}
-    roles = subject.roles(ALL)
+    roles, batch_size = subject.roles(ALL), subject.bench.config.optim.batch_size
     total = len(roles) * len(INTERFACES) * len(subject.chosen)
     with subject.bench.track("attribution", total) as advance:
         for role in roles:
-            batch_size = subject.bench.config.optim.batch_size
             scores = interface_scores(
                 subject.arch(role), subject.encoded, batch_size=batch_size, listen=advance
             )
             models[role] = {
-                interface: {reduce: _score(over_rows(values_RL)) for reduce, values_RL in by_reduce.items()}
+                interface: {
+                    reduce: dict(zip(("value", "stderr"), over_rows(values_RL), strict=True))
+                    for reduce, values_RL in by_reduce.items()
+                }
                 for interface, by_reduce in scores.items()
             }
     about = {name: value for name, value in heading(subject).items() if name in ("split", "rows")}
-    agreement = {role: _agreement(scores) for role, scores in models.items()}
-    return {**about, "models": models, "agreement": agreement, "kept": _kept(models)}
+    return {**about, "models": models, "agreement": _agreement(models), "kept": _kept(models)}
 
 
-def _score(found: tuple[list[float], list[float] | None]) -> dict[str, Any]:
-    return {"value": found[0], "stderr": found[1]}
-
-
-def _agreement(scores: Mapping[str, Any]) -> dict[str, list[list[float | None]]]:
-    """Return reduction -> rank correlation over the layers, interface by interface."""
-    return {
-        reduce: [
-            [
-                rank_correlation(scores[first][reduce]["value"], scores[second][reduce]["value"])
-                for second in INTERFACES
-            ]
-            for first in INTERFACES
-        ]
-        for reduce in REDUCTIONS
-    }
+def _agreement(models: Mapping[str, Any]) -> dict[str, dict[str, list[list[float | None]]]]:
+    """Return role -> reduction -> rank correlation over the layers, interface by interface."""
+    agreement: dict[str, dict[str, list[list[float | None]]]] = {}
+    for role, scores in models.items():
+        agreement[role] = {}
+        for reduce in REDUCTIONS:
+            values = [scores[interface][reduce]["value"] for interface in INTERFACES]
+            agreement[role][reduce] = [[rank_correlation(one, other) for other in values] for one in values]
+    return agreement
 
 
 def _kept(models: Mapping[str, Any]) -> dict[str, dict[str, float | None]] | None:
     """Return interface -> reduction -> rank correlation of the student's layers before and after transfer."""
     if not {"student", "transferred"} <= set(models):
         return None
+    before, after = models["student"], models["transferred"]
     return {
         interface: {
-            reduce: rank_correlation(
-                *(models[role][interface][reduce]["value"] for role in ("student", "transferred"))
-            )
+            reduce: rank_correlation(before[interface][reduce]["value"], after[interface][reduce]["value"])
             for reduce in REDUCTIONS
         }
         for interface in INTERFACES
@@ -160,7 +148,11 @@ PARTS: dict[str, Part] = {
         compute=_resolution,
         roles=UNTOUCHED,
     ),
-    "cka": Part(check=_check_cka, compute=_cka, roles=ALL),
+    "cka": Part(
+        check=lambda subject: require(subject, "cka", ("student", "transferred"), every=False),
+        compute=_cka,
+        roles=ALL,
+    ),
     "attribution": Part(
         check=lambda subject: require(subject, "attribution", ALL, every=False),
         compute=_attribution,

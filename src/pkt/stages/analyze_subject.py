@@ -1,4 +1,4 @@
-"""What `pkt analyze` looks at: models by role, and rows; and what every part of it says about them."""
+"""What `pkt analyze` looks at, models by role and rows, and what all parts need to know of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from pkt import console
-from pkt.analysis import first_per_task
+from pkt.analysis.rows import first_per_task
 from pkt.config import AnalyzeConfig
 from pkt.data.encoding import Encoded
 from pkt.errors import RequestError
@@ -110,7 +110,7 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One part.
+    """One part of `pkt analyze`.
 
     Attributes:
         check: refuses a request that leaves out what the part needs, before any work.

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from pkt import console
-from pkt.evaluation.harness import Evaluation, TaskScore
-from pkt.evaluation.paired import Interval
-from pkt.evaluation.statistics import Estimate, mean_estimate
+from pkt.evaluation.harness import Evaluation
 from pkt.manifest import write_atomically
 from pkt.methods.base import Extraction
 from pkt.reporting.card import model_card
 from pkt.reporting.examples import example_tables
 from pkt.reporting.figures import attribution_figure, pairing_figure, save
-from pkt.reporting.gaps import gap_intervals
-from pkt.reporting.page import write_run_page
-from pkt.reporting.table import Table, gap_estimates, headline, primary_scores, split_heading
+from pkt.reporting.gaps import MEAN, Scores, Share, shares_of_run
+from pkt.reporting.headline import headline, named_scores, split_heading
+from pkt.reporting.page.write import write_run_page
 from pkt.stages import transfer as transfer_stage
 from pkt.stages.lineage import tell_artifacts
 from pkt.stages.session import Session
+from pkt.table import Table
 from pkt.tracking.open import sweep_name
 
 CHAIN = ("extract", "align", "transfer")  # the stages that make a checkpoint
@@ -37,13 +35,10 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
         nothing may be chosen, and where it was not measured.
     """
     split = session.bench.config.eval.split
-    primary = {role: primary_scores(evaluation) for role, evaluation in evaluations.items()}
-    gaps = gap_estimates(primary)
-    known = [task for task, share in (gaps or {}).items() if not math.isnan(share.value)]
-    intervals = gap_intervals(evaluations, primary, known)
-    table = headline(evaluations, session.method.name, intervals=intervals, split=split)
-    shares = _shares(gaps, intervals)
-    summary = _summary(session, primary, shares)
+    scores = {role: named_scores(evaluation) for role, evaluation in evaluations.items()}
+    shares = shares_of_run(evaluations, scores)
+    table = headline(scores, shares, session.method.name, split=split)
+    summary = _summary(session, scores, shares)
     write_atomically(session.run_dir / "scores.json", json.dumps(summary, indent=1))
     write_atomically(session.run_dir / "table.md", f"{split_heading(split)}{table.markdown()}\n")
     _track_scores(session, evaluations, table, summary)
@@ -56,26 +51,10 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
     tell_artifacts(session)
     _where(session)
     _page(session)
-    mean = shares.get("mean", {}).get("value", math.nan)
-    return None if split == "test" or math.isnan(mean) else mean
+    return shares[MEAN].estimate.value if split != "test" and shares and shares[MEAN].known else None
 
 
-def _shares(
-    gaps: Mapping[str, Estimate] | None, intervals: Mapping[str, Interval]
-) -> dict[str, dict[str, float]]:
-    """Return task -> share of the gap closed, its standard error and the ends of its interval; ``mean`` is last."""
-    if gaps is None:
-        return {}
-    named = {**gaps, "mean": mean_estimate(list(gaps.values()))}
-    ends = {task: {"low": found.low, "high": found.high} for task, found in intervals.items()}
-    return {task: asdict(share) | ends.get(task, {}) for task, share in named.items()}
-
-
-def _summary(
-    session: Session,
-    primary: Mapping[str, Mapping[str, TaskScore]],
-    shares: Mapping[str, Mapping[str, float]],
-) -> dict[str, Any]:
+def _summary(session: Session, scores: Mapping[str, Scores], shares: Mapping[str, Share]) -> dict[str, Any]:
     """Return what `scores.json` holds."""
     config = session.bench.config
     return {
@@ -86,11 +65,9 @@ def _summary(
         "seed": config.seed,
         "settings": _settings(session),
         "command": session.command,
-        "scores": {
-            role: {task: asdict(score) for task, score in scores.items()} for role, scores in primary.items()
-        },
-        "gap_closed": {task: share for task, share in shares.items() if task != "mean"} or None,
-        "mean_gap_closed": shares.get("mean"),
+        "scores": scores,
+        "gap_closed": {task: share.numbers() for task, share in shares.items() if task != MEAN} or None,
+        "mean_gap_closed": shares[MEAN].numbers() if shares else None,
         "budget": _budget(session),
         "stages": session.reports,
         "layers": {

@@ -1,4 +1,10 @@
-"""What a tracker takes."""
+"""The tracker of a run: takes its numbers, tables and figures, and hands each as one record to every sink.
+
+    stages ──log, table, ...──> Tracker ──take(kind, record)──> `metrics.jsonl`, W&B
+
+A record is plain data with the fields that a line of `metrics.jsonl` has, so that a line that was read back can be
+handed to a sink again.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,72 +46,61 @@ class TrackedArtifact:
         return f"{self.name}:{self.key}"
 
 
-class Tracker(Protocol):
-    """Takes the numbers, tables and figures of one run; no method raises because a service is down."""
+class Sink(Protocol):
+    """Where records go; it raises nothing because a service is down."""
+
+    def take(self, kind: str, record: Record) -> None:
+        """Take one record: ``config``, ``metrics``, ``table``, ``figure``, ``page``, ``summary`` or ``artifact``."""
+
+    def close(self, exit_code: int) -> None:
+        """Finish; nothing is taken afterwards. An exit code other than 0 marks the run as failed."""
+
+
+class Tracker:
+    """Takes what one run has to show.
+
+    Args:
+        sinks: get every record in this order; closed in reverse.
+    """
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self.sinks = tuple(sinks)
 
     def config(self, values: Mapping[str, Any]) -> None:
         """Take the resolved request."""
+        self._tell("config", values=values)
 
     def log(self, metrics: Mapping[str, float], step: int, stage: str) -> None:
         """Take metrics of one step; they are called `<stage>/<name>`."""
+        if metrics:
+            values = {f"{stage}/{name}": value for name, value in metrics.items()}
+            self._tell("metrics", step=step, values=values)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Take a table."""
+        self._tell("table", name=name, columns=columns, rows=rows)
 
     def figure(self, name: str, path: Path) -> None:
         """Take a picture file."""
+        self._tell("figure", name=name, path=path)
+
+    def page(self, name: str, path: Path) -> None:
+        """Take an HTML file."""
+        self._tell("page", name=name, path=path)
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Take the run's final numbers."""
+        self._tell("summary", values=values)
 
     def artifact(self, item: TrackedArtifact) -> None:
-        """Take a stage's result; its inputs are told before it."""
+        """Take a stage's result; its inputs have to come before it."""
+        self._tell("artifact", item=item)
 
     def close(self, exit_code: int = 0) -> None:
-        """Finish; nothing is taken afterwards. An exit code other than 0 says that the run failed."""
+        """Finish; nothing is taken afterwards. An exit code other than 0 marks the run as failed."""
+        for sink in reversed(self.sinks):
+            sink.close(exit_code)
 
-
-@dataclass(frozen=True)
-class Trackers:
-    """Several trackers as one.
-
-    Attributes:
-        members: told in this order; closed in reverse.
-    """
-
-    members: tuple[Tracker, ...]
-
-    def config(self, values: Mapping[str, Any]) -> None:
-        """Tell every member."""
-        for member in self.members:
-            member.config(values)
-
-    def log(self, metrics: Mapping[str, float], step: int, stage: str) -> None:
-        """Tell every member."""
-        for member in self.members:
-            member.log(metrics, step, stage)
-
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Tell every member."""
-        for member in self.members:
-            member.table(name, columns, rows)
-
-    def figure(self, name: str, path: Path) -> None:
-        """Tell every member."""
-        for member in self.members:
-            member.figure(name, path)
-
-    def summary(self, values: Mapping[str, float]) -> None:
-        """Tell every member."""
-        for member in self.members:
-            member.summary(values)
-
-    def artifact(self, item: TrackedArtifact) -> None:
-        """Tell every member."""
-        for member in self.members:
-            member.artifact(item)
-
-    def close(self, exit_code: int = 0) -> None:
-        """Close every member."""
-        for member in reversed(self.members):
-            member.close(exit_code)
+    def _tell(self, kind: str, **record: Any) -> None:
+        for sink in self.sinks:
+            sink.take(kind, record)

@@ -2,7 +2,7 @@
 
 {"kind": "metrics", "time": 1.5, "step": 3, "values": {"transfer/loss_layer": 0.25}}
 {"kind": "table", "time": 9.1, "name": "eval/scores", "columns": [...], "rows": [[...]]}
-also: config, summary (values), figure (name, path), artifact (name, type, key, inputs, made, path)
+also: config, summary (values), figure, page (name, path), artifact (name, type, key, inputs, made, path)
 """
 
 from __future__ import annotations
@@ -10,69 +10,59 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pkt.errors import PktError
-from pkt.tracking.base import TrackedArtifact
+from pkt.tracking.base import Record
+
+METRICS = "metrics.jsonl"
 
 
-class JsonlTracker:
+class JsonlSink:
     """Appends to a file; a second run in the same folder goes on below the first."""
 
     def __init__(self, path: Path) -> None:
         self._started = time.monotonic()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            half = path.is_file() and not path.read_bytes().endswith(b"\n")  # the last run here was killed
             self._stream = path.open("a", encoding="utf-8", buffering=1)
+            self._stream.write("\n" if half else "")
         except OSError as error:
             raise PktError(
                 f"cannot write {path}: {error.strerror}; set output_dir to a writable folder"
             ) from error
 
-    def config(self, values: Mapping[str, Any]) -> None:
-        """Write the resolved request."""
-        self._write("config", values=values)
+    def take(self, kind: str, record: Record) -> None:
+        """Write one line; of an artifact what it is and where it lies."""
+        if kind == "artifact":
+            item = record["item"]
+            record = {"name": item.name, "type": item.kind, "key": item.key, "inputs": item.inputs}
+            record |= {"made": item.made, "path": item.folder}
+        line = {"kind": kind, "time": round(time.monotonic() - self._started, 3), **record}
+        self._stream.write(json.dumps(plain(line), ensure_ascii=False, allow_nan=False) + "\n")
+        self._stream.flush()
 
-    def log(self, metrics: Mapping[str, float], step: int, stage: str) -> None:
-        """Write metrics of one step."""
-        self._write(
-            "metrics", step=step, values={f"{stage}/{name}": value for name, value in metrics.items()}
-        )
-
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Write a table."""
-        self._write("table", name=name, columns=columns, rows=rows)
-
-    def figure(self, name: str, path: Path) -> None:
-        """Write where a picture is."""
-        self._write("figure", name=name, path=path)
-
-    def summary(self, values: Mapping[str, float]) -> None:
-        """Write the run's final numbers."""
-        self._write("summary", values=values)
-
-    def artifact(self, item: TrackedArtifact) -> None:
-        """Write what a stage's result is and where it lies."""
-        self._write(
-            "artifact",
-            name=item.name,
-            type=item.kind,
-            key=item.key,
-            inputs=item.inputs,
-            made=item.made,
-            path=item.folder,
-        )
-
-    def close(self, exit_code: int = 0) -> None:
+    def close(self, exit_code: int) -> None:
         """Close the file."""
         self._stream.close()
 
-    def _write(self, kind: str, **fields: Any) -> None:
-        record = {"kind": kind, "time": round(time.monotonic() - self._started, 3), **fields}
-        self._stream.write(json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n")
-        self._stream.flush()
+
+def read_records(file: Path) -> list[Record]:
+    """Return the lines that the last run in a folder wrote after its request; none where there is no file."""
+    records: list[Record] = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        try:
+            record = json.loads(line)
+        except ValueError:  # the line that was being written when a run was killed
+            continue
+        if record["kind"] == "config":
+            records.clear()
+        else:
+            records.append(record)
+    return records
 
 
 def plain(value: Any) -> Any:

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pkt.config import Config
-from pkt.tracking.base import Tracker, Trackers
-from pkt.tracking.jsonl import JsonlTracker
+from pkt.tracking.base import Sink, Tracker
+from pkt.tracking.jsonl import METRICS, JsonlSink
 from pkt.tracking.unfinished import ContinuedTracker, Unfinished
-
-METRICS = "metrics.jsonl"
 
 
 def open_tracker(config: Config, run_dir: Path, resolved: Mapping[str, Any]) -> Tracker:
-    """Return the run's tracker, with the request already told to it.
+    """Return the run's tracker, which has got the request already.
 
     A request that was killed before goes on in the same W&B run (`unfinished`).
 
@@ -27,14 +25,13 @@ def open_tracker(config: Config, run_dir: Path, resolved: Mapping[str, Any]) -> 
     Raises:
         PktError: the run folder cannot be written.
     """
-    unfinished = Unfinished.find(Path(config.output_dir), resolved, run_dir)
-    earlier = unfinished.earlier(METRICS)
-    members: list[Tracker] = [JsonlTracker(run_dir / METRICS)]
+    unfinished = Unfinished(Path(config.output_dir), resolved, run_dir)
+    sinks: list[Sink] = [JsonlSink(run_dir / METRICS)]
     if config.tracker.name == "wandb" and config.tracker.mode != "disabled":
-        from pkt.tracking.wandb_run import WandbTracker
+        from pkt.tracking.wandb_run import WandbSink
 
-        members.append(
-            WandbTracker(
+        sinks.append(
+            WandbSink(
                 config.tracker,
                 run_dir,
                 run_id=unfinished.run_id,
@@ -45,13 +42,7 @@ def open_tracker(config: Config, run_dir: Path, resolved: Mapping[str, Any]) -> 
                 continues=unfinished.earlier_dir,
             )
         )
-    same_file = unfinished.earlier_dir is not None and unfinished.earlier_dir.resolve() == run_dir.resolve()
-    tracker = ContinuedTracker(
-        inner=Trackers(tuple(members)),
-        unfinished=unfinished,
-        earlier=earlier,
-        told_again=Trackers(tuple(members[1:] if same_file else members)),
-    )
+    tracker = ContinuedTracker(sinks, unfinished)
     tracker.config(resolved)
     return tracker
 

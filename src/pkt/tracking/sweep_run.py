@@ -5,33 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pkt.config import TrackerConfig
+from pkt.table import Table
+from pkt.tracking.base import Tracker
 
 log = logging.getLogger(__name__)
 
 
-class TableLike(Protocol):
-    """A table: what `pkt.reporting.table.Table` has."""
-
-    @property
-    def title(self) -> str:
-        """What it shows."""
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """Heads."""
-
-    @property
-    def rows(self) -> Sequence[Sequence[Any]]:
-        """Cells."""
-
-
-def log_sweep(folder: Path, tables: Sequence[TableLike], numbers: Mapping[str, float] | None = None) -> None:
+def log_sweep(folder: Path, tables: Sequence[Table], numbers: Mapping[str, float] | None = None) -> None:
     """Leave a run of job type `sweep` beside the W&B runs of a sweep's jobs; nothing where those have none.
 
     Pictures and pages that lie in the sweep's folder go along. Like every run it never raises for W&B's sake.
@@ -41,13 +27,13 @@ def log_sweep(folder: Path, tables: Sequence[TableLike], numbers: Mapping[str, f
         tables: the first is the leaderboard.
         numbers: the arms' final numbers, by name.
     """
-    found = _settings(folder)
-    if found is None:
+    read = _settings(folder)
+    if read is None:
         return
-    settings, request = found
-    from pkt.tracking.wandb_run import WandbTracker
+    settings, request = read
+    from pkt.tracking.wandb_run import WandbSink
 
-    run = WandbTracker(
+    sink = WandbSink(
         settings,
         folder,
         run_id=f"sweep-{folder.name}"[:64],
@@ -56,6 +42,7 @@ def log_sweep(folder: Path, tables: Sequence[TableLike], numbers: Mapping[str, f
         job_type="sweep",
         tags=list(settings.tags),
     )
+    run = Tracker([sink])
     run.config({"jobs": len(list(folder.glob("*/config.yaml"))), "verb": request.get("verb")})
     for number, table in enumerate(tables, start=1):
         name = "sweep/leaderboard" if number == 1 else f"sweep/table_{number}"

@@ -9,21 +9,21 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from pkt.config import TrackerConfig
-from pkt.tracking.base import TrackedArtifact
+from pkt.manifest import MANIFEST
+from pkt.tracking.base import Record, TrackedArtifact
 from pkt.tracking.jsonl import plain
 
 log = logging.getLogger(__name__)
 
 SMALL = 1 << 20  # bytes: larger JSON files stay at home
-MANIFEST = "manifest.json"
 
 
-class WandbTracker:
+class WandbSink:
     """One W&B run; silent after its first failure.
 
     Args:
@@ -63,7 +63,7 @@ class WandbTracker:
             self._run = wandb.init(
                 project=settings.project,
                 id=run_id,
-                # offline, the file that follows tells the whole run; a sync must not append it to another
+                # offline, the file of this run will hold the whole of it; a sync must not append it to another
                 resume="allow" if continues and settings.mode == "online" else None,
                 name=name,
                 group=group,
@@ -87,65 +87,74 @@ class WandbTracker:
         except Exception as error:
             self._give_up(error)
 
-    def config(self, values: Mapping[str, Any]) -> None:
-        """Take the resolved request."""
-        self._tell(lambda run: run.config.update(plain(values), allow_val_change=True))
+    def take(self, kind: str, record: Record) -> None:
+        """Hand one record to W&B."""
+        if self._run is None:
+            return
+        try:
+            getattr(self, f"_{kind}")(**record)
+        except Exception as error:
+            self._give_up(error)
 
-    def log(self, metrics: Mapping[str, float], step: int, stage: str) -> None:
-        """Take metrics of one step; a step that the service has already is not told twice."""
+    def close(self, exit_code: int) -> None:
+        """Finish the run."""
+        self.take("finish", {"exit_code": exit_code})
+        self._run = None
 
-        def send(run: Any) -> None:
-            if stage not in self._stages:
-                known = run.summary.get(f"{stage}/step") if getattr(run, "resumed", False) else None
-                self._stages[stage] = -1 if known is None else float(known)
-                run.define_metric(f"{stage}/step", hidden=True)
-                run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
-            if step > self._stages[stage]:
-                values = {f"{stage}/{name}": value for name, value in metrics.items()}
-                run.log({f"{stage}/step": step} | values)
+    def _finish(self, exit_code: int) -> None:
+        self._run.finish(exit_code=exit_code)
 
-        self._tell(send)
+    def _config(self, values: Mapping[str, Any]) -> None:
+        self._run.config.update(plain(values), allow_val_change=True)
 
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Take a table; cells are text where a column mixes types."""
+    def _summary(self, values: Mapping[str, float]) -> None:
+        self._run.summary.update(plain(values))
+
+    def _metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Log one step of a stage; a step that the service has already is not sent twice."""
+        run, stage = self._run, next(iter(values)).partition("/")[0]
+        if stage not in self._stages:
+            known = run.summary.get(f"{stage}/step") if getattr(run, "resumed", False) else None
+            self._stages[stage] = -1 if known is None else float(known)
+            run.define_metric(f"{stage}/step", hidden=True)
+            run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+        if step > self._stages[stage]:
+            run.log({f"{stage}/step": step, **values})
+
+    def _table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Log a table; cells are text where a column mixes types."""
         cells = [list(plain(row)) for row in rows]
         for index in range(len(columns)):
             if len({type(row[index]) for row in cells if row[index] is not None}) > 1:
                 for row in cells:
                     row[index] = str(row[index])
-        self._tell(lambda run: run.log({name: self._wandb.Table(columns=list(columns), data=cells)}))
+        self._run.log({name: self._wandb.Table(columns=list(columns), data=cells)})
 
-    def figure(self, name: str, path: Path) -> None:
-        """Take a picture file."""
-        self._tell(lambda run: run.log({name: self._wandb.Image(str(path))}))
+    def _figure(self, name: str, path: Path) -> None:
+        self._run.log({name: self._wandb.Image(str(path))})
 
-    def summary(self, values: Mapping[str, float]) -> None:
-        """Take the run's final numbers."""
-        self._tell(lambda run: run.summary.update(plain(values)))
+    def _page(self, name: str, path: Path) -> None:
+        self._run.log({name: self._wandb.Html(path.read_text(encoding="utf-8"), inject=False)})
 
-    def artifact(self, item: TrackedArtifact) -> None:
-        """Take a stage's result: an output of this run where it made it, an input where it reused it.
+    def _artifact(self, item: TrackedArtifact) -> None:
+        """Log a stage's result: an output of this run where it made it, an input where it reused it.
 
         Its name and content give the version, so that two runs with the same result show the same one; the key is
         its alias. The manifest and small JSON files go along, with `tracker.checkpoint` the weights too.
         """
-
-        def send(run: Any) -> None:
-            artifact = self._wandb.Artifact(
-                item.name,
-                type=item.kind,
-                metadata=plain({**item.facts, "key": item.key, "inputs": item.inputs}),
-            )
-            with artifact.new_file(MANIFEST) as stream:
-                stream.write(json.dumps(plain(item.content), indent=1, sort_keys=True))
-            self._add_files(artifact, item)
-            if item.made or not hasattr(run, "_log_artifact"):
-                run.log_artifact(artifact, aliases=[item.key])
-            else:
-                # `use_artifact` refuses offline and waits for the upload online; this is the record that it writes
-                run._log_artifact(artifact, aliases=[item.key], is_user_created=True, use_after_commit=True)
-
-        self._tell(send)
+        artifact = self._wandb.Artifact(
+            item.name,
+            type=item.kind,
+            metadata=plain({**item.facts, "key": item.key, "inputs": item.inputs}),
+        )
+        with artifact.new_file(MANIFEST) as stream:
+            stream.write(json.dumps(plain(item.content), indent=1, sort_keys=True))
+        self._add_files(artifact, item)
+        if item.made or not hasattr(self._run, "_log_artifact"):
+            self._run.log_artifact(artifact, aliases=[item.key])
+        else:
+            # `use_artifact` refuses offline and waits for the upload online; this is the record that it writes
+            self._run._log_artifact(artifact, aliases=[item.key], is_user_created=True, use_after_commit=True)
 
     def _add_files(self, artifact: Any, item: TrackedArtifact) -> None:
         """Add files by reference to where they lie: nothing is copied, and what is in the store does not change."""
@@ -159,25 +168,6 @@ class WandbTracker:
                 if (item.folder / part).is_dir():
                     artifact.add_dir(str(item.folder / part), name=part, policy="immutable", skip_cache=True)
 
-    def page(self, name: str, path: Path) -> None:
-        """Take an HTML file."""
-        self._tell(
-            lambda run: run.log({name: self._wandb.Html(path.read_text(encoding="utf-8"), inject=False)})
-        )
-
-    def close(self, exit_code: int = 0) -> None:
-        """Finish the run."""
-        self._tell(lambda run: run.finish(exit_code=exit_code))
-        self._run = None
-
-    def _tell(self, action: Callable[[Any], object]) -> None:
-        if self._run is None:
-            return
-        try:
-            action(self._run)
-        except Exception as error:
-            self._give_up(error)
-
     def _give_up(self, error: Exception) -> None:
         self._run = None
         reason = next(iter(str(error).splitlines()), "")
@@ -189,7 +179,7 @@ class WandbTracker:
 
 
 def _supersede(earlier_dir: Path, run_id: str, run: Any) -> None:
-    """Mark what the killed run left as synced: this run's own file tells all of it, from the first step on."""
+    """Mark what the killed run left as synced: this run's own file holds all of it, from the first step on."""
     own = Path(run.dir).parent.resolve()
     for file in earlier_dir.glob(f"wandb/offline-run-*-{run_id}/*.wandb"):
         if file.parent.resolve() != own:

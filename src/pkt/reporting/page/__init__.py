@@ -2,7 +2,3 @@
 
 folders -> runs -> collect -> Report -> render -> report.html, report.md, report.tex, report.jsonl
 """
-
-from pkt.reporting.page.write import write_report, write_run_page
-
-__all__ = ["write_report", "write_run_page"]

@@ -14,10 +14,12 @@ from typing import Any
 import yaml
 
 from pkt.reporting.runs import Run
+from pkt.table import Table
 
 FILE = "analysis.json"
 # what a request has to have in common with another one to be about the same transfer
 _ASKED = ("seed", "model", "benchmark", "data", "method", "mapping", "semantics", "objective", "optim")
+Part = Mapping[str, Any]  # ``tables``, and ``data`` that they and the figures are made from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +28,12 @@ class Analysis:
 
     Attributes:
         folder: where it lies.
-        parts: part -> its tables and data.
+        parts: by name.
         asked: what the request chose; empty where it is not known.
     """
 
     folder: Path
-    parts: Mapping[str, Mapping[str, Any]]
+    parts: Mapping[str, Part]
     asked: Mapping[str, Any]
 
 
@@ -48,24 +50,27 @@ def read_analyses(folders: Iterable[Path]) -> list[Analysis]:
     ]
 
 
-def analysed_parts(run: Run, analyses: Sequence[Analysis]) -> dict[str, Mapping[str, Any]]:
-    """Return part -> tables and data of a run: from its own folder, or from analyses that asked for the same.
+def tables_of(part: Part) -> tuple[Table, ...]:
+    """Return the tables of a part."""
+    return tuple(Table.from_data(table["title"], table) for table in part.get("tables", []))
+
+
+def analysed_parts(run: Run, analyses: Sequence[Analysis]) -> dict[str, Part]:
+    """Return the parts about a run: those in its own folder, and of analyses that asked for the same.
 
     Args:
         run: with its folder.
         analyses: what was read; later ones win.
     """
     folder, asked = Path(run["folder"]).resolve(), _asked(Path(run["folder"]))
-    found: dict[str, Mapping[str, Any]] = {}
+    parts: dict[str, Part] = {}
     for analysis in sorted(analyses, key=lambda each: each.folder == folder):  # its own folder's last
         if analysis.folder == folder or (asked and analysis.asked == asked):
-            found |= analysis.parts
-    return found
+            parts |= analysis.parts
+    return parts
 
 
 def _asked(folder: Path) -> dict[str, Any]:
     file = folder / "config.yaml"
     request = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    if not isinstance(request, dict):
-        return {}
-    return {name: request.get(name) for name in _ASKED}
+    return {name: request.get(name) for name in _ASKED} if isinstance(request, dict) else {}

@@ -1,6 +1,6 @@
-"""Intervals and loss curves as drawings.
+"""Intervals as drawings.
 
-A hollow mark is an interval that holds 0: it says so in black and white, too.
+A hollow mark is an interval that holds 0, which can be seen in black and white too.
 """
 
 from __future__ import annotations
@@ -8,23 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
 from pkt.evaluation.paired import Interval
-from pkt.reporting.figures import INK, MARK, QUIET, STUDENT, TEACHER, Drawing
-from pkt.reporting.page.numbers import MEAN, Study
+from pkt.reporting.figures import INK, MARK, QUIET, Drawing, as_text
+from pkt.reporting.gaps import MEAN
+from pkt.reporting.study import Study
 
 _WIDEST = 26  # letters of a label beside an axis
-_STYLES = {
-    "loss": (TEACHER, "-"),
-    "loss_layer": (STUDENT, "--"),
-    "loss_ce": (MARK, "-."),
-    "validation cross_entropy": (INK, ":"),
-}
-_MORE = ((INK, (0, (6, 2))), (TEACHER, (0, (1, 1))), (STUDENT, (0, (4, 1, 1, 1))))
 Row = tuple[str, Interval]
 
 
@@ -48,43 +40,48 @@ GAP = Axis(label="% of the gap closed", scale=100, ends={0.0: "student", 1.0: "t
 
 def gap_charts(study: Study) -> tuple[Drawing, ...]:
     """Return the shares of the gap with their intervals: the mean and each task over arms, or one arm's tasks."""
-    columns = [(MEAN, list(study.tasks)), *((task, [task]) for task in study.tasks)]
-    if len(study.tasks) == 1:
-        columns = columns[1:]
+    columns: dict[str, Sequence[str]] = {task: (task,) for task in study.tasks}
+    if len(study.tasks) > 1:
+        columns = {MEAN: study.tasks, **columns}
+    shares = {
+        (arm.label, name): share.interval
+        for arm in study.arms
+        for name, tasks in columns.items()
+        if (share := study.share(arm, tasks)) and share.interval
+    }
     if len(study.arms) == 1:
-        rows = [(name, study.gap(study.arms[0], tasks)) for name, tasks in columns]
-        title = f"Gap closed by {study.arms[0].label}"
-        return _chart("gap", title, [(label, gap) for label, gap in rows if gap], GAP)
+        rows = [(name, interval) for (_, name), interval in shares.items()]
+        return _chart("gap", f"Gap closed by {study.arms[0].label}", rows, GAP)
     drawings: list[Drawing] = []
-    for index, (name, tasks) in enumerate(columns):
-        found = [(arm.label, study.gap(arm, tasks)) for arm in study.arms]
+    for index, name in enumerate(columns):
+        rows = [(label, interval) for (label, of), interval in shares.items() if of == name]
         title = f"Gap closed: {'mean over tasks' if name == MEAN else name}"
-        drawings += _chart(f"gap_{index}", title, [(label, gap) for label, gap in found if gap], GAP)
+        drawings += _chart(f"gap_{index}", title, rows, GAP)
     return tuple(drawings)
 
 
 def difference_charts(study: Study) -> tuple[Drawing, ...]:
     """Return each arm's difference to the reference with its interval: of what is compared, and of each task."""
-    reference, points = study.comparison.reference, study.comparison.points
+    reference = study.reference.label
     axis = Axis(
-        label="points" if points else "in the score's own unit",
-        scale=100 if points else 1,
+        label="points" if study.points else "in the score's own unit",
+        scale=100 if study.points else 1,
         ends={0.0: reference},
     )
-    columns = [(study.comparison.what, list(study.comparison.compared))]
-    if len(study.comparison.compared) > 1:
-        columns += [(task, [task]) for task in study.tasks]
+    columns = [(study.measure, study.compared)]
+    if len(study.compared) > 1:
+        columns += [(task, (task,)) for task in study.tasks]
     drawings: list[Drawing] = []
     for index, (name, tasks) in enumerate(columns):
-        found = [(arm.label, study.difference(arm, tasks)) for arm in study.arms]
-        rows = [(label, difference) for label, difference in found if difference]
+        others = [arm for arm in study.arms if arm.label != reference]
+        rows = [(arm.label, gap) for arm in others if (gap := study.difference(arm, tasks=tasks))]
         drawings += _chart(f"difference_{index}", f"Difference to {reference}: {name}", rows, axis)
     return tuple(drawings)
 
 
 def _chart(name: str, title: str, rows: Sequence[Row], axis: Axis) -> tuple[Drawing, ...]:
     """Draw intervals under each other, the first on top; nothing where there is none."""
-    rows = [(label, found) for label, found in rows if math.isfinite(found.value)]
+    rows = [(label, interval) for label, interval in rows if math.isfinite(interval.value)]
     if not rows:
         return ()
     labels = [_label(label) for label, _ in rows]
@@ -94,12 +91,12 @@ def _chart(name: str, title: str, rows: Sequence[Row], axis: Axis) -> tuple[Draw
     for at, who in axis.ends.items():
         axes.axvline(axis.scale * at, color=INK, lw=0.8, ls=(0, (2, 2)))
         across = axes.get_xaxis_transform()
-        axes.text(axis.scale * at, 1.01, _plain(who), transform=across, ha="center", va="bottom", fontsize=8)
-    for y, (_, found) in enumerate(rows):
-        low, high = (end if math.isfinite(end) else found.value for end in (found.low, found.high))
-        axes.plot([axis.scale * low, axis.scale * high], [y, y], color=MARK, lw=1.6, solid_capstyle="butt")
-        face = "#ffffff" if found.holds_zero else MARK
-        axes.plot(axis.scale * found.value, y, "o", ms=6, mfc=face, mec=MARK, mew=1.4)
+        axes.text(axis.scale * at, 1.01, as_text(who), transform=across, ha="center", va="bottom", fontsize=8)
+    for y, (_, interval) in enumerate(rows):
+        ends = (end if math.isfinite(end) else interval.value for end in (interval.low, interval.high))
+        axes.plot([axis.scale * end for end in ends], [y, y], color=MARK, lw=1.6, solid_capstyle="butt")
+        face = "#ffffff" if interval.holds_zero else MARK
+        axes.plot(axis.scale * interval.value, y, "o", ms=6, mfc=face, mec=MARK, mew=1.4)
     axes.set_yticks(range(len(rows)), labels, fontsize=8 if height > 0.3 else 9)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="x", labelsize=8)
@@ -109,58 +106,23 @@ def _chart(name: str, title: str, rows: Sequence[Row], axis: Axis) -> tuple[Draw
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(QUIET)
     axes.set_xlabel(axis.label, fontsize=8)
-    return (Drawing(name=name, title=title, alt=_told(rows, axis), figure=figure),)
+    return (Drawing(name=name, title=title, alt=_in_words(rows, axis), figure=figure),)
 
 
-def _told(rows: Sequence[Row], axis: Axis) -> str:
+def _in_words(rows: Sequence[Row], axis: Axis) -> str:
     digits = 0 if axis is GAP else 1 if axis.scale == 100 else 3
-    told = (
-        f"{label} {axis.scale * found.value:.{digits}f} [{axis.scale * found.low:.{digits}f}, "
-        f"{axis.scale * found.high:.{digits}f}]" + (", inside the noise" if found.holds_zero else "")
-        for label, found in rows
-    )
-    return f"Values in {axis.label} with 95 % intervals: {'; '.join(told)}"
-
-
-def curve_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]], name: str) -> Drawing:
-    """Draw losses over optimiser steps, a line per term, on a logarithmic axis where all are positive.
-
-    Args:
-        label: whose curves they are.
-        curves: term -> (step, value).
-        name: of the drawing.
-    """
-    figure = Figure(figsize=(3.8, 2.6), layout="constrained")
-    axes = figure.subplots()
-    for index, (term, points) in enumerate(curves.items()):
-        colour, line = _STYLES.get(term, _MORE[index % len(_MORE)])
-        steps, values = zip(*points, strict=True)
-        mark = "o" if len(points) <= 12 else ""
-        axes.plot(steps, values, color=colour, ls=line, lw=1.4, marker=mark, ms=4, label=_plain(term))
-    if all(value > 0 for points in curves.values() for _, value in points):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("optimiser step", fontsize=8)
-    axes.tick_params(which="both", labelsize=8)
-    axes.grid(axis="y", color=QUIET, lw=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False, handlelength=2.6)
-    ends = "; ".join(
-        f"{term} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for term, points in curves.items()
-    )
-    return Drawing(name=name, title=label, alt=f"Losses: {ends}", figure=figure)
+    sentences = []
+    for label, interval in rows:
+        ends = (interval.value, interval.low, interval.high)
+        value, low, high = (f"{axis.scale * number:.{digits}f}" for number in ends)
+        noise = ", inside the noise" if interval.holds_zero else ""
+        sentences.append(f"{label} {value} [{low}, {high}]{noise}")
+    return f"Values in {axis.label} with 95 % intervals: {'; '.join(sentences)}"
 
 
 def _label(text: str) -> str:
     """Return an arm's label on two lines where it is long, the second one cut."""
     if len(text) <= _WIDEST or " (" not in text:
-        return _plain(text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…")
+        return as_text(text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…")
     name, _, rest = text.partition(" (")
-    return _plain(f"{name}\n({rest}" if len(rest) < _WIDEST else f"{name}\n({rest[: _WIDEST - 2]}…")
-
-
-def _plain(text: Any) -> str:
-    """Keep matplotlib from reading a label as mathematics."""
-    return str(text).replace("$", r"\$")
+    return as_text(f"{name}\n({rest}" if len(rest) < _WIDEST else f"{name}\n({rest[: _WIDEST - 2]}…")

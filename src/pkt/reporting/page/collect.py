@@ -1,26 +1,25 @@
 """From runs to a `Report`: what each section holds, in the order in which it is shown.
 
-runs -> by model pair and benchmark -> Study -> parts, each only where its data is there
+runs -> a Study per model pair and benchmark -> topics, each only where its data is there
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
-from pkt.reporting.comparison import pairs_table
 from pkt.reporting.figures import Drawing
 from pkt.reporting.layer_figures import FIGURES
 from pkt.reporting.page import charts, facts
-from pkt.reporting.page.analyses import Analysis, analysed_parts
-from pkt.reporting.page.curves import loss_curves
-from pkt.reporting.page.examples import example_part
-from pkt.reporting.page.model import Part, Report, Section
-from pkt.reporting.page.numbers import Study, findings, gap_table, numbers, scores_and_budget
+from pkt.reporting.page.analyses import Analysis, analysed_parts, tables_of
+from pkt.reporting.page.curves import curve_chart, loss_curves
+from pkt.reporting.page.examples import example_topic
+from pkt.reporting.page.numbers import findings, numbers
+from pkt.reporting.page.report import Report, Section, Topic
 from pkt.reporting.runs import Arm, Run
-from pkt.reporting.study import comparison_of, grouped, study_table
-from pkt.reporting.table import Table
+from pkt.reporting.study import Study, studies
+from pkt.reporting.study_tables import budget_table, gap_table, pairs_table, scores_table, study_table
+from pkt.table import Table
 
 
 def collect(
@@ -30,7 +29,7 @@ def collect(
     pairs: bool = False,
     analyses: Sequence[Analysis] = (),
 ) -> Report:
-    """Read everything that a report over these runs says.
+    """Make the report over these runs.
 
     Args:
         runs: of any models and benchmarks.
@@ -41,8 +40,7 @@ def collect(
     Raises:
         RequestError: no run is called `against`.
     """
-    groups = grouped(runs, against)
-    sections = tuple(_section(group, against, pairs, analyses) for group in groups)
+    sections = tuple(_section(study, pairs, analyses) for study in studies(runs, against))
     what = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     names = [section.title for section in sections]
     title = f"{runs[0]['method']}: {names[0]}" if len(runs) == 1 else names[0]
@@ -51,89 +49,82 @@ def collect(
     return Report(title=title, lead=f"{what} of {'; '.join(names)}.", sections=sections)
 
 
-def _section(runs: Sequence[Run], against: str | None, pairs: bool, analyses: Sequence[Analysis]) -> Section:
-    study = Study.of(runs, comparison_of(runs, against))
-    table = study_table(runs, "", study.comparison)
-    parts = (*_score_parts(study, table, pairs=pairs), *_run_parts(study, analyses))
+def _section(study: Study, pairs: bool, analyses: Sequence[Analysis]) -> Section:
+    topics = (*_score_topics(study, pairs=pairs), *_run_topics(study, analyses))
     return Section(
-        pair=study.pair,
-        benchmark=study.benchmark,
-        table=table,
-        parts=tuple(part for part in parts if part),
+        title=f"{study.pair} on {study.benchmark}",
+        table=study_table(study),
+        topics=tuple(topic for topic in topics if topic),
         numbers=tuple(numbers(study)),
+        study=study,
     )
 
 
-def _score_parts(study: Study, table: Table, *, pairs: bool) -> Iterator[Part]:
-    scores, budget = scores_and_budget(study, table)
-    yield Part(name="scores", title="Scores", sentences=findings(study), tables=(scores,), kept=True)
-    shares = gap_table(study)
-    yield Part(
+def _score_topics(study: Study, *, pairs: bool) -> Iterator[Topic]:
+    scores, budget = scores_table(study), budget_table(study)
+    yield Topic(name="scores", title="Scores", sentences=findings(study), tables=(scores,), kept=True)
+    yield Topic(
         name="gap",
         title="Gap closed",
-        tables=(shares,) if shares else (),
+        tables=_there(gap_table(study)),
         drawings=charts.gap_charts(study),
         legend="A hollow mark is an interval that holds 0.",
         kept=True,
     )
-    yield Part(
+    yield Topic(
         name="differences",
         title="Differences",
         drawings=charts.difference_charts(study),
         legend="A hollow mark is a difference inside the noise.",
     )
-    matrix = pairs_table(study.comparison, [arm.label for arm in study.arms]) if pairs else None
-    yield Part(
-        name="pairs",
-        title="Every arm against every other",
-        tables=(matrix,) if matrix else (),
-        folded=True,
-        kept=True,
-    )
-    if budget.rows:
-        yield Part(name="budget", title="Budget", tables=(budget,), kept=True)
+    matrix = _there(pairs_table(study) if pairs else None)
+    yield Topic(name="pairs", title="Every arm against every other", tables=matrix, folded=True, kept=True)
+    yield Topic(name="budget", title="Budget", tables=(budget,) if budget.rows else (), kept=True)
 
 
-def _run_parts(study: Study, analyses: Sequence[Analysis]) -> Iterator[Part]:
+def _run_topics(study: Study, analyses: Sequence[Analysis]) -> Iterator[Topic]:
     arms = study.arms
-    best = facts.first_run(arms[0])
-    yield Part(name="losses", title="Losses", drawings=_curves(arms), folded=len(arms) > 3)
-    yield _layer_part(arms, analyses)
-    yield example_part(best, arms[0].label)
-    tables = facts.recipe_tables(arms)
-    yield Part(name="recipe", title="Recipe", tables=(*tables, facts.commands(arms)), folded=True)
-    made = facts.environment(study.runs)
-    yield Part(name="environment", title="Environment", tables=(made,) if made else (), folded=True)
-    stages = facts.stage_table(study.runs)
-    yield Part(name="stages", title="Computed and reused", tables=(stages,) if stages else (), folded=True)
+    yield Topic(name="losses", title="Losses", drawings=_curves(arms), folded=len(arms) > 3)
+    yield _layer_topic(arms, analyses)
+    yield example_topic(arms[0].first, arms[0].label)
+    recipe = (*facts.recipe_tables(arms), facts.commands(arms))
+    yield Topic(name="recipe", title="Recipe", tables=recipe, folded=True)
+    made = _there(facts.environment(study.runs))
+    yield Topic(name="environment", title="Environment", tables=made, folded=True)
+    stages = _there(facts.stage_table(study.runs))
+    yield Topic(name="stages", title="Computed and reused", tables=stages, folded=True)
+
+
+def _there(table: Table | None) -> tuple[Table, ...]:
+    return (table,) if table else ()
 
 
 def _curves(arms: Sequence[Arm]) -> tuple[Drawing, ...]:
-    drawings = []
-    for index, arm in enumerate(arms):
-        run = facts.first_run(arm)
-        if curves := loss_curves(run):
-            drawings.append(charts.curve_chart(f"{arm.label}, seed {run['seed']}", curves, f"loss_{index}"))
-    return tuple(drawings)
+    curves = [(arm, index, loss_curves(arm.first)) for index, arm in enumerate(arms)]
+    return tuple(
+        curve_chart(f"{arm.label}, seed {arm.first['seed']}", own, f"loss_{index}")
+        for arm, index, own in curves
+        if own
+    )
 
 
-def _layer_part(arms: Sequence[Arm], analyses: Sequence[Analysis]) -> Part:
+def _layer_topic(arms: Sequence[Arm], analyses: Sequence[Analysis]) -> Topic:
     """Return what stages and `pkt analyze` say of the layers of each arm's first run."""
     tables: list[Table] = []
     drawings: list[Drawing] = []
     for arm in arms:
-        run = facts.first_run(arm)
         heading = f"{arm.label}: " if len(arms) > 1 else ""
-        found = list(_analysed(analysed_parts(run, analyses)))
-        tables += [
-            replace(table, title=heading + table.title)
-            for table in (*facts.stage_tables(run), *(table for table, _ in found if table))
+        parts = analysed_parts(arm.first, analyses)
+        own = [
+            *facts.stage_tables(arm.first),
+            *(table for part in parts.values() for table in tables_of(part)),
         ]
-        drawings += [
-            replace(drawing, title=heading + drawing.title)
-            for drawing in (*facts.layer_drawings(run), *(drawing for _, drawing in found if drawing))
-        ]
-    return Part(
+        tables += [replace(table, title=heading + table.title) for table in own]
+        drawn = [*facts.layer_drawings(arm.first)]
+        for name, part in parts.items():
+            drawn += FIGURES[name](part["data"]) if name in FIGURES and part.get("data") else []
+        drawings += [replace(drawing, title=heading + drawing.title) for drawing in drawn]
+    return Topic(
         name="layers",
         title="Layers and maps",
         sentences=("Of each arm's lowest seed.",) if len(arms) > 1 and (tables or drawings) else (),
@@ -141,13 +132,3 @@ def _layer_part(arms: Sequence[Arm], analyses: Sequence[Analysis]) -> Part:
         drawings=tuple(drawings),
         folded=len(arms) > 1,
     )
-
-
-def _analysed(parts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Table | None, Drawing | None]]:
-    for name, part in parts.items():
-        for table in part.get("tables", []):
-            rows = tuple(tuple(map(str, row)) for row in table["rows"])
-            yield Table(title=table["title"], columns=tuple(map(str, table["columns"])), rows=rows), None
-        if name in FIGURES and part.get("data"):
-            for drawing in FIGURES[name](part["data"]):
-                yield None, drawing

@@ -7,12 +7,14 @@ The rule, per task: the first rows in the order of the test set whose mark chang
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
 from pkt.reporting.answers import read_records
-from pkt.reporting.page.model import Example, Output, Part
+from pkt.reporting.examples import WHO, Record, records_by_row
+from pkt.reporting.page.report import Example, Output, Topic
 from pkt.reporting.runs import Run
 
 COUNT = 4  # rows per task
@@ -24,52 +26,38 @@ _RULE = (
 _UNSHOWN = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]"
 )  # no letters: a page cannot hold them
+Row = Mapping[str, Record]  # role -> its record of one row, of the roles that have one
 
 
-def example_part(run: Run, label: str) -> Part:
+def example_topic(run: Run, label: str) -> Topic:
     """Return the examples of a run; empty where its records are not there or keep no outputs.
 
     Args:
         run: whose answers are shown.
         label: of its arm.
     """
-    before, after = read_records(run, "student"), read_records(run, "transferred")
-    teacher = read_records(run, "teacher")
+    by_role = {role: read_records(run, role) for role in WHO}
     sentences, examples = [], []
-    for task, records in after.items():
-        rows = _rows(before.get(task, ()), records, teacher.get(task, ()))
-        if not any(record["output"] for triple in rows for record in triple if record):
+    for task in by_role["transferred"]:
+        every = records_by_row({role: records.get(task, []) for role, records in by_role.items()})
+        rows = [row for row in every.values() if "transferred" in row]
+        if not any(record["output"] for row in rows for record in row.values()):
             continue  # scored by likelihood: there is no text to show
         sentences.append(_counts(task, rows))
-        examples += [_example(task, triple) for triple in _chosen(rows)]
-    if not examples:
-        return Part(name="examples", title="Examples")
-    first = f"Outputs of {label}, seed {run['seed']}. {_RULE.format(count=COUNT)}"
-    return Part(
+        examples += [_example(task, row) for row in _chosen(rows)]
+    if examples:
+        sentences.insert(0, f"Outputs of {label}, seed {run['seed']}. {_RULE.format(count=COUNT)}")
+    return Topic(
         name="examples",
         title="Examples",
-        sentences=(first, *sentences),
+        sentences=tuple(sentences),
         examples=tuple(examples),
         folded=True,
     )
 
 
-Triple = tuple[Mapping[str, Any] | None, Mapping[str, Any], Mapping[str, Any] | None]
-
-
-def _rows(
-    before: Sequence[Mapping[str, Any]],
-    after: Sequence[Mapping[str, Any]],
-    teacher: Sequence[Mapping[str, Any]],
-) -> list[Triple]:
-    """Return each row's records of student, transferred student and teacher."""
-    was = {str(record["id"]): record for record in before}
-    wanted = {str(record["id"]): record for record in teacher}
-    return [(was.get(str(r["id"])), r, wanted.get(str(r["id"]))) for r in after]
-
-
-def _change(triple: Triple) -> str:
-    before, after, _ = triple
+def _change(row: Row) -> str:
+    before, after = row.get("student"), row["transferred"]
     if before is None or before.get("correct") is None or after.get("correct") is None:
         return "changed" if before is not None and before["output"] != after["output"] else "same"
     if _right(before) == _right(after):
@@ -77,46 +65,38 @@ def _change(triple: Triple) -> str:
     return "gained" if _right(after) else "lost"
 
 
-def _right(record: Mapping[str, Any]) -> bool | None:
+def _right(record: Record) -> bool | None:
     """Return whether a row counts as right: of several drawn answers half or more; None where there is no mark."""
     mark = record.get("correct")
     return None if mark is None else float(mark) >= 0.5
 
 
-def _chosen(rows: Sequence[Triple]) -> list[Triple]:
-    of = {
-        change: [r for r in rows if _change(r) == change] for change in ("gained", "lost", "changed", "same")
-    }
+def _chosen(rows: Sequence[Row]) -> list[Row]:
+    changes = ("gained", "lost", "changed", "same")
+    of = {change: [row for row in rows if _change(row) == change] for change in changes}
     turns = zip_longest(of["gained"], of["lost"])
-    changed = [triple for turn in turns for triple in turn if triple is not None]
+    changed = [row for turn in turns for row in turn if row is not None]
     return [*changed, *of["changed"], *of["same"]][:COUNT]
 
 
-def _counts(task: str, rows: Sequence[Triple]) -> str:
-    changes = [_change(triple) for triple in rows]
-    told = ", ".join(
-        f"{changes.count(change)} {change}" for change in ("gained", "lost", "changed") if change in changes
-    )
-    return f"{task}: {told or 'none changed'}, of {len(rows)} rows."
+def _counts(task: str, rows: Sequence[Row]) -> str:
+    changes = Counter(map(_change, rows))
+    counts = [f"{changes[change]} {change}" for change in ("gained", "lost", "changed") if changes[change]]
+    return f"{task}: {', '.join(counts) or 'none changed'}, of {len(rows)} rows."
 
 
-def _example(task: str, triple: Triple) -> Example:
-    before, after, teacher = triple
-    shown = (("student before", before), ("student after", after), ("teacher", teacher))
+def _example(task: str, row: Row) -> Example:
+    after = row["transferred"]
     return Example(
         task=task,
         row=str(after["id"]),
-        change=_change(triple),
+        change=_change(row),
         prompt=_shortened(after["prompt"], tail=True),
         target=_shortened(after["target"]),
         outputs=tuple(
-            Output(
-                who=who,
-                text=_shortened(record["output"]),
-                right=_right(record),
-            )
-            for who, record in shown
-            if record is not None
+            Output(who=who, text=_shortened(row[role]["output"]), right=_right(row[role]))
+            for role, who in WHO.items()
+            if role in row
         ),
     )
 

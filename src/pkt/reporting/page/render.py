@@ -1,4 +1,4 @@
-"""A `Report` as a page, as Markdown, as LaTeX and as lines of JSON: four renderings of the same rows."""
+"""A `Report` as a page, as Markdown, as LaTeX and as lines of JSON, all with the same rows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from markupsafe import Markup
 from pkt import __version__
 from pkt.reporting.figures import Drawing
 from pkt.reporting.latex import HEADER, escaped, latex_table
-from pkt.reporting.page.model import Part, Report
+from pkt.reporting.page.report import Report, Topic
 from pkt.reporting.svg import inline
-from pkt.reporting.table import Table
+from pkt.table import Table
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 _NUMERIC = re.compile(r"^(≈ )?[-+–]?[\d(\[]|^–?$")
@@ -27,7 +27,7 @@ def html(report: Report, beside: tuple[str, ...] = ()) -> str:
     """Return one self-contained page: no script, nothing fetched.
 
     Args:
-        report: what it says.
+        report: its content.
         beside: names of the files with the same numbers that lie beside it.
     """
     # autoescape: what models write is shown as text, whatever it is
@@ -58,11 +58,11 @@ def markdown(report: Report) -> str:
     lines = [f"# {report.title}", "", report.lead, ""]
     for section in report.sections:
         lines += [f"## {section.title}", ""]
-        for part in _kept(section.parts):
-            lines += [f"### {part.title}", ""]
-            lines += [f"- {sentence}" for sentence in part.sentences]
-            lines += [""] if part.sentences else []
-            for table in part.tables:
+        for topic in _kept(section.topics):
+            lines += [f"### {topic.title}", ""]
+            lines += [f"- {sentence}" for sentence in topic.sentences]
+            lines += [""] if topic.sentences else []
+            for table in topic.tables:
                 lines += [f"{_sentence(table.title)}", "", table.markdown(), ""]
     return "\n".join(lines)
 
@@ -72,7 +72,7 @@ def latex(report: Report) -> str:
     lines = [HEADER]
     for section in report.sections:
         lines.append(f"% {escaped(section.title)}\n")
-        lines += [f"{latex_table(table)}\n" for part in _kept(section.parts) for table in part.tables]
+        lines += [f"{latex_table(table)}\n" for topic in _kept(section.topics) for table in topic.tables]
     return "\n".join(lines)
 
 
@@ -90,8 +90,8 @@ def _plain(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _kept(parts: tuple[Part, ...]) -> Iterator[Part]:
-    return (part for part in parts if part.kept and part.tables)
+def _kept(topics: tuple[Topic, ...]) -> Iterator[Topic]:
+    return (topic for topic in topics if topic.kept and topic.tables)
 
 
 def _sentence(title: str) -> str:

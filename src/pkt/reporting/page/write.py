@@ -1,34 +1,50 @@
-"""Where a report goes: a folder, or a page with the other files beside it."""
+"""`pkt report runs=a,b ...`, and where every report goes: a folder, or a page with the other files beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
+from pkt import console
+from pkt.config import ReportConfig
 from pkt.errors import PktError, RequestError
 from pkt.manifest import write_atomically
 from pkt.reporting.page import render
 from pkt.reporting.page.analyses import read_analyses
 from pkt.reporting.page.collect import collect
-from pkt.reporting.page.model import Report
+from pkt.reporting.page.report import Report
 from pkt.reporting.runs import load_runs
 
 STEM = "report"
 
 
-def page_file(out: Path) -> Path:
-    """Return the page's file: `out` itself where it ends in .html, else report.html in that folder.
+def answer_request(cfg: DictConfig) -> None:
+    """Write the report that `pkt report` asks for, print its tables, and say where it is.
+
+    Args:
+        cfg: the composed request, typed by `pkt.config.ReportConfig`.
 
     Raises:
-        RequestError: `out` is a file of another kind.
+        RequestError: `runs` is not set, names no folder with scores, or `against` no arm.
+        OmegaConfBaseException: a key that `+key=` forced in.
     """
-    if out.suffix == ".html":
-        return out
-    if out.is_file() or out.suffix in (".htm", ".md", ".tex", ".jsonl", ".pdf"):
-        raise RequestError(
-            f"out={out}: a folder or a file that ends in .html is expected (.md, .tex and .jsonl go beside it)."
-        )
-    return out / f"{STEM}.html"
+    typed: Any = OmegaConf.merge(
+        OmegaConf.structured(ReportConfig), OmegaConf.create(OmegaConf.to_container(cfg))
+    )
+    if OmegaConf.is_missing(typed, "runs") or not typed.runs:
+        raise RequestError("not set: runs; add runs=<folder>[,<folder>...], folders that `pkt run` has left")
+    names = [typed.runs] if isinstance(typed.runs, str) else list(typed.runs)
+    folders = [Path(str(name)).expanduser() for name in names]
+    beside = folders[0] if len(folders) == 1 else Path(STEM)
+    out = beside if typed.out is None else Path(typed.out).expanduser()
+    report, files = write_report(folders, out=out, against=typed.against, pairs=typed.pairs)
+    for section in report.sections:
+        console.table(f"{section.title}: {section.table.title}", section.table.columns, section.table.rows)
+    for file in files:
+        console.say(f"{'report':<11}{file}")
 
 
 def write_report(
@@ -46,14 +62,17 @@ def write_report(
         The report and the files, the page first.
 
     Raises:
-        RequestError: a folder is not there or holds no scores, or no run is called `against`.
+        RequestError: a folder is not there or holds no scores, no run is called `against`, or `out` is another file.
         PktError: `out` cannot be written.
     """
-    page = page_file(out)
+    if out.suffix != ".html" and (out.is_file() or out.suffix in (".htm", ".md", ".tex", ".jsonl", ".pdf")):
+        raise RequestError(
+            f"out={out}: a folder or a file that ends in .html is expected (.md, .tex and .jsonl go beside it)."
+        )
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise RequestError(f"no such folder: {', '.join(missing)}; give folders that `pkt run` has left.")
     report = collect(load_runs(folders), against=against, pairs=pairs, analyses=read_analyses(folders))
-    return report, write_files(report, page)
+    return report, write_files(report, out if out.suffix == ".html" else out / f"{STEM}.html")
 
 
 def write_files(report: Report, page: Path) -> list[Path]:
@@ -62,7 +81,7 @@ def write_files(report: Report, page: Path) -> list[Path]:
     A report without numbers of arms has no JSONL.
 
     Args:
-        report: what they say.
+        report: its content.
         page: the page's file.
 
     Raises:

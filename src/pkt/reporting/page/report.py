@@ -1,6 +1,6 @@
-"""What a report says, before it is a page, Markdown, LaTeX or JSONL: all four are made from this, so they agree.
+"""The content of a report; its page, Markdown, LaTeX and JSONL are all made from this, so that they agree.
 
-Report -> Section (one model pair and benchmark) -> Part (a heading with sentences, tables, drawings, examples)
+Report -> Section (one model pair and benchmark) -> Topic (a heading with sentences, tables, drawings, examples)
                                                  -> Number (an arm's score of a task, for JSONL)
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pkt.reporting.figures import Drawing
-from pkt.reporting.table import Table
+from pkt.reporting.study import Study
+from pkt.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +73,8 @@ class Example:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """Something that has a heading.
+class Topic:
+    """One heading of a section, and what stands below it.
 
     Attributes:
         name: of its anchor, unique in a section.
@@ -82,7 +83,7 @@ class Part:
         tables, drawings, examples: what it shows.
         legend: how the drawings are to be read.
         folded: shown only when asked for.
-        kept: also part of the Markdown and the LaTeX.
+        kept: shown in the Markdown and the LaTeX too.
     """
 
     name: str
@@ -104,27 +105,23 @@ class Section:
     """What is known of one model pair and benchmark.
 
     Attributes:
-        pair, benchmark: what the runs have in common.
-        table: the study's table as a sweep prints it, scores and budget in one.
-        parts: what is shown, in order.
+        title: the heading.
+        table: scores and budget in one, as a sweep prints them.
+        topics: what is shown, in order.
         numbers: what the tables are made of.
+        study: the runs behind it, where there are any.
     """
 
-    pair: str
-    benchmark: str
+    title: str
     table: Table
-    parts: tuple[Part, ...]
-    numbers: tuple[Number, ...]
-
-    @property
-    def title(self) -> str:
-        """The heading."""
-        return f"{self.pair} on {self.benchmark}"
+    topics: tuple[Topic, ...]
+    numbers: tuple[Number, ...] = ()
+    study: Study | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything.
+    """One page.
 
     Attributes:
         title: of the page.

@@ -1,0 +1,35 @@
+"""How numbers are written in tables: scores with standard errors, differences with intervals."""
+
+from __future__ import annotations
+
+from pkt.evaluation.paired import Interval
+from pkt.evaluation.statistics import Estimate
+
+SHARES = ("acc", "exact_match", "pass@1", "token_accuracy")  # metrics that are shares of right answers
+
+
+def score_cell(estimate: Estimate, metric: str) -> str:
+    """Return ``72.4 ± 1.2`` (per cent) for shares of right answers, ``1.234 ± 0.012`` for the rest."""
+    scale, digits = (100, 1) if metric in SHARES else (1, 3)
+    return f"{scale * estimate.value:.{digits}f} ± {scale * estimate.stderr:.{digits}f}"
+
+
+def score_head(task: str, metric: str, *, higher_is_better: bool) -> str:
+    """Return the head of a task's column, with an arrow where less is better."""
+    return task if metric in SHARES or higher_is_better else f"{task} (↓)"
+
+
+def difference_cell(difference: Interval, *, points: bool, ends: bool = True) -> str:
+    """Return ``+1.2 [+0.3, +2.1]``, marked with ``≈`` where the interval holds zero.
+
+    Args:
+        difference: of scores.
+        points: the scores are shares, shown in per cent.
+        ends: show the interval.
+    """
+    scale, digits = (100, 1) if points else (1, 3)
+    value, low, high = (
+        f"{round(scale * number, digits) + 0.0:+.{digits}f}"  # + 0.0: no -0.0
+        for number in (difference.value, difference.low, difference.high)
+    )
+    return ("≈ " if difference.holds_zero else "") + value + (f" [{low}, {high}]" if ends else "")
