@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pkt import console
+from pkt import console, plugins
 from pkt.errors import PktError, nearest
-from pkt.words import hydra_words
+from pkt.words import hydra_words, named_plugins
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -103,6 +103,7 @@ def _request(verb: str, words: list[str]) -> int:
     from pkt.explain import CONFIG_ERRORS, explain
     from pkt.searchpath import builtin_conf_dir, register
 
+    plugins.ask_for(named_plugins(words))
     register()
     sys.argv = [sys.argv[0], *words]
     try:
@@ -176,6 +177,8 @@ def _work(cfg: DictConfig, run_dir: Path) -> float | None:
     from pkt.sweep import check_sweeper, checked_objective
 
     check(cfg)
+    plugins.ask_for(cfg.plugins)
+    plugins.load_asked()
     check_sweeper(cfg)
     from pkt.pipeline import run_verb
 

@@ -154,6 +154,7 @@ class Config:
     threads: int = 0  # CPU threads; 0: torch's own choice
     output_dir: str = MISSING  # store/ and runs/ live here; PKT_OUTPUT_DIR moves it
     refresh: list[str] = field(default_factory=list)  # stages to compute anew although the store has them
+    plugins: list[str] = field(default_factory=list)  # modules of packages that are not installed as plugins
     model: PairConfig = field(default_factory=PairConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     data: DataConfig = field(default_factory=DataConfig)

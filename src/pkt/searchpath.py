@@ -1,15 +1,17 @@
 """Where configs are looked for: the user's folders first, then pkt's own, then the typed schema.
 
-    PKT_CONFIG_DIR (os.pathsep list) -> ./conf of the working folder -> conf/ of pkt -> structured://schema
+    PKT_CONFIG_DIR (os.pathsep list) -> ./conf of the working folder -> conf/ of pkt -> plugins -> structured://schema
 
-A user's file wins over a built-in one of the same name. The module imports Hydra only inside `register`, so
-that `pkt --help` can list groups without it.
+A user's file wins over a built-in one of the same name; a plugin's options carry the plugin's name (`mylab/kd`).
+The module imports Hydra only inside `register`, so that `pkt --help` can list groups without it.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from pkt import plugins
 
 
 def builtin_conf_dir() -> Path:
@@ -48,22 +50,41 @@ def groups() -> dict[str, list[str]]:
     return {group: sorted(options) for group, options in sorted(found.items())}
 
 
+def option_file(group: str, name: str) -> Path | None:
+    """Return the file of an option: the user's, pkt's or a plugin's; None: there is none.
+
+    Args:
+        group: such as ``task``.
+        name: such as ``nano_math``, or ``mylab/sums`` of a plugin.
+
+    Raises:
+        RequestError: it is a plugin's, and the plugin breaks a rule (see `pkt.plugins.option`).
+    """
+    for root in [*user_conf_dirs(), builtin_conf_dir()]:
+        if (file := root / group / f"{name}.yaml").is_file():
+            return file
+    return plugins.option(group, name) if "/" in name else None
+
+
 def register() -> None:
-    """Tell Hydra about the user's folders and the typed root; safe to call again in one process."""
+    """Tell Hydra about the user's folders, plugins and the typed root; safe to call again in one process."""
     from hydra.core.config_search_path import ConfigSearchPath
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
     from hydra.plugins.search_path_plugin import SearchPathPlugin
 
     from pkt.config import Config, ReportConfig
+    from pkt.plugin_options import PluginOptions
 
     class PktSearchPath(SearchPathPlugin):  # type: ignore[misc]  # hydra is followed as Any
         def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
             for folder in reversed(user_conf_dirs()):
                 search_path.prepend(provider="pkt-user", path=f"file://{folder}")
+            search_path.append(provider="pkt", path=f"{PluginOptions.scheme()}://{builtin_conf_dir()}")
 
     known = Plugins.instance().discover(SearchPathPlugin)
     if not any(plugin.__name__ == PktSearchPath.__name__ for plugin in known):
         Plugins.instance().register(PktSearchPath)
+        Plugins.instance().register(PluginOptions)
     ConfigStore.instance().store(name="schema", node=Config)
     ConfigStore.instance().store(name="report_schema", node=ReportConfig)
