@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pkt import console, plugins
+from pkt import console
 from pkt.errors import PktError, nearest
 from pkt.words import hydra_words, named_plugins
 
@@ -100,6 +100,7 @@ def _request(verb: str, words: list[str]) -> int:
     """Hand one request to Hydra and turn whatever comes back into an exit code."""
     import hydra
 
+    from pkt import plugins
     from pkt.explain import CONFIG_ERRORS, explain
     from pkt.searchpath import builtin_conf_dir, register
 
@@ -173,6 +174,7 @@ def _work(cfg: DictConfig, run_dir: Path) -> float | None:
 
         report(cfg)
         return None
+    from pkt import plugins
     from pkt.checks import check
     from pkt.sweep import check_sweeper, checked_objective
 

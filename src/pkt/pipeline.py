@@ -6,7 +6,7 @@ Config -> strategies (refused here if wrong) -> Workbench -> Session -> stages -
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,7 @@ from pkt.errors import PktError, RequestError
 from pkt.methods.base import Choice, Method
 from pkt.methods.workbench import Workbench
 from pkt.run import command_line, prepare, provenance
-from pkt.searchpath import builtin_conf_dir, user_conf_dirs
+from pkt.searchpath import option_files
 from pkt.stages import align, analyze, evaluate, extract, report, transfer
 from pkt.stages.session import Session
 from pkt.store import Store
@@ -153,23 +153,23 @@ def _evaluate(session: Session) -> float | None:
 
 
 def _analyze(session: Session) -> None:
-    analyze.analyze(session, every_option("semantics"))
+    analyze.analyze(session, every_option("semantics", session.bench.config.analyze.maps or ()))
 
 
-def every_option(group: str) -> dict[str, Any]:
+def every_option(group: str, foreign: Iterable[str] = ()) -> dict[str, Any]:
     """Build every option of a config group of strategies, as its file has it; the user's files win.
 
     Args:
         group: such as ``semantics``.
+        foreign: names of options in the request; those of plugins are built too.
 
     Raises:
         RequestError: a file that builds nothing.
     """
-    files: dict[str, Path] = {}
-    for root in [builtin_conf_dir(), *reversed(user_conf_dirs())]:
-        files |= {file.stem: file for file in sorted((root / group).glob("*.yaml"))}
-    nodes = {name: OmegaConf.create({group: OmegaConf.load(file)}) for name, file in files.items()}
-    return {name: build(nodes[name][group]) for name in sorted(nodes)}
+    files = option_files(group, foreign)
+    return {
+        name: build(OmegaConf.create({group: OmegaConf.load(file)})[group]) for name, file in files.items()
+    }
 
 
 VERBS: dict[str, Callable[[Session], Any]] = {

@@ -3,15 +3,14 @@
     PKT_CONFIG_DIR (os.pathsep list) -> ./conf of the working folder -> conf/ of pkt -> plugins -> structured://schema
 
 A user's file wins over a built-in one of the same name; a plugin's options carry the plugin's name (`mylab/kd`).
-The module imports Hydra only inside `register`, so that `pkt --help` can list groups without it.
+Hydra and plugins are imported inside functions, so that `pkt --help` can list groups without them.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
-
-from pkt import plugins
 
 
 def builtin_conf_dir() -> Path:
@@ -50,20 +49,27 @@ def groups() -> dict[str, list[str]]:
     return {group: sorted(options) for group, options in sorted(found.items())}
 
 
-def option_file(group: str, name: str) -> Path | None:
-    """Return the file of an option: the user's, pkt's or a plugin's; None: there is none.
+def option_files(group: str, foreign: Iterable[str] = ()) -> dict[str, Path]:
+    """Return the files of a group's options by name; the user's win.
 
     Args:
         group: such as ``task``.
-        name: such as ``nano_math``, or ``mylab/sums`` of a plugin.
+        foreign: names that a request has, of which those of plugins (`mylab/sums`) are looked up too.
 
     Raises:
-        RequestError: it is a plugin's, and the plugin breaks a rule (see `pkt.plugins.option`).
+        RequestError: a plugin that breaks a rule (see `pkt.plugins.option`).
     """
-    for root in [*user_conf_dirs(), builtin_conf_dir()]:
-        if (file := root / group / f"{name}.yaml").is_file():
-            return file
-    return plugins.option(group, name) if "/" in name else None
+    from pkt import plugins
+
+    found: dict[str, Path] = {}
+    for folder in [root / group for root in (builtin_conf_dir(), *reversed(user_conf_dirs()))]:
+        found |= {
+            file.relative_to(folder).with_suffix("").as_posix(): file for file in folder.rglob("*.yaml")
+        }
+    for name in foreign:
+        if "/" in name and name not in found and (file := plugins.option(group, name)):
+            found[name] = file
+    return dict(sorted(found.items()))
 
 
 def register() -> None:
