@@ -39,9 +39,7 @@ def explain(error: BaseException) -> str:
     """
     if isinstance(error, MissingConfigException) and error.options is not None:
         parts = str(error.missing_cfg_file).split("/")
-        depth = (
-            2 if parts[0] == "hydra" else 1
-        )  # what follows the group is the option's name, `mylab/kd` included
+        depth = 2 if parts[0] == "hydra" else 1  # of the group; a plugin's option has a slash of its own
         group, option = "/".join(parts[:depth]), "/".join(parts[depth:])
         hint = plugins.unknown(option) or nearest(option, error.options)
         if option in EXTRAS:

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from extending import files, install, write
 from pkt import plugins
@@ -82,8 +84,22 @@ def olmo(folder: Path) -> list[str]:
     return [f"model.{who}.checkpoint={folder / who}" for who in sizes] + ["model.teacher.dtype=float32"]
 
 
-# option -> a request that uses it, and words for it that need a folder
+TERM = "term@objective.terms.layer=mylab/{}"
+# option -> a request that uses it (the architecture's folders are added below)
 RUN = {
+    "term/mylab/contrast": ["transfer", "method=hidden_kd", TERM.format("contrast"), "benchmark=nano_math"],
+    "term/mylab/bank_contrast": [
+        "transfer",
+        "method=semalign_joint",
+        TERM.format("bank_contrast"),
+        "benchmark=nano_math",
+    ],
+    "task/mylab/sort": [
+        "run",
+        "method=sft",
+        "benchmark.train=[mylab/sort]",
+        "benchmark.tasks=[nano_math,mylab/sort]",
+    ],
     "mapping/mylab/blend": ["transfer", "method=hidden_kd", "mapping=mylab/blend", "benchmark=nano_math"],
     "method/mylab/surgical": ["run", "method=mylab/surgical", "method.block=last", "benchmark=nano_math"],
     "model/mylab/olmo": ["transfer", "model=mylab/olmo", "method=semalign", "benchmark=nano_math"],
@@ -98,10 +114,44 @@ def test_each_chapter_runs(pkt, installed: Path, tmp_path: Path, option: str):
     assert "computed" in done.out
 
 
+def test_the_pages_own_test_passes(installed: Path):
+    checks: dict[str, Any] = {}
+    exec(files()["tests/test_contrast.py"], checks)
+    checks["test_contrast_is_the_textbook_loop"]()
+
+
+def test_the_bank_holds_the_other_rows_as_they_were_last_seen(installed: Path):
+    from mylab.contrast import BankContrast
+
+    from pkt.objectives.needs import RowIds, States
+    from pkt.objectives.view import Pair, Sizes, View
+
+    term = BankContrast(temperature=0.5)
+    own = term.modules(Sizes(states={2: 4}, targets={2: 4}, rows=3))
+    draw = torch.Generator().manual_seed(0)
+    bank: dict[int, torch.Tensor] = {}
+    for rows in ([0, 0, 2], [2, 0, 0]):
+        h_ND, target_ND = torch.randn(2, 3, 4, generator=draw)
+        given = {States: {2: Pair(states_ND=h_ND, targets_ND=target_ND)}, RowIds: torch.tensor(rows)}
+        later: list[Any] = []
+        found = term(View(count=3, given=given, own=own, later=later.append))
+        expected = torch.zeros(())
+        for n, row in enumerate(rows):
+            candidates = [target_ND[n], *(entry for other, entry in bank.items() if other != row)]
+            cosines = torch.stack([torch.cosine_similarity(h_ND[n], c, dim=0) for c in candidates]) / 0.5
+            expected += cosines.logsumexp(0) - cosines[0]
+        torch.testing.assert_close(found.total, expected[None])
+        for change in later:
+            change()
+        for row in set(rows):
+            mine = [target_ND[n] / target_ND[n].norm() for n in range(3) if rows[n] == row]
+            bank[row] = torch.stack(mine).sum(0)
+
+
 def test_the_mixing_mapping_goes_with_what_reads_mixtures_and_with_nothing_else(pkt, installed: Path):
     for method in ("semalign_fisher", "semalign_geometry"):
         words = ["extract", f"method={method}", "mapping=mylab/blend", "benchmark=nano_math", *FAST]
-        refused(pkt(*words), "one teacher layer")
+        refused(pkt(*words), "exactly one teacher layer", "1+2+3")
     done = pkt("extract", "method=semalign_joint", "mapping=mylab/blend", "benchmark=nano_math", *FAST)
     assert done.code == 0, done.err
 

@@ -132,7 +132,7 @@ class WandbTracker:
 
         def send(run: Any) -> None:
             artifact = self._wandb.Artifact(
-                item.name,
+                item.name.replace("/", "-"),  # a plugin's names have a slash, W&B's must not
                 type=item.kind,
                 metadata=plain({**item.facts, "key": item.key, "inputs": item.inputs}),
             )
