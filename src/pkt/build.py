@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pkt import plugins
 from pkt.errors import RequestError, nearest
+from pkt.settings import check, known
 
 _TARGET = "_target_"
 _LISTS = (list, tuple, Sequence, set, frozenset)
@@ -101,6 +102,8 @@ def _construct(path: str, cls: type[Any], given: dict[Any, Any]) -> Any:
         if given.get(name, None if required else 0) == MISSING or (required and name not in given):
             raise RequestError(f"{path}.{name} is not set: add {path}.{name}=... ({_shown(hints[name])})")
     values = {name: _value(f"{path}.{name}", hints[name], value) for name, value in given.items()}
+    for name, value in values.items():
+        check(f"{path}.{name}", value, known(fields[name]))
     try:
         return cls(**values)
     except (ValueError, TypeError) as error:  # a dataclass checks ranges in __post_init__
