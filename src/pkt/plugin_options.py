@@ -17,7 +17,11 @@ from pkt import plugins
 
 
 class PluginOptions(ConfigSource):  # type: ignore[misc]  # hydra is followed as Any
-    """Config files of the plugins that a request may use; the source's path is pkt's own config folder."""
+    """Config files of the plugins that a request may use.
+
+    The source's path is pkt's own config folder, `#` and the modules that the request names in `plugins`: a launcher
+    hands it to other processes, where nobody has read the command line.
+    """
 
     @staticmethod
     def scheme() -> str:
@@ -30,7 +34,7 @@ class PluginOptions(ConfigSource):  # type: ignore[misc]  # hydra is followed as
 
     def is_group(self, config_path: str) -> bool:
         """Return whether it is one of pkt's groups; plugins add options and no groups."""
-        return (Path(self.path) / config_path).is_dir()
+        return (Path(self.path.partition("#")[0]) / config_path).is_dir()
 
     def is_config(self, config_path: str) -> bool:
         """Return whether a plugin has this option (`method/mylab/kd`)."""
@@ -49,10 +53,16 @@ class PluginOptions(ConfigSource):  # type: ignore[misc]  # hydra is followed as
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> Sequence[str]:
         """Name the options of a group, with the plugin's name before each."""
+        self._ask()
         return [] if results_filter == ObjectType.GROUP else plugins.options(config_path)
 
     def _file(self, config_path: str) -> Path | None:
         group, *name = config_path.rsplit("/", 2)
         if len(name) < 2 or group == "hydra" or not self.is_group(group):
             return None
+        self._ask()
         return plugins.option(group, "/".join(name))
+
+    def _ask(self) -> None:
+        if modules := self.path.partition("#")[2]:
+            plugins.ask_for(modules.split(","))

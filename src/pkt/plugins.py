@@ -93,6 +93,11 @@ def ask_for(modules: Iterable[str]) -> None:
     _asked[:] = named
 
 
+def asked() -> tuple[str, ...]:
+    """Return the modules that the request names in `plugins`."""
+    return tuple(_asked)
+
+
 def load_asked() -> None:
     """Import the modules that the request names in `plugins`.
 

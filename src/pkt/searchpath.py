@@ -79,6 +79,7 @@ def register() -> None:
     from hydra.core.plugins import Plugins
     from hydra.plugins.search_path_plugin import SearchPathPlugin
 
+    from pkt import plugins
     from pkt.config import Config, ReportConfig
     from pkt.plugin_options import PluginOptions
 
@@ -86,7 +87,8 @@ def register() -> None:
         def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
             for folder in reversed(user_conf_dirs()):
                 search_path.prepend(provider="pkt-user", path=f"file://{folder}")
-            search_path.append(provider="pkt", path=f"{PluginOptions.scheme()}://{builtin_conf_dir()}")
+            own = f"{PluginOptions.scheme()}://{builtin_conf_dir()}#{','.join(plugins.asked())}"
+            search_path.append(provider="pkt", path=own)
 
     known = Plugins.instance().discover(SearchPathPlugin)
     if not any(plugin.__name__ == PktSearchPath.__name__ for plugin in known):

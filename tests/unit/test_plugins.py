@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pkt import plugins
 from pkt.build import build
 from pkt.errors import PktError, RequestError
 from pkt.mapping import Depth
+from pkt.plugin_options import PluginOptions
 from pkt.searchpath import builtin_conf_dir, option_files, register
 from pkt.words import named_plugins
 
@@ -160,6 +162,17 @@ def test_a_broken_plugin_is_refused_with_its_reason_where_it_is_asked_for(
         with pytest.raises(PktError, match=reason) as refused:
             ask()
         assert type(refused.value) is kind
+
+
+def test_a_launchers_process_knows_what_the_command_line_named(lab: Lab):
+    lab("lab1", semantics__lab1__spin="{}")
+    source = PluginOptions("pkt", f"pkt-plugins://{builtin_conf_dir()}#lab1.maps")
+    sent = pickle.loads(pickle.dumps(source))
+    assert plugins.asked() == ()
+    assert sent.is_config("semantics/lab1/spin")
+    assert plugins.asked() == ("lab1.maps",)
+    assert not sent.is_config("semantics/lab1/none")
+    assert not sent.is_group("semantics/lab1")
 
 
 def test_modules_that_are_not_there_are_refused(lab: Lab):
