@@ -1,6 +1,7 @@
 """Build a strategy from its config node: `_target_: pkt.module.Class` plus the class's fields, strictly.
 
-    node -> class (prefix `pkt.`, a dataclass) -> every value against its field's type -> object
+    node -> class (a dataclass of pkt, or of a plugin that the request may use) -> every value against its field's
+    type -> object
 
 Hydra's `instantiate` takes `rank: abc` in silence; here a wrong type, an unknown key and a foreign target are
 refused with what is allowed and the nearest name.
@@ -10,18 +11,18 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import importlib
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, overload
 
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pkt.errors import PktError, RequestError, nearest
+from pkt import plugins
+from pkt.errors import RequestError, nearest
+from pkt.settings import check, known
 
-PREFIX = "pkt."
 _TARGET = "_target_"
 _LISTS = (list, tuple, Sequence, set, frozenset)
 T = TypeVar("T")
@@ -35,7 +36,7 @@ def build(node: DictConfig, kind: type[Any] | None = None) -> Any:
     """Return the object that a config node describes.
 
     Args:
-        node: a mapping with `_target_`, the dotted name of a dataclass in pkt, and values for its fields.
+        node: a mapping with `_target_`, the dotted name of a dataclass in pkt or a plugin, and values for its fields.
         kind: the protocol (or class) that the object is used as; types the result for mypy. A protocol marked
             `@runtime_checkable` is also checked.
 
@@ -43,59 +44,47 @@ def build(node: DictConfig, kind: type[Any] | None = None) -> Any:
         RequestError: foreign, unknown or unsuitable target; unknown, missing or ill-typed field.
         PktError: the strategy needs a package that is not installed.
     """
-    path = _path_of(node)
+    path = (node._get_full_key(None) if isinstance(node, DictConfig) else "") or "the node"
     if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
         raise RequestError(f"{path} is not set: choose one of its options")
     given = typing.cast(dict[Any, Any], OmegaConf.to_container(node, resolve=True))
-    target = given.pop(_TARGET, None)
-    cls = _resolve(path, target)
-    built = _construct(path, cls, given)
+    target = given.get(_TARGET)
+    built = _built(path, given)
     runtime = getattr(kind, "_is_runtime_protocol", False) or not getattr(kind, "_is_protocol", False)
     if kind is not None and runtime and not isinstance(built, kind):
         raise RequestError(f"{path}: {target} is no {kind.__name__}; choose an option of this config group")
     return built
 
 
-def _path_of(node: Any) -> str:
-    return (node._get_full_key(None) if isinstance(node, DictConfig) else "") or "the node"
+def _built(path: str, given: Mapping[Any, Any]) -> Any:
+    """Return the object of a plain mapping with `_target_`."""
+    cls = _resolve(f"{path}.{_TARGET}", given.get(_TARGET))
+    return _construct(path, cls, {key: value for key, value in given.items() if key != _TARGET})
 
 
 def _resolve(path: str, target: object) -> type[Any]:
-    """Return the dataclass that `_target_` names, if it is one of pkt's."""
-    if (
-        not isinstance(target, str)
-        or not target.startswith(PREFIX)
-        or not target.replace(".", "_").isidentifier()
-    ):
+    """Return the dataclass that `_target_` names, if it is pkt's or a plugin's."""
+    named = isinstance(target, str) and "." in target and target.replace(".", "_").isidentifier()
+    if not named or not plugins.admits(str(target)):
+        foreign = f"; to admit '{str(target).partition('.')[0]}': {plugins.HOW_TO_ADMIT}" if named else ""
         raise RequestError(
-            f"{path}.{_TARGET}: a dataclass of pkt is expected ('{PREFIX}<module>.<Class>'), got {target!r}"
+            f"{path}: a dataclass of pkt is expected ('pkt.<module>.<Class>') or one of a plugin, "
+            f"got {target!r}{foreign}"
         )
-    module_name, _, name = target.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and module_name.startswith(error.name):
-            raise RequestError(f"{path}.{_TARGET}: pkt has no module '{module_name}'") from error
-        raise PktError(
-            f"{path}: {target} needs the package '{error.name}': pip install {error.name}"
-        ) from error
-    found = getattr(module, name, None)
-    if not (
-        isinstance(found, type) and dataclasses.is_dataclass(found) and found.__module__.startswith(PREFIX)
-    ):
-        own = [
-            key
-            for key, value in vars(module).items()
-            if dataclasses.is_dataclass(value) and isinstance(value, type)
-        ]
-        own = sorted(
-            key for key in own if not key.startswith("_") and vars(module)[key].__module__.startswith(PREFIX)
-        )
-        allowed = ", ".join(own) or "none"
+    module_name, _, name = str(target).rpartition(".")
+    module = plugins.load(module_name, path)
+    own = [key for key, value in vars(module).items() if _is_strategy(value) and not key.startswith("_")]
+    if name not in own:
+        allowed = ", ".join(sorted(own)) or "none"
         raise RequestError(
-            f"{path}.{_TARGET}: no strategy '{name}' in {module_name}; it has: {allowed}{nearest(name, own)}"
+            f"{path}: no strategy '{name}' in {module_name}; it has: {allowed}{nearest(name, own)}"
         )
-    return found
+    return typing.cast(type[Any], vars(module)[name])
+
+
+def _is_strategy(value: object) -> bool:
+    """Return whether it is a dataclass that was written in pkt or in a plugin."""
+    return isinstance(value, type) and dataclasses.is_dataclass(value) and plugins.admits(value.__module__)
 
 
 def _construct(path: str, cls: type[Any], given: dict[Any, Any]) -> Any:
@@ -113,6 +102,8 @@ def _construct(path: str, cls: type[Any], given: dict[Any, Any]) -> Any:
         if given.get(name, None if required else 0) == MISSING or (required and name not in given):
             raise RequestError(f"{path}.{name} is not set: add {path}.{name}=... ({_shown(hints[name])})")
     values = {name: _value(f"{path}.{name}", hints[name], value) for name, value in given.items()}
+    for name, value in values.items():
+        check(f"{path}.{name}", value, known(fields[name]))
     try:
         return cls(**values)
     except (ValueError, TypeError) as error:  # a dataclass checks ranges in __post_init__
@@ -125,7 +116,7 @@ def _value(path: str, hint: Any, value: Any) -> Any:
     if origin in (Union, types.UnionType):
         return _union(path, hint, arguments, value)
     if isinstance(value, dict) and _TARGET in value:
-        return build(_placed(path, value))
+        return _built(path, value)
     if origin is Literal:
         if value not in arguments:
             listed = ", ".join(str(item) for item in arguments)
@@ -207,13 +198,3 @@ def _shown(hint: Any) -> str:
     if hint in names:
         return names[hint]
     return str(getattr(hint, "__name__", hint)) if not get_args(hint) else str(hint).replace("typing.", "")
-
-
-def _placed(path: str, value: dict[str, Any]) -> DictConfig:
-    """Return a nested node that knows its place, for messages."""
-    root: Any = value
-    for name in reversed(path.replace("[", ".").replace("]", "").split(".")):
-        root = {name: root}
-    node = OmegaConf.select(OmegaConf.create(root), path.replace("[", ".").replace("]", ""))
-    assert isinstance(node, (DictConfig, ListConfig))
-    return typing.cast(DictConfig, node)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pkt import console
 from pkt.errors import PktError, nearest
-from pkt.words import hydra_words
+from pkt.words import hydra_words, named_plugins
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -100,9 +100,11 @@ def _request(verb: str, words: list[str]) -> int:
     """Hand one request to Hydra and turn whatever comes back into an exit code."""
     import hydra
 
+    from pkt import plugins
     from pkt.explain import CONFIG_ERRORS, explain
     from pkt.searchpath import builtin_conf_dir, register
 
+    plugins.ask_for(named_plugins(words))
     register()
     sys.argv = [sys.argv[0], *words]
     try:
@@ -172,10 +174,13 @@ def _work(cfg: DictConfig, run_dir: Path) -> float | None:
 
         answer_request(cfg)
         return None
+    from pkt import plugins
     from pkt.checks import check
     from pkt.sweep import check_sweeper, checked_objective
 
     check(cfg)
+    plugins.ask_for(cfg.plugins)
+    plugins.load_asked()
     check_sweeper(cfg)
     from pkt.pipeline import run_verb
 

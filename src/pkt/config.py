@@ -193,9 +193,10 @@ class Config:
     device: str = undecisive("auto")  # auto | cpu | cuda | cuda:N | mps
     threads: int = undecisive(0, at_least=0)  # CPU threads; 0: torch's own choice
     output_dir: str = undecisive(MISSING)  # store/ and runs/ live here; PKT_OUTPUT_DIR moves it
-    refresh: list[str] = undecisive(
-        factory=list, choices=STAGES
-    )  # stages to compute anew although the store has them
+    # stages to compute anew although the store has them
+    refresh: list[str] = undecisive(factory=list, choices=STAGES)
+    # modules of packages that are not installed as plugins; what they decide is in the keys by their code
+    plugins: list[str] = undecisive(factory=list)
     model: PairConfig = field(default_factory=PairConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     data: DataConfig = field(default_factory=DataConfig)

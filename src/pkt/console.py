@@ -22,7 +22,7 @@ usage: pkt <verb> [key=value ...] [flags]
 verbs
 {verbs}
 
-config groups (group=option; see one with `pkt run --cfg job -p <group>`)
+config groups (group=option; see one with `pkt run --cfg job -p <group>`; `pkt run -h` lists those of plugins too)
 {groups}
 
 flags

@@ -9,6 +9,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from pkt import plugins
 from pkt.checks import MOVED
 from pkt.errors import nearest
 from pkt.searchpath import groups
@@ -38,8 +39,10 @@ def explain(error: BaseException) -> str:
         error: what composing, overriding or reading the config raised.
     """
     if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        hint = nearest(option, error.options)
+        parts = str(error.missing_cfg_file).split("/")
+        depth = 2 if parts[0] == "hydra" else 1  # of the group; a plugin's option has a slash of its own
+        group, option = "/".join(parts[:depth]), "/".join(parts[depth:])
+        hint = plugins.unknown(option) or nearest(option, error.options)
         if option in EXTRAS:
             hint = f"; {option} comes with an extra: pip install 'pkt-llm[{EXTRAS[option]}]'"
         return f"{group}={option}: no such option; allowed: {_listed(error.options)}{hint}"

@@ -6,7 +6,7 @@ Config -> strategies (refused here if wrong) -> Workbench -> Plan -> stages -> t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,9 @@ from pkt.methods.base import Choice, Method, choice_of
 from pkt.methods.combinations import check, known_pairs
 from pkt.methods.workbench import Workbench
 from pkt.plan import Plan, Planner
+from pkt.plugins import origins
 from pkt.run import command_line, prepare, provenance
-from pkt.searchpath import builtin_conf_dir, user_conf_dirs
+from pkt.searchpath import option_files
 from pkt.stages import align, analyze, evaluate, extract, report, transfer
 from pkt.stages.session import Job, Session
 from pkt.store import Store
@@ -175,6 +176,7 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
         command=command_line(),
         provenance=provenance(),
         resolved_config=resolved,
+        plugins=origins(method, *vars(choice_of(bench)).values()),
     )
 
 
@@ -216,11 +218,11 @@ def plan_stages(planned: Planner, last: str) -> Plan:
 def plan_scores(planned: Planner, asked: evaluate.Asked) -> Plan:
     """Plan the scores of the models asked for, after all that makes them."""
     config = planned.bench.config
-    tasks, saved = asked.identities(), evaluate.checkpoint_identity(config)
+    known, saved = asked.identities(), evaluate.checkpoint_identity(config)
     if "transferred" in config.eval.models and saved is None:
         planned.chain("transfer")  # what has to be trained comes before what is scored
     for role in config.eval.models:
-        planned.scores(role, tasks, saved)
+        planned.scores(role, asked.tasks, known, saved)
     return planned.plan
 
 
@@ -247,7 +249,8 @@ def _evaluate(session: Session) -> float | None:
 
 
 def _analyze(session: Session) -> None:
-    subject = analyze.subject(session.bench, session.results, every_option("semantics"))
+    maps = every_option("semantics", session.bench.config.analyze.maps or ())
+    subject = analyze.subject(session.bench, session.results, maps)
     planned = planner(session)
     analyze.plan(planned, subject)
     with subject.released():
@@ -255,20 +258,20 @@ def _analyze(session: Session) -> None:
     analyze.show(session, subject)
 
 
-def every_option(group: str) -> dict[str, Any]:
+def every_option(group: str, foreign: Iterable[str] = ()) -> dict[str, Any]:
     """Build every option of a config group of strategies, as its file has it; the user's files win.
 
     Args:
         group: such as ``semantics``.
+        foreign: names of options in the request; those of plugins are built too.
 
     Raises:
         RequestError: a file that builds nothing.
     """
-    files: dict[str, Path] = {}
-    for root in [builtin_conf_dir(), *reversed(user_conf_dirs())]:
-        files |= {file.stem: file for file in sorted((root / group).glob("*.yaml"))}
-    nodes = {name: OmegaConf.create({group: OmegaConf.load(file)}) for name, file in files.items()}
-    return {name: build(nodes[name][group]) for name in sorted(nodes)}
+    files = option_files(group, foreign)
+    return {
+        name: build(OmegaConf.create({group: OmegaConf.load(file)})[group]) for name, file in files.items()
+    }
 
 
 VERBS: dict[str, Callable[[Session], float | None]] = {

@@ -20,6 +20,7 @@ from pkt.manifest import content_key
 from pkt.methods.base import Choice, Method, Reads, choice_of
 from pkt.methods.workbench import Workbench
 from pkt.objectives import Objective
+from pkt.plugins import origins
 from pkt.settings import deciding, plain, target_of
 
 VERSIONS = {"extract": 1, "align": 1, "transfer": 1, "eval": 1, "analyze": 4}
@@ -82,12 +83,10 @@ class Planner:
     Attributes:
         bench: models, rows and strategies; asked for fingerprints and digests, never for weights.
         method: what is run.
-        code: package and digest of other people's code, by the strategies' groups (`pkt.plugins`).
     """
 
     bench: Workbench
     method: Method
-    code: Mapping[str, Any] = field(default_factory=dict)
     _steps: dict[str, Step] = field(default_factory=dict, init=False)
 
     @property
@@ -118,8 +117,13 @@ class Planner:
             "models": {role: self.identity(role) for role in reads.models},
             "rows": {split: self.bench.digest(split) for split in reads.rows},
             **({"keeps": _kept(self.bench.objective)} if reads.keeps else {}),
-            **({"code": dict(self.code)} if self.code else {}),
+            **_code(self.method, *self._read_by(stage, own)),
         }
+
+    def _read_by(self, stage: str, own: Sequence[str]) -> list[Any]:
+        """Return the strategies that a stage reads first; what it takes has those of the stages before in its key."""
+        groups = [group for group, usual in READ_FIRST.items() if _first(own, usual) == stage]
+        return [getattr(self.choice, group) for group in groups if group in self.method.uses]
 
     def _settings(self, stage: str, own: Sequence[str], reads: Reads) -> dict[str, Any]:
         choice = self.choice
@@ -148,12 +152,15 @@ class Planner:
         """Return what a key says of a model: its files, and the type of numbers that it is loaded in."""
         return f"{getattr(self.bench, f'{role}_fingerprint')}/{self.bench.dtype(role)}"
 
-    def scores(self, role: str, tasks: Mapping[str, Any], checkpoint: str | None) -> str:
+    def scores(
+        self, role: str, tasks: Sequence[Any], known: Mapping[str, Any], checkpoint: str | None
+    ) -> str:
         """Plan the scores of a model, and return the step's name.
 
         Args:
             role: teacher, student or transferred.
-            tasks: by name, what decides a task's scores beside the model (rows, version of its grading).
+            tasks: what is scored.
+            known: by name, what decides a task's scores beside the model (rows, version of its grading).
             checkpoint: identity of a saved folder to score as ``transferred``; None: what `transfer` makes.
         """
         config, choice = self.bench.config, self.choice
@@ -170,8 +177,9 @@ class Planner:
             takes=takes,
             settings=settings,
             models={} if takes else {"scored": checkpoint or self.identity(role)},
-            tasks=dict(tasks),
+            tasks=dict(known),
             encoding=ENCODING,
+            **_code(*tasks),
         )
         return name
 
@@ -298,6 +306,12 @@ def _told(kind: str, name: str, before: Any, now: Any) -> str:
     if kind == "settings":
         return f"{name} {before} -> {now}"
     return f"{_TOLD.get(kind, kind).format(name)} changed"
+
+
+def _code(*strategies: Any) -> dict[str, Any]:
+    """Return the digests of other people's code among strategies; nothing where there is none."""
+    found = {package: origin["code"] for package, origin in origins(*strategies).items()}
+    return {"code": found} if found else {}
 
 
 def _kept(objective: Objective) -> dict[str, Any]:

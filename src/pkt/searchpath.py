@@ -1,14 +1,15 @@
 """Where configs are looked for: the user's folders first, then pkt's own, then the typed schema.
 
-    PKT_CONFIG_DIR (os.pathsep list) -> ./conf of the working folder -> conf/ of pkt -> structured://schema
+    PKT_CONFIG_DIR (os.pathsep list) -> ./conf of the working folder -> conf/ of pkt -> plugins -> structured://schema
 
-A user's file wins over a built-in one of the same name. The module imports Hydra only inside `register`, so
-that `pkt --help` can list groups without it.
+A user's file wins over a built-in one of the same name; a plugin's options carry the plugin's name (`mylab/kd`).
+Hydra and plugins are imported inside functions, so that `pkt --help` can list groups without them.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -48,22 +49,50 @@ def groups() -> dict[str, list[str]]:
     return {group: sorted(options) for group, options in sorted(found.items())}
 
 
+def option_files(group: str, foreign: Iterable[str] = ()) -> dict[str, Path]:
+    """Return the files of a group's options by name; the user's win.
+
+    Args:
+        group: such as ``task``.
+        foreign: names that a request has, of which those of plugins (`mylab/sums`) are looked up too.
+
+    Raises:
+        RequestError: a plugin that breaks a rule (see `pkt.plugins.option`).
+    """
+    from pkt import plugins
+
+    found: dict[str, Path] = {}
+    for folder in [root / group for root in (builtin_conf_dir(), *reversed(user_conf_dirs()))]:
+        found |= {
+            file.relative_to(folder).with_suffix("").as_posix(): file for file in folder.rglob("*.yaml")
+        }
+    for name in foreign:
+        if "/" in name and name not in found and (file := plugins.option(group, name)):
+            found[name] = file
+    return dict(sorted(found.items()))
+
+
 def register() -> None:
-    """Tell Hydra about the user's folders and the typed root; safe to call again in one process."""
+    """Tell Hydra about the user's folders, plugins and the typed root; safe to call again in one process."""
     from hydra.core.config_search_path import ConfigSearchPath
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
     from hydra.plugins.search_path_plugin import SearchPathPlugin
 
+    from pkt import plugins
     from pkt.config import Config, ReportConfig
+    from pkt.plugin_options import PluginOptions
 
     class PktSearchPath(SearchPathPlugin):  # type: ignore[misc]  # hydra is followed as Any
         def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
             for folder in reversed(user_conf_dirs()):
                 search_path.prepend(provider="pkt-user", path=f"file://{folder}")
+            own = f"{PluginOptions.scheme()}://{builtin_conf_dir()}#{','.join(plugins.asked())}"
+            search_path.append(provider="pkt", path=own)
 
     known = Plugins.instance().discover(SearchPathPlugin)
     if not any(plugin.__name__ == PktSearchPath.__name__ for plugin in known):
         Plugins.instance().register(PktSearchPath)
+        Plugins.instance().register(PluginOptions)
     ConfigStore.instance().store(name="schema", node=Config)
     ConfigStore.instance().store(name="report_schema", node=ReportConfig)

@@ -1,7 +1,7 @@
 """What a setting is: the values that it may have, and the stages whose results it decides.
 
     dataclass fields ── setting(...) ──> deciding(node, stage, ...) ──> the settings in a stage's key
-                                    └──> pkt.checks: refuse values that make no sense
+                                    └──> check(key, value, ...): refuse values that make no sense
 
 The one place that knows which settings enter a key. A field without `setting` decides the first stage that reads its
 node: too much is computed anew rather than too little. Keys are chained, so what decides `extract` also changes the
@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from pkt.errors import RequestError, nearest
 
 _METADATA = "pkt"
 UNSET: Any = object()
@@ -97,6 +100,30 @@ def known(field: dataclasses.Field[Any]) -> Setting:
     """Return what is known of a field."""
     found: Setting = field.metadata.get(_METADATA, NOTHING)
     return found
+
+
+def check(key: str, value: Any, about: Setting) -> None:
+    """Refuse a value that is none of a setting's choices, or out of its bounds; null is left to its meaning.
+
+    Args:
+        key: what the command line calls it, for the message.
+        value: of the right type; of a list, each item is one of the choices.
+        about: what is known of the setting.
+
+    Raises:
+        RequestError: with what was got and what is allowed.
+    """
+    for item in value if isinstance(value, list | tuple) else (value,):
+        if about.choices and item is not None and item not in about.choices:
+            allowed = [str(choice) for choice in about.choices]
+            raise RequestError(
+                f"{key}: got '{item}'; allowed: {', '.join(allowed)}{nearest(str(item), allowed)}"
+            )
+    for lowest, word in ((about.at_least, "from"), (about.above, "above")):
+        if lowest is None or value is None:
+            continue
+        if not math.isfinite(value) or value < lowest or (word == "above" and value == lowest):
+            raise RequestError(f"{key}: a value {word} {lowest:g} is expected, got {value}")
 
 
 def deciding(node: Any, stage: str, choice: Any, *, path: str, first: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ pkt report runs=a,b out=my=page ->  runs=['a','b'] out='my=page'
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 _TAKES_VALUE = {"-c", "-p", "-cp", "-cn", "-cd", "--cfg", "--package", "--config-path", "--config-name"}
@@ -30,6 +31,18 @@ def hydra_words(verb: str, words: Sequence[str]) -> list[str]:
     if verb == "report":
         overrides = quoted_texts(overrides)
     return flags + overrides
+
+
+def named_plugins(words: Sequence[str]) -> list[str]:
+    """Return the modules that the command line names in `plugins=[...]`: their options are found before it is read.
+
+    Args:
+        words: the command line after the verb.
+    """
+    values = [
+        value for key, _, value in (word.lstrip("+").partition("=") for word in words) if key == "plugins"
+    ]
+    return [name for value in values for name in re.findall(r"[\w.]+", value)]
 
 
 def named_parts(overrides: Sequence[str]) -> list[str]:

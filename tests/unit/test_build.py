@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from pkt.build import build
 from pkt.errors import PktError, RequestError
+from pkt.settings import setting
 
 
 class Colour(enum.Enum):
@@ -39,6 +40,9 @@ class Widget:
     other: Any = None
     flag: bool = False
     limit: int | float | str = 1
+    share: float | None = setting(0.5, above=0)
+    at: tuple[str, ...] = setting((), choices=("up", "down"))
+    steps: int = setting(1, at_least=1)
 
     def __post_init__(self) -> None:
         if self.rate < 0:
@@ -107,6 +111,7 @@ def test_values_take_the_types_of_the_fields():
 
 def test_defaults_and_null():
     assert build(node(count=None)) == Widget(rate=0.5)
+    assert build(node(share=None)).share is None
 
 
 def test_nested_target_is_built():
@@ -139,6 +144,10 @@ def test_interpolations_are_filled_in():
         ),
         ({"weights": {"a": "x"}}, r"mapping.weights.a: a number"),
         ({"flag": "perhaps"}, r"mapping.flag: true or false is expected"),
+        ({"share": 0}, r"mapping.share: a value above 0 is expected, got 0"),
+        ({"share": "nan"}, r"mapping.share: a value above 0 is expected, got nan"),
+        ({"steps": 0}, r"mapping.steps: a value from 1 is expected, got 0"),
+        ({"at": ["up", "dawn"]}, r"mapping.at: got 'dawn'; allowed: up, down \(did you mean 'down'"),
         ({"_partial_": True}, r"unknown key 'mapping._partial_'"),
         ({"_target_": "os.system"}, r"a dataclass of pkt is expected .* got 'os.system'"),
         ({"_target_": "pktx.Widget"}, r"a dataclass of pkt is expected"),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma3Config
 
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
-from pkt.models.roles import ROLES
+from pkt.models.roles import ROLES, roles_of
 from pkt.models.taps import Interface, PassThrough, decode, skip_above, skip_below, tap
 from tiny import FAMILIES, tiny_config, tiny_model
 
@@ -265,6 +267,16 @@ def test_unknown_type_names_the_missing_roles():
         arch.projection(1, "up")
     with pytest.raises(RequestError, match="mlp_out"):
         Architecture.of(model, declared | {"attention": "self_attn", "mlp": None})
+
+
+def test_an_unknown_type_is_like_a_known_one_but_for_what_is_declared():
+    config = tiny_config("olmo2", num_key_value_heads=2, intermediate_size=64)
+    with pytest.raises(RequestError, match="does not know the model type 'olmo2'"):
+        roles_of(config)
+    norms = {"attention_out": "post_attention_layernorm", "mlp_out": "post_feedforward_layernorm"}
+    assert roles_of(config, {"like": "llama", **norms}) == replace(ROLES["llama"], **norms)
+    with pytest.raises(RequestError, match="does not know the model type 'lama'"):
+        roles_of(config, {"like": "lama"})
 
 
 def test_declared_roles_are_checked():

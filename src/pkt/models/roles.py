@@ -156,28 +156,28 @@ def roles_of(config: Any, declared: Mapping[str, Any] | None = None) -> Roles:
     Args:
         config: the model's transformers config.
         declared: fields of `Roles` that the user gives; `attention_out` and `mlp_out` default to the
-            sublayers.
+            sublayers. `like`: a model type whose roles are taken for those that are not given.
 
     Raises:
         RequestError: an unknown role, or an unknown model type without the roles that it takes.
     """
     given = dict(declared or {})
+    model_type = given.pop("like", config.model_type)
     allowed = [f.name for f in fields(Roles)]
     for role in given:
         if role not in allowed:
             raise RequestError(
-                f"'{role}' is not a module role{nearest(role, allowed)}; roles are {', '.join(allowed)}."
+                f"'{role}' is not a module role{nearest(role, allowed)}; roles are {', '.join(allowed)} (and like)."
             )
-    model_type = config.model_type
     if model_type in ROLES:
         return _without_missing_norm(replace(ROLES[model_type], **given), config)
     missing = [role for role in _REQUIRED if role not in given]
     if missing:
         raise RequestError(
             f"pkt does not know the model type '{model_type}' (it knows {', '.join(ROLES)}), and these "
-            f"module roles are not declared: {', '.join(missing)}. Declare each as a dotted path, like "
-            "model.teacher.roles.layers=model.layers (model.student.roles for a student); attention and mlp "
-            "are relative to a layer."
+            f"module roles are not declared: {', '.join(missing)}. Name a type with the same modules "
+            "(model.teacher.roles.like=llama; model.student.roles for a student), or declare each as a dotted path, "
+            "like model.teacher.roles.layers=model.layers; attention and mlp are relative to a layer."
         )
     if given["mlp"] is None and "mlp_out" not in given:
         raise RequestError("roles.mlp is null, so roles.mlp_out has to name the module that ends the MLP.")

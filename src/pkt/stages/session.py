@@ -30,6 +30,7 @@ class Session:
         command: the command line, for the record.
         provenance: versions and platform, for the record.
         resolved_config: the request as YAML, interpolations filled in.
+        plugins: version and code of other people's packages among the strategies.
         plan: the steps; empty until the pipeline has made it.
         results: what this run has computed or reused, by the step's name.
         reports: one entry per step: computed or reused, seconds, peak memory, key.
@@ -43,9 +44,15 @@ class Session:
     command: str
     provenance: Mapping[str, Any]
     resolved_config: str
+    plugins: Mapping[str, Any] = field(default_factory=dict)
     plan: Plan = field(default_factory=lambda: Plan(steps={}))
     results: dict[str, Artifact] = field(default_factory=dict, init=False)
     reports: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Versions, platform, and other people's packages, for manifests and cards."""
+        return {**self.provenance, **({"plugins": dict(self.plugins)} if self.plugins else {})}
 
     def loaded(self, stage: str) -> Any:
         """Read the result of a stage of the method (``extract``, ``align``) that is there."""
@@ -67,7 +74,7 @@ class Session:
             if artifact is None:
                 with self.store.write(step.stage, step.key, ingredients=step.ingredients) as draft:
                     draft.note(run(Job(session=self, step=step, folder=draft.folder)) or {})
-                    draft.note({"command": self.command, "provenance": dict(self.provenance)})
+                    draft.note({"command": self.command, "provenance": self.origin})
                     draft.note(watch.stop().as_dict())
                 artifact = self.store.read(step.stage, step.key)
                 assert artifact is not None

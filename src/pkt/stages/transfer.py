@@ -78,7 +78,7 @@ def _facts(session: Session, folder: Path, *, layers: Sequence[int], budget: Map
         },
         budget=budget,
         command=session.command,
-        provenance=session.provenance,
+        provenance=session.origin,
         adapter=(folder / ADAPTER).is_dir(),
         seed=bench.config.seed,
     )

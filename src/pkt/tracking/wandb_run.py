@@ -143,7 +143,7 @@ class WandbSink:
         its alias. The manifest and small JSON files go along, with `tracker.checkpoint` the weights too.
         """
         artifact = self._wandb.Artifact(
-            item.name,
+            item.name.replace("/", "-"),  # a plugin's names have a slash, W&B's must not
             type=item.kind,
             metadata=plain({**item.facts, "key": item.key, "inputs": item.inputs}),
         )
