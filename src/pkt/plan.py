@@ -176,7 +176,7 @@ class Planner:
             of=role,
             takes=takes,
             settings=settings,
-            models={} if takes else {"scored": checkpoint or self.identity(role)},
+            models={} if takes else {"scored": self._identity(role, checkpoint)},
             tasks=dict(known),
             encoding=ENCODING,
             **_code(*tasks),
@@ -211,9 +211,7 @@ class Planner:
             made = self._made(role, checkpoint)
             takes += made
             if not made:
-                models[role] = (
-                    checkpoint if role == "transferred" and checkpoint is not None else self.identity(role)
-                )
+                models[role] = self._identity(role, checkpoint)
         known = deciding(self.bench.config.analyze, "analyze", self.choice, path="analyze", first="analyze")
         chosen = {f"analyze.{name}": known[f"analyze.{name}"] for name in settings}
         self._add(
@@ -226,6 +224,10 @@ class Planner:
             rows=dict(rows),
         )
         return f"analyze {part}"
+
+    def _identity(self, role: str, checkpoint: str | None) -> str:
+        """Return what a key says of a model that this request does not make."""
+        return checkpoint if role == "transferred" and checkpoint is not None else self.identity(role)
 
     def _made(self, role: str, checkpoint: str | None) -> tuple[str, ...]:
         return (self.chain("transfer"),) if role == "transferred" and checkpoint is None else ()
