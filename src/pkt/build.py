@@ -72,14 +72,13 @@ def _resolve(path: str, target: object) -> type[Any]:
             f"got {target!r}{foreign}"
         )
     module_name, _, name = str(target).rpartition(".")
-    module = plugins.load(module_name, path)
-    own = [key for key, value in vars(module).items() if _is_strategy(value) and not key.startswith("_")]
-    if name not in own:
-        allowed = ", ".join(sorted(own)) or "none"
+    module = vars(plugins.load(module_name, path))
+    if not _is_strategy(module.get(name)):
+        own = sorted(key for key, value in module.items() if _is_strategy(value) and not key.startswith("_"))
         raise RequestError(
-            f"{path}: no strategy '{name}' in {module_name}; it has: {allowed}{nearest(name, own)}"
+            f"{path}: no strategy '{name}' in {module_name}; it has: {', '.join(own) or 'none'}{nearest(name, own)}"
         )
-    return typing.cast(type[Any], vars(module)[name])
+    return typing.cast(type[Any], module[name])
 
 
 def _is_strategy(value: object) -> bool:
@@ -89,7 +88,12 @@ def _is_strategy(value: object) -> bool:
 
 def _construct(path: str, cls: type[Any], given: dict[Any, Any]) -> Any:
     """Return `cls(**given)` after checking names, types and presence."""
-    hints = typing.get_type_hints(cls)
+    try:
+        hints = typing.get_type_hints(cls)
+    except NameError as error:  # imported under TYPE_CHECKING only
+        raise RequestError(
+            f"{path}: a type of {cls.__qualname__} cannot be read when it runs: {error}"
+        ) from error
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     for key in given:
         if key not in fields:

@@ -130,6 +130,26 @@ def test_a_request_without_foreign_names_looks_through_nothing(lab: Lab, monkeyp
             composed("method=lab1/spin")
 
 
+def test_types_that_only_a_checker_sees_are_told(lab: Lab):
+    lab(
+        "lab1",
+        "from __future__ import annotations\n" + CODE.replace("rank: int", "rank: Sequence[int]"),
+        plugin="lab1",
+    )
+    with pytest.raises(
+        RequestError, match="semantics: a type of Map cannot be read .*'Sequence' is not defined"
+    ):
+        build(node("lab1.maps.Map"))
+
+
+def test_a_single_module_serves_too_with_options_in_the_users_folder(lab: Lab, tmp_path: Path):
+    (tmp_path / "lab5.py").write_text(CODE)
+    plugins.ask_for(["lab5"])
+    plugins.load_asked()
+    assert build(node("lab5.Map", rank=3)).rank == 3
+    assert plugins.option("semantics", "lab5/spin") is None
+
+
 def test_targets_outside_are_refused_with_how_to_admit_them(lab: Lab):
     lab("lab1")
     refusal = r"got 'lab1.maps.Map'; to admit 'lab1': install .* 'pkt.plugins', or add plugins=\[<module>\]"
