@@ -35,15 +35,6 @@ TABLE2: Mapping[str, Mapping[str, float]] = {
     "wizardcoder-13b: semalign": {"humaneval": 19.46, "mbpp": 21.18},
 }
 PUBLISHED = {"table1": TABLE1, "table2": TABLE2}
-# task of ours -> the paper's benchmark
-BENCHES = {
-    "mmlu": "mmlu",
-    "gsm8k": "gsm8k",
-    "humaneval": "humaneval",
-    "humaneval_instruct": "humaneval",
-    "mbpp": "mbpp",
-    "mbpp_instruct": "mbpp",
-}
 
 
 def published_table(target: str) -> Table | None:
@@ -80,9 +71,10 @@ def beside_table(studies: Sequence[Study], target: str) -> Table | None:
     ours: dict[tuple[str, str], dict[str, str]] = {}  # (pair, method) -> benchmark -> cell
     for study in studies:
         for arm in (*reversed(study.fixed), *arms(study.runs)):
-            for task in (task for task in study.tasks if task in BENCHES):
-                cell = score_cell(study.score(arm, [task]), study.metric(task))
-                ours.setdefault((study.pair, arm.label), {})[BENCHES[task]] = cell
+            for task in study.tasks:
+                if (bench := task.removesuffix("_instruct")) in ROWS:
+                    cell = score_cell(study.score(arm, [task]), study.metric(task))
+                    ours.setdefault((study.pair, arm.label), {})[bench] = cell
     benches = [bench for bench in ROWS if any(bench in cells for cells in ours.values())]
     if not claims or not benches:
         return None
