@@ -42,7 +42,7 @@ LEAVES = {
     "searchpath": {"config"},
     "words": {"checks"},
     "reporting": {"evaluation", "attribution", "data", "manifest"},
-    "evaluation": {"data", "models"},
+    "evaluation": {"data", "models", "saving"},
     "assets": set(),
     "config": set(),
 }
