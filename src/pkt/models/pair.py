@@ -1,4 +1,4 @@
-"""A teacher and a student: loaded, and known to speak the same vocabulary."""
+"""Load a teacher and a student, and check that they share a vocabulary."""
 
 from __future__ import annotations
 
