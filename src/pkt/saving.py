@@ -3,7 +3,8 @@
     value -> save -> x.json (a tensor stands there as its name), x.safetensors -> load, by the fields' types -> value
 
 A value is made of dataclasses, tensors, numbers, strings, None, tuples, lists, and dicts with text or integer keys.
-Its class says how it is read: the files hold no names of code.
+Its class says how it is read: the files hold no names of code. torch is imported only where tensors are read, since
+`pkt report` reads scores without it.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from pkt.errors import PktError
+
+if typing.TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -56,6 +58,8 @@ def save(value: Any, path: Path) -> None:
 
     data = _plain(value, "", name_of)
     if tensors:
+        from safetensors.torch import save_file
+
         save_file(tensors, path.with_suffix(".safetensors"))
     path.write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
@@ -66,10 +70,9 @@ def load(kind: type[T], path: Path) -> T:
     Raises:
         PktError: a file is missing, damaged, or of another kind.
     """
-    beside = path.with_suffix(".safetensors")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        value: T = _typed(kind, data, "", load_file(beside) if beside.is_file() else {})
+        value: T = _typed(kind, data, "", _tensors(path.with_suffix(".safetensors")))
     except (OSError, ValueError, SafetensorError, MisfitError) as error:
         raise PktError(
             f"{path} holds no whole {kind.__name__} ({error}). It is damaged, or another version of pkt wrote it: "
@@ -78,9 +81,22 @@ def load(kind: type[T], path: Path) -> T:
     return value
 
 
+def _tensors(path: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    if path.is_file():
+        from safetensors.torch import load_file
+
+        tensors = load_file(path)
+    return tensors
+
+
+def _is_tensor(kind: type[Any]) -> bool:
+    return any((base.__module__, base.__name__) == ("torch", "Tensor") for base in kind.__mro__)
+
+
 def _plain(value: Any, place: str, name_of: Callable[[Tensor, str], str]) -> Any:
     """Return a value as JSON has it, tensors as their names."""
-    if isinstance(value, Tensor):
+    if _is_tensor(type(value)):
         return name_of(value, place)
     if dataclasses.is_dataclass(value):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
@@ -96,6 +112,8 @@ def _plain(value: Any, place: str, name_of: Callable[[Tensor, str], str]) -> Any
 def _typed(kind: Any, data: Any, place: str, tensors: Mapping[str, Tensor]) -> Any:
     """Return JSON data as a value of some type."""
     outer, inner = get_origin(kind), get_args(kind)
+    if kind is Any:  # JSON as it is
+        return data
     if outer in (Union, types.UnionType):
         return _one_of(inner, data, place, tensors)
     if outer is dict and isinstance(data, dict):
@@ -107,7 +125,7 @@ def _typed(kind: Any, data: Any, place: str, tensors: Mapping[str, Tensor]) -> A
             return outer(_typed(own, item, f"{place}/{i}", tensors) for i, (own, item) in parts)
     if dataclasses.is_dataclass(kind) and isinstance(data, dict):
         return _dataclass(kind, data, place, tensors)
-    if kind is Tensor and isinstance(data, str) and data in tensors:
+    if isinstance(kind, type) and _is_tensor(kind) and isinstance(data, str) and data in tensors:
         return tensors[data]
     if kind is float and type(data) is int:
         return float(data)

@@ -51,7 +51,7 @@ def answers(monkeypatch):
     return install
 
 
-def test_every_nano_task_runs_on_a_random_model(model, tokenizer, capfd):
+def test_every_nano_task_runs_on_a_random_model(model, tokenizer, capfd, tmp_path):
     evaluation = scored(model, tokenizer, NANO, limit=5, batch_size=4)
     assert [score.task for score in evaluation.scores] == list(NANO)
     assert {score.metric for score in evaluation.scores} == {"acc", "exact_match", "pass@1"}
@@ -63,7 +63,8 @@ def test_every_nano_task_runs_on_a_random_model(model, tokenizer, capfd):
         assert [(r["id"], r["prompt"], r["target"]) for r in records] == [
             (row["id"], row["prompt"], row["answer"]) for row in rows
         ]
-    assert Evaluation.from_json(evaluation.to_json()) == evaluation
+    evaluation.save(tmp_path / "scores.json")
+    assert Evaluation.load(tmp_path / "scores.json") == evaluation
     assert evaluation.versions["nano_math"] == "1"
     assert capfd.readouterr() == ("", "")
 

@@ -13,7 +13,7 @@ from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from pkt.models.sparse_delta import SparseDelta, applied, inject, norms
 from pkt.objectives import OutputHead
-from pkt.training.hypernetwork import INITIAL_SPREAD, Change, DeltaLoss, HyperNetwork, answer_loss, deltas
+from pkt.training.hypernetwork import INITIAL_SPREAD, DeltaLoss, DeltaSite, HyperNetwork, answer_loss, deltas
 from pkt.training.loop import one_cycle, reduced
 from tiny import tiny_model
 
@@ -185,7 +185,7 @@ def test_hypernetwork_starts_small_and_from_its_seed():
 def sites_of(arch, teacher_width, dtype=torch.float32):
     generator = torch.Generator().manual_seed(5)
     return [
-        Change(
+        DeltaSite(
             layer=d.layer,
             module=d.module,
             index_n=d.index_n,

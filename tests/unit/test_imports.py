@@ -46,7 +46,7 @@ LEAVES = {
     "saving": set(),
     "words": {"checks"},
     "reporting": {"evaluation", "attribution", "data", "manifest", "tracking"},
-    "evaluation": {"data", "models", "sandbox"},
+    "evaluation": {"data", "models", "sandbox", "saving"},
     "sandbox": set(),
     "assets": set(),
     "config": set(),

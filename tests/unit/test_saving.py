@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ class Outer:
     pair: tuple[Tensor, str]
     rows: tuple[tuple[int, ...], ...]
     notes: list[str]
+    free: list[dict[str, Any]]
 
 
 def same(one, two):
@@ -58,6 +60,7 @@ def outer(**changes) -> Outer:
         pair=(torch.arange(4), "x"),
         rows=((1, 2), ()),
         notes=[],
+        free=[{"a": [1, {"b": None}], "c": 0.5}],
     )
     return replace(value, **changes)
 

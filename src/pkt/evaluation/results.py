@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pkt import saving
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,28 +37,11 @@ class Evaluation:
     versions: dict[str, str]
     cut: dict[str, int] = field(default_factory=dict)
 
-    def to_json(self) -> str:
-        """Return everything as JSON text."""
-        scores = [asdict(score) for score in self.scores]
-        content = {"scores": scores, "versions": self.versions, "cut": self.cut, "samples": self.samples}
-        return json.dumps(content, ensure_ascii=False, indent=1)
-
-    @classmethod
-    def from_json(cls, text: str) -> Evaluation:
-        """Read what `to_json` wrote."""
-        content = json.loads(text)
-        return cls(
-            scores=tuple(TaskScore(**score) for score in content["scores"]),
-            samples=content["samples"],
-            versions=content["versions"],
-            cut=content.get("cut", {}),
-        )
-
     def save(self, path: Path) -> None:
-        """Write `to_json` to a file."""
-        path.write_text(self.to_json() + "\n", encoding="utf-8")
+        """Write everything as JSON."""
+        saving.save(self, path)
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:
-        """Read what `save` wrote."""
-        return cls.from_json(path.read_text(encoding="utf-8"))
+        """Read what `save` wrote; see `pkt.saving.load`."""
+        return saving.load(cls, path)

@@ -17,6 +17,8 @@ from pkt.mapping.pairs import LayerPair, Layers, Similarity, Spread
 
 Gain = tuple[Fraction, int]
 """What a pair adds: its score times its similarity, and minus its distance from relative depth."""
+_Path = tuple[Gain, tuple[int, ...]]
+"""The sum of a path's gains, and its columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,36 +87,21 @@ def without_crossings(gains: Sequence[Sequence[Gain]]) -> list[int]:
         gains: one row per student layer, one column per teacher layer.
     """
     copies = -(-len(gains) // len(gains[0]))
-    before: list[Gain | None] = []
-    choices: list[list[int]] = []
+    nothing: _Path = ((Fraction(), 0), ())
+    ending: list[_Path | None] = []  # at each column: the best path of the rows so far that ends there
     for number, row in enumerate(gains):
-        wide = [gain for gain in row for _ in range(copies)]
-        choice = _best_before(before, len(wide)) if number else [0] * len(wide)
-        before = [_added(gain, before, choice[c], number) for c, gain in enumerate(wide)]
-        choices.append(choice)
-    column = max((c for c, total in enumerate(before) if total), key=lambda c: (before[c], -c))
-    columns = [column]
-    for choice in reversed(choices[1:]):
-        columns.append(choice[columns[-1]])
-    return [c // copies for c in reversed(columns)]
-
-
-def _best_before(totals: Sequence[Gain | None], width: int) -> list[int]:
-    """Return, for each column, the column to the left of it with the largest total; -1: there is none."""
-    best, choice = -1, [-1]
-    for c in range(width - 1):
-        total, leader = totals[c], totals[best] if best >= 0 else None
-        if total is not None and (leader is None or total > leader):
-            best = c
-        choice.append(best)
-    return choice
-
-
-def _added(gain: Gain, totals: Sequence[Gain | None], left: int, number: int) -> Gain | None:
-    if number == 0:
-        return gain
-    total = totals[left] if left >= 0 else None
-    return None if total is None else (total[0] + gain[0], total[1] + gain[1])
+        left, before, ending = None if number else nothing, ending, []
+        for column, (gain, nearness) in enumerate(gain for gain in row for _ in range(copies)):
+            new = before[column - 1] if number and column else None
+            if new is not None and (left is None or new[0] > left[0]):
+                left = new
+            if left is None:
+                ending.append(None)
+            else:
+                (total, total_nearness), columns = left
+                ending.append(((total + gain, total_nearness + nearness), (*columns, column)))
+    _, columns = max((path for path in ending if path), key=lambda path: path[0])
+    return [column // copies for column in columns]
 
 
 def _gains(

@@ -36,7 +36,7 @@ from pkt.methods.workbench import Workbench
 from pkt.models.sparse_delta import SparseDelta, inject, norms
 from pkt.objectives import OutputHead
 from pkt.settings import setting, undecisive
-from pkt.training.hypernetwork import Change, DeltaLoss, HyperNetwork, answer_loss, deltas
+from pkt.training.hypernetwork import DeltaLoss, DeltaSite, HyperNetwork, answer_loss, deltas
 from pkt.training.loop import History, Trainer
 from pkt.training.trainable import Trainable
 
@@ -152,7 +152,7 @@ class LaTen:
         )
 
     def _train(
-        self, bench: Workbench, head: OutputHead, hypernetwork: HyperNetwork, sites: Sequence[Change]
+        self, bench: Workbench, head: OutputHead, hypernetwork: HyperNetwork, sites: Sequence[DeltaSite]
     ) -> list[float]:
         """Train the hypernetwork with the student frozen; return the cross-entropy of each step's rows, before it."""
         arch, given = bench.student.arch, bench.config

@@ -18,7 +18,7 @@ from pkt.methods.base import Alignment, Extraction
 from pkt.models.internals import NeuronShape
 from pkt.models.sparse_delta import SparseDelta
 from pkt.table import Table
-from pkt.training.hypernetwork import Change
+from pkt.training.hypernetwork import DeltaSite
 
 KINDS: dict[Kind, tuple[str, str]] = {"ffn": ("up", "down"), "attention": ("v", "o")}  # row and column
 MODULES = tuple(module for modules in KINDS.values() for module in modules)
@@ -27,7 +27,7 @@ FELT = 1e-5  # a delta with a smaller share of the weights' norm is as good as n
 
 @dataclass(frozen=True, kw_only=True)
 class LatenExtraction(Extraction):
-    """Which neurons of which layers go together, and the teacher's weights of its own.
+    """Which neurons of which layers go together, and the weights of the teacher's neurons.
 
     Attributes:
         pairs: FFN neurons: student layer i and the i-th of the teacher's best layers by I_ffn.
@@ -51,7 +51,7 @@ class LatenExtraction(Extraction):
     sources: dict[str, Tensor]
     student_forward_tokens: int
 
-    def sites(self) -> list[Change]:
+    def sites(self) -> list[DeltaSite]:
         """Return the student's matrices that change.
 
         Student neurons that share a row of W_v (grouped-query attention) leave it to the best of them, so that a
@@ -59,13 +59,13 @@ class LatenExtraction(Extraction):
         """
         return [site for layer in range(1, len(self.pairs) + 1) for site in self._of_layer(layer)]
 
-    def _of_layer(self, layer: int) -> Iterator[Change]:
+    def _of_layer(self, layer: int) -> Iterator[DeltaSite]:
         for kind, modules in KINDS.items():
             neurons_n = self.student_neurons[kind][layer - 1]
             for module in modules:
                 index_n = self.student.value_rows(neurons_n) if module == "v" else neurons_n
                 first_n = _first_of_each(index_n)
-                yield Change(
+                yield DeltaSite(
                     layer=layer,
                     module=module,
                     index_n=index_n[first_n],

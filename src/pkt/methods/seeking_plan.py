@@ -17,14 +17,7 @@ _FUSED_THIRDS = ("gpt2",)  # q, k and v one below the other in the fused map's o
 def check_pair_shapes(
     teacher: Architecture, student: Architecture, targets: Sequence[str], rank: int, alpha: float
 ) -> None:
-    """Refuse what cannot be cut out of the teacher for the student.
-
-    Args:
-        teacher: the teacher's architecture; weights are not read (`pkt.models.load.skeleton`).
-        student: the student's.
-        targets: roles, see `pkt.models.surgery.sites`.
-        rank: of the adapters.
-        alpha: of the adapters.
+    """Refuse what cannot be cut out of the teacher for the student; weights are not read (`pkt.models.load.skeleton`).
 
     Raises:
         RequestError: fewer layers, a role that one side lacks, a fused map whose parts are not known, a

@@ -2,7 +2,8 @@
 
     CheckpointSpec -> Source (hub | folder | gguf) -> [gguf: converted to safetensors once] -> transformers
 
-A student with `init=prune` is its teacher with fewer layers; every function takes the teacher's spec for it.
+A student with `init=prune` is its teacher with fewer layers: for a student, every function takes the spec of the pair's
+teacher too. `cache_dir` is where the conversion of a GGUF file is kept; without one the file is read anew each time.
 """
 
 from __future__ import annotations
@@ -38,12 +39,7 @@ _DTYPES = ("auto", "float32", "bfloat16", "float16")
 def load_config(
     spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None, cache_dir: Path | None = None
 ) -> Any:
-    """Return the config of the language model, without reading weights.
-
-    Args:
-        spec: the checkpoint.
-        teacher: the pair's teacher, when `spec` is its student.
-        cache_dir: where a GGUF file's conversion is kept; it is used if it is there, and not made for this.
+    """Return the config of the language model, without reading weights, and without converting a GGUF file for it.
 
     Raises:
         PktError: the hub does not give it.
@@ -61,13 +57,7 @@ def load_config(
 def load_tokenizer(
     spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None, cache_dir: Path | None = None
 ) -> Any:
-    """Return the tokenizer of a checkpoint (the teacher's, for a student that is cut from it).
-
-    Args:
-        spec: the checkpoint.
-        teacher: the pair's teacher, when `spec` is its student.
-        cache_dir: where a GGUF file's conversion is kept; None reads the file anew.
-    """
+    """Return the tokenizer of a checkpoint (the teacher's, for a student that is cut from it)."""
     source = _converted(_source(spec, teacher)[0], cache_dir)
     with explained(source), quiet_transformers():
         return transformers.AutoTokenizer.from_pretrained(**_arguments(source))
@@ -80,13 +70,9 @@ def load_model(
     *,
     teacher: CheckpointSpec | None = None,
 ) -> Any:
-    """Return a causal language model in eval mode; which parameters require gradients is left as it is.
+    """Return a causal language model in eval mode, on `device` unless `spec.device_map` says otherwise.
 
-    Args:
-        spec: the checkpoint.
-        cache_dir: where a GGUF file's conversion is kept; None converts it in memory.
-        device: where it goes, unless `spec.device_map` says otherwise.
-        teacher: the pair's teacher, when `spec` is its student.
+    Which parameters require gradients is left as it is.
 
     Raises:
         PktError: the hub does not give it, or weights are missing in it.

@@ -1,4 +1,4 @@
-"""A teacher and a student: loaded, and known to speak the same vocabulary."""
+"""Load a teacher and a student, and check that they share a vocabulary."""
 
 from __future__ import annotations
 
@@ -76,10 +76,6 @@ def _load(
 def check_pair(pair: PairConfig, *, cache_dir: Path | None = None) -> PairReport:
     """Check that the vocabularies of a pair line up, without loading weights.
 
-    Args:
-        pair: the pair.
-        cache_dir: where a GGUF file's conversion is kept.
-
     Raises:
         RequestError: see `compare_vocabularies`.
     """
@@ -96,12 +92,6 @@ def compare_vocabularies(teacher: Any, student: Any, teacher_config: Any, studen
 
     Rows of a head beyond its tokenizer are padding, and a tokenizer may have added tokens at its end that the
     other lacks (WizardCoder's 32,001st): only the ids that both have are shared.
-
-    Args:
-        teacher: the teacher's tokenizer.
-        student: the student's tokenizer.
-        teacher_config: the teacher's config.
-        student_config: the student's config.
 
     Raises:
         RequestError: an id stands for different tokens, or one vocabulary has ordinary tokens beyond

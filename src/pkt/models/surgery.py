@@ -159,7 +159,7 @@ def matrix_OI(module: nn.Module) -> Tensor:
 
 
 def oriented(module: nn.Module, stored: Tensor) -> Tensor:
-    """View numbers that lie like a module's weight as (outputs, inputs).
+    """View numbers that are stored as a module's weight is as (outputs, inputs).
 
     GPT-2's `Conv1D` keeps (inputs, outputs), and so does an embedding: tokens are its inputs.
     """

@@ -111,7 +111,7 @@ def _listen(
 
 
 def _tracked(state: Tensor) -> Tensor:
-    """Make a state collect its gradient; a leaf is started where nothing below it is differentiated."""
+    """Make a state collect its gradient; where nothing below it is differentiated, it becomes a leaf."""
     if not torch.is_grad_enabled():
         return state
     if not state.requires_grad:

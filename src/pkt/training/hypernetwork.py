@@ -65,7 +65,7 @@ class HyperNetwork(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class DeltaSite:
     """One matrix of the student that changes, and the teacher's rows that decide how.
 
     Attributes:
@@ -80,12 +80,12 @@ class Change:
     index_n: Tensor
     sources_nD: Tensor
 
-    def to(self, device: torch.device) -> Change:
+    def to(self, device: torch.device) -> DeltaSite:
         """Return the site on a device."""
         return replace(self, index_n=self.index_n.to(device), sources_nD=self.sources_nD.to(device))
 
 
-def deltas(hypernetwork: HyperNetwork, sites: Sequence[Change]) -> list[SparseDelta]:
+def deltas(hypernetwork: HyperNetwork, sites: Sequence[DeltaSite]) -> list[SparseDelta]:
     """Return what every site gets, differentiable in the hypernetwork."""
     return [
         SparseDelta(
@@ -116,7 +116,7 @@ class DeltaLoss:
 
     arch: Architecture
     hypernetwork: HyperNetwork
-    sites: Sequence[Change]
+    sites: Sequence[DeltaSite]
     penalty: float
     head: OutputHead
     autocast: bool = False
