@@ -27,8 +27,8 @@ VALIDATION = "validation"  # the value of eval.split that is not the test rows
 def key(session: Session, identity: str) -> str:
     """Who is scored, on which rows, under which settings."""
     config = session.bench.config
-    rows = _rows(session)
-    identities = {task.name: task.identity(rows[task.name]) for task in _tasks(session)}
+    tasks, rows = _asked(session)
+    identities = {task.name: task.identity(rows[task.name]) for task in tasks}
     return content_key(
         {
             "stage": STAGE,
@@ -57,16 +57,15 @@ def sampling_of(config: Config) -> Sampling:
 def scores(session: Session) -> dict[str, Evaluation]:
     """Return an evaluation per role: ``teacher``, ``student``, ``transferred``, in the order asked for."""
     roles = session.bench.config.eval.models
-    for task in _tasks(session):
-        task.check(sampling_of(session.bench.config))
-    _rows(session)  # a set that is not to be had is found out before anything is trained
+    for asked in _asked(session)[0]:  # a set that is not to be had is found out before anything is trained
+        asked.check(sampling_of(session.bench.config))
     if "transferred" in roles:  # in the order of the flow: what has to be trained comes before what is scored
         transferred_folder(session)
     found = {role: Evaluation.load(_scored(session, role).path / "scores.json") for role in roles}
     for role, evaluation in found.items():
-        for name, count in evaluation.cut.items():
+        for task, count in evaluation.cut.items():
             console.warn(
-                f"{name}: {count} of {len(evaluation.samples[name])} prompts do not fit into the {role}'s context "
+                f"{task}: {count} of {len(evaluation.samples[task])} prompts do not fit into the {role}'s context "
                 "and were cut on the left, as lm-eval does; their scores say little about the model."
             )
     return found
@@ -118,11 +117,12 @@ def model_of(session: Session, role: str, checkpoint: Path | None) -> LanguageMo
 
 def _evaluate(session: Session, model: LanguageModel) -> Evaluation:
     config = session.bench.config
+    tasks, rows = _asked(session)
     return evaluate(
         model.model,
         model.tokenizer,
-        _tasks(session),
-        _rows(session),
+        tasks,
+        rows,
         limit=config.eval.limit,
         batch_size=config.eval.batch_size,
         max_new_tokens=config.eval.max_new_tokens,
@@ -133,14 +133,10 @@ def _evaluate(session: Session, model: LanguageModel) -> Evaluation:
     )
 
 
-def _tasks(session: Session) -> list[Task]:
-    benchmark = session.bench.config.benchmark
-    return [find(name, benchmark.task_path) for name in dict.fromkeys(benchmark.tasks)]
-
-
-def _rows(session: Session) -> dict[str, Rows]:
-    """Return the rows to score, by task."""
+def _asked(session: Session) -> tuple[list[Task], dict[str, Rows]]:
+    """Return the tasks to score, and their rows by name."""
     config = session.bench.config
     fitting = session.bench.fitting if config.eval.split == VALIDATION else None  # as where they were drawn
     given = Given(benchmark=config.benchmark, data=config.data, fitting=fitting)
-    return {task.name: task.scored(config.eval.split, given) for task in _tasks(session)}
+    tasks = [find(name, config.benchmark.task_path) for name in dict.fromkeys(config.benchmark.tasks)]
+    return tasks, {task.name: task.scored(config.eval.split, given) for task in tasks}
