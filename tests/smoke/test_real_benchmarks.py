@@ -112,15 +112,36 @@ def test_draws_that_make_no_sense_are_refused_before_any_work(pkt, request_of, w
     assert not pkt.outputs.joinpath("store").exists()
 
 
-def test_a_task_of_lm_evals_can_be_scored(pkt, tiny_request, lm_eval_task):
+def test_a_task_of_lm_evals_can_be_scored(pkt, tiny_request, task_folder):
     words = [word for word in tiny_request if not word.startswith(("benchmark=", "data.train", "data.test"))]
-    asked = [*words, "benchmark.name=foreign", f"benchmark.tasks=[{lm_eval_task}]"]
+    asked = [
+        *words,
+        "benchmark.name=foreign",
+        "benchmark.tasks=[foreign_choice]",
+        f"benchmark.task_path={task_folder}",
+    ]
     result = pkt("eval", "eval.models=[teacher,student]", *asked)
     assert result.code == 0, result.err
     assert "foreign_choice" in result.out
     for file in pkt.outputs.glob("store/eval/*/scores.json"):
-        records = json.loads(file.read_text())["samples"][lm_eval_task]
+        records = json.loads(file.read_text())["samples"]["foreign_choice"]
         assert all(set(record["metrics"]) == {"acc", "acc_norm"} for record in records)
     trained = pkt("run", "method=sft", *asked)
     assert trained.code == 2
-    assert "no task 'foreign_choice'" in trained.err
+    assert "foreign_choice has no training documents" in trained.err
+
+
+def test_own_rows_are_trained_on_and_other_tasks_are_scored(pkt, pair, task_folder):
+    words = ["benchmark=custom", "debug=tiny", "method=sft", "tracker=none", "threads=1"]
+    asked = ["benchmark.tasks=[nano_math,foreign_sums]", f"benchmark.task_path={task_folder}"]
+    result = pkt("run", *words, *asked, f"data.train={pair['root'] / 'train.jsonl'}")
+    assert result.code == 0, result.err
+    for file in pkt.outputs.glob("store/eval/*/scores.json"):
+        scores = json.loads(file.read_text())["scores"]
+        assert [(one["task"], one["n"]) for one in scores] == [("nano_math", 4), ("foreign_sums", 4)]
+    (card,) = pkt.outputs.glob("store/transfer/*/model/README.md")
+    assert "train 16" in card.read_text()
+    before = scored(pkt.outputs)
+    trained = pkt("run", *words, *asked, "benchmark.train=[foreign_sums]")  # lm-eval's training documents
+    assert trained.code == 0, trained.err
+    assert len(scored(pkt.outputs) - before) == 1  # teacher and student are reused

@@ -15,11 +15,13 @@ import torch
 import suite_files as files
 from pkt.config import BenchmarkConfig
 from pkt.errors import PktError
-from pkt.evaluation.code_eval import CodeEval, pass_at, sandboxed_code_eval
 from pkt.evaluation.quiet import quiet
 from pkt.evaluation.sampling import Sampling
+from pkt.sandbox import Outcome, run_programs
 from pkt.tasks.find import find
+from pkt.tasks.grading import pass_at
 from pkt.tasks.mmlu import SUBJECTS
+from pkt.tasks.suite import without_code_eval
 from scoring import SUITES, rows_of, scored
 from tiny import CHAT, tiny_model, tiny_tokenizer
 
@@ -67,8 +69,22 @@ def stock_config(file: str) -> dict[str, Any]:
     import lm_eval.tasks
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    with sandboxed_code_eval():
-        return load_yaml(Path(lm_eval.tasks.__file__).parent / f"{file}.yaml", resolve_func=True)
+    with without_code_eval():
+        config = load_yaml(Path(lm_eval.tasks.__file__).parent / f"{file}.yaml", resolve_func=True)
+    for metric in config["metric_list"]:
+        if callable(metric["metric"]):  # pass@1 of one candidate per row
+            known = metric["metric"].__globals__
+            known["compute_" if "compute_" in known else "pass_at_k"] = InSandbox()
+    return config
+
+
+class InSandbox:
+    """The metric that lm-eval's code tasks ask for, of one candidate."""
+
+    def compute(self, *, references: list[str], predictions: list[list[str]], k: list[int]) -> Any:
+        ((candidate,),), (test,) = predictions, references
+        (outcome,) = run_programs([f"{candidate}\n{test}"], timeout=5.0)
+        return {"pass@1": float(outcome is Outcome.PASS)}, None
 
 
 def stock(task: str, docs: files.Docs, new_tokens: int, model: Any, tokenizer: Any) -> dict[str, Any]:
@@ -318,29 +334,13 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_right_one():
         assert pass_at(k, n, right) == pytest.approx(sum(map(any, subsets)) / len(subsets))
 
 
-def test_code_eval_runs_candidates_in_the_sandbox(tmp_path):
-    victim = tmp_path / "victim"
-    victim.write_text("here")
-    hostile = f"import os\nos.remove({str(victim)!r})\ndef f(x): return x"
-    good, bad = "def f(x): return x", "def f(x): return 0"
-    scores, ended = CodeEval().compute(
-        references=["assert f(1) == 1", "assert f(2) == 2"],
-        predictions=[[good, bad], [hostile, bad]],
-        k=[1, 2, 3],
-    )
-    assert scores == {"pass@1": 0.25, "pass@2": 0.5}
-    assert ended[0] == ["pass", "fail"]
-    assert "pass" not in ended[1]
-    assert victim.exists()
-
-
 def test_the_stand_in_for_code_eval_is_gone_afterwards(monkeypatch):
     import evaluate as hf
 
     before, asked = hf.load, []
     monkeypatch.setattr(hf, "load", lambda *args, **kwargs: asked.append(args))
-    with sandboxed_code_eval():
-        assert isinstance(hf.load("code_eval"), CodeEval)
+    with without_code_eval():
+        assert hf.load("code_eval").compute(predictions=[["raise"]], references=[""], k=[1]) is None
         hf.load("bleu")
     assert asked == [("bleu",)]
     monkeypatch.undo()

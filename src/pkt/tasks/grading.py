@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from pkt.evaluation.code_eval import pass_at, program
 from pkt.evaluation.parts import Logged, Record, Sample
 from pkt.evaluation.results import TaskScore
 from pkt.evaluation.statistics import Estimate, mean, ratio
@@ -146,7 +145,7 @@ class Program(Generated):
 
     def grade(self, answers: Answers, logged: Logged) -> list[Record]:
         """Run the programs in the sandbox."""
-        sources = [program(self.candidate(sample), self.test(sample)) for _, sample in answers]
+        sources = [f"{self.candidate(sample)}\n{self.test(sample)}" for _, sample in answers]
         outcomes = run_programs(sources, timeout=logged.timeout)
         found = []
         for (row_id, sample), outcome in zip(answers, outcomes, strict=True):
@@ -241,6 +240,11 @@ def _joined(answers: list[Record]) -> Record:
         right = sum(answer["correct"] for answer in answers)
         row |= {f"pass@{k}": pass_at(k, len(answers), right) for k in AT if k <= len(answers)}
     return row | {"samples": [{k: v for k, v in answer.items() if k not in kept} for answer in answers]}
+
+
+def pass_at(k: int, n: int, right: int) -> float:
+    """Return the chance that k of n candidates hold a right one: ``1 - C(n - right, k) / C(n, k)``."""
+    return 1.0 - math.comb(n - right, k) / math.comb(n, k)
 
 
 def rated(task: str, metric: str, records: Sequence[Record]) -> list[TaskScore]:

@@ -181,7 +181,7 @@ def _files(config: Mapping[str, Any] | None) -> Iterator[str]:
 def _documents(name: str, task: Any) -> Iterator[Row]:
     """Yield the training documents of a task as rows."""
     if not task.has_training_docs():
-        raise PktError(
+        raise RequestError(
             f"task {name} has no training documents (its file names no training_split), so it can be scored but not "
             "trained on; set benchmark.train=[...] to other tasks."
         )
@@ -192,7 +192,7 @@ def _documents(name: str, task: Any) -> Iterator[Row]:
         if isinstance(target, int) and task.config.doc_to_choice is not None:
             target = task.doc_to_choice(doc)[target]
         if not isinstance(asked, str) or not isinstance(target, str | int | float):
-            raise PktError(
+            raise RequestError(
                 f"task {name}: training document {number} is no prompt with one answer (prompt "
                 f"{type(asked).__name__}, target {type(target).__name__}), so it cannot be trained on; set "
                 "benchmark.train=[...] to other tasks."

@@ -13,18 +13,19 @@ is ours stands with the task: `Mmlu`, `MbppInstruct`.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
+from unittest import mock
 
 from pkt.config import BenchmarkConfig
 from pkt.data.lengths import Fitting
 from pkt.data.pools import FRONT, SHARE, distinct, divided, same
 from pkt.data.upstream import Doc, Upstream, read, required
 from pkt.errors import PktError
-from pkt.evaluation.code_eval import sandboxed_code_eval
 from pkt.evaluation.parts import Graded, Logged, Part, Rows, Sample
 from pkt.evaluation.quiet import quiet
 from pkt.tasks.base import Given, Row, RowTask, handed, repeated
@@ -205,12 +206,28 @@ def stock_task(folder: str, name: str, overrides: Mapping[str, Any]) -> Any:
     A group of one member is the way in which lm-eval's public interface lets keys of a task be replaced before its data
     is fetched.
     """
-    with quiet(), sandboxed_code_eval():
+    with quiet(), without_code_eval():
         from lm_eval.tasks import TaskManager
 
         manager = TaskManager(include_defaults=False, include_path=str(root() / folder))
         group = {"group": "pkt", "task": [{"task": name, **overrides}]}
         return manager.load(group)["tasks"][name]
+
+
+@contextlib.contextmanager
+def without_code_eval() -> Iterator[None]:
+    """Let ``evaluate.load("code_eval")`` give a metric that takes programs and runs none.
+
+    lm-eval's code tasks ask for it when their files are read: the hub would give a script that runs generated code
+    unconfined, and they try it at once. pkt runs programs in its sandbox instead.
+    """
+    import evaluate
+
+    load, unused = evaluate.load, mock.Mock(compute=lambda **_: None)
+    with mock.patch.object(
+        evaluate, "load", lambda path, *a, **k: unused if path == "code_eval" else load(path, *a, **k)
+    ):
+        yield
 
 
 def upstream_docs(rows: Rows) -> list[Doc]:
