@@ -13,7 +13,6 @@ from pkt.errors import RequestError, nearest
 STAGES = ("extract", "align", "transfer", "eval", "analyze")
 PARTS = ("resolution", "cka", "attribution", "maps")
 MODELS = ("teacher", "student", "transferred")
-STRATEGIES = ("method", "mapping", "semantics", "objective")
 CHOICES: dict[str, tuple[str, ...]] = {
     "optim.schedule": ("cosine", "linear", "constant"),
     "optim.keep": ("last", "best"),

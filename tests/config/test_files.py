@@ -13,12 +13,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from pkt.checks import BOUNDS, CHOICES, STRATEGIES, check
+from pkt.checks import BOUNDS, CHOICES, check
 from pkt.cli import VERBS
 from pkt.config import Config
 from pkt.searchpath import builtin_conf_dir, groups, register
 
 ROOT = Path(__file__).resolve().parents[2]
+STRATEGIES = ("method", "mapping", "semantics", "objective")
 # options that make no sense without a value of the user's
 NEEDS = {
     "benchmark=custom": ["data.train=rows.jsonl", "data.test=rows.jsonl"],
