@@ -47,9 +47,11 @@ test: $(VENV)/.dev ## the default tests
 test-all: $(VENV)/.dev ## all tests, the slow ones too
 	$(PYTEST) $(ARGS)
 
-lint: $(VENV)/.dev ## style
+lint: $(VENV)/.dev ## style, which package imports which, length of files and functions, dead code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/unit/test_house.py
 
 types: $(VENV)/.dev ## mypy --strict
 	$(BIN)/mypy

@@ -17,7 +17,6 @@ from pkt.config import PARTS, Config
 from pkt.errors import RequestError, nearest
 from pkt.settings import Setting, known
 
-STRATEGIES = ("method", "mapping", "semantics", "objective")
 # keys that are called otherwise now -> what to write
 MOVED = {
     f"objective.{old}": new

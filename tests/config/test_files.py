@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from pkt.checks import MOVED, STRATEGIES, check
+from pkt.checks import MOVED, check
 from pkt.cli import VERBS
 from pkt.config import Config
 from pkt.errors import RequestError
@@ -21,6 +21,7 @@ from pkt.explain import CONFIG_ERRORS, explain
 from pkt.searchpath import builtin_conf_dir, groups, register
 
 ROOT = Path(__file__).resolve().parents[2]
+STRATEGIES = ("method", "mapping", "semantics", "objective")
 # options that make no sense without a value of the user's
 NEEDS = {
     "benchmark=custom": ["data.train=rows.jsonl", "data.test=rows.jsonl"],

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pkt.analysis.attribution import interface_scores, rank_correlation
 from pkt.analysis.resolution import random_recomposition, recomposed_share, recomposition, resolution
-from pkt.analysis.rows import first_per_task, over_rows, subset
+from pkt.analysis.rows import first_per_task, over_rows
 from pkt.attribution import REDUCTIONS, layer_attribution
 from pkt.attribution.similarity import compare_layers
 from pkt.data.batching import collate
@@ -316,7 +316,7 @@ def test_rows_per_task():
     assert first_per_task(ids, ["a", "b"], 2) == [0, 1, 2, 4, 5, 6]
     assert first_per_task(ids, ["a"], 2) == [0, 1]
     assert first_per_task(ids, ["a", "b"], 99) == list(range(7))
-    few = subset(ROWS, [2, 0])
+    few = ROWS.select([2, 0])
     assert few.lengths == [4, 7]
     assert few.prompt_lengths == [3, 5]
 

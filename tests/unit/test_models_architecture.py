@@ -39,7 +39,6 @@ def test_parts_are_read_from_the_model(arch):
     assert arch.tied == arch.model.config.tie_word_embeddings
     assert arch.layer(1) is arch.layers[0]
     assert arch.layer(4) is arch.layers[3]
-    assert arch.parallel_residual == (arch.model.config.model_type == "gpt_neox")
     for name in arch.projection_names():
         assert arch.projection(2, name).weight.dim() == 2
 

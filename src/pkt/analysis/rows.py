@@ -10,8 +10,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from pkt.data.encoding import Encoded
-
 
 def first_per_task(ids: Sequence[str], tasks: Sequence[str], count: int) -> list[int]:
     """Return the indices of the first rows of each task.
@@ -30,14 +28,6 @@ def first_per_task(ids: Sequence[str], tasks: Sequence[str], count: int) -> list
         if seen[task] <= count:
             chosen.append(index)
     return chosen
-
-
-def subset(encoded: Encoded, rows: Sequence[int]) -> Encoded:
-    """Return some rows, in the order given."""
-    return Encoded(
-        input_ids=[encoded.input_ids[row] for row in rows],
-        prompt_lengths=[encoded.prompt_lengths[row] for row in rows],
-    )
 
 
 def over_rows(values_RL: Tensor) -> tuple[list[float], list[float] | None]:

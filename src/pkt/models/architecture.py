@@ -31,7 +31,6 @@ class Architecture:
         tied: whether head and input embedding are one tensor.
         logit_softcap: logits become c * tanh(logits / c) (Gemma 2), or None.
         logit_scale: factor on the logits (Cohere's `logit_scale`, one over Granite's `logits_scaling`).
-        parallel_residual: whether attention and MLP read the same state (GPT-NeoX).
     """
 
     def __init__(self, model: Any, roles: Roles) -> None:
@@ -42,7 +41,6 @@ class Architecture:
         self.logit_softcap: float | None = getattr(config, "final_logit_softcapping", None)
         scale = getattr(config, "logit_scale", None) or 1.0
         self.logit_scale = float(scale) / float(getattr(config, "logits_scaling", None) or 1.0)
-        self.parallel_residual = bool(getattr(config, "use_parallel_residual", False))
         self._check()
         weight = _weight(self.head)
         self.vocab_size = int(weight.shape[0])

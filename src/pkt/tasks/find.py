@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -12,11 +11,9 @@ from yaml import YAMLError
 
 from pkt.build import build
 from pkt.errors import RequestError, nearest
-from pkt.searchpath import builtin_conf_dir, user_conf_dirs
+from pkt.searchpath import option_files
 from pkt.tasks import lm_eval, lm_eval_index
 from pkt.tasks.base import Task
-
-NAME = re.compile(r"[\w.-]+(/[\w.-]+)*")
 
 
 def find(name: str, task_path: str | None = None) -> Task:
@@ -29,7 +26,7 @@ def find(name: str, task_path: str | None = None) -> Task:
     Raises:
         RequestError: nobody has such a task, or its file says something that does not make one.
     """
-    files = _files()
+    files = option_files("task", [name])
     if name in files:
         return _built(name, files[name])
     if task_path is not None and (found := lm_eval.of_folder(name, task_path)):
@@ -47,17 +44,7 @@ def find(name: str, task_path: str | None = None) -> Task:
 
 def known() -> list[str]:
     """Return the names of the tasks that have a file."""
-    return sorted(_files())
-
-
-def _files() -> dict[str, Path]:
-    """Return the task files by name; the strongest folder's wins."""
-    found: dict[str, Path] = {}
-    for root in [builtin_conf_dir(), *reversed(user_conf_dirs())]:
-        folder = root / "task"
-        for file in sorted(folder.rglob("*.yaml")):
-            found[file.relative_to(folder).with_suffix("").as_posix()] = file
-    return found
+    return list(option_files("task"))
 
 
 def _built(name: str, file: Path) -> Task:
