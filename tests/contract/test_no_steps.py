@@ -43,7 +43,7 @@ def test_laten_s_first_hypernetwork_is_what_an_immobile_one_injects(world, tmp_p
     spread = torch.cat([p.detach().flatten() for p in first.parameters()]).std()
     assert float(spread) == pytest.approx(1e-5, rel=0.1)
     student = Architecture.of(tiny_model("llama", depth=3, width=16, num_key_value_heads=1, seed=2))
-    sites = {(site.layer, site.module): site for site in extraction.sites(0.25)}
+    sites = {(site.layer, site.module): site for site in extraction.sites()}
     assert len(alignment.deltas) == len(sites) == 12
     with torch.no_grad():
         for delta in alignment.deltas:

@@ -163,10 +163,10 @@ class Seeking:
                 listen=advance,
             )
 
-    def _kept(self, scores: Sequence[float], count: int, seed: int) -> Sequence[int]:
+    def _kept(self, scores: Sequence[float], count: int, seed: int) -> list[int]:
         """Return the kept teacher layers (from 1), ascending; the lower one among equals."""
         if self.layers == "sensitivity":
-            return top_layers(scores, count)
+            return list(top_layers(scores, count))
         generator = torch.Generator().manual_seed(seed)
         return sorted(int(i) + 1 for i in torch.randperm(len(scores), generator=generator)[:count])
 
