@@ -39,16 +39,6 @@ DISTINCT = 40  # characters from which a description is taken to be one problem'
 _EXAMPLES = re.compile(r">>>|\bexamples?\b", re.IGNORECASE)
 _FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 
-SET = Upstream(
-    title="HumanEval",
-    hub="openai/openai_humaneval",
-    config="openai_humaneval",
-    name="humaneval",
-    columns=("task_id", "prompt", "canonical_solution", "test", "entry_point"),
-    whole="HumanEval",
-    part=lambda doc: "test",
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class HumanEval(Suite):
@@ -56,7 +46,15 @@ class HumanEval(Suite):
 
     version: ClassVar[int] = 1
     gradings: ClassVar[tuple[Grading, ...]] = (Filtered(),)
-    upstream: ClassVar[Upstream] = SET
+    upstream: ClassVar[Upstream] = Upstream(
+        title="HumanEval",
+        hub="openai/openai_humaneval",
+        config="openai_humaneval",
+        name="humaneval",
+        columns=("task_id", "prompt", "canonical_solution", "test", "entry_point"),
+        whole="HumanEval",
+        part=lambda doc: "test",
+    )
     stock: ClassVar[tuple[str, str]] = ("humaneval", "humaneval")
 
     def prompt(self, doc: Doc) -> str:
@@ -72,8 +70,9 @@ class HumanEval(Suite):
         return str(doc["prompt"])
 
     def test_docs(self, benchmark: BenchmarkConfig) -> list[Doc]:
-        """See `Suite`: with the wheel's problems at hand."""
-        return problems(benchmark)
+        """See `Suite`: with the wheel's problems at hand, where no data folder is given."""
+        file = wheel() if benchmark.data_dir is None else None
+        return required(self.upstream, "test", str(file) if file else benchmark.data_dir)
 
     def train_side(self, benchmark: BenchmarkConfig) -> list[Row]:
         """See `Suite`: the functions of the code set.
@@ -81,13 +80,24 @@ class HumanEval(Suite):
         Raises:
             PktError: the set is not to be had, or has no instruction or code.
         """
-        scored = [] if benchmark.code_set == "pystdlib" else _descriptions(benchmark)
+        scored = [] if benchmark.code_set == "pystdlib" else self._descriptions(benchmark)
         rows = [
             row
             for row in _code_rows(benchmark.code_set, benchmark.data_dir)
             if not any(text in _plain(row["prompt"]) for text in scored)
         ]
         return [self.trained({**row, "id": f"{self.name}/{row['id']}"}) for row in rows]
+
+    def _descriptions(self, benchmark: BenchmarkConfig) -> list[str]:
+        """Return what the problems say of themselves, without examples; short ones say what any function might."""
+        try:
+            docs = self.test_docs(benchmark)
+        except PktError:  # training does not need the problems
+            return []
+        nodes = [node for doc in docs for node in _parsed(str(doc["prompt"]))]
+        told = [ast.get_docstring(node) or "" for node in nodes if isinstance(node, ast.FunctionDef)]
+        texts = [_plain(_EXAMPLES.split(text, maxsplit=1)[0]) for text in told]
+        return [text for text in texts if len(text) >= DISTINCT]
 
     def trained(self, row: Row) -> Row:
         """Return a function of the code set in this form."""
@@ -106,22 +116,19 @@ class HumanEvalInstruct(HumanEval):
 
     def prompt(self, doc: Doc) -> str:
         """Return the question."""
-        return ask(doc["prompt"])
+        return (
+            "Write a solution to the following problem and make sure that it passes the tests:\n"
+            f"```python\n{doc['prompt']}\n```\n"
+        )
 
     def answer(self, doc: Doc) -> str:
-        """Return the reply."""
-        return reply(doc["prompt"], doc["canonical_solution"])
+        """Return the reply: what lm-eval begins it with, the body, the end of the fence."""
+        return f"Here is the completed function:\n```python\n{doc['prompt']}\n{doc['canonical_solution']}```"
 
     def trained(self, row: Row) -> Row:
         """See `HumanEval`."""
-        body = row["answer"].strip("\n") + "\n"
-        return {**row, "prompt": ask(row["prompt"]), "answer": reply(row["prompt"], body)}
-
-
-def problems(benchmark: BenchmarkConfig) -> list[Doc]:
-    """Return the 164 problems: those of the data folder, of the wheel, or the hub's."""
-    file = wheel() if benchmark.data_dir is None else None
-    return required(SET, "test", str(file) if file else benchmark.data_dir)
+        doc = {"prompt": row["prompt"], "canonical_solution": row["answer"].strip("\n") + "\n"}
+        return {**row, "prompt": self.prompt(doc), "answer": self.answer(doc)}
 
 
 def wheel() -> Path | None:
@@ -132,19 +139,6 @@ def wheel() -> Path | None:
         if file.is_file():
             return file
     return None
-
-
-def _descriptions(benchmark: BenchmarkConfig) -> list[str]:
-    """Return what the problems say of themselves, without examples; short ones say what any function might."""
-    try:
-        docs = problems(benchmark)
-    except PktError:  # training does not need the problems
-        return []
-    functions = [
-        node for doc in docs for node in _parsed(str(doc["prompt"])) if isinstance(node, ast.FunctionDef)
-    ]
-    texts = [_EXAMPLES.split(ast.get_docstring(node) or "", maxsplit=1)[0] for node in functions]
-    return [text for text in map(_plain, texts) if len(text) >= DISTINCT]
 
 
 def _plain(text: str) -> str:
@@ -242,16 +236,3 @@ def _header_end(lines: list[str], first: int) -> int:
             if token.string == ":" and depth == 0:
                 return first - 1 + token.end[0]
     raise AssertionError("a parsed function has a colon")
-
-
-def ask(prompt: str) -> str:
-    """Return the question of the chat form."""
-    return (
-        "Write a solution to the following problem and make sure that it passes the tests:\n"
-        f"```python\n{prompt}\n```\n"
-    )
-
-
-def reply(prompt: str, body: str) -> str:
-    """Return the reply of the chat form: what lm-eval begins it with, the body, the end of the fence."""
-    return f"Here is the completed function:\n```python\n{prompt}\n{body}```"

@@ -226,12 +226,12 @@ def stock_scores(
     return [
         score(
             task,
-            stock_metric(metric, kind),
-            mean(list(values.values())),
-            len(values),
-            higher=bool(higher.get(metric, True)),
+            name,
+            mean(list(of.values())),
+            len(of),
+            higher=bool(higher.get(name.partition(",")[0], True)),
         )
-        for (metric, kind), values in _stock_values(logged, results).items()
+        for name, of in _stock_values(logged, results).items()
     ]
 
 
@@ -255,9 +255,9 @@ def stock_records(logged: Sequence[Sample], results: Mapping[str, Any]) -> list[
             "metrics": {},
         }
         rows.setdefault(row["id"], row)
-    for (metric, kind), of in values.items():
+    for name, of in values.items():
         for row_id, value in of.items():
-            rows[row_id]["metrics"][stock_metric(metric, kind)] = value
+            rows[row_id]["metrics"][name] = value
     first = next(iter(values.values()), {})
     if first and set(first.values()) <= {0.0, 1.0}:
         for row_id, value in first.items():
@@ -265,22 +265,16 @@ def stock_records(logged: Sequence[Sample], results: Mapping[str, Any]) -> list[
     return list(rows.values())
 
 
-def stock_metric(metric: str, kind: str) -> str:
-    """Return the name of a metric under one of lm-eval's filters."""
-    return metric if kind == "none" else f"{metric},{kind}"
-
-
-def _stock_values(
-    logged: Sequence[Sample], results: Mapping[str, Any]
-) -> dict[tuple[str, str], dict[str, float]]:
-    """Return (metric, filter) -> row -> value, for the metrics whose mean over rows is lm-eval's score."""
-    found: dict[tuple[str, str], dict[str, float]] = {}
+def _stock_values(logged: Sequence[Sample], results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return metric -> row -> value, for the metrics whose mean over rows is lm-eval's score."""
+    found: dict[str, dict[str, float]] = {}
     for sample in logged:
         for metric in sample["metrics"]:
             if isinstance(sample[metric], int | float):  # others are worked out over all rows together
-                rows = found.setdefault((metric, str(sample["filter"])), {})
+                rows = found.setdefault(f"{metric},{sample['filter']}", {})
                 rows[str(sample["doc_id"])] = float(sample[metric])
-    return {kind: rows for kind, rows in found.items() if _is_mean(rows, results.get(",".join(kind)))}
+    means = {name: rows for name, rows in found.items() if _is_mean(rows, results.get(name))}
+    return {name.removesuffix(",none"): rows for name, rows in means.items()}
 
 
 def _is_mean(rows: Mapping[str, float], score: object) -> bool:

@@ -42,15 +42,15 @@ class Library(RowTask):
     gradings: ClassVar[tuple[Grading, ...]] = (Likelihood(),)
 
     def rows(self, split: str, given: Given) -> list[Row]:
-        """See `Task`; no module and no body is in two splits, and the order depends on the library's source alone."""
+        """See `Task`."""
         return library_rows(split)
 
 
 def library_rows(split: str) -> list[Row]:
-    """Return the functions of a split.
+    """Return the functions of a split, in an order that depends on the library's source alone.
 
     Raises:
-        ValueError: an unknown split.
+        ValueError: an unknown split; no module and no body is in two of them.
     """
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}; pystdlib has {', '.join(SPLITS)}")

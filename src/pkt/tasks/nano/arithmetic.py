@@ -12,66 +12,40 @@ from pkt.tasks.nano.drafts import Draft, Drafter, NanoTask
 from pkt.tasks.nano.world import SPEAKERS
 
 _ITEMS = [
-    "pens",
-    "apples",
-    "coins",
-    "cards",
-    "shells",
-    "beads",
-    "stamps",
-    "buttons",
-    "marbles",
-    "cakes",
-    "eggs",
-    "books",
-]
+    "pens", "apples", "coins", "cards", "shells", "beads", "stamps", "buttons", "marbles", "cakes", "eggs", "books",
+]  # fmt: skip
 _BOXES = ["boxes", "bags", "trays", "jars", "crates", "baskets"]
 
 Operands = tuple[int, int, int]
-
-
-def _product_first(rng: Random) -> Operands:
-    return rng.randint(2, 9), rng.randint(2, 9), rng.randint(1, 9)
-
-
-def _sum_first(rng: Random) -> Operands:
-    return rng.randint(1, 9), rng.randint(1, 9), rng.randint(2, 6)
-
-
-def _three_terms(rng: Random) -> Operands:
-    return rng.randint(5, 30), rng.randint(1, 9), rng.randint(1, 9)
-
-
-def _two_terms(rng: Random) -> Operands:
-    return rng.randint(5, 60), rng.randint(1, 12), 0
-
-
+Bounds = tuple[tuple[int, int], ...]
 Result = Callable[[int, int, int], int]
+_PRODUCT_FIRST: Bounds = ((2, 9), (2, 9), (1, 9))
+_SUM_FIRST: Bounds = ((1, 9), (1, 9), (2, 6))
 
-# kind -> (weight, operands, result, wordings)
-KINDS: dict[str, tuple[int, Callable[[Random], Operands], Result, tuple[str, ...]]] = {
-    "mul_add": (4, _product_first, lambda a, b, c: a * b + c, (
+# kind -> (weight, bounds of the operands, result, wordings)
+KINDS: dict[str, tuple[int, Bounds, Result, tuple[str, ...]]] = {
+    "mul_add": (4, _PRODUCT_FIRST, lambda a, b, c: a * b + c, (
         "{n} has {a} {box} of {b} {item} and finds {c} more.",
         "{n} buys {a} {box} with {b} {item} each and gets {c} from {m}.",
         "There are {a} {box} with {b} {item} in each. {n} adds {c} {item}.",
     )),
-    "mul_sub": (4, _product_first, lambda a, b, c: a * b - c, (
+    "mul_sub": (4, _PRODUCT_FIRST, lambda a, b, c: a * b - c, (
         "{n} has {a} {box} of {b} {item} and loses {c}.",
         "{n} buys {a} {box} with {b} {item} each and gives {c} to {m}.",
         "There are {a} {box} with {b} {item} in each. {n} takes {c} {item} away.",
     )),
-    "add_mul": (3, _sum_first, lambda a, b, c: (a + b) * c, (
+    "add_mul": (3, _SUM_FIRST, lambda a, b, c: (a + b) * c, (
         "{n} puts {a} and then {b} {item} in each of {c} {box}.",
         "Each of {c} {box} holds {a} {item} of {n} and {b} of {m}.",
     )),
-    "sub_mul": (3, _sum_first, lambda a, b, c: (a - b) * c, (
+    "sub_mul": (3, _SUM_FIRST, lambda a, b, c: (a - b) * c, (
         "{n} puts {a} {item} in each of {c} {box} and takes {b} out of each.",
         "Each of {c} {box} held {a} {item}, then {m} ate {b} from each.",
     )),
-    "add_sub": (1, _three_terms, lambda a, b, c: a + b - c, (
+    "add_sub": (1, ((5, 30), (1, 9), (1, 9)), lambda a, b, c: a + b - c, (
         "{n} has {a} {item}, gets {b} and loses {c}.",
     )),
-    "add": (1, _two_terms, lambda a, b, c: a + b, (
+    "add": (1, ((5, 60), (1, 12)), lambda a, b, c: a + b, (
         "{n} has {a} {item} and gets {b} more.",
     )),
 }  # fmt: skip
@@ -83,9 +57,9 @@ def draw(rng: Random) -> tuple[str, Operands]:
     kinds = tuple(KINDS)
     while True:
         kind = rng.choices(kinds, [KINDS[name][0] for name in kinds])[0]
-        operands = KINDS[kind][1](rng)
-        if 0 <= KINDS[kind][2](*operands) <= 99:
-            return kind, operands
+        a, b, c, *_ = [*(rng.randint(*bounds) for bounds in KINDS[kind][1]), 0]
+        if 0 <= KINDS[kind][2](a, b, c) <= 99:
+            return kind, (a, b, c)
 
 
 def combo(kind: str, operands: Operands) -> str:

@@ -22,22 +22,13 @@ _WRAPS: dict[str, tuple[str, ...]] = {
     "sorted": (", and sorts them", ", and puts them in order"),
 }
 _TOLD: dict[str, tuple[str, ...]] = {
-    "add_above": (
-        "adds {a} to each and keeps those above {b}",
-        "raises each by {a}, keeping what is over {b}",
-    ),
-    "add_below": (
-        "adds {a} to each and keeps those below {b}",
-        "raises each by {a}, keeping what is under {b}",
-    ),
-    "sub_above": (
-        "takes {a} from each and keeps those above {b}",
-        "lowers each by {a}, keeping what is over {b}",
-    ),
+    "add_above": ("adds {a} to each and keeps those above {b}", "raises each by {a}, keeping what is over {b}"),
+    "add_below": ("adds {a} to each and keeps those below {b}", "raises each by {a}, keeping what is under {b}"),
+    "sub_above": ("takes {a} from each and keeps those above {b}", "lowers each by {a}, keeping what is over {b}"),
     "add_add": ("adds {a} to each number and then {b}", "raises each by {a} and once more by {b}"),
     "mul_mul": ("multiplies each by {a} and then by {b}", "makes each {a} times and then {b} times as large"),
     "band": ("keeps those from {a} up to {b} more than that", "selects from {a} to {b} beyond it"),
-}
+}  # fmt: skip
 _KINDS = tuple(_TOLD)
 
 
