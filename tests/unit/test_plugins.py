@@ -137,7 +137,7 @@ def test_types_that_only_a_checker_sees_are_told(lab: Lab):
         plugin="lab1",
     )
     with pytest.raises(
-        RequestError, match="semantics: a type of Map cannot be read .*'Sequence' is not defined"
+        RequestError, match=r"semantics: a type of Map cannot be read .*'Sequence' is not defined"
     ):
         build(node("lab1.maps.Map"))
 
