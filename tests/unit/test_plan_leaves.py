@@ -304,7 +304,9 @@ def planned(words: tuple[str, ...], leaf: str | None = None, text: str = "null")
     cfg = copy.deepcopy(composed(words))
     if leaf is not None:
         with open_dict(cfg):
-            OmegaConf.update(cfg, leaf, OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"])
+            parent, _, name = leaf.rpartition(".")
+            node = OmegaConf.select(cfg, parent) if parent else cfg
+            node[name] = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]
     check(cfg)
     bench, method = request(cfg)
     planner = Planner(bench=bench, method=method)
