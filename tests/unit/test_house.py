@@ -24,7 +24,7 @@ USED_ELSEWHERE = {
     "FAIL", "TIMEOUT",
     # fields that a whole record's dictionary carries to a file
     "cosine_centred", "explained_variance", "gap_closed_stderr", "difference_low", "difference_high", "inside_noise",
-    "teacher_neurons", "teacher_padding", "student_padding", "teacher_tied", "student_tied",
+    "teacher_neurons",
 }  # fmt: skip
 
 

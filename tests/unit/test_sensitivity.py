@@ -265,6 +265,7 @@ print(json.dumps({"weights": weights, "largest": largest, "growth": peak - befor
 """
 
 
+@pytest.mark.slow  # two processes with a model of 150 MB
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_is_the_weights_and_about_a_layer(tmp_path):
     measured = {}
