@@ -20,9 +20,7 @@ from pkt.searchpath import builtin_conf_dir, register
 from pkt.settings import deciding, setting, undecisive
 from pkt.stages import analyze, evaluate
 
-CHAIN = ("extract", "align", "transfer")
 SCORES = ("eval teacher", "eval student", "eval transferred")
-PARTS = ("analyze resolution", "analyze cka", "analyze attribution", "analyze maps")
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +107,40 @@ def test_the_nearest_result_is_compared(planned):
     far, near = planned("optim.lr=0.5", "seed=3", "optim.epochs=2"), planned("optim.lr=0.5")
     told = reason(planned()["transfer"], [far["transfer"].ingredients, near["transfer"].ingredients])
     assert told == "optim.lr 0.5 -> 0.0003"
+
+
+def test_a_column_that_nothing_reads_changes_no_key(planned, pair, tmp_path):
+    for split in ("train", "test"):
+        rows = [json.loads(line) for line in (pair["root"] / f"{split}.jsonl").read_text().splitlines()]
+        noted = [json.dumps({**row, "note": f"seen {index}"}) for index, row in enumerate(rows)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(noted), encoding="utf-8")
+    noted = planned(*(f"data.{split}={tmp_path / f'{split}.jsonl'}" for split in ("train", "test")))
+    assert {step.name: step.key for step in noted} == {step.name: step.key for step in planned()}
+
+
+def test_scores_follow_the_rules_that_made_them(planned, monkeypatch):
+    before = planned()
+    monkeypatch.setattr(plan_module, "ENCODING", plan_module.ENCODING + 1)
+    encoded_anew = planned()
+    monkeypatch.undo()
+    monkeypatch.setattr("pkt.tasks.custom.Custom.version", 99)
+    graded_anew = planned()
+    for after in (encoded_anew, graded_anew):
+        changed = {step.name for step in after if step.key != before[step.name].key}
+        assert changed == set(SCORES)
+    assert reason(graded_anew["eval teacher"], [before["eval teacher"].ingredients]) == "task custom changed"
+
+
+def test_a_row_that_reads_differently_changes_what_reads_it(planned, pair, tmp_path):
+    rows = [json.loads(line) for line in (pair["root"] / "train.jsonl").read_text().splitlines()]
+    rows = [{**row, "answer": row["answer"] + "."} for row in rows]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    critical = "mapping=critical"  # so that extract reads rows too
+    after, before = planned(f"data.train={tmp_path / 'train.jsonl'}", critical), planned(critical)
+    assert {step.name for step in after if step.key == before[step.name].key} == {
+        "eval teacher",
+        "eval student",
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
