@@ -45,9 +45,10 @@ def scores(
         "seed": seed,
         "model": model,
         "benchmark": task,
+        "split": "test",
+        "command": f"pkt run method={method}",
         "settings": {"method": method},
         "scores": {"teacher": score(0.9), "student": score(0.4), "transferred": score(value)},
-        "gap_closed": {task: {"value": (value - 0.4) / 0.5, "stderr": 0.03}},
         "budget": {"trained_parameters": 1234, "seconds": 5.0 + seed, "stored_bytes": 3 * 2**20},
         "stages": [],
     }

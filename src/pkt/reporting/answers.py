@@ -2,13 +2,13 @@
 
     scores.json -> <store>/eval/<key>/scores.json -> records -> rows, values and weights per task
 
-A run names the store relative to its own folder, so that outputs can be moved as a whole. One that does not (it is
-older) is looked for in the folders above it. Answers that are missing, or do not add up to the score, are left out.
+A run names the store relative to its own folder, so that outputs can be moved as a whole. Answers that are missing, or
+do not add up to the score, are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,20 +48,9 @@ class Answered:
 
 
 def read_answers(run: Run, role: str) -> dict[str, Answered]:
-    """Return task -> answers of a role of a run, for the tasks whose records are there; nothing without a store."""
-    return answers_of(read_records(run, role), run["scores"][role])
-
-
-def answers_of(
-    samples: Mapping[str, Sequence[Mapping[str, Any]]], scores: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Answered]:
-    """Return task -> the answers behind a score, for the tasks whose answers are graded and add up to it.
-
-    Args:
-        samples: task -> one record per test row.
-        scores: column of a table -> its score.
-    """
-    answers = {name: answered(samples.get(score["task"], []), score) for name, score in scores.items()}
+    """Return task -> answers of a role of a run, for the tasks whose answers are graded and add up to the score."""
+    records, scores = read_records(run, role), run["scores"][role]
+    answers = {name: answered(records.get(score["task"], []), score) for name, score in scores.items()}
     return {name: own for name, own in answers.items() if own is not None}
 
 
@@ -79,18 +68,9 @@ def artifact_folder(run: Run, label: str) -> Path | None:
         run: a run with its folder.
         label: as the run's line of the stage calls it: ``transfer``, ``eval teacher``.
     """
-    keys = [stage["key"] for stage in run.get("stages", []) if stage["stage"] == label]
-    folders = (store / label.partition(" ")[0] / key for key in keys for store in _stores(run))
+    keys = (stage["key"] for stage in run["stages"] if stage["stage"] == label)
+    folders = (Path(run["folder"]).resolve() / run["store"] / label.partition(" ")[0] / key for key in keys)
     return next((folder for folder in folders if folder.is_dir()), None)
-
-
-def _stores(run: Run) -> Iterator[Path]:
-    if "folder" not in run:
-        return
-    folder = Path(run["folder"]).resolve()
-    if "store" in run:
-        yield folder / run["store"]
-    yield from (parent / "store" for parent in folder.parents)
 
 
 def answered(records: Sequence[Mapping[str, Any]], score: Mapping[str, Any]) -> Answered | None:

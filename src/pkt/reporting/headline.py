@@ -29,7 +29,7 @@ def headline(
 
     Args:
         scores: role -> task -> score.
-        shares: of the gap, per task and for the mean (`gaps.shares_of_run`).
+        shares: of the gap, per task and for the mean (`study.shares_of`).
         method: name shown for the transferred student.
         split: whose rows were scored; where they are not the test rows, the title names them.
     """

@@ -56,7 +56,7 @@ def load_runs(folders: Iterable[Path]) -> list[Run]:
     files = sorted({file for folder in folders for file in folder.rglob("scores.json") if file.is_file()})
     # a store keeps files of this name too, with the answers behind the scores
     runs = [_read(file) for file in files if not (file.parent / "manifest.json").exists()]
-    runs = [_named_by_split(run) for run in runs if "transferred" in run.get("scores", {})]
+    runs = [_named_by_split(run) for run in runs if "transferred" in run["scores"]]
     if not runs:
         raise RequestError(f"no scores.json under {', '.join(map(str, folders))}: run `pkt run` first.")
     return runs
@@ -64,20 +64,17 @@ def load_runs(folders: Iterable[Path]) -> list[Run]:
 
 def _read(file: Path) -> Run:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        return {**json.loads(file.read_text(encoding="utf-8")), "folder": str(file.parent)}
     except (OSError, ValueError) as error:
         raise RequestError(
             f"{file} cannot be read ({error}): leave its folder out, or run it again."
         ) from error
-    return {**content, "folder": str(file.parent)} if isinstance(content, dict) else {}
 
 
 def _named_by_split(run: Run) -> Run:
-    split = run.get("split", "test")
-    named = (
-        run.get("benchmark") if split == "test" else f"{run['benchmark']} ({split.upper()} rows, not test)"
-    )
-    return run | {"benchmark": named}
+    if run["split"] == "test":
+        return run
+    return run | {"benchmark": f"{run['benchmark']} ({run['split'].upper()} rows, not test)"}
 
 
 def arms(runs: Sequence[Run]) -> list[Arm]:

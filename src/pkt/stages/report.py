@@ -15,9 +15,10 @@ from pkt.methods.base import Extraction
 from pkt.reporting.card import model_card
 from pkt.reporting.examples import example_tables
 from pkt.reporting.figures import attribution_figure, pairing_figure, save
-from pkt.reporting.gaps import MEAN, Scores, Share, shares_of_run
+from pkt.reporting.gaps import MEAN
 from pkt.reporting.headline import headline, named_scores, split_heading
 from pkt.reporting.page.write import write_run_page
+from pkt.reporting.study import shares_of
 from pkt.stages import transfer as transfer_stage
 from pkt.stages.lineage import tell_artifacts
 from pkt.stages.session import Session
@@ -35,10 +36,11 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
         nothing may be chosen, and where it was not measured.
     """
     split = session.bench.config.eval.split
-    scores = {role: named_scores(evaluation) for role, evaluation in evaluations.items()}
-    shares = shares_of_run(evaluations, scores)
-    table = headline(scores, shares, session.method.name, split=split)
-    summary = _summary(session, scores, shares)
+    summary = _summary(session, evaluations)
+    shares = shares_of(summary | {"folder": str(session.run_dir)})
+    table = headline(summary["scores"], shares, session.method.name, split=split)
+    summary["gap_closed"] = {task: share.numbers() for task, share in shares.items() if task != MEAN} or None
+    summary["mean_gap_closed"] = shares[MEAN].numbers() if shares else None
     write_atomically(session.run_dir / "scores.json", json.dumps(summary, indent=1))
     write_atomically(session.run_dir / "table.md", f"{split_heading(split)}{table.markdown()}\n")
     _track_scores(session, evaluations, table, summary)
@@ -54,8 +56,8 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
     return shares[MEAN].estimate.value if split != "test" and shares and shares[MEAN].known else None
 
 
-def _summary(session: Session, scores: Mapping[str, Scores], shares: Mapping[str, Share]) -> dict[str, Any]:
-    """Return what `scores.json` holds."""
+def _summary(session: Session, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """Return what `scores.json` holds, without the shares of the gap."""
     config = session.bench.config
     return {
         "method": session.method.name,
@@ -65,9 +67,7 @@ def _summary(session: Session, scores: Mapping[str, Scores], shares: Mapping[str
         "seed": config.seed,
         "settings": _settings(session),
         "command": session.command,
-        "scores": scores,
-        "gap_closed": {task: share.numbers() for task, share in shares.items() if task != MEAN} or None,
-        "mean_gap_closed": shares[MEAN].numbers() if shares else None,
+        "scores": {role: named_scores(evaluation) for role, evaluation in evaluations.items()},
         "budget": _budget(session),
         "stages": session.reports,
         "layers": {

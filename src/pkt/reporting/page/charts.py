@@ -40,9 +40,9 @@ GAP = Axis(label="% of the gap closed", scale=100, ends={0.0: "student", 1.0: "t
 
 def gap_charts(study: Study) -> tuple[Drawing, ...]:
     """Return the shares of the gap with their intervals: the mean and each task over arms, or one arm's tasks."""
-    columns: dict[str, Sequence[str]] = {task: (task,) for task in study.tasks}
-    if len(study.tasks) > 1:
-        columns = {MEAN: study.tasks, **columns}
+    columns = study.columns
+    mean = {MEAN: columns.pop(MEAN)}  # of a single task it says nothing more
+    columns = mean | columns if len(study.tasks) > 1 else columns
     shares = {
         (arm.label, name): share.interval
         for arm in study.arms
