@@ -153,8 +153,8 @@ class Study:
         columns = self._columns(known, labels)
         if not columns:
             return Share(estimate=estimate)
-        sampled = {role: self.sampled[label].only(columns) for role, label in zip(ROLES, labels, strict=True)}
-        interval = gap_interval(**sampled)
+        teacher, student, transferred = (self.sampled[label].only(columns) for label in labels)
+        interval = gap_interval(teacher=teacher, student=student, transferred=transferred)
         return Share(estimate=estimate, interval=None if math.isnan(interval.low) else interval)
 
     def difference(

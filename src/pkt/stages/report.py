@@ -12,7 +12,6 @@ from pkt import console
 from pkt.evaluation.harness import Evaluation
 from pkt.manifest import write_atomically
 from pkt.methods.base import Extraction
-from pkt.reporting.card import model_card
 from pkt.reporting.examples import example_tables
 from pkt.reporting.figures import attribution_figure, pairing_figure, save
 from pkt.reporting.gaps import MEAN
@@ -133,8 +132,8 @@ def _budget(session: Session) -> dict[str, Any]:
 def _finish_checkpoint(session: Session, scores: str) -> None:
     """Write the measured scores into the checkpoint's card."""
     artifact = session.results["transfer"]
-    facts = transfer_stage.card_facts(session, artifact)
-    session.store.replace(artifact, f"{transfer_stage.MODEL}/README.md", model_card(facts, scores=scores))
+    card = transfer_stage.card(session, artifact.path, artifact.meta, scores)
+    session.store.replace(artifact, f"{transfer_stage.MODEL}/README.md", card)
 
 
 def _where(session: Session) -> None:

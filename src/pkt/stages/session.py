@@ -75,11 +75,11 @@ class Session:
                 with self.store.write(step.stage, step.key, ingredients=step.ingredients) as draft:
                     draft.note(run(Job(session=self, step=step, folder=draft.folder)) or {})
                     draft.note({"command": self.command, "provenance": self.origin})
-                    draft.note(watch.stop().as_dict())
+                    draft.note(watch.stop())
                 artifact = self.store.read(step.stage, step.key)
                 assert artifact is not None
         self.results[step.name] = artifact
-        cost = watch.stop().as_dict()
+        cost = watch.stop()
         entry = {"stage": step.name, "key": step.key, "reused": reused, **cost}
         self.reports.append(entry | ({"reason": why} if why else {}))
         console.stage(
