@@ -101,7 +101,7 @@ def stage(name: str, state: str, seconds: float, peak_mb: float, key: str) -> No
         name: the stage.
         state: `computed`, `reused` or `resumed`.
         seconds: wall clock of this call.
-        peak_mb: highest memory of the process so far (device memory where there is one).
+        peak_mb: highest memory while it ran (the GPU's where there is one).
         key: the artifact's key in the store.
     """
     say(f"{name:<20}{state:<10}{seconds:8.1f} s {peak_mb:8.0f} MB  {key}")

@@ -34,7 +34,11 @@ _RECORDED = (
     "numpy",
     "hydra-core",
 )
-_DECIDES = ("--", "src", "conf")  # what a result depends on; results that a target rewrites are no change
+_DECIDES = (
+    "--",
+    "src",
+    "conf",
+)  # what a result depends on; docs/results, which targets rewrite, is left out
 _MB = 2**20
 
 

@@ -34,12 +34,12 @@ PARTS: dict[str, tuple[str, str | None]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """One model's answers to the rows of one task; its score is the sum of the values over that of the weights.
+    """One model's answers to the rows of one task; its score is the sum of values over the sum of weights.
 
     Attributes:
         rows: each row's id and target, which tell whether two models answered the same rows.
-        value_N: per row.
-        weight_N: per row.
+        value_N: what each row adds to the score's numerator: 1 for a right answer, or its bits.
+        weight_N: what it adds to the denominator: 1, or its bytes.
     """
 
     rows: tuple[tuple[str, str], ...]
@@ -55,7 +55,7 @@ def read_answers(run: Run, role: str) -> dict[str, Answered]:
 
 
 def read_records(run: Run, role: str) -> dict[str, list[dict[str, Any]]]:
-    """Return task -> one record per test row of a role of a run; nothing without a store."""
+    """Return task -> one record per test row of a role of a run; empty where the store is not there."""
     folder = artifact_folder(run, f"eval {role}")
     file = folder / "scores.json" if folder else None
     return Evaluation.load(file).samples if file and file.is_file() else {}
@@ -66,7 +66,7 @@ def artifact_folder(run: Run, label: str) -> Path | None:
 
     Args:
         run: a run with its folder.
-        label: as the run's line of the stage calls it: ``transfer``, ``eval teacher``.
+        label: name of the stage in the run's `stages`, such as ``transfer`` or ``eval teacher``.
     """
     keys = (stage["key"] for stage in run["stages"] if stage["stage"] == label)
     folders = (Path(run["folder"]).resolve() / run["store"] / label.partition(" ")[0] / key for key in keys)
@@ -76,7 +76,9 @@ def artifact_folder(run: Run, label: str) -> Path | None:
 def answered(records: Sequence[Mapping[str, Any]], score: Mapping[str, Any]) -> Answered | None:
     """Return a score's answers from the records behind it; None where they are not graded or do not add up to it."""
     value, weight = PARTS.get(score["metric"], ("", None))
-    if records and all("metrics" in record for record in records):  # a task of lm-eval's has its own values
+    if records and all(
+        "metrics" in record for record in records
+    ):  # an lm-eval task grades by its own metrics
         records = [record | record["metrics"] for record in map(dict, records)]
         value, weight = score["metric"], None
     if not records or any(record.get(value) is None for record in records):
@@ -90,11 +92,11 @@ def answered(records: Sequence[Mapping[str, Any]], score: Mapping[str, Any]) -> 
 
 
 def stack(runs: Sequence[Mapping[str, Answered]], like: Mapping[str, Answered]) -> list[Answers] | None:
-    """Return one entry per task of `like` over the runs of an arm.
+    """Return the answers of all runs of an arm, one entry per task of `like`.
 
     Args:
         runs: the arm's answers, per run.
-        like: the tasks, and the rows that they have to be about.
+        like: the tasks, with the rows that every run must have answered.
 
     Returns:
         None where a run has not answered just these rows.

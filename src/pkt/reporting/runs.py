@@ -1,4 +1,4 @@
-"""Runs and arms: the folders that `pkt run` and `pkt eval` leave, grouped by what they have in common.
+"""Read the folders that `pkt run` and `pkt eval` leave, and group runs of equal settings into arms.
 
 folders of scores.json -> runs -> arms (the same settings, different seeds)
 """
@@ -14,17 +14,17 @@ from typing import Any
 from pkt.errors import RequestError
 
 Run = dict[str, Any]
-STRATEGY = "_target_"  # last part of the setting that says which class a part of the request is built from
+STRATEGY = "_target_"  # a setting that ends in this names the class of a strategy
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """The runs of one setting, one per seed; teacher and untouched student are arms of one run, under their role.
+    """Runs that differ in their seed alone. The teacher and the untouched student are arms too, of one run each.
 
     Attributes:
-        label: how tables call it.
+        label: its name in tables.
         runs: in the order in which they were read.
-        role: whose scores in these runs are meant.
+        role: the model whose scores the arm stands for.
     """
 
     label: str
@@ -96,17 +96,17 @@ def arms(runs: Sequence[Run]) -> list[Arm]:
 
 
 def _label(run: Run, runs: Sequence[Run], *, all_settings: bool = False) -> str:
-    """Return the method with the settings in which this arm leaves what most of the method's arms have."""
+    """Return the method's name and the settings in which this arm differs from most arms of that method."""
     own = run["settings"]
     siblings = [other["settings"] for other in runs if other["method"] == run["method"]]
     # each setting once: seeds of one arm do not outvote other arms
     siblings = list({json.dumps(each, sort_keys=True): each for each in siblings}.values())
     shown = [key for key in sorted({key for each in siblings for key in each}) if _tells(key, own, siblings)]
     if not all_settings:
-        # a strategy's own settings come and go with it: its name says enough
+        # where a strategy was exchanged, its name is enough: its own settings come with it
         swapped = tuple(key.removesuffix(STRATEGY) for key in shown if key.endswith(f".{STRATEGY}"))
         shown = [key for key in shown if key.endswith(f".{STRATEGY}") or not key.startswith(swapped)]
-        # what another choice took away says less than that choice
+        # settings that are gone because of another choice say less than that choice
         shown = [key for key in shown if own.get(key) is not None] or shown
     extra = [f"{key.removesuffix(f'.{STRATEGY}')} {_value(key, own.get(key))}" for key in shown]
     return str(run["method"]) + (f" ({', '.join(extra)})" if extra else "")

@@ -32,7 +32,7 @@ class Study:
         runs: as they were read.
         tasks: in the order of the columns.
         arms: best first; those without a gap come last.
-        reference: the arm that the others are compared with; its rows count.
+        reference: the arm that the others are compared with, on the rows that it answered.
         fixed: the teacher and the untouched student, where they were scored.
     """
 
@@ -44,7 +44,7 @@ class Study:
 
     @classmethod
     def of(cls, runs: Sequence[Run], against: str | None = None) -> Study:
-        """Take the runs of one pair and benchmark.
+        """Make the study of some runs of one pair and benchmark.
 
         Args:
             runs: with equal tasks.
@@ -111,12 +111,12 @@ class Study:
 
     @property
     def measure(self) -> str:
-        """What a title calls what is compared."""
+        """What is compared, in words for a title."""
         return "mean over tasks, in points" if self.averaged else self.head(self.tasks[0])
 
     @cached_property
     def answers(self) -> dict[str, list[Answers]]:
-        """Label -> answers per task of `answered`, of the arms that answered the reference's rows; or of nobody."""
+        """Label -> answers per task of `answered`, for the arms that answered the same rows as the reference."""
         answers = {}
         for arm in (*self.fixed, *self.arms) if self._like else ():
             if own := stack([read_answers(run, arm.role) for run in arm.runs], self._like):

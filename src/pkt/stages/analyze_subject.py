@@ -1,4 +1,4 @@
-"""What `pkt analyze` looks at, models by role and rows, and what all parts need to know of them."""
+"""What `pkt analyze` looks at (models by role, and rows), and what its parts have in common."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class Part:
 
 
 def heading(subject: Subject) -> dict[str, Any]:
-    """Say on what, and where in a layer, a part's numbers were measured."""
+    """Return on which rows, and where in a layer, a part's numbers were measured."""
     return {
         "interface": subject.config.interface,
         "positions": subject.config.positions,

@@ -1,9 +1,9 @@
-"""What a run made and what it made it from, told to the tracker.
+"""Tell the tracker what a run made, and from what.
 
     teacher, student ──> extraction ──> alignment ──> checkpoint ──> scores     (names: <kind>-<model pair>)
 
 An artifact's version is its files' checksums, so the same result is the same version in every run; the store's key
-is its alias. What the run reused is an input of it, what it computed an output; inputs name each other too.
+is its alias. W&B shows what the run reused as its inputs, and what it computed as its outputs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stage 5: what the user sees and keeps of a run: table, figures, card, tracker entries."""
+"""Stage 5: show the results of a run, and keep them: table, figures, card, entries of the tracker."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _page(session: Session) -> None:
 
 
 def show_extraction(session: Session) -> None:
-    """Print, draw and track what was chosen."""
+    """Print, draw and track what was taken from the teacher."""
     extraction = session.loaded("extract")
     _track(session, "extract", extraction.tables(), shown=True)
     _draw(session, extraction)
@@ -159,7 +159,7 @@ def show_extraction(session: Session) -> None:
 
 
 def show_alignment(session: Session) -> None:
-    """Print and track how well it reads in the student's space."""
+    """Print and track the tables of the alignment."""
     _track(session, "align", session.loaded("align").tables(), shown=True)
     tell_artifacts(session)
 

@@ -1,4 +1,4 @@
-"""One request on its way through its plan: what is asked for, where results live, what is there so far, who is told."""
+"""One request while its plan is carried out: its strategies, its store, the results so far, and its tracker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pkt.training.meter import Meter
 
 @dataclass(kw_only=True)
 class Session:
-    """A request's workbench, method, plan, store, tracker and console.
+    """A request with all that its stages need.
 
     Attributes:
         bench: models, rows and strategies, loaded when first asked for.
@@ -88,7 +88,7 @@ class Session:
         return artifact
 
     def _reason(self, step: Step, *, refresh: bool) -> str | None:
-        """Find out why a result is computed, and tell it before the work begins."""
+        """Find out why a result has to be computed, and print it before the work begins."""
         why = "refresh" if refresh else reason(step, self.store.ingredients(step.stage))
         if why:
             console.note(f"{step.name}: {why}")

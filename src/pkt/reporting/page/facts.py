@@ -1,4 +1,4 @@
-"""What a run's folder and artifacts say besides scores: settings, versions, stages, and what the stages chose."""
+"""What a run's folder and artifacts hold besides scores: settings, versions, stages, and what the stages chose."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def _value(value: Any) -> str:
 
 
 def commands(arms: Sequence[Arm]) -> Table:
-    """Return a command that asks for each arm's first seed again."""
+    """Return the command that repeats each arm's first seed."""
     rows = tuple((arm.label, str(arm.first["command"])) for arm in arms)
     return Table(title="the command of each arm's first seed", columns=("arm", "command"), rows=rows)
 
 
 def environment(runs: Sequence[Run]) -> Table | None:
-    """Return versions and platform from the manifests of what was computed; several where runs differ."""
+    """Return versions and platform from the manifests of the artifacts, all of them where runs differ."""
     labels = [(run, stage["stage"]) for run in runs for stage in run["stages"]]
     facts: dict[str, set[str]] = {}
     for run, label in labels:
