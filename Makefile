@@ -36,7 +36,7 @@ real: $(VENV)/.real ## a real model: SmolLM2-135M heals its pruned self, by the 
 	$(BIN)/pkt run -m experiment=real method=$(METHODS) $(ARGS)
 
 table1 table2 figure2 figure4 figure5 ablations efficiency: $(VENV)/.base ## the paper's tables and figures, on PAIR
-	$(BIN)/python -m pkt.paper $@ --pair $(PAIR) --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
+	$(BIN)/python scripts/reproduce.py $@ --pair $(PAIR) --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
 
 nano: $(VENV)/.dev ## train the built-in nano models anew
 	$(BIN)/python scripts/train_nano.py $(ARGS)

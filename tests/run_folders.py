@@ -66,19 +66,21 @@ def leave_run(
         )
         stages.append(stage(f"eval {role}", f"{role}-{key}"))
         scores[role] = {task: _score(task, samples[task]) for task in tasks}
-    _layers(outputs, method, seed)
+    _artifact(outputs, "transfer", f"{method}-{seed}", {})
+    _layers(outputs, method)
     _metrics(folder)
     content = {
         "method": method,
         "model": "nano",
         "benchmark": "nano",
+        "split": "test",
         "seed": seed,
         "settings": {"method": method, "optim.lr": 0.001},
         "command": f"pkt run method={method} seed={seed}",
         "scores": scores,
-        "gap_closed": {task: _gap(scores, task) for task in tasks},
         "budget": {"trained_parameters": 1234, "optimiser_steps": 40, "seconds": 2.5, "peak_mb": 100.0},
         "stages": stages,
+        "layers": {"teacher": 3, "student": 2},
         "store": "../../../store",
         **extra,
     }
@@ -97,13 +99,6 @@ def _score(task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"task": task, "metric": "acc", "n": ROWS, "higher_is_better": True} | value
 
 
-def _gap(scores: Mapping[str, Any], task: str) -> dict[str, float]:
-    teacher, student, transferred = (
-        scores[role][task]["value"] for role in ("teacher", "student", "transferred")
-    )
-    return {"value": (transferred - student) / (teacher - student), "stderr": 0.05}
-
-
 def _artifact(outputs: Path, stage: str, key: str, meta: Mapping[str, Any]) -> Path:
     folder = outputs / "store" / stage / key
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +108,7 @@ def _artifact(outputs: Path, stage: str, key: str, meta: Mapping[str, Any]) -> P
     return folder
 
 
-def _layers(outputs: Path, method: str, seed: int) -> None:
+def _layers(outputs: Path, method: str) -> None:
     pairs = [
         {"student": 1, "teacher": [1], "weights": [1.0]},
         {"student": 2, "teacher": [3], "weights": [1.0]},
@@ -121,9 +116,6 @@ def _layers(outputs: Path, method: str, seed: int) -> None:
     extraction = {"pairs": pairs, "scores": [0.5, 0.1, 0.3]}
     folder = _artifact(outputs, "extract", f"x-{method}", {})
     (folder / "extraction.json").write_text(json.dumps(extraction), encoding="utf-8")
-    model = _artifact(outputs, "transfer", f"{method}-{seed}", {}) / "model"
-    model.mkdir(exist_ok=True)
-    (model / "config.json").write_text(json.dumps({"num_hidden_layers": 2}), encoding="utf-8")
 
 
 def _metrics(folder: Path) -> None:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 from pkt import __version__
 from pkt.searchpath import groups
@@ -49,13 +48,6 @@ environment
 
 exit codes: 0 done, 1 the task failed, 2 the request was wrong, 130 stopped (the same command resumes)
 """
-
-
-class Progress(Protocol):
-    """What code inside `progress` may call."""
-
-    def advance(self, steps: float = 1.0) -> None:
-        """Count the steps as done."""
 
 
 def say(message: str) -> None:
@@ -109,7 +101,7 @@ def stage(name: str, state: str, seconds: float, peak_mb: float, key: str) -> No
         name: the stage.
         state: `computed`, `reused` or `resumed`.
         seconds: wall clock of this call.
-        peak_mb: highest memory of the process so far (device memory where there is one).
+        peak_mb: highest memory while it ran (the GPU's where there is one).
         key: the artifact's key in the store.
     """
     say(f"{name:<20}{state:<10}{seconds:8.1f} s {peak_mb:8.0f} MB  {key}")
@@ -138,27 +130,20 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 
 @contextmanager
-def progress(description: str, total: float) -> Iterator[Progress]:
-    """Draw a progress bar on stderr while the block runs; nothing where stderr is no terminal.
+def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Draw a progress bar on stderr while the block runs, or nothing where stderr is no terminal.
 
     Args:
         description: what is being counted.
         total: how many steps there are.
+
+    Yields:
+        A function that counts some steps as done.
     """
     from rich.console import Console
-    from rich.progress import Progress as Bars
+    from rich.progress import Progress
 
     terminal = Console(stderr=True)
-    with Bars(console=terminal, transient=True, disable=not terminal.is_terminal) as bars:
-        yield _Bar(bars.add_task(description, total=total), bars.advance)
-
-
-class _Bar:
-    def __init__(self, task_id: int, step: object) -> None:
-        self._task_id = task_id
-        self._step = step
-
-    def advance(self, steps: float = 1.0) -> None:
-        """Count the steps as done."""
-        assert callable(self._step)
-        self._step(self._task_id, steps)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bars:
+        task = bars.add_task(description, total=total)
+        yield lambda steps: bars.advance(task, steps)

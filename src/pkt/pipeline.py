@@ -6,8 +6,7 @@ Config -> strategies (refused here if wrong) -> Workbench -> Plan -> stages -> t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -148,7 +147,7 @@ def request(cfg: DictConfig) -> tuple[Workbench, Method]:
         objective=choice.objective,
         device=prepare(config),
         cache_dir=Path(config.output_dir) / "store" / "converted",
-        track=_track,
+        track=console.progress,
     )
     return bench, method
 
@@ -186,12 +185,6 @@ def settle_learning_rate(config: Config, method: str) -> None:
     if config.optim.lr is None:
         config.optim.lr = rates[method] if method in rates else rates["default"]
     config.optim.lr_by_method = {}
-
-
-@contextmanager
-def _track(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    with console.progress(what, total) as bar:
-        yield lambda n: bar.advance(float(n))
 
 
 def planner(session: Session) -> Planner:

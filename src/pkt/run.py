@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,7 +34,11 @@ _RECORDED = (
     "numpy",
     "hydra-core",
 )
-_DECIDES = ("--", "src", "conf")  # what a result depends on; results that a target rewrites are no change
+_DECIDES = (
+    "--",
+    "src",
+    "conf",
+)  # what a result depends on; docs/results, which targets rewrite, is left out
 _MB = 2**20
 
 
@@ -90,23 +94,6 @@ def resolve_device(name: str) -> torch.device:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What a stage took.
-
-    Attributes:
-        seconds: wall clock.
-        peak_mb: highest memory while it ran: the GPU's where one is used, else the resident set.
-    """
-
-    seconds: float
-    peak_mb: float
-
-    def as_dict(self) -> dict[str, float]:
-        """Return the fields as plain data."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Stopwatch:
     """Measures seconds and peak memory from `start` on; `stop` may be called more than once."""
 
@@ -122,14 +109,17 @@ class Stopwatch:
             _forget_peak()
         return cls(device=device, started=time.perf_counter())
 
-    def stop(self) -> Cost:
-        """Return what was used since the start."""
+    def stop(self) -> dict[str, float]:
+        """Return the ``seconds`` of wall clock since the start, and ``peak_mb``, the highest use of memory.
+
+        Memory is the GPU's where one is used, else the resident set.
+        """
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             peak = torch.cuda.max_memory_allocated(self.device) / _MB
         else:
             peak = _peak_mb()
-        return Cost(seconds=round(time.perf_counter() - self.started, 3), peak_mb=round(peak, 1))
+        return {"seconds": round(time.perf_counter() - self.started, 3), "peak_mb": round(peak, 1)}
 
 
 def _forget_peak() -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class SweepFolder(Callback):  # type: ignore[misc]  # hydra has no types here
     """Remembers where the jobs of the sweep that has begun leave their folders.
 
-    Hydra calls nothing at the end of a sweep in which a job failed, so the end is the command line's to notice.
+    Hydra calls nothing at the end of a sweep in which a job failed, so the command line notices the end itself.
     """
 
     started: ClassVar[Path | None] = None

@@ -10,12 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from pkt.build import build
-from pkt.checks import check
-from pkt.errors import RequestError
-from pkt.methods.base import Choice
-from pkt.methods.combinations import known_pairs, refusal
-from pkt.paper.targets import (
+from paper.targets import (
     BENCHES,
     FINE_TUNED,
     PAPER_PAIR,
@@ -27,6 +22,11 @@ from pkt.paper.targets import (
     table1,
     table2,
 )
+from pkt.build import build
+from pkt.checks import check
+from pkt.errors import RequestError
+from pkt.methods.base import Choice
+from pkt.methods.combinations import known_pairs, refusal
 from pkt.searchpath import builtin_conf_dir, register
 
 

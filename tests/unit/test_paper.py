@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from paper.jobs import LOG, Runner, run_jobs
+from paper.layers import similarity
+from paper.published import PUBLISHED, ROWS, beside_table, published_table
+from paper.results import result_of, write_results
+from paper.targets import Job, Plan, efficiency, table1
 from pkt.errors import PktError
-from pkt.paper.__main__ import main
-from pkt.paper.jobs import LOG, Runner, run_jobs
-from pkt.paper.layers import similarity
-from pkt.paper.published import PUBLISHED, ROWS, beside_table, published_table
-from pkt.paper.results import result_of, write_results
-from pkt.paper.targets import Job, Plan, efficiency, table1
 from pkt.reporting.study import Study
+from reproduce import main
 
 
 def scores(
@@ -45,9 +45,10 @@ def scores(
         "seed": seed,
         "model": model,
         "benchmark": task,
+        "split": "test",
+        "command": f"pkt run method={method}",
         "settings": {"method": method},
         "scores": {"teacher": score(0.9), "student": score(0.4), "transferred": score(value)},
-        "gap_closed": {task: {"value": (value - 0.4) / 0.5, "stderr": 0.03}},
         "budget": {"trained_parameters": 1234, "seconds": 5.0 + seed, "stored_bytes": 3 * 2**20},
         "stages": [],
     }
@@ -169,13 +170,13 @@ def test_stopping_the_target_stops_its_jobs(tmp_path: Path, deaf: bool):
         f"import signal; signal.signal(signal.SIGINT, signal.{'SIG_IGN' if deaf else 'default_int_handler'});"
     )
     code += (
-        "import sys; from pathlib import Path; from pkt.paper import jobs, __main__;"
+        "import sys; from pathlib import Path; import reproduce; from paper import jobs;"
         "jobs.Runner._line = lambda self, job, folder: [sys.executable, '-c',"
         " 'import os,time,sys; from pathlib import Path;"
         ' Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(60)\', str(folder / "pid")];'
-        "__main__.heed_termination(); sys.exit(__main__.main(['figure2']))"
+        "reproduce.heed_termination(); sys.exit(reproduce.main(['figure2']))"
     )
-    environment = {**os.environ, "PKT_OUTPUT_DIR": str(tmp_path)}
+    environment = {**os.environ, "PKT_OUTPUT_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
         [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True
     )

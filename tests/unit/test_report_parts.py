@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from pkt.evaluation.results import Evaluation, TaskScore
 from pkt.reporting.examples import example_tables
-from pkt.reporting.gaps import shares_of_run
+from pkt.reporting.gaps import Share
 from pkt.reporting.headline import headline, named_scores
+from pkt.reporting.study import shares_of
 
 ROWS = 400
 
@@ -46,11 +49,31 @@ def scores(found: dict[str, Evaluation]):
     return {role: named_scores(one) for role, one in found.items()}
 
 
-def shares(found: dict[str, Evaluation]):
-    return shares_of_run(found, scores(found))
+Shares = Callable[[dict[str, Evaluation]], dict[str, Share]]
 
 
-def test_the_interval_is_closer_than_that_of_independent_errors():
+@pytest.fixture
+def shares(tmp_path: Path) -> Shares:
+    """Return what gives the shares of a run that has left these answers in its store."""
+
+    def of(found: dict[str, Evaluation]) -> dict[str, Share]:
+        (tmp_path / "run").mkdir(exist_ok=True)
+        for role, one in found.items():
+            (tmp_path / "store" / "eval" / role).mkdir(parents=True, exist_ok=True)
+            one.save(tmp_path / "store" / "eval" / role / "scores.json")
+        stages = [{"stage": f"eval {role}", "key": role} for role in found]
+        run = {
+            "folder": str(tmp_path / "run"),
+            "store": "../store",
+            "stages": stages,
+            "scores": scores(found),
+        }
+        return shares_of(run | {"method": "sft", "seed": 0, "settings": {}})
+
+    return of
+
+
+def test_the_interval_is_closer_than_that_of_independent_errors(shares: Shares):
     # the three agree on most rows, which independent errors know nothing of
     share = shares(roles(evaluation("1110"), evaluation("1000"), evaluation("1100")))["t0"]
     assert share.interval.value == pytest.approx(share.estimate.value) == pytest.approx(0.5)
@@ -59,7 +82,7 @@ def test_the_interval_is_closer_than_that_of_independent_errors():
     assert share.numbers().keys() == {"value", "stderr", "low", "high"}
 
 
-def test_the_mean_is_over_all_tasks_or_has_no_interval():
+def test_the_mean_is_over_all_tasks_or_has_no_interval(shares: Shares):
     both = shares(roles(evaluation("1", "1110"), evaluation("0", "1000"), evaluation("1", "1100")))
     assert both["mean"].estimate.value == both["mean"].interval.value == pytest.approx((1 + 0.5) / 2)
     ungraded = shares(roles(evaluation("1"), evaluation("0"), evaluation("1", graded=False)))
@@ -71,20 +94,20 @@ def test_the_mean_is_over_all_tasks_or_has_no_interval():
     assert shares({"student": evaluation("0")}) == {}
 
 
-def test_a_task_without_a_gap_counts_neither_in_the_mean_nor_in_its_interval():
+def test_a_task_without_a_gap_counts_neither_in_the_mean_nor_in_its_interval(shares: Shares):
     found = shares(roles(evaluation("1", "10"), evaluation("0", "10"), evaluation("1", "11")))
     assert (found["t1"].known, found["t1"].cell, found["t1"].interval) == (False, "–", None)
     assert found["mean"].interval == found["t0"].interval
 
 
-def test_models_that_answered_other_rows_have_no_interval():
+def test_models_that_answered_other_rows_have_no_interval(shares: Shares):
     other = evaluation("1100")
     for record in other.samples["t0"]:
         record["id"] = f"other {record['id']}"
     assert shares(roles(evaluation("1110"), evaluation("1000"), other))["t0"].interval is None
 
 
-def test_the_headline_shows_the_interval_and_whose_rows_were_scored():
+def test_the_headline_shows_the_interval_and_whose_rows_were_scored(shares: Shares):
     found = roles(evaluation("1110"), evaluation("1000"), evaluation("1100"))
     table = headline(scores(found), shares(found), "sft", split="validation")
     assert table.title.startswith("VALIDATION rows, not test: ")

@@ -19,13 +19,18 @@ def run(
     seed: int, method: str = "semalign", semantics: str = "cosine", lift: float = 0.1, lr: float = 1.0
 ) -> dict:
     def scores(value: float) -> dict:
-        return {t: {"task": t, "metric": "acc", "value": value, "stderr": 0.01, "n": 100} for t in TASKS}
+        return {
+            t: {"task": t, "metric": "acc", "value": value, "stderr": 0.01, "higher_is_better": True}
+            for t in TASKS
+        }
 
     return {
         "method": method,
         "seed": seed,
         "model": "nano",
         "benchmark": "nano",
+        "split": "test",
+        "stages": [],
         "settings": {
             "method": method,
             "semantics._target_": f"pkt.semantics.{semantics}.{semantics.title()}",
@@ -33,7 +38,6 @@ def run(
             "optim.lr": lr,
         },
         "scores": {"teacher": scores(0.9), "student": scores(0.4), "transferred": scores(0.4 + lift)},
-        "gap_closed": {t: {"value": lift / 0.5, "stderr": 0.03} for t in TASKS},
         "budget": {"trained_parameters": 1234, "optimiser_steps": 10, "seconds": 5.0},
     }
 

@@ -31,7 +31,7 @@ def first_per_task(ids: Sequence[str], tasks: Sequence[str], count: int) -> list
 
 
 def over_rows(values_RL: Tensor) -> tuple[list[float], list[float] | None]:
-    """Return the mean over the rows per layer, and its standard error; None where one row alone has none.
+    """Return the mean over the rows per layer, and its standard error (None for a single row).
 
     se = sqrt(sum_r (x_r - mean)^2 / (R - 1) / R)
     """

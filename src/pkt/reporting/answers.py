@@ -2,13 +2,13 @@
 
     scores.json -> <store>/eval/<key>/scores.json -> records -> rows, values and weights per task
 
-A run names the store relative to its own folder, so that outputs can be moved as a whole. One that does not (it is
-older) is looked for in the folders above it. Answers that are missing, or do not add up to the score, are left out.
+A run names the store relative to its own folder, so that outputs can be moved as a whole. Answers that are missing, or
+do not add up to the score, are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,12 @@ PARTS: dict[str, tuple[str, str | None]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """One model's answers to the rows of one task; its score is the sum of the values over that of the weights.
+    """One model's answers to the rows of one task; its score is the sum of values over the sum of weights.
 
     Attributes:
         rows: each row's id and target, which tell whether two models answered the same rows.
-        value_N: per row.
-        weight_N: per row.
+        value_N: what each row adds to the score's numerator: 1 for a right answer, or its bits.
+        weight_N: what it adds to the denominator: 1, or its bytes.
     """
 
     rows: tuple[tuple[str, str], ...]
@@ -48,25 +48,14 @@ class Answered:
 
 
 def read_answers(run: Run, role: str) -> dict[str, Answered]:
-    """Return task -> answers of a role of a run, for the tasks whose records are there; nothing without a store."""
-    return answers_of(read_records(run, role), run["scores"][role])
-
-
-def answers_of(
-    samples: Mapping[str, Sequence[Mapping[str, Any]]], scores: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Answered]:
-    """Return task -> the answers behind a score, for the tasks whose answers are graded and add up to it.
-
-    Args:
-        samples: task -> one record per test row.
-        scores: column of a table -> its score.
-    """
-    answers = {name: answered(samples.get(score["task"], []), score) for name, score in scores.items()}
+    """Return task -> answers of a role of a run, for the tasks whose answers are graded and add up to the score."""
+    records, scores = read_records(run, role), run["scores"][role]
+    answers = {name: answered(records.get(score["task"], []), score) for name, score in scores.items()}
     return {name: own for name, own in answers.items() if own is not None}
 
 
 def read_records(run: Run, role: str) -> dict[str, list[dict[str, Any]]]:
-    """Return task -> one record per test row of a role of a run; nothing without a store."""
+    """Return task -> one record per test row of a role of a run; empty where the store is not there."""
     folder = artifact_folder(run, f"eval {role}")
     file = folder / "scores.json" if folder else None
     return Evaluation.load(file).samples if file and file.is_file() else {}
@@ -77,26 +66,19 @@ def artifact_folder(run: Run, label: str) -> Path | None:
 
     Args:
         run: a run with its folder.
-        label: as the run's line of the stage calls it: ``transfer``, ``eval teacher``.
+        label: name of the stage in the run's `stages`, such as ``transfer`` or ``eval teacher``.
     """
-    keys = [stage["key"] for stage in run.get("stages", []) if stage["stage"] == label]
-    folders = (store / label.partition(" ")[0] / key for key in keys for store in _stores(run))
+    keys = (stage["key"] for stage in run["stages"] if stage["stage"] == label)
+    folders = (Path(run["folder"]).resolve() / run["store"] / label.partition(" ")[0] / key for key in keys)
     return next((folder for folder in folders if folder.is_dir()), None)
-
-
-def _stores(run: Run) -> Iterator[Path]:
-    if "folder" not in run:
-        return
-    folder = Path(run["folder"]).resolve()
-    if "store" in run:
-        yield folder / run["store"]
-    yield from (parent / "store" for parent in folder.parents)
 
 
 def answered(records: Sequence[Mapping[str, Any]], score: Mapping[str, Any]) -> Answered | None:
     """Return a score's answers from the records behind it; None where they are not graded or do not add up to it."""
     value, weight = PARTS.get(score["metric"], ("", None))
-    if records and all("metrics" in record for record in records):  # a task of lm-eval's has its own values
+    if records and all(
+        "metrics" in record for record in records
+    ):  # an lm-eval task grades by its own metrics
         records = [record | record["metrics"] for record in map(dict, records)]
         value, weight = score["metric"], None
     if not records or any(record.get(value) is None for record in records):
@@ -110,11 +92,11 @@ def answered(records: Sequence[Mapping[str, Any]], score: Mapping[str, Any]) -> 
 
 
 def stack(runs: Sequence[Mapping[str, Answered]], like: Mapping[str, Answered]) -> list[Answers] | None:
-    """Return one entry per task of `like` over the runs of an arm.
+    """Return the answers of all runs of an arm, one entry per task of `like`.
 
     Args:
         runs: the arm's answers, per run.
-        like: the tasks, and the rows that they have to be about.
+        like: the tasks, with the rows that every run must have answered.
 
     Returns:
         None where a run has not answered just these rows.

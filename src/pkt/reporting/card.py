@@ -3,95 +3,56 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 
-@dataclass(frozen=True, kw_only=True)
-class CardFacts:
-    """How a checkpoint was made, for its card.
-
-    Attributes:
-        method: name of the method.
-        teacher, student: checkpoint names.
-        fingerprints: identity of teacher and student, from their files.
-        layers: student layers that were trained, from 1.
-        pairs: teacher layers per student layer, as text.
-        interface: supervision interface, or None where the method has no layer term.
-        semantics: the alignment map and its settings, or None where the method has none.
-        objective: the objective and its settings, or None where the method has one of its own.
-        uses_teacher: whether anything was taken from the teacher.
-        data: benchmark, tasks, rows per split, fingerprint of the rows.
-        budget: trained parameters, optimiser steps, rows, forward tokens.
-        command: the command line that made the checkpoint.
-        provenance: versions and platform.
-        adapter: whether a PEFT adapter lies beside the model folder.
-    """
-
-    method: str
-    teacher: str
-    student: str
-    fingerprints: Mapping[str, str]
-    layers: Sequence[int]
-    pairs: Sequence[str]
-    interface: str | None
-    semantics: Mapping[str, Any] | None
-    objective: Mapping[str, Any] | None
-    uses_teacher: bool
-    data: Mapping[str, Any]
-    budget: Mapping[str, Any]
-    command: str
-    provenance: Mapping[str, Any]
-    adapter: bool
-    seed: int = 0
-
-
-def model_card(facts: CardFacts, *, scores: str | None) -> str:
+def model_card(
+    *,
+    method: str,
+    student: str,
+    teacher: str | None,
+    adapter: bool,
+    recipe: Mapping[str, Any],
+    command: str,
+    scores: str | None,
+) -> str:
     """Return the card as Markdown with YAML front matter.
 
     Args:
-        facts: how it was made.
+        method: name of the method.
+        student: name of the checkpoint that was changed.
+        teacher: name of the checkpoint that something was taken from; None where nothing was.
+        adapter: whether a PEFT adapter lies beside the model folder.
+        recipe: how the checkpoint was made, by name; entries without content are left out.
+        command: the command line that made it.
         scores: a Markdown table of scores; None where none were measured yet.
     """
     header = {
         "library_name": "transformers",
-        "tags": ["parametric-knowledge-transfer", "pkt", facts.method],
-        "base_model": facts.student,
+        "tags": ["parametric-knowledge-transfer", "pkt", method],
+        "base_model": student,
     }
-    teacher = f"`{facts.teacher}` (fingerprint `{facts.fingerprints['teacher']}`)"
-    recipe = {
-        "student": f"`{facts.student}` (fingerprint `{facts.fingerprints['student']}`)",
-        "teacher": teacher if facts.uses_teacher else "",
-        "layer pairs (teacher → student, from 1)": ", ".join(facts.pairs),
-        "supervision interface": facts.interface,
-        "alignment map": _inline(facts.semantics),
-        "objective": _inline(facts.objective),
-        "student layers trained": ", ".join(map(str, facts.layers)) or "none",
-        "data": _inline(facts.data),
-        "budget": _inline(facts.budget),
-        "seed": str(facts.seed),
-        "made by": _inline(facts.provenance),
-    }
-    source = f" from the teacher `{facts.teacher}`." if facts.uses_teacher else " (no teacher was used)."
-    beside = ", and the PEFT adapter lies beside this folder in `adapter/`." if facts.adapter else "."
+    texts = {name: _inline(content) for name, content in recipe.items()}
+    source = f" from the teacher `{teacher}`." if teacher else " (no teacher was used)."
+    beside = ", and the PEFT adapter lies beside this folder in `adapter/`." if adapter else "."
     lines = [
         "---",
         yaml.safe_dump(header, sort_keys=False).strip(),
         "---",
         "",
-        f"# {facts.student} after `{facts.method}`",
+        f"# {student} after `{method}`",
         "",
-        f"A student changed by `pkt` with `method={facts.method}`{source}",
+        f"A student changed by `pkt` with `method={method}`{source}",
         f"Load it with `AutoModelForCausalLM.from_pretrained(<this folder>)`; the update is merged in{beside}",
         "",
         "## Recipe",
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {text} |" for name, text in recipe.items() if text),
+        *(f"| {name} | {text} |" for name, text in texts.items() if text),
         "",
         "## Scores",
         "",
@@ -100,15 +61,16 @@ def model_card(facts: CardFacts, *, scores: str | None) -> str:
         "## Command",
         "",
         "```",
-        facts.command,
+        command,
         "```",
         "",
     ]
     return "\n".join(lines)
 
 
-def _inline(values: Mapping[str, Any] | None) -> str:
-    texts = {
-        name: value if isinstance(value, str) else json.dumps(value) for name, value in (values or {}).items()
-    }
+def _inline(content: Any) -> str:
+    """Return text as it is, and settings by name as ``rank 8, target "all"``."""
+    if not isinstance(content, Mapping):
+        return str(content or "")
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in content.items()}
     return ", ".join(f"{name} {text}" for name, text in texts.items())

@@ -2,7 +2,8 @@
 
     plain data -> Drawing (a figure, and its content in words) -> save (PNG) | svg.inline (a page's SVG)
 
-Colours are those of `INK`, `TEACHER`, `STUDENT`, `QUIET`, `MARK`: a page gives each its own shade by light and by dark.
+Use no colours but `INK`, `TEACHER`, `STUDENT`, `QUIET` and `MARK`: a page replaces each by one of its light or dark
+theme.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Drawing:
     """A figure with what it shows in words.
 
     Attributes:
-        name: of its file, and what its element on a page is called: lower case, digits, ``_``.
+        name: of its file and of its element on a page: lower case, digits, ``_``.
         title: one line above it.
         alt: what a reader who cannot see it should know.
         figure: matplotlib's.
@@ -36,7 +37,7 @@ class Drawing:
 
 
 def plain_axes(axes: Any) -> None:
-    """Leave out the frame above and at the right, and write in the one ink."""
+    """Leave out the frame above and at the right, and draw the rest in `INK`."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(INK)
     axes.tick_params(colors=INK)
@@ -57,7 +58,7 @@ def plain_logarithm(axis: Any) -> None:
 
 
 def ticks(count: int, most: int = 16) -> list[int]:
-    """Return the layers that get a number: all, or the first and every fifth."""
+    """Return the layers that an axis numbers: all, or the first and every fifth where there are many."""
     return [layer for layer in range(1, count + 1) if count <= most or layer % 5 == 0 or layer == 1]
 
 

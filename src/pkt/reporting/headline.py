@@ -14,7 +14,7 @@ from pkt.table import Table
 
 
 def named_scores(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
-    """Return the scores as plain data by the name of their column: a task's first one by the task's name alone."""
+    """Return the scores as plain data by column: a task's first score under its name, others as ``task (metric)``."""
     scores: dict[str, dict[str, Any]] = {}
     for score in evaluation.scores:
         name = score.task if score.task not in scores else f"{score.task} ({score.metric})"
@@ -29,7 +29,7 @@ def headline(
 
     Args:
         scores: role -> task -> score.
-        shares: of the gap, per task and for the mean (`gaps.shares_of_run`).
+        shares: of the gap, per task and for the mean (`study.shares_of`).
         method: name shown for the transferred student.
         split: whose rows were scored; where they are not the test rows, the title names them.
     """

@@ -41,7 +41,7 @@ LINES = {
     "input": {"color": STUDENT, "marker": "s", "linestyle": "--"},
     "random": {"color": MARK, "marker": "^", "linestyle": ":"},
 }
-# numbers in cells: the cell is their ground, light or dark as the page may be, so no shade that a page exchanges
+# numbers stand on the colour of a cell, which is the same in both themes of a page; so a page must not replace these
 ON_DARK, ON_LIGHT = "#fdfdfd", "#0d0d0d"
 
 
@@ -86,7 +86,7 @@ def _spans(bases: Mapping[str, Any]) -> Iterator[str]:
 
 
 def cka_figures(data: Mapping[str, Any]) -> list[Drawing]:
-    """Draw every matrix as a heat map, one drawing each, all from 0 to 1; the change from -x to x."""
+    """Draw every matrix as a heat map; colours span 0 to 1, and -x to x for a change."""
     return [_heat_map(matrix) for matrix in matrices(data)]
 
 
@@ -168,7 +168,7 @@ def attribution_figures(data: Mapping[str, Any]) -> list[Drawing]:
 
 
 def map_figures(data: Mapping[str, Any]) -> list[Drawing]:
-    """Draw each map's quality, mean over the pairs of layers: on its own rows (hollow) and held out (filled)."""
+    """Draw each map's quality, mean over the pairs of layers: on the rows that it fits (hollow) and on others (filled)."""
     measures = [name for name in ("cosine", "explained_variance", "readout_kl") if measured(data, name)]
     maps = list(data["maps"])
     height = 0.24 * len(maps) + 0.8

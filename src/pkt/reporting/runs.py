@@ -1,4 +1,4 @@
-"""Runs and arms: the folders that `pkt run` and `pkt eval` leave, grouped by what they have in common.
+"""Read the folders that `pkt run` and `pkt eval` leave, and group runs of equal settings into arms.
 
 folders of scores.json -> runs -> arms (the same settings, different seeds)
 """
@@ -14,17 +14,17 @@ from typing import Any
 from pkt.errors import RequestError
 
 Run = dict[str, Any]
-STRATEGY = "_target_"  # last part of the setting that says which class a part of the request is built from
+STRATEGY = "_target_"  # a setting that ends in this names the class of a strategy
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """The runs of one setting, one per seed; teacher and untouched student are arms of one run, under their role.
+    """Runs that differ in their seed alone. The teacher and the untouched student are arms too, of one run each.
 
     Attributes:
-        label: how tables call it.
+        label: its name in tables.
         runs: in the order in which they were read.
-        role: whose scores in these runs are meant.
+        role: the model whose scores the arm stands for.
     """
 
     label: str
@@ -56,7 +56,7 @@ def load_runs(folders: Iterable[Path]) -> list[Run]:
     files = sorted({file for folder in folders for file in folder.rglob("scores.json") if file.is_file()})
     # a store keeps files of this name too, with the answers behind the scores
     runs = [_read(file) for file in files if not (file.parent / "manifest.json").exists()]
-    runs = [_named_by_split(run) for run in runs if "transferred" in run.get("scores", {})]
+    runs = [_named_by_split(run) for run in runs if "transferred" in run["scores"]]
     if not runs:
         raise RequestError(f"no scores.json under {', '.join(map(str, folders))}: run `pkt run` first.")
     return runs
@@ -64,20 +64,17 @@ def load_runs(folders: Iterable[Path]) -> list[Run]:
 
 def _read(file: Path) -> Run:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        return {**json.loads(file.read_text(encoding="utf-8")), "folder": str(file.parent)}
     except (OSError, ValueError) as error:
         raise RequestError(
             f"{file} cannot be read ({error}): leave its folder out, or run it again."
         ) from error
-    return {**content, "folder": str(file.parent)} if isinstance(content, dict) else {}
 
 
 def _named_by_split(run: Run) -> Run:
-    split = run.get("split", "test")
-    named = (
-        run.get("benchmark") if split == "test" else f"{run['benchmark']} ({split.upper()} rows, not test)"
-    )
-    return run | {"benchmark": named}
+    if run["split"] == "test":
+        return run
+    return run | {"benchmark": f"{run['benchmark']} ({run['split'].upper()} rows, not test)"}
 
 
 def arms(runs: Sequence[Run]) -> list[Arm]:
@@ -99,17 +96,17 @@ def arms(runs: Sequence[Run]) -> list[Arm]:
 
 
 def _label(run: Run, runs: Sequence[Run], *, all_settings: bool = False) -> str:
-    """Return the method with the settings in which this arm leaves what most of the method's arms have."""
+    """Return the method's name and the settings in which this arm differs from most arms of that method."""
     own = run["settings"]
     siblings = [other["settings"] for other in runs if other["method"] == run["method"]]
     # each setting once: seeds of one arm do not outvote other arms
     siblings = list({json.dumps(each, sort_keys=True): each for each in siblings}.values())
     shown = [key for key in sorted({key for each in siblings for key in each}) if _tells(key, own, siblings)]
     if not all_settings:
-        # a strategy's own settings come and go with it: its name says enough
+        # where a strategy was exchanged, its name is enough: its own settings come with it
         swapped = tuple(key.removesuffix(STRATEGY) for key in shown if key.endswith(f".{STRATEGY}"))
         shown = [key for key in shown if key.endswith(f".{STRATEGY}") or not key.startswith(swapped)]
-        # what another choice took away says less than that choice
+        # settings that are gone because of another choice say less than that choice
         shown = [key for key in shown if own.get(key) is not None] or shown
     extra = [f"{key.removesuffix(f'.{STRATEGY}')} {_value(key, own.get(key))}" for key in shown]
     return str(run["method"]) + (f" ({', '.join(extra)})" if extra else "")

@@ -16,11 +16,11 @@ from functools import cached_property
 from typing import Any
 
 from pkt.errors import RequestError, nearest
-from pkt.evaluation.paired import Answers, Interval, Sampled, difference, mcnemar, resample
-from pkt.evaluation.statistics import Estimate, mean_estimate, over_seeds
+from pkt.evaluation.paired import Answers, Interval, Sampled, difference, gap_interval, mcnemar, resample
+from pkt.evaluation.statistics import Estimate, gap_closed, mean_estimate, over_seeds
 from pkt.reporting.answers import read_answers, stack
 from pkt.reporting.cells import SHARES, score_head
-from pkt.reporting.gaps import ROLES, Share, estimate_of, share_interval
+from pkt.reporting.gaps import MEAN, ROLES, Share, estimate_of
 from pkt.reporting.runs import Arm, Run, arms
 
 
@@ -32,7 +32,7 @@ class Study:
         runs: as they were read.
         tasks: in the order of the columns.
         arms: best first; those without a gap come last.
-        reference: the arm that the others are compared with; its rows count.
+        reference: the arm that the others are compared with, on the rows that it answered.
         fixed: the teacher and the untouched student, where they were scored.
     """
 
@@ -44,7 +44,7 @@ class Study:
 
     @classmethod
     def of(cls, runs: Sequence[Run], against: str | None = None) -> Study:
-        """Take the runs of one pair and benchmark.
+        """Make the study of some runs of one pair and benchmark.
 
         Args:
             runs: with equal tasks.
@@ -77,13 +77,18 @@ class Study:
         """Name of the benchmark."""
         return str(self.runs[0]["benchmark"])
 
+    @property
+    def columns(self) -> dict[str, Sequence[str]]:
+        """Name -> tasks: every task by itself, and all of them under ``mean``."""
+        return {**{task: (task,) for task in self.tasks}, MEAN: self.tasks}
+
     def metric(self, task: str) -> str:
         """Return what a task is scored by."""
         return str(self.reference.runs[0]["scores"]["transferred"][task]["metric"])
 
     def rises(self, task: str) -> bool:
         """Whether more is better."""
-        return bool(self.reference.runs[0]["scores"]["transferred"][task].get("higher_is_better", True))
+        return bool(self.reference.runs[0]["scores"]["transferred"][task]["higher_is_better"])
 
     def head(self, task: str) -> str:
         """Return the head of a task's column."""
@@ -106,12 +111,12 @@ class Study:
 
     @property
     def measure(self) -> str:
-        """What a title calls what is compared."""
+        """What is compared, in words for a title."""
         return "mean over tasks, in points" if self.averaged else self.head(self.tasks[0])
 
     @cached_property
     def answers(self) -> dict[str, list[Answers]]:
-        """Label -> answers per task of `answered`, of the arms that answered the reference's rows; or of nobody."""
+        """Label -> answers per task of `answered`, for the arms that answered the same rows as the reference."""
         answers = {}
         for arm in (*self.fixed, *self.arms) if self._like else ():
             if own := stack([read_answers(run, arm.role) for run in arm.runs], self._like):
@@ -143,13 +148,14 @@ class Study:
         estimate = _closed(arm, tasks)
         if estimate is None:
             return None
-        known = [task for task in tasks if not math.isnan(arm.runs[0]["gap_closed"][task]["value"])]
-        labels = dict(zip(ROLES, ("teacher", "student", arm.label), strict=True))
-        columns = self._columns(known, labels.values())
-        interval = None
-        if columns:
-            interval = share_interval({role: self.sampled[label] for role, label in labels.items()}, columns)
-        return Share(estimate=estimate, interval=interval)
+        known = [task for task in tasks if not math.isnan(_closed_by(arm.runs[0], task).value)]
+        labels = ("teacher", "student", arm.label)
+        columns = self._columns(known, labels)
+        if not columns:
+            return Share(estimate=estimate)
+        teacher, student, transferred = (self.sampled[label].only(columns) for label in labels)
+        interval = gap_interval(teacher=teacher, student=student, transferred=transferred)
+        return Share(estimate=estimate, interval=None if math.isnan(interval.low) else interval)
 
     def difference(
         self, arm: Arm, other: Arm | None = None, tasks: Sequence[str] | None = None
@@ -206,18 +212,32 @@ def studies(runs: Sequence[Run], against: str | None = None) -> list[Study]:
     return every
 
 
+def shares_of(run: Run) -> dict[str, Share]:
+    """Return the share of the gap that one run closed, by task and under ``mean``; nothing where a model is missing."""
+    if not set(ROLES) <= set(run["scores"]):
+        return {}
+    study = Study.of([run])
+    shares = {name: study.share(study.arms[0], tasks) for name, tasks in study.columns.items()}
+    return {name: share for name, share in shares.items() if share}
+
+
 def tasks_of(run: Run) -> tuple[str, ...]:
     """Return the tasks that a run was scored on."""
     return tuple(next(iter(run["scores"].values())))
 
 
 def _closed(arm: Arm, tasks: Sequence[str]) -> Estimate | None:
-    """Return an arm's mean share of the gap, errors of the three models taken as independent; None: not measured."""
-    if not arm.runs[0].get("gap_closed"):
+    """Return an arm's mean share of the gap, or None where one of the three models was not scored.
+
+    Its error takes those of the three models as independent.
+    """
+    if not all(set(ROLES) <= set(run["scores"]) for run in arm.runs):
         return None
-    return over_seeds(
-        [mean_estimate([estimate_of(run["gap_closed"][task]) for task in tasks]) for run in arm.runs]
-    )
+    return over_seeds([mean_estimate([_closed_by(run, task) for task in tasks]) for run in arm.runs])
+
+
+def _closed_by(run: Run, task: str) -> Estimate:
+    return gap_closed(**{role: estimate_of(run["scores"][role][task]) for role in ROLES})
 
 
 def _place(share: Estimate | None) -> tuple[int, float]:

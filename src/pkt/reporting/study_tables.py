@@ -64,7 +64,7 @@ def budget_table(study: Study) -> Table:
 
 def cost_values(arm: Arm, key: str) -> list[float]:
     """Return one entry of the budget of an arm's runs, of those that have it."""
-    return [float(run["budget"][key]) for run in arm.runs if key in run.get("budget", {})]
+    return [float(run["budget"][key]) for run in arm.runs if key in run["budget"]]
 
 
 def share_cell(study: Study, arm: Arm, tasks: Sequence[str]) -> str:
@@ -77,10 +77,12 @@ def gap_table(study: Study) -> Table | None:
     """Return the share of the gap that each arm closed, task by task; None where there is none."""
     if not any(study.share(arm, study.tasks) for arm in study.arms):
         return None
-    columns = [*([task] for task in study.tasks), study.tasks]
-    rows = tuple((arm.label, *(share_cell(study, arm, tasks) for tasks in columns)) for arm in study.arms)
+    columns = study.columns
+    rows = tuple(
+        (arm.label, *(share_cell(study, arm, tasks) for tasks in columns.values())) for arm in study.arms
+    )
     title = "share of teacher minus student, with its 95 % interval on the same rows"
-    return Table(title=title, columns=("", *study.tasks, MEAN), rows=rows)
+    return Table(title=title, columns=("", *columns), rows=rows)
 
 
 def pairs_table(study: Study) -> Table | None:

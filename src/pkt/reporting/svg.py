@@ -1,4 +1,4 @@
-"""Drawings as inline SVG: text stays text, colours follow the page, equal drawings give equal bytes.
+"""Drawings as inline SVG: text stays text, colours follow the page's theme, equal drawings give equal bytes.
 
 Drawing -> matplotlib's SVG -> ids of its own, shades as CSS variables, short numbers, a role and a title
 """
@@ -13,7 +13,7 @@ import matplotlib as mpl
 
 from pkt.reporting.figures import INK, MARK, QUIET, STUDENT, TEACHER, Drawing
 
-# what a drawing is coloured with -> the shade that the page gives it by light and by dark
+# colour of a drawing -> the page's own colour, which follows its light or dark theme
 SHADES = {
     INK: "currentColor",
     "#000000": "currentColor",

@@ -1,4 +1,4 @@
-"""Stage 2: how what was taken reads in the student's space."""
+"""Stage 2: bring what was taken from the teacher into the student's space."""
 
 from __future__ import annotations
 

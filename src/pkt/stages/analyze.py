@@ -46,7 +46,7 @@ def subject(bench: Workbench, results: Mapping[str, Artifact], maps: Mapping[str
     """
     found = Subject(bench=bench, results=results, maps=_chosen(maps, bench))
     for part in found.parts:
-        PARTS[part].check(found)
+        PARTS[part].check(part, found.config)
     return found
 
 
@@ -58,10 +58,10 @@ def plan(planner: Planner, of: Subject) -> None:
             part,
             roles=of.roles(chosen.roles),
             rows={"read": of.bench.digest(of.config.split, of.chosen)}
-            | {split: of.bench.digest(split) for split in chosen.splits},
+            | ({"align": of.bench.digest("align")} if chosen.maps else {}),
             settings=chosen.settings,
-            also={"analyze.maps": measured(of)} if chosen.pairs else {},
-            extract=chosen.pairs,
+            also={"analyze.maps": measured(of)} if chosen.maps else {},
+            extract=chosen.maps,
             checkpoint=evaluate.checkpoint_identity(of.bench.config),
         )
 

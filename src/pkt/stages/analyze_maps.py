@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from pkt.data.encoding import Encoded
-from pkt.errors import RequestError
 from pkt.mapping import Depth, LayerPair
 from pkt.methods.layer_results import LayerExtraction
 from pkt.methods.layerwise import head_view
@@ -17,24 +16,10 @@ from pkt.models.taps import Interface
 from pkt.objectives import OutputHead
 from pkt.semantics import AlignmentMap, HeadView, Semantics, States, quality_card
 from pkt.settings import deciding, target_of
-from pkt.stages.analyze_subject import UNTOUCHED, Subject, heading, require
+from pkt.stages.analyze_subject import UNTOUCHED, Subject, heading
 from pkt.training.capture import Read, capture, position_counts
 
 STATES = 4 << 30  # bytes of paired states in memory: as many pairs of layers as fit are read in one pass
-
-
-def check(subject: Subject) -> None:
-    """Refuse a request without both models, or whose rows are those that maps are fitted on.
-
-    Raises:
-        RequestError: a model is left out, or the split is ``align``.
-    """
-    require(subject, "maps", UNTOUCHED, every=True)
-    if subject.config.split == "align":
-        raise RequestError(
-            "analyze.split=align: the part maps fits on the align rows and measures on others, so that no map "
-            "flatters itself; choose analyze.split=validation, or leave maps out: `pkt analyze <other parts>`."
-        )
 
 
 def layer_pairs(subject: Subject) -> tuple[LayerPair, ...]:

@@ -19,7 +19,7 @@ from pkt.mapping import depth_layer
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.stages import analyze_maps as maps
-from pkt.stages.analyze_subject import ALL, UNTOUCHED, Part, Subject, heading, require
+from pkt.stages.analyze_subject import ALL, UNTOUCHED, Part, Subject, heading
 
 INTERFACES = tuple(interface.value for interface in Interface)
 # models whose layers are compared, of those that are there
@@ -143,21 +143,9 @@ def _kept(models: Mapping[str, Any]) -> dict[str, dict[str, float | None]] | Non
 
 
 PARTS: dict[str, Part] = {
-    "resolution": Part(
-        check=lambda subject: require(subject, "resolution", UNTOUCHED, every=False),
-        compute=_resolution,
-        roles=UNTOUCHED,
-    ),
-    "cka": Part(
-        check=lambda subject: require(subject, "cka", ("student", "transferred"), every=False),
-        compute=_cka,
-        roles=ALL,
-    ),
-    "attribution": Part(
-        check=lambda subject: require(subject, "attribution", ALL, every=False),
-        compute=_attribution,
-        roles=ALL,
-        settings=(),  # it reads every interface, and answers only
-    ),
-    "maps": Part(check=maps.check, compute=maps.compute, roles=UNTOUCHED, splits=("align",), pairs=True),
+    "resolution": Part(compute=_resolution, roles=UNTOUCHED),
+    "cka": Part(compute=_cka, roles=ALL, needs=("student", "transferred")),
+    # it reads every interface, and answers only
+    "attribution": Part(compute=_attribution, roles=ALL, settings=()),
+    "maps": Part(compute=maps.compute, roles=UNTOUCHED, maps=True),
 }

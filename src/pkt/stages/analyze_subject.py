@@ -1,4 +1,4 @@
-"""What `pkt analyze` looks at, models by role and rows, and what all parts need to know of them."""
+"""What `pkt analyze` looks at (models by role, and rows), and what its parts have in common."""
 
 from __future__ import annotations
 
@@ -113,24 +113,46 @@ class Part:
     """One part of `pkt analyze`.
 
     Attributes:
-        check: refuses a request that leaves out what the part needs, before any work.
-        compute: the numbers, as plain data.
+        compute: returns the numbers, as plain data.
         roles: the models that it reads, of those asked for.
+        needs: one of these models has to be asked for; any of `roles` where this is empty.
         settings: leaves of the node ``analyze`` that it reads.
-        splits: whole splits that it reads beside the rows asked for.
-        pairs: whether it measures maps on the method's pairs of layers.
+        maps: whether it fits maps between both models, on the align rows and the method's pairs of layers.
     """
 
-    check: Callable[[Subject], None]
     compute: Callable[[Subject], dict[str, Any]]
     roles: tuple[str, ...]
+    needs: tuple[str, ...] = ()
     settings: tuple[str, ...] = ("interface", "positions")
-    splits: tuple[str, ...] = ()
-    pairs: bool = False
+    maps: bool = False
+
+    def check(self, name: str, asked: AnalyzeConfig) -> None:
+        """Refuse a request that leaves out the models that the part reads, or whose rows are those that maps fit.
+
+        Args:
+            name: of the part.
+            asked: the request's `analyze` node.
+
+        Raises:
+            RequestError: a model is left out, or the split is ``align``.
+        """
+        needs = self.needs or self.roles
+        missing = [role for role in needs if role not in asked.models]
+        if (self.maps and missing) or len(missing) == len(needs):
+            raise RequestError(
+                f"analyze.models={list(asked.models)}: the part {name} reads "
+                f"{(' and ' if self.maps else ' or ').join(needs)}; name {'them' if self.maps else 'one of them'}, or "
+                f"leave {name} out: `pkt analyze <other parts>`."
+            )
+        if self.maps and asked.split == "align":
+            raise RequestError(
+                f"analyze.split=align: the part {name} fits on the align rows and measures on others, so that no map "
+                f"flatters itself; choose analyze.split=validation, or leave {name} out: `pkt analyze <other parts>`."
+            )
 
 
 def heading(subject: Subject) -> dict[str, Any]:
-    """Say on what, and where in a layer, a part's numbers were measured."""
+    """Return on which rows, and where in a layer, a part's numbers were measured."""
     return {
         "interface": subject.config.interface,
         "positions": subject.config.positions,
@@ -138,24 +160,3 @@ def heading(subject: Subject) -> dict[str, Any]:
         "rows": len(subject.chosen),
         "tokens": subject.positions(),
     }
-
-
-def require(subject: Subject, part: str, needed: tuple[str, ...], *, every: bool) -> None:
-    """Refuse a request that leaves out the models that a part reads.
-
-    Args:
-        subject: the request.
-        part: its name.
-        needed: the models that it reads.
-        every: whether it needs all of them, or any.
-
-    Raises:
-        RequestError: they are left out.
-    """
-    missing = [role for role in needed if role not in subject.config.models]
-    if (every and missing) or len(missing) == len(needed):
-        raise RequestError(
-            f"analyze.models={list(subject.config.models)}: the part {part} reads "
-            f"{(' and ' if every else ' or ').join(needed)}; name {'them' if every else 'one of them'}, or "
-            f"leave {part} out: `pkt analyze <other parts>`."
-        )

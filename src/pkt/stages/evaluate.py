@@ -28,10 +28,10 @@ VALIDATION = "validation"  # the value of eval.split that is not the test rows
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What models are asked.
+    """The tasks, rows and sampling of a request, the same for every model.
 
     Attributes:
-        tasks: each once.
+        tasks: in the order of the request.
         rows: to score, by the task's name.
         sampling: how answers are generated.
     """
@@ -46,7 +46,9 @@ class Asked:
 
 
 def asked(bench: Workbench) -> Asked:
-    """Return what a request asks; rows that are not to be had are found out here, before anything is trained.
+    """Return the tasks, rows and sampling that a request asks for.
+
+    The pipeline calls this before anything is trained, so that rows that cannot be had are noticed early.
 
     Raises:
         RequestError: an unknown task, or settings that make no sense with one.
@@ -58,7 +60,7 @@ def asked(bench: Workbench) -> Asked:
         top_p=config.eval.top_p,
         seed=config.seed,
     )
-    fitting = bench.fitting if config.eval.split == VALIDATION else None  # as where they were drawn
+    fitting = bench.fitting if config.eval.split == VALIDATION else None  # the limit of length that drew them
     given = Given(benchmark=config.benchmark, data=config.data, fitting=fitting)
     tasks = tuple(find(name, config.benchmark.task_path) for name in dict.fromkeys(config.benchmark.tasks))
     for task in tasks:

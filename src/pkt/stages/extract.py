@@ -1,4 +1,4 @@
-"""Stage 1: what to take from the teacher."""
+"""Stage 1: choose what to take from the teacher."""
 
 from __future__ import annotations
 

@@ -1,19 +1,18 @@
-"""What a run made and what it made it from, told to the tracker.
+"""Tell the tracker what a run made, and from what.
 
     teacher, student ──> extraction ──> alignment ──> checkpoint ──> scores     (names: <kind>-<model pair>)
 
 An artifact's version is its files' checksums, so the same result is the same version in every run; the store's key
-is its alias. What the run reused is an input of it, what it computed an output; inputs name each other too.
+is its alias. W&B shows what the run reused as its inputs, and what it computed as its outputs.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from pkt.manifest import MANIFEST
-from pkt.plan import Step
 from pkt.stages.session import Session
 from pkt.store import Artifact
 from pkt.tracking import TrackedArtifact
@@ -36,16 +35,10 @@ def _chain(session: Session) -> Iterator[TrackedArtifact]:
     known: dict[str, TrackedArtifact] = {}
     for name, artifact in session.results.items():
         step = session.plan[name]
-        roles = models if step.stage != "eval" else {step.of}
-        read = [models[role] for role in roles if role in models and role in _read(step)]
-        inputs = [known[taken] for taken in step.takes] or read
+        read = (step.of,) if step.stage == "eval" else step.ingredients["models"]
+        inputs = [known[taken] for taken in step.takes] or [models[role] for role in models if role in read]
         known[name] = _result(session, step.stage, artifact, inputs=inputs, made=made[name])
         yield known[name]
-
-
-def _read(step: Step) -> Collection[str]:
-    """Return the roles of the models that a step reads from their checkpoints."""
-    return (step.of,) if step.stage == "eval" else step.ingredients["models"]
 
 
 def _model(session: Session, role: str) -> TrackedArtifact:

@@ -1,4 +1,4 @@
-"""Stage 5: what the user sees and keeps of a run: table, figures, card, tracker entries."""
+"""Stage 5: show the results of a run, and keep them: table, figures, card, entries of the tracker."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pkt import console
 from pkt.evaluation.harness import Evaluation
 from pkt.manifest import write_atomically
 from pkt.methods.base import Extraction
-from pkt.reporting.card import model_card
 from pkt.reporting.examples import example_tables
 from pkt.reporting.figures import attribution_figure, pairing_figure, save
-from pkt.reporting.gaps import MEAN, Scores, Share, shares_of_run
+from pkt.reporting.gaps import MEAN
 from pkt.reporting.headline import headline, named_scores, split_heading
 from pkt.reporting.page.write import write_run_page
+from pkt.reporting.study import shares_of
 from pkt.stages import transfer as transfer_stage
 from pkt.stages.lineage import tell_artifacts
 from pkt.stages.session import Session
@@ -35,10 +35,11 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
         nothing may be chosen, and where it was not measured.
     """
     split = session.bench.config.eval.split
-    scores = {role: named_scores(evaluation) for role, evaluation in evaluations.items()}
-    shares = shares_of_run(evaluations, scores)
-    table = headline(scores, shares, session.method.name, split=split)
-    summary = _summary(session, scores, shares)
+    summary = _summary(session, evaluations)
+    shares = shares_of(summary | {"folder": str(session.run_dir)})
+    table = headline(summary["scores"], shares, session.method.name, split=split)
+    summary["gap_closed"] = {task: share.numbers() for task, share in shares.items() if task != MEAN} or None
+    summary["mean_gap_closed"] = shares[MEAN].numbers() if shares else None
     write_atomically(session.run_dir / "scores.json", json.dumps(summary, indent=1))
     write_atomically(session.run_dir / "table.md", f"{split_heading(split)}{table.markdown()}\n")
     _track_scores(session, evaluations, table, summary)
@@ -54,8 +55,8 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
     return shares[MEAN].estimate.value if split != "test" and shares and shares[MEAN].known else None
 
 
-def _summary(session: Session, scores: Mapping[str, Scores], shares: Mapping[str, Share]) -> dict[str, Any]:
-    """Return what `scores.json` holds."""
+def _summary(session: Session, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """Return what `scores.json` holds, without the shares of the gap."""
     config = session.bench.config
     return {
         "method": session.method.name,
@@ -65,9 +66,7 @@ def _summary(session: Session, scores: Mapping[str, Scores], shares: Mapping[str
         "seed": config.seed,
         "settings": _settings(session),
         "command": session.command,
-        "scores": scores,
-        "gap_closed": {task: share.numbers() for task, share in shares.items() if task != MEAN} or None,
-        "mean_gap_closed": shares[MEAN].numbers() if shares else None,
+        "scores": {role: named_scores(evaluation) for role, evaluation in evaluations.items()},
         "budget": _budget(session),
         "stages": session.reports,
         "layers": {
@@ -133,8 +132,8 @@ def _budget(session: Session) -> dict[str, Any]:
 def _finish_checkpoint(session: Session, scores: str) -> None:
     """Write the measured scores into the checkpoint's card."""
     artifact = session.results["transfer"]
-    facts = transfer_stage.card_facts(session, artifact)
-    session.store.replace(artifact, f"{transfer_stage.MODEL}/README.md", model_card(facts, scores=scores))
+    card = transfer_stage.card(session, artifact.path, artifact.meta, scores)
+    session.store.replace(artifact, f"{transfer_stage.MODEL}/README.md", card)
 
 
 def _where(session: Session) -> None:
@@ -152,7 +151,7 @@ def _page(session: Session) -> None:
 
 
 def show_extraction(session: Session) -> None:
-    """Print, draw and track what was chosen."""
+    """Print, draw and track what was taken from the teacher."""
     extraction = session.loaded("extract")
     _track(session, "extract", extraction.tables(), shown=True)
     _draw(session, extraction)
@@ -160,7 +159,7 @@ def show_extraction(session: Session) -> None:
 
 
 def show_alignment(session: Session) -> None:
-    """Print and track how well it reads in the student's space."""
+    """Print and track the tables of the alignment."""
     _track(session, "align", session.loaded("align").tables(), shown=True)
     tell_artifacts(session)
 

@@ -1,4 +1,4 @@
-"""One request on its way through its plan: what is asked for, where results live, what is there so far, who is told."""
+"""One request while its plan is carried out: its strategies, its store, the results so far, and its tracker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pkt.training.meter import Meter
 
 @dataclass(kw_only=True)
 class Session:
-    """A request's workbench, method, plan, store, tracker and console.
+    """A request with all that its stages need.
 
     Attributes:
         bench: models, rows and strategies, loaded when first asked for.
@@ -75,11 +75,11 @@ class Session:
                 with self.store.write(step.stage, step.key, ingredients=step.ingredients) as draft:
                     draft.note(run(Job(session=self, step=step, folder=draft.folder)) or {})
                     draft.note({"command": self.command, "provenance": self.origin})
-                    draft.note(watch.stop().as_dict())
+                    draft.note(watch.stop())
                 artifact = self.store.read(step.stage, step.key)
                 assert artifact is not None
         self.results[step.name] = artifact
-        cost = watch.stop().as_dict()
+        cost = watch.stop()
         entry = {"stage": step.name, "key": step.key, "reused": reused, **cost}
         self.reports.append(entry | ({"reason": why} if why else {}))
         console.stage(
@@ -88,7 +88,7 @@ class Session:
         return artifact
 
     def _reason(self, step: Step, *, refresh: bool) -> str | None:
-        """Find out why a result is computed, and tell it before the work begins."""
+        """Find out why a result has to be computed, and print it before the work begins."""
         why = "refresh" if refresh else reason(step, self.store.ingredients(step.stage))
         if why:
             console.note(f"{step.name}: {why}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,8 @@ from typing import Any
 from pkt.mapping import LayerPair
 from pkt.methods.base import Transferred, described
 from pkt.models.load import quiet_transformers
-from pkt.reporting.card import CardFacts, model_card
+from pkt.reporting.card import model_card
 from pkt.stages.session import Job, Session
-from pkt.store import Artifact
 
 MODEL = "model"  # the student with the update merged into its weights
 ADAPTER = "adapter"  # the PEFT adapter, where update.kind=lora
@@ -44,43 +43,52 @@ def _save(session: Session, transferred: Transferred, folder: Path) -> None:
     metrics = {"history": asdict(transferred.history), "budget": transferred.budget}
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     (folder / "config.yaml").write_text(session.resolved_config, encoding="utf-8")
-    facts = _facts(session, folder, layers=transferred.layers, budget=transferred.budget)
-    (folder / MODEL / "README.md").write_text(model_card(facts, scores=None), encoding="utf-8")
+    made = {"layers": transferred.layers, "budget": transferred.budget}
+    (folder / MODEL / "README.md").write_text(card(session, folder, made), encoding="utf-8")
 
 
-def card_facts(session: Session, artifact: Artifact) -> CardFacts:
-    """Return what the card of a finished checkpoint tells."""
-    return _facts(session, artifact.path, layers=artifact.meta["layers"], budget=artifact.meta["budget"])
+def card(session: Session, folder: Path, made: Mapping[str, Any], scores: str | None = None) -> str:
+    """Return the card of a checkpoint.
 
-
-def _facts(session: Session, folder: Path, *, layers: Sequence[int], budget: Mapping[str, Any]) -> CardFacts:
-    bench, pair = session.bench, session.bench.config.model
-    pairs: tuple[LayerPair, ...] = ()
-    if "extract" in session.results:
-        pairs = session.loaded("extract").pairs
-    student = str(pair.student.checkpoint or f"{pair.teacher.checkpoint} (layers {pair.student.layers})")
-    return CardFacts(
-        method=session.method.name,
-        teacher=str(pair.teacher.checkpoint),
-        student=student,
-        fingerprints={"student": bench.student_fingerprint, "teacher": bench.teacher_fingerprint},
-        layers=layers,
-        pairs=[f"{'+'.join(map(str, p.teacher))} → {p.student}" for p in pairs],
-        interface=getattr(session.method, "interface", None),
-        semantics=described(bench.semantics) if "semantics" in session.method.uses else None,
-        objective=described(bench.objective) if "objective" in session.method.uses else None,
-        uses_teacher=bool(session.method.results),
-        data={
+    Args:
+        session: the request.
+        folder: what the stage has left, or is about to.
+        made: the ``layers`` that were trained, and the ``budget``.
+        scores: a Markdown table of its scores, where they are known.
+    """
+    bench, pair, method = session.bench, session.bench.config.model, session.method
+    pairs: tuple[LayerPair, ...] = session.loaded("extract").pairs if "extract" in session.results else ()
+    teacher = str(pair.teacher.checkpoint)
+    student = str(pair.student.checkpoint or f"{teacher} (layers {pair.student.layers})")
+    taught = f"`{teacher}` (fingerprint `{bench.teacher_fingerprint}`)"
+    recipe = {
+        "student": f"`{student}` (fingerprint `{bench.student_fingerprint}`)",
+        "teacher": taught if method.results else None,
+        "layer pairs (teacher → student, from 1)": ", ".join(
+            f"{'+'.join(map(str, p.teacher))} → {p.student}" for p in pairs
+        ),
+        "supervision interface": getattr(method, "interface", None),
+        "alignment map": described(bench.semantics) if "semantics" in method.uses else None,
+        "objective": described(bench.objective) if "objective" in method.uses else None,
+        "student layers trained": ", ".join(map(str, made["layers"])) or "none",
+        "data": {
             "benchmark": bench.config.benchmark.name,
             **{split: len(bench.splits[split]) for split in ("extract", "align", "train", "validation")},
             "fingerprint": bench.digest("train"),
             **_dropped(session),
         },
-        budget=budget,
-        command=session.command,
-        provenance=session.origin,
+        "budget": made["budget"],
+        "seed": str(bench.config.seed),
+        "made by": session.origin,
+    }
+    return model_card(
+        method=method.name,
+        student=student,
+        teacher=teacher if method.results else None,
         adapter=(folder / ADAPTER).is_dir(),
-        seed=bench.config.seed,
+        recipe=recipe,
+        command=session.command,
+        scores=scores,
     )
 
 

@@ -2,8 +2,7 @@
 
     stages ──log, table, ...──> Tracker ──take(kind, record)──> `metrics.jsonl`, W&B
 
-A record is plain data with the fields that a line of `metrics.jsonl` has, so that a line that was read back can be
-handed to a sink again.
+A record has the fields of a line of `metrics.jsonl`, so that lines that were read back can be handed to a sink again.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ class TrackedArtifact:
     """A stage's result as a tracker knows it: what it is, what it was made from, and whether this run made it.
 
     Attributes:
-        name: what versions of the same thing share, such as ``alignment-nano``.
+        name: the same for all versions, such as ``alignment-nano``.
         kind: ``model``, ``extraction``, ``alignment``, ``checkpoint`` or ``scores``.
         key: content key; two runs that name the same one mean the same thing.
         content: what determines it, as plain data; equal content is the same version.

@@ -1,4 +1,4 @@
-"""Choose the trackers of a run."""
+"""Open the tracker of a run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pkt.tracking.unfinished import ContinuedTracker, Unfinished
 
 
 def open_tracker(config: Config, run_dir: Path, resolved: Mapping[str, Any]) -> Tracker:
-    """Return the run's tracker, which has got the request already.
+    """Return the run's tracker, after handing it the request.
 
-    A request that was killed before goes on in the same W&B run (`unfinished`).
+    Where the same request was killed before, its W&B run is continued (see `unfinished`).
 
     Args:
         config: the request.
@@ -48,7 +48,7 @@ def open_tracker(config: Config, run_dir: Path, resolved: Mapping[str, Any]) -> 
 
 
 def run_name(resolved: Mapping[str, Any], run_dir: Path) -> str:
-    """Return what a person reads: ``semalign_joint nano seed 0``, in a sweep with the job's number."""
+    """Return the W&B run's name, such as ``run semalign_joint nano seed 0``; in a sweep with the job's number."""
     named = [_name(resolved, part) for part in ("method", "model")]
     words = [str(resolved.get("verb", "run")), *(name for name in named if name)]
     number = f" #{run_dir.name}" if sweep_name() else ""

@@ -1,26 +1,22 @@
-"""A sweep's own W&B run: the leaderboard, the arms' numbers and the pictures, in the group of its jobs."""
+"""A W&B run of the sweep itself, in the group of its jobs: leaderboard, numbers of the arms, pictures and pages."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from pkt.config import TrackerConfig
 from pkt.table import Table
 from pkt.tracking.base import Tracker
 
-log = logging.getLogger(__name__)
-
 
 def log_sweep(folder: Path, tables: Sequence[Table], numbers: Mapping[str, float] | None = None) -> None:
-    """Leave a run of job type `sweep` beside the W&B runs of a sweep's jobs; nothing where those have none.
+    """Log a run of job type `sweep` where the jobs of the sweep log to W&B.
 
-    Pictures and pages that lie in the sweep's folder go along. Like every run it never raises for W&B's sake.
+    Pictures and pages in the sweep's folder are logged too. What W&B raises is a warning, as in every run.
 
     Args:
         folder: the sweep's, with a folder per job.
@@ -58,17 +54,10 @@ def log_sweep(folder: Path, tables: Sequence[Table], numbers: Mapping[str, float
 
 def _settings(folder: Path) -> tuple[TrackerConfig, Mapping[str, Any]] | None:
     """Return the tracker's settings of the sweep's first job and its request; None where W&B is not asked for."""
-    for file in sorted(folder.glob("*/config.yaml")):
-        try:
-            request = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
-            assert isinstance(request, dict)
-            settings = OmegaConf.to_object(
-                OmegaConf.merge(OmegaConf.structured(TrackerConfig), request["tracker"])
-            )
-            assert isinstance(settings, TrackerConfig)
-        except (OSError, OmegaConfBaseException, KeyError) as error:
-            log.warning("%s cannot be read (%s): the sweep has no run of its own in W&B", file, error)
-            return None
-        on = settings.name == "wandb" and settings.mode != "disabled"
-        return (settings, {str(key): value for key, value in request.items()}) if on else None
-    return None
+    file = min(folder.glob("*/config.yaml"), default=None)
+    if file is None:
+        return None
+    request: Any = OmegaConf.load(file)
+    settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrackerConfig), request.tracker))
+    assert isinstance(settings, TrackerConfig)
+    return (settings, request) if settings.name == "wandb" and settings.mode != "disabled" else None

@@ -1,4 +1,4 @@
-"""Requests that began and did not come to their end, so that the same request goes on in the same W&B run.
+"""Remember requests that were cut off: the same request, made again, continues their W&B run.
 
     first metric ──> <output_dir>/runs/.unfinished/<key>.json {id, run folder} ──> the run ends well ──> removed
     killed or failed ──> the same request again ──> the record is there: the same id, and the metrics so far
@@ -91,8 +91,8 @@ class Unfinished:
 class ContinuedTracker(Tracker):
     """A tracker that first repeats the metrics of the run that it continues.
 
-    A stage that goes on from a snapshot computes nothing before it anew, so its earlier steps are repeated when its
-    first step comes, and those of a stage that was already complete at the end.
+    A stage that resumes from a snapshot does not compute its earlier steps again. They are repeated from the killed
+    run's metrics before its first new step; those of stages that were complete already are repeated at the end.
 
     Args:
         sinks: get every record in this order.

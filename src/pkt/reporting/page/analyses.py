@@ -1,6 +1,6 @@
-"""What `pkt analyze` left, and which runs it is about: it has a folder of its own, with the request in `config.yaml`.
+"""Read what `pkt analyze` left in folders of its own, and find out which runs it is about.
 
-folders -> analysis.json + config.yaml -> the analysis whose request chose the same models, rows and method as a run's
+folders -> analysis.json, config.yaml (the request) -> the analyses whose request is about the same transfer as a run's
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Analysis:
     Attributes:
         folder: where it lies.
         parts: by name.
-        asked: what the request chose; empty where it is not known.
+        asked: the parts of its request that are in `_ASKED`; empty where the request is not there.
     """
 
     folder: Path
@@ -38,7 +38,7 @@ class Analysis:
 
 
 def read_analyses(folders: Iterable[Path]) -> list[Analysis]:
-    """Read every `analysis.json` under the folders, in the order of their paths: the last of equals is the newest."""
+    """Read every `analysis.json` under the folders, the newest last (folders are named by the time)."""
     files = sorted({file for folder in folders for file in folder.rglob(FILE) if file.is_file()})
     return [
         Analysis(

@@ -39,10 +39,10 @@ GAP = Axis(label="% of the gap closed", scale=100, ends={0.0: "student", 1.0: "t
 
 
 def gap_charts(study: Study) -> tuple[Drawing, ...]:
-    """Return the shares of the gap with their intervals: the mean and each task over arms, or one arm's tasks."""
-    columns: dict[str, Sequence[str]] = {task: (task,) for task in study.tasks}
-    if len(study.tasks) > 1:
-        columns = {MEAN: study.tasks, **columns}
+    """Chart the arms' shares of the gap: the mean, then each task; of a single arm all in one chart."""
+    columns = study.columns
+    mean = {MEAN: columns.pop(MEAN)}  # of a single task it says nothing more
+    columns = mean | columns if len(study.tasks) > 1 else columns
     shares = {
         (arm.label, name): share.interval
         for arm in study.arms
@@ -61,7 +61,7 @@ def gap_charts(study: Study) -> tuple[Drawing, ...]:
 
 
 def difference_charts(study: Study) -> tuple[Drawing, ...]:
-    """Return each arm's difference to the reference with its interval: of what is compared, and of each task."""
+    """Chart each arm's difference to the reference: the mean, then each task; the first task where there is no mean."""
     reference = study.reference.label
     axis = Axis(
         label="points" if study.points else "in the score's own unit",

@@ -25,7 +25,7 @@ _RULE = (
 )
 _UNSHOWN = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]"
-)  # no letters: a page cannot hold them
+)  # characters that HTML cannot hold
 Row = Mapping[str, Record]  # role -> its record of one row, of the roles that have one
 
 

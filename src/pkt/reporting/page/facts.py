@@ -1,4 +1,4 @@
-"""What a run's folder and artifacts say besides scores: settings, versions, stages, and what the stages chose."""
+"""What a run's folder and artifacts hold besides scores: settings, versions, stages, and what the stages chose."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def _value(value: Any) -> str:
 
 
 def commands(arms: Sequence[Arm]) -> Table:
-    """Return a command that asks for each arm's first seed again."""
-    rows = tuple((arm.label, str(arm.first.get("command", _NONE))) for arm in arms)
+    """Return the command that repeats each arm's first seed."""
+    rows = tuple((arm.label, str(arm.first["command"])) for arm in arms)
     return Table(title="the command of each arm's first seed", columns=("arm", "command"), rows=rows)
 
 
 def environment(runs: Sequence[Run]) -> Table | None:
-    """Return versions and platform from the manifests of what was computed; several where runs differ."""
-    labels = [(run, stage["stage"]) for run in runs for stage in run.get("stages", [])]
+    """Return versions and platform from the manifests of the artifacts, all of them where runs differ."""
+    labels = [(run, stage["stage"]) for run in runs for stage in run["stages"]]
     facts: dict[str, set[str]] = {}
     for run, label in labels:
         for name, value in _flat(
@@ -79,8 +79,8 @@ def _flat(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def stage_table(runs: Sequence[Run]) -> Table | None:
     """Return what was computed and what was reused: a line per stage of one run, or counts over several."""
-    stages = [stage for run in runs for stage in run.get("stages", [])]
-    if not stages or any("reused" not in stage or "seconds" not in stage for stage in stages):
+    stages = [stage for run in runs for stage in run["stages"]]
+    if not stages:
         return None
     if len(runs) == 1:
         title = "what this run computed, and what it took from the store"
@@ -111,23 +111,12 @@ def stage_tables(run: Run) -> list[Table]:
 
 
 def layer_drawings(run: Run) -> list[Drawing]:
-    """Return attribution and pairing of a run, from what `extract` left; none where depths are not known."""
+    """Return attribution and pairing of a run, from what `extract` left."""
     extraction = _read_json(run, "extract", "extraction.json")
     pairs = [(int(p["student"]), tuple(map(int, p["teacher"]))) for p in extraction.get("pairs", [])]
     drawings = []
     if scores := extraction.get("scores"):
         drawings.append(attribution_figure(scores, sorted({layer for _, own in pairs for layer in own})))
-    teacher, student = _depths(run, extraction)
-    within = all(own <= student and max(layers, default=1) <= teacher for own, layers in pairs)
-    if pairs and teacher and student and within:
-        drawings.append(pairing_figure(pairs, teacher, student))
+    if pairs:
+        drawings.append(pairing_figure(pairs, run["layers"]["teacher"], run["layers"]["student"]))
     return drawings
-
-
-def _depths(run: Run, extraction: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the layers of teacher and student, 0 where the number is not known."""
-    named = run.get("layers", {})
-    rows = extraction.get("scores") or extraction.get("similarity") or ()
-    model = _read_json(run, "transfer", "model/config.json")
-    student = model.get("num_hidden_layers") or model.get("n_layer") or 0
-    return int(named.get("teacher", len(rows))), int(named.get("student", student))

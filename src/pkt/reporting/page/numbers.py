@@ -13,9 +13,7 @@ from pkt.reporting.study import Study
 
 def numbers(study: Study) -> Iterator[Number]:
     """Yield every arm's score of each task and, where scores can be averaged, of their mean, in the order of rows."""
-    columns: dict[str, Sequence[str]] = {task: (task,) for task in study.tasks}
-    if study.averaged:
-        columns[MEAN] = study.tasks
+    columns = {name: tasks for name, tasks in study.columns.items() if name != MEAN or study.averaged}
     for arm in study.rows:
         for name, tasks in columns.items():
             score = study.score(arm, tasks)

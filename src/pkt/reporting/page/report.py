@@ -53,7 +53,7 @@ class Number:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What one model made of a test row; `right` is None where the task keeps no mark per row."""
+    """One model's answer to a test row; `right` is None where the task does not grade rows one by one."""
 
     who: str
     text: str
@@ -108,7 +108,7 @@ class Section:
         title: the heading.
         table: scores and budget in one, as a sweep prints them.
         topics: what is shown, in order.
-        numbers: what the tables are made of.
+        numbers: the scores behind the tables.
         study: the runs behind it, where there are any.
     """
 

@@ -1,4 +1,4 @@
-"""`pkt report runs=a,b ...`, and where every report goes: a folder, or a page with the other files beside it."""
+"""Write reports: those that `pkt report runs=a,b ...` asks for, and those at the end of a run or a sweep."""
 
 from __future__ import annotations
 

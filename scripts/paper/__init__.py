@@ -1,4 +1,4 @@
-"""The paper's tables and figures as targets: `python -m pkt.paper table1 --pair nano`, or `make table1`.
+"""The paper's tables and figures as targets: `make table1`, or `python scripts/reproduce.py table1 --pair nano`.
 
 targets (which requests) -> jobs (each one `pkt` process, several at once) -> results (tables beside published ones)
 """

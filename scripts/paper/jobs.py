@@ -17,9 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from paper.targets import Job, Plan
 from pkt import console
 from pkt.errors import PktError
-from pkt.paper.targets import Job, Plan
 
 LOG = "log.txt"
 LAUNCHER = "PKT_LAUNCHER"

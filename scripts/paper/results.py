@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from paper.layers import resolution, similarity
+from paper.published import beside_table, published_table
+from paper.targets import OWN, PAPER_PAIR, Plan
 from pkt.manifest import write_atomically
-from pkt.paper.layers import resolution, similarity
-from pkt.paper.published import beside_table, published_table
-from pkt.paper.targets import OWN, PAPER_PAIR, Plan
 from pkt.reporting.figures import Drawing, save
 from pkt.reporting.page import render
 from pkt.reporting.page.collect import collect

@@ -1,4 +1,4 @@
-"""`python -m pkt.paper table1 [--pair nano] [--seeds 0,1,2] [--jobs 2] [key=value ...]`."""
+"""Make one of the paper's tables or figures: `python scripts/reproduce.py table1 [--pair nano] [key=value ...]`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from paper.jobs import command, run_jobs
+from paper.results import result_of, tables_of, write_results
+from paper.targets import CELLS, PAPER_PAIR, TARGETS, Plan
 from pkt import console
 from pkt.errors import PktError, RequestError, nearest
-from pkt.paper.jobs import command, run_jobs
-from pkt.paper.results import result_of, tables_of, write_results
-from pkt.paper.targets import CELLS, PAPER_PAIR, TARGETS, Plan
 from pkt.searchpath import groups
 
 
@@ -22,7 +22,7 @@ def main(words: Sequence[str]) -> int:
     """Make one target and return the exit code.
 
     Args:
-        words: the command line after the module's name.
+        words: the command line after the script's name.
     """
     options, rest = _parser().parse_known_args(words)
     try:
@@ -33,7 +33,7 @@ def main(words: Sequence[str]) -> int:
             return 0
         output_dir = Path(os.environ.get("PKT_OUTPUT_DIR", "outputs")).resolve()
         folders = run_jobs(plan, output_dir, rest, at_once=options.jobs)
-        report, data = result_of(plan, folders, shlex.join(["python", "-m", "pkt.paper", *words]))
+        report, data = result_of(plan, folders, shlex.join(["python", "scripts/reproduce.py", *words]))
         files = write_results(plan, report, data, options.out)
         for table in tables_of(report):
             console.table(table.title, table.columns, table.rows)
@@ -60,7 +60,7 @@ def heed_termination() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pkt.paper",
+        prog="python scripts/reproduce.py",
         description="Run what one of the paper's tables or figures needs, and write it beside the published numbers.",
         epilog="Further words (key=value) go to every `pkt` request. The store remembers what was done: a command "
         "that was stopped goes on where it was. PKT_LAUNCHER=slurm sends every job to a cluster's queue.",
