@@ -11,9 +11,8 @@ keys of the stages that read its result.
 from __future__ import annotations
 
 import dataclasses
-import enum
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pkt.errors import RequestError, nearest
@@ -107,23 +106,32 @@ def check(key: str, value: Any, about: Setting) -> None:
 
     Args:
         key: what the command line calls it, for the message.
-        value: of the right type; of a list, each item is one of the choices.
+        value: of the right type; every item of a list or mapping is checked.
         about: what is known of the setting.
 
     Raises:
         RequestError: with what was got and what is allowed.
     """
-    for item in value if isinstance(value, list | tuple) else (value,):
-        if about.choices and item is not None and item not in about.choices:
-            allowed = [str(choice) for choice in about.choices]
-            raise RequestError(
-                f"{key}: got '{item}'; allowed: {', '.join(allowed)}{nearest(str(item), allowed)}"
-            )
-    for lowest, word in ((about.at_least, "from"), (about.above, "above")):
-        if lowest is None or value is None:
-            continue
-        if not math.isfinite(value) or value < lowest or (word == "above" and value == lowest):
-            raise RequestError(f"{key}: a value {word} {lowest:g} is expected, got {value}")
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            check(f"{key}.{name}", item, about)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for item in value:
+            check(key, item, about)
+    elif value is not None:
+        if about.choices and value not in about.choices:
+            raise not_allowed(key, value, about.choices)
+        for lowest, word in ((about.at_least, "from"), (about.above, "above")):
+            if lowest is None:
+                continue
+            if not math.isfinite(value) or value < lowest or (word == "above" and value == lowest):
+                raise RequestError(f"{key}: a value {word} {lowest:g} is expected, got {value}")
+
+
+def not_allowed(key: str, value: Any, allowed: Iterable[Any]) -> RequestError:
+    """Return the refusal of a value that is none of those allowed."""
+    names = [str(choice) for choice in allowed]
+    return RequestError(f"{key}: got '{value}'; allowed: {', '.join(names)}{nearest(str(value), names)}")
 
 
 def deciding(node: Any, stage: str, choice: Any, *, path: str, first: str) -> dict[str, Any]:
@@ -182,8 +190,6 @@ def _is_since(value: Any, since: Any) -> bool:
 
 def plain(value: Any) -> Any:
     """Return a setting's value as JSON has it."""
-    if isinstance(value, enum.Enum):
-        return value.value
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
