@@ -28,9 +28,7 @@ from filelock import FileLock, Timeout
 
 from pkt import console
 from pkt.errors import PktError
-from pkt.manifest import FORMAT, MANIFEST, content_key, file_entry, verified, write_atomically, write_manifest
-
-__all__ = ["Artifact", "Draft", "Store", "content_key"]
+from pkt.manifest import FORMAT, MANIFEST, file_entry, verified, write_atomically, write_manifest
 
 log = logging.getLogger(__name__)
 

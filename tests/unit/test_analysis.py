@@ -316,6 +316,8 @@ def test_rows_per_task():
     assert first_per_task(ids, ["a", "b"], 2) == [0, 1, 2, 4, 5, 6]
     assert first_per_task(ids, ["a"], 2) == [0, 1]
     assert first_per_task(ids, ["a", "b"], 99) == list(range(7))
+    ids = ["lab/x/1", "lab/y/1", "lab/x/2", "lab/y/2", "lab/3"]
+    assert first_per_task(ids, ["lab/x", "lab/y", "lab"], 1) == [0, 1, 4]
     few = ROWS.select([2, 0])
     assert few.lengths == [4, 7]
     assert few.prompt_lengths == [3, 5]

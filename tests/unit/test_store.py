@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from pkt.errors import PktError
-from pkt.store import Store, content_key
+from pkt.manifest import content_key
+from pkt.store import Store
 
 KEY = content_key({"a": 1})
 
@@ -186,6 +187,7 @@ def test_full_disk_is_one_message(store: Store):
 WORKER = f"""
 import sys
 from pathlib import Path
+from pkt.manifest import content_key
 from pkt.store import Store
 store = Store(Path(sys.argv[1]))
 with store.lock("align", "{KEY}"):

@@ -20,8 +20,6 @@ from pkt.evaluation.quiet import quiet
 from pkt.evaluation.results import Evaluation, TaskScore
 from pkt.evaluation.sampling import Sampling
 
-__all__ = ["Evaluation", "TaskScore", "evaluate"]
-
 GREEDY = Sampling()
 
 

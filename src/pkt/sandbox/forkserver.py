@@ -1,8 +1,8 @@
-"""The sandbox's child: reads programs, forks for each, answers with a verdict.
+"""The sandbox's child: reads programs, forks once for each, and answers how it ended.
 
-    sandbox.py --length-prefixed JSON--> this process --fork--> program
-                                             |  --- nonce --->     |
-                                             ^------ nonce --------' if its last statement was reached
+    programs.py --a line of JSON--> this process --fork--> program
+                                         |  --- nonce --->     |
+                                         ^------ nonce --------' if its last statement was reached
 
 The nonce is drawn after the fork, and the program's process holds it in no variable, so that neither the frames
 above the program nor its memory before the fork show it.
@@ -20,10 +20,9 @@ import os
 import secrets
 import select
 import signal
-import struct
 import sys
 import time
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 # loaded before the fork, because nobody may lack the right to read the interpreter's own folder
 PRELOAD = (
@@ -47,22 +46,6 @@ def _load(name: str) -> Any:
 
 
 confine, syscalls, audit = _load("confine"), _load("syscalls"), _load("audit")
-
-
-def receive(stream: BinaryIO) -> dict[str, Any] | None:
-    """Read one length-prefixed JSON message; None at the end of the stream."""
-    head = stream.read(4)
-    if len(head) < 4:
-        return None
-    message: dict[str, Any] = json.loads(stream.read(struct.unpack("!I", head)[0]))
-    return message
-
-
-def send(stream: BinaryIO, message: dict[str, Any]) -> None:
-    """Write one length-prefixed JSON message."""
-    data = json.dumps(message).encode()
-    stream.write(struct.pack("!I", len(data)) + data)
-    stream.flush()
 
 
 def run(source: str, seconds: float, options: dict[str, Any], held: dict[str, set[str]]) -> str:
@@ -206,9 +189,15 @@ def serve(options: dict[str, Any]) -> None:
     confine.readable()
     gc.collect()
     gc.freeze()
-    send(sys.stdout.buffer, {"layers": sorted(name for name, given in held.items() if given)})
-    while (request := receive(sys.stdin.buffer)) is not None:
-        send(sys.stdout.buffer, {"outcome": run(request["program"], request["timeout"], options, held)})
+    _say({"layers": sorted(name for name, given in held.items() if given)})
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        _say({"outcome": run(request["program"], request["timeout"], options, held)})
+
+
+def _say(message: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(json.dumps(message).encode() + b"\n")
+    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import json
 import os
 import queue
 import select
-import struct
 import subprocess
 import sys
 import tempfile
@@ -179,8 +178,7 @@ class Child:
 
 def _write(stream: IO[bytes] | None, message: dict[str, Any]) -> None:
     assert stream is not None
-    data = json.dumps(message).encode()
-    stream.write(struct.pack("!I", len(data)) + data)
+    stream.write(json.dumps(message).encode() + b"\n")
     stream.flush()
 
 
@@ -189,8 +187,8 @@ def _read(stream: IO[bytes] | None, seconds: float) -> dict[str, Any]:
     assert stream is not None
     if not select.select([stream], [], [], seconds)[0]:
         raise EOFError("no answer in time")
-    head = stream.read(4)
-    if len(head) < 4:
+    line = stream.readline()
+    if not line.endswith(b"\n"):
         raise EOFError("the child is gone")
-    message: dict[str, Any] = json.loads(stream.read(struct.unpack("!I", head)[0]))
+    message: dict[str, Any] = json.loads(line)
     return message

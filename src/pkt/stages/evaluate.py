@@ -10,7 +10,8 @@ from typing import Any
 from pkt import console
 from pkt.config import CheckpointSpec, Config
 from pkt.errors import RequestError
-from pkt.evaluation.harness import Evaluation, evaluate
+from pkt.evaluation.harness import evaluate
+from pkt.evaluation.results import Evaluation
 from pkt.evaluation.parts import Rows
 from pkt.evaluation.sampling import Sampling
 from pkt.methods.workbench import Workbench
