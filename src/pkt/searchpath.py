@@ -1,6 +1,6 @@
 """Where configs are looked for: the user's folders first, then pkt's own, then the typed schema.
 
-    PKT_CONFIG_DIR (os.pathsep list) -> ./conf of the working folder -> conf/ of pkt -> --config-dir -> plugins -> schema
+    PKT_CONFIG_DIR (os.pathsep list) -> ./conf of the working folder -> pkt's conf/ -> --config-dir -> plugins -> schema
 
 Of two files of one name the first in this order wins; a plugin's options carry the plugin's name (`mylab/kd`).
 Hydra and plugins are imported inside functions, so that `pkt --help` can list groups without them.
@@ -74,8 +74,8 @@ def option_files(group: str, foreign: Iterable[str] = ()) -> dict[str, Path]:
         for file in (root / group).rglob("*.yaml"):
             found[file.relative_to(root / group).with_suffix("").as_posix()] = file
     for name in foreign:
-        if "/" in name and name not in found and (file := plugins.option(group, name)):
-            found[name] = file
+        if "/" in name and name not in found and (option := plugins.option(group, name)):
+            found[name] = option
     return dict(sorted(found.items()))
 
 

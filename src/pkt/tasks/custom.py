@@ -1,16 +1,16 @@
-"""Rows from the user's own JSONL files; splits that have no file are cut from the train file, disjointly."""
+"""custom: rows from the user's own JSONL files; a split without a file is cut from the train file, without overlap."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from pkt.config import DataConfig
 from pkt.data.rows import from_jsonl
 from pkt.errors import RequestError
 from pkt.tasks.base import Given, Row, RowTask
-from pkt.tasks.grading import Exact, Grading, Likelihood
+from pkt.tasks.grading import Exact, Likelihood
 
 CUT = ("extract", "align", "validation")  # splits that may be cut from the train file
 SHARE = 8  # at most one row in so many goes into each of them
@@ -18,13 +18,13 @@ SHARE = 8  # at most one row in so many goes into each of them
 
 @dataclass(frozen=True, kw_only=True)
 class Custom(RowTask):
-    """The user's rows: answers are written up to the end-of-text token, and foreseen."""
+    """The user's rows, graded by the answer that a model writes and by the likelihood of the right one."""
 
-    version: ClassVar[int] = 1
-    gradings: ClassVar[tuple[Grading, ...]] = (Exact(until=(), new_tokens=128), Likelihood())
+    version = 1
+    gradings = (Exact(until=(), new_tokens=128), Likelihood())
 
     def rows(self, split: str, given: Given) -> list[Row]:
-        """See `Task`; what is cut from the train file depends on ids and `data.shuffle_seed`, not on their order.
+        """See `Task`; what is cut from the train file depends on ids and `data.shuffle_seed`, not on the rows' order.
 
         Raises:
             RequestError: no train (or test) file, or a train file that is too small to cut.

@@ -1,4 +1,4 @@
-"""Find a task by its name: in ``conf/task/<name>.yaml``, in the user's folder of lm-eval tasks, or in lm-eval itself."""
+"""Find a task by its name: in ``conf/task/<name>.yaml``, in the user's folder of lm-eval tasks, or in lm-eval."""
 
 from __future__ import annotations
 

@@ -24,14 +24,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
 
 from pkt.config import BenchmarkConfig
 from pkt.data.pools import FRONT
 from pkt.data.upstream import Doc, Upstream, required
 from pkt.errors import PktError
 from pkt.tasks.base import Row
-from pkt.tasks.grading import Grading
 from pkt.tasks.pystdlib import library_rows
 from pkt.tasks.suite import Filtered, Suite
 
@@ -46,9 +44,9 @@ _FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 class HumanEval(Suite):
     """The plain continuation."""
 
-    version: ClassVar[int] = 1
-    gradings: ClassVar[tuple[Grading, ...]] = (Filtered(),)
-    upstream: ClassVar[Upstream] = Upstream(
+    version = 1
+    gradings = (Filtered(),)
+    upstream = Upstream(
         title="HumanEval",
         hub="openai/openai_humaneval",
         config="openai_humaneval",
@@ -57,7 +55,7 @@ class HumanEval(Suite):
         whole="HumanEval",
         part=lambda doc: "test",
     )
-    stock: ClassVar[tuple[str, str]] = ("humaneval", "humaneval")
+    stock = ("humaneval", "humaneval")
 
     def prompt(self, doc: Doc) -> str:
         """Return signature and docstring."""
@@ -114,7 +112,7 @@ class HumanEval(Suite):
 class HumanEvalInstruct(HumanEval):
     """The form for chat models."""
 
-    stock: ClassVar[tuple[str, str]] = ("humaneval", "humaneval_instruct")
+    stock = ("humaneval", "humaneval_instruct")
 
     def prompt(self, doc: Doc) -> str:
         """Return the question."""

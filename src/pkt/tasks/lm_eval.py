@@ -1,8 +1,8 @@
 """Tasks of lm-eval, from its own collection or from a user's folder, scored as their own files say.
 
-lm-eval decides their rows, prompts, few-shot examples and metrics. pkt keeps the metrics that are a mean over rows, with
-each row's value. A task with training documents can be trained on: a row is its zero-shot prompt, and as the answer its
-delimiter and target.
+lm-eval decides their rows, prompts, few-shot examples and metrics. pkt keeps those metrics that are a mean over rows,
+with each row's value. A task with training documents can be trained on: the prompt is its zero-shot prompt, the answer
+its delimiter and target.
 """
 
 from __future__ import annotations
