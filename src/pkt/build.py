@@ -1,10 +1,9 @@
-"""Build a strategy from its config node: `_target_: pkt.module.Class` plus the class's fields, strictly.
+"""Build a strategy from its config node: `_target_: pkt.module.Class` and values for the class's fields.
 
-    node -> class (a dataclass of pkt, or of a plugin that the request may use) -> every value against its field's
-    type -> object
+    node -> class (a dataclass of pkt or of an admitted plugin) -> values checked against the fields' types -> object
 
-Hydra's `instantiate` takes `rank: abc` in silence; here a wrong type, an unknown key and a foreign target are
-refused with what is allowed and the nearest name.
+Hydra's `instantiate` accepts `rank: abc` without a word. Here a wrong type, an unknown key and a foreign target are
+refused, and the message names what is allowed and the nearest name.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ def build(node: DictConfig, kind: type[Any] | None = None) -> Any:
 
     Args:
         node: a mapping with `_target_`, the dotted name of a dataclass in pkt or a plugin, and values for its fields.
-        kind: the protocol (or class) that the object is used as; types the result for mypy. A protocol marked
+        kind: the protocol or class that the object is used as, for mypy; a class or a protocol that is marked
             `@runtime_checkable` is also checked.
 
     Raises:
-        RequestError: foreign, unknown or unsuitable target; unknown, missing or ill-typed field.
+        RequestError: a target that is foreign, unknown or unsuitable; a field that is unknown, missing or ill-typed.
         PktError: the strategy needs a package that is not installed.
     """
     path = (node._get_full_key(None) if isinstance(node, DictConfig) else "") or "the node"
@@ -81,7 +80,7 @@ def _resolve(path: str, target: object) -> type[Any]:
 
 
 def _is_strategy(value: object) -> bool:
-    """Return whether it is a dataclass that was written in pkt or in a plugin."""
+    """Return whether a value is a dataclass of pkt or of an admitted plugin."""
     return isinstance(value, type) and dataclasses.is_dataclass(value) and plugins.admits(value.__module__)
 
 

@@ -1,11 +1,11 @@
-"""What a setting is: the values that it may have, and the stages whose results it decides.
+"""Settings: which values a config field may have, and which stages' results it decides.
 
     dataclass fields ── setting(...) ──> deciding(node, stage, ...) ──> the settings in a stage's key
                                     └──> check(key, value, ...): refuse values that make no sense
 
-The one place that knows which settings enter a key. A field without `setting` decides the first stage that reads its
-node: too much is computed anew rather than too little. Keys are chained, so what decides `extract` also changes the
-keys of the stages that read its result.
+This is the one place that knows which settings enter a key. A field without `setting` decides the first stage that
+reads its node, so that in doubt too much is recomputed rather than too little. Keys are chained: a setting that decides
+`extract` also changes the keys of all stages that read its result.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ Rule = Callable[[Any, Any], bool]
 
 
 def always(_own: Any, _choice: Any) -> bool:
-    """Let a setting decide whatever the others say."""
+    """Let a setting decide whatever the other settings are."""
     return True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What is known of a field.
+    """The values that a field may have, and the keys that it enters.
 
     Attributes:
-        decides: stage -> when the field enters its key; None: the stage where its node is first read.
-        when: of a field whose stage is that of its node: when it enters the key.
-        since: the value that the field had when it was introduced, frozen: with it the field stays out of keys, so
-            that a new setting leaves older keys alone. A later change of the default does not change it.
-        choices: allowed values; empty: not a choice.
-        at_least, above: bounds of a number; None values are left to their meaning.
+        decides: stage -> when the field enters the stage's key; None: it enters that of the stage which first reads
+            the field's node.
+        when: if `decides` is None, when the field enters that key.
+        since: the default at the time when the field was introduced, which never changes. A field with this value
+            stays out of keys, so that a new setting leaves older keys as they are.
+        choices: allowed values; empty: any.
+        at_least, above: bounds of a number. A value of None is not checked.
     """
 
     decides: Mapping[str, Rule] | None = None
@@ -64,7 +65,7 @@ def setting(
     at_least: float | None = None,
     above: float | None = None,
 ) -> Any:
-    """Return a dataclass field that says what it decides.
+    """Return a dataclass field with choices, bounds, and the stages that it decides.
 
     Args:
         default: as in `dataclasses.field`.
@@ -73,9 +74,9 @@ def setting(
             stage where its node is first read. See `undecisive` for a setting that changes no result.
         when: see `Setting`.
         since: see `Setting`.
-        choices: allowed values.
-        at_least: lowest allowed number.
-        above: bound that a number has to exceed.
+        choices: see `Setting`.
+        at_least: see `Setting`.
+        above: see `Setting`.
     """
     stages = {decides: when} if isinstance(decides, str) else decides
     known = Setting(
@@ -86,7 +87,7 @@ def setting(
 
 
 def undecisive(default: Any = dataclasses.MISSING, **known: Any) -> Any:
-    """Return a field that is in no key: it changes no result, or its effect is in the key by another way.
+    """Return a field that enters no key: it changes no result, or the key holds its effect in another form.
 
     Args:
         default: as in `setting`.
@@ -96,21 +97,21 @@ def undecisive(default: Any = dataclasses.MISSING, **known: Any) -> Any:
 
 
 def known(field: dataclasses.Field[Any]) -> Setting:
-    """Return what is known of a field."""
+    """Return the `Setting` of a field."""
     found: Setting = field.metadata.get(_METADATA, NOTHING)
     return found
 
 
 def check(key: str, value: Any, about: Setting) -> None:
-    """Refuse a value that is none of a setting's choices, or out of its bounds; null is left to its meaning.
+    """Refuse a value that is none of a setting's choices or out of its bounds; null is always allowed.
 
     Args:
-        key: what the command line calls it, for the message.
+        key: its name on the command line, for the message.
         value: of the right type; every item of a list or mapping is checked.
-        about: what is known of the setting.
+        about: the setting.
 
     Raises:
-        RequestError: with what was got and what is allowed.
+        RequestError: the message says what was got and what is allowed.
     """
     if isinstance(value, Mapping):
         for name, item in value.items():
@@ -135,13 +136,13 @@ def not_allowed(key: str, value: Any, allowed: Iterable[Any]) -> RequestError:
 
 
 def deciding(node: Any, stage: str, choice: Any, *, path: str, first: str) -> dict[str, Any]:
-    """Return the settings of a node that decide a stage's result, by the key that the command line has for them.
+    """Return the settings of a node that decide a stage's result, by their names on the command line.
 
     Args:
-        node: a dataclass instance; nested ones, also in lists and mappings, are gone through.
-        stage: whose key it is.
-        choice: the strategies of the request, for rules that compare.
-        path: the node's own key, such as ``method.update``.
+        node: a dataclass instance; dataclasses in its fields, also inside mappings, are included.
+        stage: the stage.
+        choice: the strategies of the request, for rules that compare settings.
+        path: the node's own name, such as ``method.update``.
         first: the stage that a field without a stage of its own decides.
 
     Returns:
@@ -180,7 +181,7 @@ def _nested(value: Any, stage: str, choice: Any, path: str, first: str) -> dict[
 
 
 def target_of(cls: type[Any]) -> str:
-    """Return what a key calls a strategy's class: by its own name if it is pkt's, wherever in pkt it lies."""
+    """Return a class's name in keys; a class of pkt is named without its module, so that it may move within pkt."""
     return cls.__qualname__ if cls.__module__.startswith("pkt.") else f"{cls.__module__}.{cls.__qualname__}"
 
 

@@ -24,7 +24,6 @@ from pkt.settings import deciding, undecisive
 from pkt.tasks.grading import Grading
 
 Row = dict[str, Any]
-SPLITS = ("extract", "align", "train", "validation")
 BYPASS = {"metric": "bypass", "aggregation": "bypass", "higher_is_better": True}
 
 
@@ -52,7 +51,11 @@ class Task(Scorable, Protocol):
         """The number that scores of this task are comparable under."""
 
     def rows(self, split: str, given: Given) -> list[Row]:
-        """Return all rows of a split (`SPLITS`, or ``test``) in the task's own order: id, split, prompt, answer, more.
+        """Return all rows of a split in the task's own order, each with id, split, prompt and answer.
+
+        Args:
+            split: one of `pkt.config.SPLITS`, or ``test``.
+            given: the request's settings for rows.
 
         Raises:
             PktError: the rows cannot be read, with the reason.

@@ -62,7 +62,3 @@ class Gsm8k(Suite):
     def answer(self, doc: Doc) -> str:
         """Return the steps and the result, without calculator marks."""
         return f" {_MARK.sub('', str(doc['answer']))}"
-
-    def question(self, doc: Doc) -> str:
-        """Return the question."""
-        return str(doc["question"])

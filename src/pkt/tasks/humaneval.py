@@ -65,10 +65,6 @@ class HumanEval(Suite):
         """Return the body."""
         return str(doc["canonical_solution"])
 
-    def question(self, doc: Doc) -> str:
-        """Return signature and docstring."""
-        return str(doc["prompt"])
-
     def test_docs(self, benchmark: BenchmarkConfig) -> list[Doc]:
         """See `Suite`: the wheel's problems, where it is installed and no data folder is given."""
         file = wheel() if benchmark.data_dir is None else None

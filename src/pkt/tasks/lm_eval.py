@@ -143,7 +143,7 @@ class LmEvalTask:
             raise PktError(
                 f"task {self.name}: {len(pool)} training documents are too few for a {split} split."
             )
-        return [{**row, "split": split} for row in rows]
+        return rows
 
 
 def of_folder(name: str, folder: str) -> LmEvalTask | None:

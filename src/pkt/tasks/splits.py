@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datasets import Dataset
 
-from pkt.config import BenchmarkConfig, DataConfig
+from pkt.config import SPLITS, BenchmarkConfig, DataConfig
 from pkt.data.lengths import Fitting
 from pkt.data.rows import validate
 from pkt.errors import RequestError
-from pkt.tasks.base import SPLITS, Given, drawn
+from pkt.tasks.base import Given, drawn
 from pkt.tasks.find import find
 
 

@@ -34,6 +34,7 @@ from pkt.tasks.lm_eval_index import root
 
 NEW_TOKENS = 512
 SPLITS = ("training_split", "validation_split", "fewshot_split", "fewshot_config")
+COLUMNS = ("id", "prompt", "answer", "split")
 SOURCES = ("dataset_path", "dataset_name", "dataset_kwargs")
 
 
@@ -68,7 +69,7 @@ class Suite(RowTask):
 
     def question(self, doc: Doc) -> str:
         """Return the text by which two rows count as the same."""
-        raise NotImplementedError
+        return self.prompt(doc)
 
     def rows(self, split: str, given: Given) -> list[Row]:
         """See `Task`: all test rows, at most `data.sizes` rows of a split cut from a pool, and the rest for ``train``.
@@ -87,8 +88,8 @@ class Suite(RowTask):
         if not rows:
             raise PktError(self._too_few(split, name, len(pools[name]), given.fitting))
         if split == "validation":  # may be scored
-            return [_carried({**row, "split": split}) for row in rows]
-        return [{key: row[key] for key in ("id", "prompt", "answer")} | {"split": split} for row in rows]
+            return [_carried(row) for row in rows]
+        return [{key: row[key] for key in COLUMNS} for row in rows]
 
     def test_docs(self, benchmark: BenchmarkConfig) -> list[Doc]:
         """Return the upstream rows that are scored."""
@@ -243,4 +244,4 @@ def _given_rows(docs: Sequence[Doc], *, graded: bool) -> dict[str, Any]:
 def _carried(row: Row) -> Row:
     """Return a row with its upstream row as JSON text, so that rows of different sets fit into one table."""
     doc = {"doc": json.dumps(row["doc"], sort_keys=True, ensure_ascii=False)} if "doc" in row else {}
-    return {key: row[key] for key in ("id", "prompt", "answer", "split")} | doc
+    return {key: row[key] for key in COLUMNS} | doc
