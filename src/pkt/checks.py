@@ -49,9 +49,9 @@ def check(cfg: DictConfig) -> None:
         RequestError: a value is missing, not one of its choices, or out of range.
         OmegaConfBaseException: a key that `+key=` forced in, or an interpolation that leads nowhere.
     """
-    for key, new in MOVED.items():  # it may come from `+objective.x=`, or from a file of the user's
+    for key in MOVED:  # it may come from `+objective.x=`, or from a file of the user's
         if OmegaConf.select(cfg, key) is not None:
-            raise RequestError(f"'{key}' is called otherwise now: use {new}")
+            raise RequestError(replaced(key))
     # keys that `+key=` forced in are not in the schema
     OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(OmegaConf.to_container(cfg)))
     missing = sorted(str(key) for key in OmegaConf.missing_keys(cfg))
@@ -68,6 +68,11 @@ def check(cfg: DictConfig) -> None:
         raise RequestError(f"device: got '{cfg.device}'; allowed: auto, cpu, cuda, cuda:N, mps")
     _check_time(cfg.model.chat_time)
     _check_optim(cfg)
+
+
+def replaced(key: str) -> str:
+    """Return the message about a key of `MOVED`."""
+    return f"'{key}' has been replaced: use {MOVED[key]}"
 
 
 def _check_node(node: Any, schema: Any, path: str) -> None:
