@@ -60,10 +60,7 @@ def setting(
     factory: Callable[[], Any] | None = None,
     decides: str | Mapping[str, Rule] | None = None,
     when: Rule = always,
-    since: Any = UNSET,
-    choices: Sequence[Any] = (),
-    at_least: float | None = None,
-    above: float | None = None,
+    **limits: Any,
 ) -> Any:
     """Return a dataclass field with choices, bounds, and the stages that it decides.
 
@@ -72,16 +69,11 @@ def setting(
         factory: its `default_factory`.
         decides: a stage (``extract``, ``align``, ``transfer``, ``eval``, ``analyze``), or stages with rules; None: the
             stage where its node is first read. See `undecisive` for a setting that changes no result.
-        when: see `Setting`.
-        since: see `Setting`.
-        choices: see `Setting`.
-        at_least: see `Setting`.
-        above: see `Setting`.
+        when: when the field enters the key of its one stage.
+        limits: other attributes of `Setting`.
     """
     stages = {decides: when} if isinstance(decides, str) else decides
-    known = Setting(
-        decides=stages, when=when, since=since, choices=tuple(choices), at_least=at_least, above=above
-    )
+    known = Setting(decides=stages, when=when, **limits)
     given: dict[str, Any] = {"default": default} if factory is None else {"default_factory": factory}
     return dataclasses.field(metadata={_METADATA: known}, **given)
 

@@ -98,10 +98,6 @@ class Store:
         assert _NAME.match(key), key
         return self.root / stage / key
 
-    def has(self, stage: str, key: str) -> bool:
-        """Return whether an artifact is complete; its content is verified by `read`."""
-        return (self.path(stage, key) / MANIFEST).is_file()
-
     def read(self, stage: str, key: str) -> Artifact | None:
         """Return a verified artifact, or None where there is none.
 

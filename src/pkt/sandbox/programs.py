@@ -33,8 +33,8 @@ from typing import IO, Any
 
 from pkt.errors import PktError
 
-MEMORY = 512 * 2**20
-FILE_SIZE = 16 * 2**20
+MEMORY = 512 * 2**20  # bytes of address space per program
+FILE_SIZE = 16 * 2**20  # bytes per file that a program writes
 DISK = 64 * 2**20
 KERNEL = ("namespaces", "landlock", "seccomp")
 GRACE = 10.0  # seconds that the child has, after a program's own, to answer
@@ -89,25 +89,16 @@ def run_programs(programs: Sequence[str], *, timeout: float, workers: int = 2) -
 
 
 class Child:
-    """One fork server; started anew if a program brings it down."""
+    """One fork server, which is started again if a program ends it."""
 
-    def __init__(
-        self,
-        *,
-        kernel: Sequence[str] = KERNEL,
-        memory: int = MEMORY,
-        file_size: int = FILE_SIZE,
-        disk: int = DISK,
-    ) -> None:
+    def __init__(self, *, kernel: Sequence[str] = KERNEL, disk: int = DISK) -> None:
         """Prepare a child; it starts with the first program.
 
         Args:
-            kernel: the kernel's layers to use where it has them; none leaves the audit hook alone (to test it).
-            memory: bytes of address space per program.
-            file_size: bytes per file that a program writes.
-            disk: bytes of all its files together, looked at ten times a second.
+            kernel: the kernel's layers to use where it has them; none leaves only the audit hook (to test it).
+            disk: bytes of all files of a program together, checked ten times a second.
         """
-        self.options = {"kernel": list(kernel), "memory": memory, "file_size": file_size, "disk": disk}
+        self.options = {"kernel": list(kernel), "memory": MEMORY, "file_size": FILE_SIZE, "disk": disk}
         self.layers: tuple[str, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None

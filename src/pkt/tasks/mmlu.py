@@ -10,6 +10,7 @@ space under a chat template, as in training.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -81,22 +82,19 @@ class Mmlu(Suite):
         Raises:
             PktError: a row whose subject is none of the 57.
         """
-        subjects: dict[str, list[Doc]] = {}
+        seen: Counter[str] = Counter()
         turns: list[tuple[int, str, Doc]] = []
         for doc in upstream_docs(rows):
             subject = _subject(doc)
-            turn = subjects.setdefault(subject, [])
-            turns.append((len(turn), subject, doc))
-            turn.append(doc)
-        chosen = sorted(turns, key=lambda entry: entry[:2])[:limit]
+            turns.append((seen[subject], subject, doc))
+            seen[subject] += 1
+        chosen: dict[str, list[Doc]] = {}
+        for _, subject, doc in sorted(turns, key=lambda entry: entry[:2])[:limit]:
+            chosen.setdefault(subject, []).append(doc)
         folder, name = self.stock
         return [
-            self.part(
-                folder,
-                name.format(subject=one),
-                repeated([doc for _, of, doc in chosen if of == one], samples),
-            )
-            for one in dict.fromkeys(subject for _, subject, _ in chosen)
+            self.part(folder, name.format(subject=subject), repeated(docs, samples))
+            for subject, docs in chosen.items()
         ]
 
     def adapt(self, task: Any) -> None:
