@@ -44,7 +44,7 @@ class Mbpp(Suite):
     )
     stock = ("mbpp", "mbpp")
     train = ("train", "prompt")
-    own = MappingProxyType({"validation": ("validation",)})
+    own = MappingProxyType({"validation": "validation"})
 
     def prompt(self, doc: Doc) -> str:
         """Return the task and its first three asserts."""

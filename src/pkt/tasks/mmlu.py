@@ -58,7 +58,7 @@ class Mmlu(Suite):
     )
     stock = ("mmlu/default", "mmlu_{subject}")
     train = ("auxiliary_train",)
-    own = MappingProxyType({"extract": ("dev",), "align": ("dev",), "validation": ("validation",)})
+    own = MappingProxyType({"extract": "dev", "align": "dev", "validation": "validation"})
 
     def prompt(self, doc: Doc) -> str:
         """Return the subject's sentence, the question and the lettered options."""

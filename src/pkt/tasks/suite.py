@@ -46,13 +46,13 @@ class Suite(RowTask):
         upstream: the published set.
         stock: lm-eval's task: its folder among lm-eval's tasks, and its name.
         train: upstream splits that are trained on together; the first is required.
-        own: split -> upstream splits that supply it if the set has them; otherwise it is cut from the train side.
+        own: split -> upstream split that supplies it if the set has one; other splits are cut from the train side.
     """
 
     upstream: ClassVar[Upstream]
     stock: ClassVar[tuple[str, str]]
     train: ClassVar[tuple[str, ...]] = ("train",)
-    own: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    own: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -119,13 +119,11 @@ class Suite(RowTask):
 
         pools = {"train": fit("train", self.train_side(benchmark))}
         uses = dict.fromkeys((*FRONT, "train"), "train")
-        for split, names in self.own.items():
-            pool = "+".join(names)
-            if pool not in pools:
-                docs = [self._supplied(name, benchmark) for name in names]
-                pools[pool] = fit(pool, [row for rows in docs for row in rows])
-            if pools[pool]:
-                uses[split] = pool
+        for split, name in self.own.items():
+            if name not in pools:
+                pools[name] = fit(name, self._supplied(name, benchmark))
+            if pools[name]:
+                uses[split] = name
         return pools, uses
 
     def _supplied(self, upstream_split: str, benchmark: BenchmarkConfig) -> list[Row]:
