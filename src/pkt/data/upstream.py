@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pkt.errors import PktError
+from pkt.errors import PktError, first_line
 
 Doc = dict[str, Any]
 SUFFIXES = (".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz")
@@ -111,8 +111,7 @@ def _from_hub(source: Upstream) -> Mapping[str, Sequence[Doc]]:
     try:
         found = datasets.load_dataset(source.hub, source.config)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise missing(source, f"not to be had from the hub: {reason}") from error
+        raise missing(source, f"not to be had from the hub: {first_line(error)}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

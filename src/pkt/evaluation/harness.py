@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 from pkt.data.chat import Chat
-from pkt.errors import PktError, RequestError
+from pkt.errors import PktError, RequestError, first_line
 from pkt.evaluation.parts import Logged, Part, Rows, Sample, Scorable
 from pkt.evaluation.quiet import quiet
 from pkt.evaluation.results import Evaluation, TaskScore
@@ -108,9 +108,8 @@ def _simple_evaluate(
                 fewshot_random_seed=1234,
             )
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         asked = ", ".join(part.name for part in parts)
-        raise PktError(f"lm-eval could not score {asked}: {reason}") from error
+        raise PktError(f"lm-eval could not score {asked}: {first_line(error)}") from error
     return found
 
 

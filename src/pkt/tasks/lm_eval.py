@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pkt.data.pools import FRONT, distinct, divided, same
-from pkt.errors import PktError, RequestError
+from pkt.errors import PktError, RequestError, first_line
 from pkt.evaluation.parts import Graded, Logged, Part, Record, Rows, Sample
 from pkt.evaluation.quiet import quiet
 from pkt.evaluation.results import TaskScore
@@ -100,8 +100,7 @@ class LmEvalTask:
         try:
             found: dict[str, Any] = self._manager.load(self.name)["tasks"]
         except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise PktError(f"lm-eval could not read its task {self.name}: {reason}") from error
+            raise PktError(f"lm-eval could not read its task {self.name}: {first_line(error)}") from error
         return found
 
     def grade(self, parts: Sequence[Part], logged: Logged) -> Graded:
