@@ -1,16 +1,14 @@
-"""Build a strategy from its config node: `_target_: pkt.module.Class` plus the class's fields, strictly.
+"""Build a strategy from its config node: `_target_: pkt.module.Class` and values for the class's fields.
 
-    node -> class (a dataclass of pkt, or of a plugin that the request may use) -> every value against its field's
-    type -> object
+    node -> class (a dataclass of pkt or of an admitted plugin) -> values checked against the fields' types -> object
 
-Hydra's `instantiate` takes `rank: abc` in silence; here a wrong type, an unknown key and a foreign target are
-refused with what is allowed and the nearest name.
+Hydra's `instantiate` accepts `rank: abc` without a word. Here a wrong type, an unknown key and a foreign target are
+refused, and the message names what is allowed and the nearest name.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import enum
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -21,10 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pkt import plugins
 from pkt.errors import RequestError, nearest
-from pkt.settings import check, known
+from pkt.settings import check, known, not_allowed
 
 _TARGET = "_target_"
-_LISTS = (list, tuple, Sequence, set, frozenset)
+_LISTS = (list, tuple, Sequence)
 T = TypeVar("T")
 
 
@@ -37,11 +35,11 @@ def build(node: DictConfig, kind: type[Any] | None = None) -> Any:
 
     Args:
         node: a mapping with `_target_`, the dotted name of a dataclass in pkt or a plugin, and values for its fields.
-        kind: the protocol (or class) that the object is used as; types the result for mypy. A protocol marked
+        kind: the protocol or class that the object is used as, for mypy; a class or a protocol that is marked
             `@runtime_checkable` is also checked.
 
     Raises:
-        RequestError: foreign, unknown or unsuitable target; unknown, missing or ill-typed field.
+        RequestError: a target that is foreign, unknown or unsuitable; a field that is unknown, missing or ill-typed.
         PktError: the strategy needs a package that is not installed.
     """
     path = (node._get_full_key(None) if isinstance(node, DictConfig) else "") or "the node"
@@ -82,7 +80,7 @@ def _resolve(path: str, target: object) -> type[Any]:
 
 
 def _is_strategy(value: object) -> bool:
-    """Return whether it is a dataclass that was written in pkt or in a plugin."""
+    """Return whether a value is a dataclass of pkt or of an admitted plugin."""
     return isinstance(value, type) and dataclasses.is_dataclass(value) and plugins.admits(value.__module__)
 
 
@@ -103,7 +101,7 @@ def _construct(path: str, cls: type[Any], given: dict[Any, Any]) -> Any:
             )
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if given.get(name, None if required else 0) == MISSING or (required and name not in given):
+        if given.get(name, MISSING if required else None) == MISSING:
             raise RequestError(f"{path}.{name} is not set: add {path}.{name}=... ({_shown(hints[name])})")
     values = {name: _value(f"{path}.{name}", hints[name], value) for name, value in given.items()}
     for name, value in values.items():
@@ -123,10 +121,7 @@ def _value(path: str, hint: Any, value: Any) -> Any:
         return _built(path, value)
     if origin is Literal:
         if value not in arguments:
-            listed = ", ".join(str(item) for item in arguments)
-            raise RequestError(
-                f"{path}: got {value!r}; allowed: {listed}{nearest(str(value), map(str, arguments))}"
-            )
+            raise not_allowed(path, value, arguments)
         return value
     if origin in _LISTS or hint in (list, tuple):
         return _sequence(path, hint, value)
@@ -166,11 +161,11 @@ def _sequence(path: str, hint: Any, value: Any) -> Any:
         _value(f"{path}[{index}]", item, entry)
         for index, (item, entry) in enumerate(zip(each, value, strict=True))
     ]
-    return items if origin is list else origin(items) if origin in (set, frozenset) else tuple(items)
+    return items if origin is list else tuple(items)
 
 
 def _scalar(path: str, hint: Any, value: Any) -> Any:
-    """Return a number, string, flag, path or enum member, converted by OmegaConf's rules."""
+    """Return a number, string, flag or path, converted by OmegaConf's rules."""
     if hint is Any or (value is None and hint is type(None)):
         return value
     if isinstance(value, list) and hint in (int, float, bool, str):
@@ -183,21 +178,13 @@ def _scalar(path: str, hint: Any, value: Any) -> Any:
         raise RequestError(f"{path}: {_shown(hint)} is expected, got {value!r}")
     schema = dataclasses.make_dataclass("Field", [("value", hint)])
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), {"value": value})
-        return merged.value
+        return OmegaConf.merge(OmegaConf.structured(schema), {"value": value}).value
     except OmegaConfBaseException as error:
-        extra = nearest(str(value), [member.name for member in hint]) if _is_enum(hint) else ""
-        raise RequestError(f"{path}: {_shown(hint)} is expected, got {value!r}{extra}") from error
-
-
-def _is_enum(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, enum.Enum)
+        raise RequestError(f"{path}: {_shown(hint)} is expected, got {value!r}") from error
 
 
 def _shown(hint: Any) -> str:
     """Return a type as a user would name it."""
-    if _is_enum(hint):
-        return "one of " + ", ".join(member.name for member in hint)
     names = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
     if hint in names:
         return names[hint]

@@ -1,23 +1,23 @@
-"""Refuse values of the typed root that have the right type and make no sense, before any work.
+"""Refuse settings of the right type that make no sense, before any work is done.
 
-Which values a leaf may have stands beside it in `pkt.config`; what compares leaves with one another stands here.
+The values that a setting may have stand beside it in `pkt.config`; rules between several settings stand here.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from pkt import settings
 from pkt.config import PARTS, Config
 from pkt.errors import RequestError, nearest
-from pkt.settings import Setting, known
 
-# keys that are called otherwise now -> what to write
+# key of an earlier version -> what to write instead
 MOVED = {
     f"objective.{old}": new
     for old, new in {
@@ -49,9 +49,9 @@ def check(cfg: DictConfig) -> None:
         RequestError: a value is missing, not one of its choices, or out of range.
         OmegaConfBaseException: a key that `+key=` forced in, or an interpolation that leads nowhere.
     """
-    for key, new in MOVED.items():  # `+objective.x=`, or a file of the user's
+    for key in MOVED:  # it may come from `+objective.x=`, or from a file of the user's
         if OmegaConf.select(cfg, key) is not None:
-            raise RequestError(f"'{key}' is called otherwise now: use {new}")
+            raise RequestError(replaced(key))
     # keys that `+key=` forced in are not in the schema
     OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(OmegaConf.to_container(cfg)))
     missing = sorted(str(key) for key in OmegaConf.missing_keys(cfg))
@@ -62,12 +62,17 @@ def check(cfg: DictConfig) -> None:
     OmegaConf.to_container(cfg, resolve=True)  # finds interpolations that lead nowhere
     _check_node(cfg, OmegaConf.structured(Config), "")
     if cfg.model.teacher.init != "load":
-        raise RequestError(f"model.teacher.init: got '{cfg.model.teacher.init}'; allowed: load")
+        raise settings.not_allowed("model.teacher.init", cfg.model.teacher.init, ["load"])
     check_parts(cfg.analyze.parts)
     if not _DEVICE.match(cfg.device):
         raise RequestError(f"device: got '{cfg.device}'; allowed: auto, cpu, cuda, cuda:N, mps")
     _check_time(cfg.model.chat_time)
     _check_optim(cfg)
+
+
+def replaced(key: str) -> str:
+    """Return the message about a key of `MOVED`."""
+    return f"'{key}' has been replaced: use {MOVED[key]}"
 
 
 def _check_node(node: Any, schema: Any, path: str) -> None:
@@ -78,25 +83,7 @@ def _check_node(node: Any, schema: Any, path: str) -> None:
         if dataclasses.is_dataclass(OmegaConf.get_type(inner)):
             _check_node(value, inner, at)
         else:
-            _check_leaf(at, value, known(field))
-
-
-def _check_leaf(key: str, value: Any, allowed: Setting) -> None:
-    entries: Iterable[tuple[str, Any]] = [(key, value)]
-    if isinstance(value, Mapping):
-        entries = [(f"{key}.{name}", item) for name, item in value.items()]
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        entries = [(key, item) for item in value]
-    for at, item in entries:
-        if item is None:
-            continue
-        if allowed.choices and item not in allowed.choices:
-            raise RequestError(
-                f"{at}: got '{item}'; allowed: {', '.join(allowed.choices)}{nearest(str(item), allowed.choices)}"
-            )
-        for bound, word in ((allowed.at_least, "from"), (allowed.above, "above")):
-            if bound is not None and not (item >= bound if word == "from" else item > bound):
-                raise RequestError(f"{at}: a value {word} {bound:g} is expected, got {item}")
+            settings.check(at, value, settings.known(field))
 
 
 def _check_time(text: str) -> None:

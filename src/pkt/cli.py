@@ -1,9 +1,9 @@
-"""`pkt <verb> key=value ...`: verbs to Hydra, exceptions to one message and an exit code; nothing else.
+"""The command `pkt <verb> key=value ...`: hands the verb to Hydra, turns exceptions into one message and an exit code.
 
     argv -> verb + flags first -> hydra.main(conf/<verb>.yaml) -> task -> pipeline.run_verb(cfg, run_dir)
 
-Exit codes: 0 done, 1 the task failed, 2 the request was wrong, 130 stopped by Ctrl-C. torch is imported by
-the pipeline only, so help, completion and config errors answer at once.
+Exit codes: 0 done, 1 the task failed, 2 the request was wrong, 130 stopped by Ctrl-C. Only the pipeline imports torch,
+so help, completion and config errors answer at once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MODES |= {"-m": "--multirun", "-r": "--run", "-c": "--cfg", "-i": "--info"}
 
 
 class JobFailedError(Exception):
-    """One job of a multirun failed and has said so; the other jobs go on."""
+    """One job of a multirun failed and its message has been shown; the other jobs go on."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__(exit_code)
@@ -113,7 +113,8 @@ def _request(verb: str, words: list[str]) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
-        return _stopped()
+        console.fail("stopped; the same command resumes")
+        return INTERRUPTED
     except JobFailedError as failed:
         return failed.exit_code
     except PktError as error:
@@ -130,7 +131,7 @@ def _request(verb: str, words: list[str]) -> int:
 
 
 def task(cfg: DictConfig) -> float | None:
-    """Run one job; what goes wrong is told here, where the job's folder is known.
+    """Run one job; its errors are reported here, where the job's folder is known.
 
     Args:
         cfg: the composed request.
@@ -145,27 +146,19 @@ def task(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    settings = HydraConfig.get()
-    code, found = _job(cfg, Path(settings.runtime.output_dir))
-    if code and settings.mode == RunMode.MULTIRUN:
-        raise JobFailedError(code)
-    if code:
-        raise SystemExit(code)
-    return found
-
-
-def _job(cfg: DictConfig, run_dir: Path) -> tuple[int, float | None]:
-    """Return the exit code, and what a sweeper may optimise."""
     from pkt.explain import CONFIG_ERRORS, explain
 
+    settings = HydraConfig.get()
+    run_dir = Path(settings.runtime.output_dir)
     try:
-        return 0, _work(cfg, run_dir)
+        return _work(cfg, run_dir)
     except PktError as error:
-        return _failed(str(error), error.exit_code), None
+        code = _failed(str(error), error.exit_code)
     except CONFIG_ERRORS as error:
-        return _failed(explain(error), 2), None
+        code = _failed(explain(error), 2)
     except Exception as error:
-        return _crashed(error, run_dir), None
+        code = _crashed(error, run_dir)
+    raise JobFailedError(code) if settings.mode == RunMode.MULTIRUN else SystemExit(code)
 
 
 def _work(cfg: DictConfig, run_dir: Path) -> float | None:
@@ -206,11 +199,6 @@ def _crashed(error: Exception, run_dir: Path) -> int:
     return _failed(f"unexpected {type(error).__name__}: {first}; {where}", 1)
 
 
-def _stopped() -> int:
-    console.fail("stopped; the same command resumes")
-    return INTERRUPTED
-
-
 @contextmanager
 def _raw_errors() -> Iterator[None]:
     """Let Hydra raise instead of printing and leaving with exit code 1."""
@@ -244,9 +232,7 @@ def _sweep_table() -> Iterator[None]:
 
     try:
         yield
-    except (
-        Exception
-    ):  # a job that failed, one that did not compose, a sweeper that found nothing to learn from
+    except Exception:  # of a job, of composing its config, or of a sweeper that got nothing to optimise
         show_table()
         raise
     show_table()

@@ -32,10 +32,10 @@ class CheckpointSpec:
     # hub id "org/name" | local folder | file.gguf | "package:module/path" (in an installed Python package)
     checkpoint: str | None = undecisive(None)
     revision: str | None = undecisive(None)  # hub revision (commit or tag)
-    # load | prune (cut from the teacher: keep the layers named below)
+    # prune: cut from the teacher, which keeps the layers named below
     init: str = undecisive("load", choices=("load", "prune"))
     layers: list[int] | None = undecisive(None)  # init=prune: the teacher's layers that stay, numbered from 1
-    # auto (bfloat16 where the device has it, else float32) | float32 | bfloat16 | float16
+    # auto: bfloat16 where the device has it, else float32
     dtype: str = undecisive("auto", choices=("auto", "float32", "bfloat16", "float16"))
     device_map: str | None = undecisive(None)  # accelerate's device_map for a model larger than one device
     # declared module roles for an architecture that pkt does not know
@@ -59,16 +59,17 @@ class PairConfig:
 class BenchmarkConfig:
     """The tasks whose train rows feed the transfer, and those whose test rows score it."""
 
-    name: str = MISSING
+    name: str = undecisive(MISSING)
     # scored: names of files in conf/task, or of lm-eval's tasks
-    tasks: list[str] = MISSING
+    tasks: list[str] = undecisive(MISSING)
     # trained on: the union of their train rows; null: the tasks that are scored
-    train: list[str] | None = None
-    task_path: str | None = None  # folder of your own lm-eval tasks (YAML), which can then be named
-    # real suites only: folder (the hub's layout, parquet, JSON, JSONL) or file; null: the hub
-    data_dir: str | None = None
+    train: list[str] | None = undecisive(None)
+    # folder of your own lm-eval tasks (YAML), which can then be named
+    task_path: str | None = undecisive(None)
+    # real benchmarks only: folder (the hub's layout, parquet, JSON, JSONL) or file; null: the hub
+    data_dir: str | None = undecisive(None)
     # humaneval only, which has no train set: hub id | folder | file of instructions and code | pystdlib
-    code_set: str = "iamtarun/python_code_instructions_18k_alpaca"
+    code_set: str = undecisive("iamtarun/python_code_instructions_18k_alpaca")
 
 
 @dataclass(kw_only=True)
@@ -86,17 +87,15 @@ class DataConfig:
     """How many rows of each split, and the files of `benchmark=custom`."""
 
     sizes: SplitSizes = field(default_factory=SplitSizes)
-    max_length: int | None = undecisive(
-        None, at_least=2
-    )  # tokens per row; null: the smaller of the two contexts
+    # tokens per row; null: the smaller of the two contexts
+    max_length: int | None = undecisive(None, at_least=2)
     # null: rows in the task's own order; an integer draws the rows of each split anew
     shuffle_seed: int | None = undecisive(None)
     # tasks whose rows the teacher is read on in `extract`; null: the benchmark's own (a control: the wrong task)
     extract_tasks: list[str] | None = undecisive(None)
     train: str | None = undecisive(None)  # JSONL with prompt, answer, id (benchmark=custom only)
-    extract: str | None = undecisive(
-        None
-    )  # null: taken from the train file, disjoint from the rows trained on
+    # null (each of these three): cut from the train file, which then trains on the remaining rows
+    extract: str | None = undecisive(None)
     align: str | None = undecisive(None)
     validation: str | None = undecisive(None)
     test: str | None = undecisive(None)
@@ -120,9 +119,9 @@ class OptimConfig:
     max_grad_norm: float = setting(1.0, at_least=0)  # 0 switches clipping off
     # epochs between validations; 0: only after the last step
     validate_every: int = setting(1, at_least=0, when=lambda own, _: own.keep == "best")
-    keep: str = setting("last", choices=("last", "best"))  # last | best (lowest validation cross-entropy)
+    keep: str = setting("last", choices=("last", "best"))  # best: lowest validation cross-entropy
     save_every: float = undecisive(60.0, at_least=0)  # seconds between resumable snapshots
-    # float32 | bfloat16 (autocast; weights that train stay float32)
+    # bfloat16: autocast; weights that train stay float32
     precision: str = setting("float32", choices=("float32", "bfloat16"))
 
 
@@ -134,19 +133,17 @@ def _drawn(own: EvalConfig, _choice: Any) -> bool:
 class EvalConfig:
     """What lm-eval is asked for."""
 
-    # test | validation (to choose settings by; its numbers are never the result)
+    # validation: to choose settings by; its numbers are never the result
     split: str = setting("test", choices=("test", "validation"))
     limit: int | None = setting(None, at_least=1)  # test rows per task; null: all
     batch_size: int = undecisive(64, at_least=1)
     max_new_tokens: int | None = setting(None, at_least=1)  # null: the task's own
     models: list[str] = undecisive(factory=lambda: list(MODELS), choices=MODELS)
-    checkpoint: str | None = undecisive(
-        None
-    )  # score this saved folder as "transferred" instead of the pipeline's own
+    # score this saved folder as "transferred" instead of the pipeline's own
+    checkpoint: str | None = undecisive(None)
     timeout: float = setting(5.0, above=0)  # seconds of wall clock per generated program
-    samples: int = setting(
-        1, at_least=1, when=_drawn
-    )  # answers per row; more than one needs a temperature, and tasks that generate
+    # answers per row; more than one needs a temperature, and tasks that generate
+    samples: int = setting(1, at_least=1, when=_drawn)
     temperature: float = setting(0.0, at_least=0)  # 0: greedy
     top_p: float = setting(1.0, above=0, when=_drawn)  # share of the probability that is kept when drawing
 
@@ -155,15 +152,15 @@ class EvalConfig:
 class AnalyzeConfig:
     """What `pkt analyze` measures, and on what."""
 
-    # resolution | cka | attribution | maps; `pkt analyze cka,maps` is short for analyze.parts=[cka,maps]
+    # `pkt analyze cka,maps` is short for analyze.parts=[cka,maps]
     parts: list[str] = undecisive(factory=lambda: list(PARTS))
     # cka and attribution read all three, resolution and maps the first two; transferred: runs `transfer` first
     models: list[str] = undecisive(factory=lambda: list(MODELS), choices=MODELS)
-    # mlp | attention | residual | block (attribution: every one of them)
+    # attribution reads all of them
     interface: str = setting("block", choices=("mlp", "attention", "residual", "block"))
-    # all (every token of a row) | answer (those that predict an answer token)
+    # answer: positions that predict an answer token
     positions: str = setting("all", choices=("all", "answer"))
-    # extract | align | train | validation; never the test rows
+    # never the test rows
     split: str = undecisive("validation", choices=SPLITS)
     rows: int = undecisive(64, at_least=1)  # rows per task; fewer where the split has fewer (data.sizes)
     maps: list[str] | None = undecisive(None)  # options of the group `semantics`; null: every one
@@ -178,9 +175,8 @@ class TrackerConfig:
     group: str | None = undecisive(None)  # null: the sweep's folder, or the run's
     mode: str = undecisive("offline", choices=("offline", "online", "disabled"))
     tags: list[str] = undecisive(factory=list)  # beside the names of method, pair and benchmark
-    examples: int = undecisive(
-        50, at_least=0
-    )  # answered rows per task in the tables of examples, equal in every run; 0: none
+    # answered rows per task in the tables of examples, equal in every run; 0: none
+    examples: int = undecisive(50, at_least=0)
     checkpoint: bool = undecisive(False)  # upload the weights too; else manifests and small JSON files only
 
 

@@ -27,3 +27,8 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or the name of its class if there is none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

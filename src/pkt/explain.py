@@ -1,4 +1,4 @@
-"""Turn what Hydra and OmegaConf raise into one message: what was got, what is allowed, what to do."""
+"""Turn an exception of Hydra or OmegaConf into one message: what was got, what is allowed, what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pkt import plugins
-from pkt.checks import MOVED
+from pkt.checks import MOVED, replaced
 from pkt.errors import nearest
 from pkt.searchpath import groups
 
@@ -23,7 +23,7 @@ EXTRAS = {
 }
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
 
-# lines that help a developer of Hydra and not the user of pkt
+# lines for developers of Hydra
 _NOISE = re.compile(
     r"^(full_key:|object_type=|reference_type=|To append to your|See https?:|Config search path|provider=|"
     r"Set the environment|Available options)"
@@ -33,11 +33,7 @@ _KINDS |= {"bool": _KINDS["Boolean"]}
 
 
 def explain(error: BaseException) -> str:
-    """Return the one message for a config error.
-
-    Args:
-        error: what composing, overriding or reading the config raised.
-    """
+    """Return the message for an exception that composing, overriding or reading the config raised."""
     if isinstance(error, MissingConfigException) and error.options is not None:
         parts = str(error.missing_cfg_file).split("/")
         depth = 2 if parts[0] == "hydra" else 1  # of the group; a plugin's option has a slash of its own
@@ -53,13 +49,13 @@ def explain(error: BaseException) -> str:
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         return _explain_value(error, cause)
-    unmatched = re.search(r"Could not override '([^']+)'\. No match in the defaults list", str(error))
+    unmatched = re.search(r"Could not override '([^']+)'\.", str(error))
     if unmatched and unmatched[1].startswith("term"):
         return (
             f"'{unmatched[1]}' names no term of this objective: term@objective.terms.<name>=<option> exchanges one, "
             f"+term@objective.terms.<name>=<option> adds one; options: {_listed(groups()['term'])}"
         )
-    if unmatched:
+    if unmatched and "No match in the defaults list" in str(error):
         return f"'{unmatched[1]}' is not a config group in use; groups: {_listed(groups())}"
     return _clean(str(error))
 
@@ -71,7 +67,7 @@ def _explain_value(error: BaseException, cause: OmegaConfBaseException) -> str:
     if re.search(r"Key '.*' (is )?not in ", text):
         name = key.rpartition(".")[2]
         if key in MOVED:
-            return f"'{key}' is called otherwise now: use {MOVED[key]}"
+            return replaced(key)
         allowed = (
             sorted(str(k) for k in parent)
             if isinstance(parent, DictConfig) and not parent._is_missing()

@@ -1,4 +1,4 @@
-"""The manifest of an artifact: what it is, what it was computed from, and the checksum of every file."""
+"""The manifest of an artifact: its stage and key, what the key is the hash of, and the checksum of every file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_manifest(
         folder: the artifact being written.
         stage: the stage that computed it.
         key: its content key.
-        meta: what the stage says about it.
+        meta: facts about the result, from the stage.
         ingredients: what the key is the hash of.
     """
     files = {name.relative_to(folder).as_posix(): _checksum(name) for name in _files(folder)}

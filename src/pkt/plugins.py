@@ -1,12 +1,12 @@
-"""Other people's code: which packages a request may use, where their options are, and what exactly they are.
+"""Other people's code: which packages a request may use, where their options lie, and which version they are.
 
     entry point `pkt.plugins` of an installed package ─┐             options  <package>/conf/<group>/<name>/*.yaml
                                                        ├─> Plugin ─> targets  `_target_: <package>...`
-    plugins=[mylab.kd] of the request ─────────────────┘             Origin   version and digest of its code
+    plugins=[mylab.kd] of the request ─────────────────┘             origins  version and digest of its code
 
-A plugin's options carry its name (`method=mylab/kd`). Installed packages are looked through when something is asked
-for that pkt and the user's folders do not have, once per process, and a plugin's code is imported only where a
-request names it: one that is broken does no harm to the others.
+A plugin's options carry its name (`method=mylab/kd`). Installed packages are searched, once per process, when a
+request names something that neither pkt nor the user's folders have. A plugin's code is imported only where a request
+names it, so a broken plugin does no harm to requests that do not use it.
 """
 
 from __future__ import annotations
@@ -63,21 +63,6 @@ class Plugin:
         return [str(file) for file in files if file.parent.name != self.name or len(file.parts) < 3]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where a strategy that is not pkt's comes from.
-
-    Attributes:
-        package: the Python package (or single module).
-        version: of the installed distribution, or None.
-        code: digest of all modules of the package.
-    """
-
-    package: str
-    version: str | None
-    code: str
-
-
 def ask_for(modules: Iterable[str]) -> None:
     """Admit the packages of these modules, and no others beside the installed plugins.
 
@@ -110,7 +95,7 @@ def load_asked() -> None:
 
 
 def load(module: str, where: str) -> ModuleType:
-    """Import a module, and tell in one line why that fails.
+    """Import a module; if that fails, the error says why in one line.
 
     Args:
         module: dotted name.
@@ -135,7 +120,7 @@ def load(module: str, where: str) -> ModuleType:
 
 
 def _last_line(error: BaseException) -> str:
-    """Return what a traceback ends with, and the place in the code."""
+    """Return the last line of a traceback, and the file and line that raised it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = (
         (error.filename, error.lineno) if isinstance(error, SyntaxError) else (frame.filename, frame.lineno)
@@ -144,13 +129,13 @@ def _last_line(error: BaseException) -> str:
 
 
 def admits(dotted: str) -> bool:
-    """Return whether what has this dotted name is pkt's, or a plugin's that the request may use."""
+    """Return whether a dotted name lies in pkt, or in a plugin that the request may use."""
     package = dotted.partition(".")[0]
     return package == "pkt" or package in {plugin.package for plugin in _all()}
 
 
 def option(group: str, name: str) -> Path | None:
-    """Return the file of a plugin's option; None: there is no such plugin, or it has no such option.
+    """Return the file of a plugin's option, or None where there is no such plugin or option.
 
     Args:
         group: config group, such as ``method``.
@@ -181,7 +166,7 @@ def options(group: str) -> list[str]:
 
 
 def unknown(name: str) -> str:
-    """Say what to do about an option of a plugin that is not there; empty: its name is not that of a plugin's.
+    """Return a hint about an option whose plugin is missing; empty where the name has no plugin's name in it.
 
     Args:
         name: such as ``mylab/kd``.
@@ -193,25 +178,15 @@ def unknown(name: str) -> str:
     return f"; there is no plugin '{plugin}'{nearest(plugin, names)}: {HOW_TO_ADMIT}"
 
 
-def origin(strategy: object) -> Origin | None:
-    """Return where an object (or class) comes from; None: it is pkt's own, or no plugin's."""
-    cls = strategy if isinstance(strategy, type) else type(strategy)
-    package = cls.__module__.partition(".")[0]
-    if package == "pkt" or not admits(package):
-        return None
-    return _origin(package)
-
-
 def origins(*strategies: object) -> dict[str, dict[str, str | None]]:
-    """Return version and digest of every package that strategies come from, for keys, manifests and cards.
+    """Return version and code digest of every foreign package that strategies come from.
 
     Strategies inside strategies (fields, lists, mappings) count, and so do the modules that the request names in
-    `plugins`: importing them may have changed anything.
+    `plugins`: importing them may have changed anything. Keys, manifests and cards hold the result.
     """
-    packages = {module.partition(".")[0] for module in _asked}
-    found = [*(origin(inner) for outer in strategies for inner in _inside(outer)), *map(_origin, packages)]
-    named = {where.package: {"version": where.version, "code": where.code} for where in found if where}
-    return dict(sorted(named.items()))
+    held = [type(inner).__module__ for outer in strategies for inner in _inside(outer)]
+    packages = {module.partition(".")[0] for module in (*held, *_asked)}
+    return {name: _origin(name) for name in sorted(packages) if name != "pkt" and admits(name)}
 
 
 def _inside(value: object) -> Iterator[object]:
@@ -229,7 +204,7 @@ def _inside(value: object) -> Iterator[object]:
 
 @functools.cache
 def _installed() -> tuple[Plugin, ...]:
-    """Look through the installed distributions; a package that is declared twice counts once."""
+    """Return the plugins that installed distributions declare; a package that is declared twice counts once."""
     from importlib.metadata import entry_points
 
     found = {
@@ -244,7 +219,7 @@ def _installed() -> tuple[Plugin, ...]:
 
 
 def _all() -> list[Plugin]:
-    """Return the installed plugins whose package is there, and the packages of the request's `plugins`."""
+    """Return the installed plugins whose package can be found, and the packages named in the request's `plugins`."""
     installed = [plugin for plugin in _installed() if importlib.util.find_spec(plugin.package)]
     known = {plugin.package for plugin in installed}
     packages = dict.fromkeys(module.partition(".")[0] for module in _asked)
@@ -274,8 +249,8 @@ def _spec_of(package: str) -> Any:
 
 
 @functools.cache
-def _origin(package: str) -> Origin:
-    """Digest the code of a package; once per process, which has imported it by then."""
+def _origin(package: str) -> dict[str, str | None]:
+    """Return a package's version and the digest of its code; once per process, which has imported it by then."""
     spec = _spec_of(package)
     digest = hashlib.sha256()
     for root in map(Path, spec.submodule_search_locations or [spec.origin]):
@@ -286,4 +261,4 @@ def _origin(package: str) -> Origin:
                     f"{file.relative_to(root.parent).as_posix()}:{len(content)}\n".encode() + content
                 )
     versions = [plugin.version for plugin in _all() if plugin.package == package]
-    return Origin(package=package, version=next(iter(versions), None), code=digest.hexdigest()[:16])
+    return {"version": next(iter(versions), None), "code": digest.hexdigest()[:16]}

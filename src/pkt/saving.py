@@ -1,9 +1,9 @@
-"""Dataclasses as files: one JSON file, and beside it a safetensors file of the same name with the tensors.
+"""Save dataclasses to files: one JSON file, and beside it a safetensors file of the same name with the tensors.
 
-    value -> save -> x.json (a tensor stands there as its name), x.safetensors -> load, by the fields' types -> value
+    value -> save -> x.json (with names for tensors), x.safetensors -> load, by the fields' types -> value
 
-A value is made of dataclasses, tensors, numbers, strings, None, tuples, lists, and dicts with text or integer keys.
-Its class says how it is read: the files hold no names of code. torch is imported only where tensors are read, since
+A value is made of dataclasses, tensors, numbers, strings, None, tuples, lists, and dicts with text or integer keys. The
+types of its class decide how it is read; the files name no code. torch is imported only where tensors are read, because
 `pkt report` reads scores without it.
 """
 
@@ -35,11 +35,11 @@ def save(value: Any, path: Path) -> None:
     """Write a value; a tensor that occurs in several places is written once.
 
     Args:
-        value: a dataclass, see above; its tensors may lie on any device.
+        value: a dataclass as described above; its tensors may lie on any device.
         path: of the JSON file.
 
     Raises:
-        TypeError: it holds something else, such as a set or an object of a plain class.
+        TypeError: the value holds something else, such as a set or an object of a plain class.
     """
     tensors: dict[str, Tensor] = {}
     names: dict[tuple[Any, ...], str] = {}
@@ -137,7 +137,7 @@ def _typed(kind: Any, data: Any, place: str, tensors: Mapping[str, Tensor]) -> A
 
 
 def _one_of(kinds: tuple[Any, ...], data: Any, place: str, tensors: Mapping[str, Tensor]) -> Any:
-    """Return data as the first type that it fits; its own type comes first, so that 3 stays an int."""
+    """Return data as the first type that it fits; the data's own type is tried first, so that 3 stays an int."""
     refusal = MisfitError(place)
     for kind in sorted(kinds, key=lambda kind: kind is not type(data)):
         try:

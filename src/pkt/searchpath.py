@@ -1,8 +1,8 @@
 """Where configs are looked for: the user's folders first, then pkt's own, then the typed schema.
 
-    PKT_CONFIG_DIR (os.pathsep list) -> ./conf of the working folder -> conf/ of pkt -> plugins -> structured://schema
+    PKT_CONFIG_DIR (os.pathsep list) -> ./conf of the working folder -> pkt's conf/ -> --config-dir -> plugins -> schema
 
-A user's file wins over a built-in one of the same name; a plugin's options carry the plugin's name (`mylab/kd`).
+Of two files of one name the first in this order wins; a plugin's options carry the plugin's name (`mylab/kd`).
 Hydra and plugins are imported inside functions, so that `pkt --help` can list groups without them.
 """
 
@@ -38,6 +38,14 @@ def user_conf_dirs() -> list[Path]:
     return found
 
 
+def _config_dir() -> list[Path]:
+    """Return the folder of Hydra's `--config-dir`, if the request that runs has one."""
+    from hydra.core.hydra_config import HydraConfig
+
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else ()
+    return [Path(source.path) for source in sources if source.provider == "command-line"]
+
+
 def groups() -> dict[str, list[str]]:
     """Return every config group with its options, as files lie on disk (no Hydra needed)."""
     found: dict[str, set[str]] = {}
@@ -50,11 +58,11 @@ def groups() -> dict[str, list[str]]:
 
 
 def option_files(group: str, foreign: Iterable[str] = ()) -> dict[str, Path]:
-    """Return the files of a group's options by name; the user's win.
+    """Return the files of a group's options by name, from all folders that the request may use.
 
     Args:
         group: such as ``task``.
-        foreign: names that a request has, of which those of plugins (`mylab/sums`) are looked up too.
+        foreign: names in the request; those of plugins (`mylab/sums`) are looked up too.
 
     Raises:
         RequestError: a plugin that breaks a rule (see `pkt.plugins.option`).
@@ -62,13 +70,12 @@ def option_files(group: str, foreign: Iterable[str] = ()) -> dict[str, Path]:
     from pkt import plugins
 
     found: dict[str, Path] = {}
-    for folder in [root / group for root in (builtin_conf_dir(), *reversed(user_conf_dirs()))]:
-        found |= {
-            file.relative_to(folder).with_suffix("").as_posix(): file for file in folder.rglob("*.yaml")
-        }
+    for root in (*_config_dir(), builtin_conf_dir(), *reversed(user_conf_dirs())):
+        for file in (root / group).rglob("*.yaml"):
+            found[file.relative_to(root / group).with_suffix("").as_posix()] = file
     for name in foreign:
-        if "/" in name and name not in found and (file := plugins.option(group, name)):
-            found[name] = file
+        if "/" in name and name not in found and (option := plugins.option(group, name)):
+            found[name] = option
     return dict(sorted(found.items()))
 
 

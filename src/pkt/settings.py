@@ -1,19 +1,18 @@
-"""What a setting is: the values that it may have, and the stages whose results it decides.
+"""Settings: which values a config field may have, and which stages' results it decides.
 
     dataclass fields ── setting(...) ──> deciding(node, stage, ...) ──> the settings in a stage's key
                                     └──> check(key, value, ...): refuse values that make no sense
 
-The one place that knows which settings enter a key. A field without `setting` decides the first stage that reads its
-node: too much is computed anew rather than too little. Keys are chained, so what decides `extract` also changes the
-keys of the stages that read its result.
+This is the one place that knows which settings enter a key. A field without `setting` decides the first stage that
+reads its node, so that in doubt too much is recomputed rather than too little. Keys are chained: a setting that decides
+`extract` also changes the keys of all stages that read its result.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import enum
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pkt.errors import RequestError, nearest
@@ -26,21 +25,22 @@ Rule = Callable[[Any, Any], bool]
 
 
 def always(_own: Any, _choice: Any) -> bool:
-    """Let a setting decide whatever the others say."""
+    """Let a setting decide whatever the other settings are."""
     return True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What is known of a field.
+    """The values that a field may have, and the keys that it enters.
 
     Attributes:
-        decides: stage -> when the field enters its key; None: the stage where its node is first read.
-        when: of a field whose stage is that of its node: when it enters the key.
-        since: the value that the field had when it was introduced, frozen: with it the field stays out of keys, so
-            that a new setting leaves older keys alone. A later change of the default does not change it.
-        choices: allowed values; empty: not a choice.
-        at_least, above: bounds of a number; None values are left to their meaning.
+        decides: stage -> when the field enters the stage's key; None: it enters that of the stage which first reads
+            the field's node.
+        when: if `decides` is None, when the field enters that key.
+        since: the default at the time when the field was introduced, which never changes. A field with this value
+            stays out of keys, so that a new setting leaves older keys as they are.
+        choices: allowed values; empty: any.
+        at_least, above: bounds of a number. A value of None is not checked.
     """
 
     decides: Mapping[str, Rule] | None = None
@@ -60,34 +60,26 @@ def setting(
     factory: Callable[[], Any] | None = None,
     decides: str | Mapping[str, Rule] | None = None,
     when: Rule = always,
-    since: Any = UNSET,
-    choices: Sequence[Any] = (),
-    at_least: float | None = None,
-    above: float | None = None,
+    **limits: Any,
 ) -> Any:
-    """Return a dataclass field that says what it decides.
+    """Return a dataclass field with choices, bounds, and the stages that it decides.
 
     Args:
         default: as in `dataclasses.field`.
         factory: its `default_factory`.
         decides: a stage (``extract``, ``align``, ``transfer``, ``eval``, ``analyze``), or stages with rules; None: the
             stage where its node is first read. See `undecisive` for a setting that changes no result.
-        when: see `Setting`.
-        since: see `Setting`.
-        choices: allowed values.
-        at_least: lowest allowed number.
-        above: bound that a number has to exceed.
+        when: when the field enters the key of its one stage.
+        limits: other attributes of `Setting`.
     """
     stages = {decides: when} if isinstance(decides, str) else decides
-    known = Setting(
-        decides=stages, when=when, since=since, choices=tuple(choices), at_least=at_least, above=above
-    )
+    known = Setting(decides=stages, when=when, **limits)
     given: dict[str, Any] = {"default": default} if factory is None else {"default_factory": factory}
     return dataclasses.field(metadata={_METADATA: known}, **given)
 
 
 def undecisive(default: Any = dataclasses.MISSING, **known: Any) -> Any:
-    """Return a field that is in no key: it changes no result, or its effect is in the key by another way.
+    """Return a field that enters no key: it changes no result, or the key holds its effect in another form.
 
     Args:
         default: as in `setting`.
@@ -97,43 +89,52 @@ def undecisive(default: Any = dataclasses.MISSING, **known: Any) -> Any:
 
 
 def known(field: dataclasses.Field[Any]) -> Setting:
-    """Return what is known of a field."""
+    """Return the `Setting` of a field."""
     found: Setting = field.metadata.get(_METADATA, NOTHING)
     return found
 
 
 def check(key: str, value: Any, about: Setting) -> None:
-    """Refuse a value that is none of a setting's choices, or out of its bounds; null is left to its meaning.
+    """Refuse a value that is none of a setting's choices or out of its bounds; null is always allowed.
 
     Args:
-        key: what the command line calls it, for the message.
-        value: of the right type; of a list, each item is one of the choices.
-        about: what is known of the setting.
+        key: its name on the command line, for the message.
+        value: of the right type; every item of a list or mapping is checked.
+        about: the setting.
 
     Raises:
-        RequestError: with what was got and what is allowed.
+        RequestError: the message says what was got and what is allowed.
     """
-    for item in value if isinstance(value, list | tuple) else (value,):
-        if about.choices and item is not None and item not in about.choices:
-            allowed = [str(choice) for choice in about.choices]
-            raise RequestError(
-                f"{key}: got '{item}'; allowed: {', '.join(allowed)}{nearest(str(item), allowed)}"
-            )
-    for lowest, word in ((about.at_least, "from"), (about.above, "above")):
-        if lowest is None or value is None:
-            continue
-        if not math.isfinite(value) or value < lowest or (word == "above" and value == lowest):
-            raise RequestError(f"{key}: a value {word} {lowest:g} is expected, got {value}")
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            check(f"{key}.{name}", item, about)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for item in value:
+            check(key, item, about)
+    elif value is not None:
+        if about.choices and value not in about.choices:
+            raise not_allowed(key, value, about.choices)
+        for lowest, word in ((about.at_least, "from"), (about.above, "above")):
+            if lowest is None:
+                continue
+            if not math.isfinite(value) or value < lowest or (word == "above" and value == lowest):
+                raise RequestError(f"{key}: a value {word} {lowest:g} is expected, got {value}")
+
+
+def not_allowed(key: str, value: Any, allowed: Iterable[Any]) -> RequestError:
+    """Return the refusal of a value that is none of those allowed."""
+    names = [str(choice) for choice in allowed]
+    return RequestError(f"{key}: got '{value}'; allowed: {', '.join(names)}{nearest(str(value), names)}")
 
 
 def deciding(node: Any, stage: str, choice: Any, *, path: str, first: str) -> dict[str, Any]:
-    """Return the settings of a node that decide a stage's result, by the key that the command line has for them.
+    """Return the settings of a node that decide a stage's result, by their names on the command line.
 
     Args:
-        node: a dataclass instance; nested ones, also in lists and mappings, are gone through.
-        stage: whose key it is.
-        choice: the strategies of the request, for rules that compare.
-        path: the node's own key, such as ``method.update``.
+        node: a dataclass instance; dataclasses in its fields, also inside mappings, are included.
+        stage: the stage.
+        choice: the strategies of the request, for rules that compare settings.
+        path: the node's own name, such as ``method.update``.
         first: the stage that a field without a stage of its own decides.
 
     Returns:
@@ -172,7 +173,7 @@ def _nested(value: Any, stage: str, choice: Any, path: str, first: str) -> dict[
 
 
 def target_of(cls: type[Any]) -> str:
-    """Return what a key calls a strategy's class: by its own name if it is pkt's, wherever in pkt it lies."""
+    """Return a class's name in keys; a class of pkt is named without its module, so that it may move within pkt."""
     return cls.__qualname__ if cls.__module__.startswith("pkt.") else f"{cls.__module__}.{cls.__qualname__}"
 
 
@@ -182,8 +183,6 @@ def _is_since(value: Any, since: Any) -> bool:
 
 def plain(value: Any) -> Any:
     """Return a setting's value as JSON has it."""
-    if isinstance(value, enum.Enum):
-        return value.value
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Artifacts: what a stage leaves behind, stored under the hash of everything that determines it.
+"""Artifacts: the results of stages, stored under the hash of everything that determines them.
 
     <root>/<stage>/<key>/            manifest.json + files; complete or absent, never half-written
     <root>/<stage>/<key>.lock        one process computes, the others wait and reuse
@@ -6,7 +6,7 @@
     <root>/<stage>/<key>.tmp-*/      being written; what a killed process left is removed under the next lock
     <root>/<stage>/<key>.corrupt-*/  failed verification, moved aside
 
-A reader sees a folder only after a rename put it in place, and checks sizes and sha256 before use.
+A folder appears by a rename when it is complete; a reader checks sizes and sha256 before use.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ from filelock import FileLock, Timeout
 
 from pkt import console
 from pkt.errors import PktError
-from pkt.manifest import FORMAT, MANIFEST, content_key, file_entry, verified, write_atomically, write_manifest
-
-__all__ = ["Artifact", "Draft", "Store", "content_key"]
+from pkt.manifest import FORMAT, MANIFEST, file_entry, verified, write_atomically, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +55,13 @@ class Artifact:
 
     @property
     def meta(self) -> Mapping[str, Any]:
-        """What the stage noted about its result."""
+        """Facts about the result, from the stage."""
         meta: Mapping[str, Any] = self.manifest["meta"]
         return meta
 
     @property
     def size(self) -> int:
-        """What its files take on disk, in bytes."""
+        """Bytes of its files on disk."""
         return sum(int(file["size"]) for file in self.manifest["files"].values())
 
 
@@ -73,7 +71,7 @@ class Draft:
 
     Attributes:
         folder: where the stage puts its files.
-        meta: what the manifest will say.
+        meta: facts for the manifest.
     """
 
     folder: Path
@@ -100,14 +98,10 @@ class Store:
         assert _NAME.match(key), key
         return self.root / stage / key
 
-    def has(self, stage: str, key: str) -> bool:
-        """Return whether an artifact is complete; its content is verified by `read`."""
-        return (self.path(stage, key) / MANIFEST).is_file()
-
     def read(self, stage: str, key: str) -> Artifact | None:
-        """Return a verified artifact; None where there is none, or none that can be trusted.
+        """Return a verified artifact, or None where there is none.
 
-        A folder that does not match its manifest is moved aside with a warning, so that it is computed anew.
+        A folder that does not match its manifest is moved aside with a warning, so that it is computed again.
         """
         path = self.path(stage, key)
         if not path.exists():
@@ -125,7 +119,7 @@ class Store:
         return Artifact(path=path, manifest=manifest) if manifest["format"] == FORMAT else None
 
     def ingredients(self, stage: str) -> Iterator[Mapping[str, Any]]:
-        """Yield what the keys of a stage's newest artifacts were made of."""
+        """Yield the ingredients of the keys of a stage's newest artifacts."""
         found = sorted((self.root / stage).glob(f"*/{MANIFEST}"), key=_age)
         for path in found[:NEWEST]:
             with contextlib.suppress(OSError, ValueError):  # one that cannot be read explains nothing
@@ -135,7 +129,7 @@ class Store:
 
     @contextlib.contextmanager
     def write(self, stage: str, key: str, *, ingredients: Mapping[str, Any] | None = None) -> Iterator[Draft]:
-        """Build an artifact beside its place and move it there when the block ends without an exception.
+        """Yield a draft beside the artifact's place, and move it there if the block ends without an exception.
 
         Args:
             stage: the stage that computes it.
@@ -191,7 +185,7 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, stage: str, key: str) -> Iterator[None]:
-        """Hold an artifact: a second process waits here (and says so), then finds the result.
+        """Lock an artifact: a second process waits here, with a message, and then finds the result.
 
         Args:
             stage: the stage.
@@ -228,7 +222,7 @@ def _acquire(lock: FileLock, what: str) -> None:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what a killed process left while it was writing; the caller holds the lock."""
+    """Remove what a process that was killed while writing has left; the caller holds the lock."""
     for stale in path.parent.glob(f"{path.name}.tmp-*"):
         shutil.rmtree(stale, ignore_errors=True)
     for old in path.parent.glob(f"{path.name}.old-*"):

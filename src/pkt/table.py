@@ -1,4 +1,4 @@
-"""A table of text: what methods, reports and analyses show, and what the console, Markdown, LaTeX and W&B take."""
+"""A table of text: methods, reports and analyses make it; the console, Markdown, LaTeX and W&B show it."""
 
 from __future__ import annotations
 

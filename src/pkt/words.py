@@ -1,4 +1,4 @@
-"""The words of a command line, as Hydra takes them: flags first, short forms written out, folders quoted.
+"""Rewrite the words of a command line for Hydra: flags first, short forms written out, folders quoted.
 
 pkt analyze cka -m seed=0,1     ->  -m analyze.parts=[cka] seed=0,1
 pkt report runs=a,b out=my=page ->  runs=['a','b'] out='my=page'
@@ -16,25 +16,25 @@ _TEXTS = ("runs", "against", "out")  # of a report: folders and labels
 
 
 def hydra_words(verb: str, words: Sequence[str]) -> list[str]:
-    """Return what Hydra is given.
+    """Return the words that Hydra is given.
 
     Args:
-        verb: the first word.
-        words: those after it.
+        verb: the first word of the command line.
+        words: the words after it.
 
     Raises:
         RequestError: a bare word after `analyze` that is no part.
     """
-    flags, overrides = split_flags(words)
+    flags, overrides = _split_flags(words)
     if verb == "analyze":
-        overrides = named_parts(overrides)
+        overrides = _named_parts(overrides)
     if verb == "report":
-        overrides = quoted_texts(overrides)
+        overrides = _quoted_texts(overrides)
     return flags + overrides
 
 
 def named_plugins(words: Sequence[str]) -> list[str]:
-    """Return the modules that the command line names in `plugins=[...]`: their options are found before it is read.
+    """Return the modules in `plugins=[...]`, whose options Hydra has to know before it reads the command line.
 
     Args:
         words: the command line after the verb.
@@ -45,15 +45,8 @@ def named_plugins(words: Sequence[str]) -> list[str]:
     return [name for value in values for name in re.findall(r"[\w.]+", value)]
 
 
-def named_parts(overrides: Sequence[str]) -> list[str]:
-    """Return overrides in which bare words (`pkt analyze cka,maps`) are `analyze.parts=[cka,maps]`.
-
-    Args:
-        overrides: the command line after the verb, without flags.
-
-    Raises:
-        RequestError: a bare word that is no part.
-    """
+def _named_parts(overrides: Sequence[str]) -> list[str]:
+    """Return overrides in which bare words (`pkt analyze cka,maps`) are `analyze.parts=[cka,maps]`."""
     bare = [word for word in overrides if "=" not in word and not word.startswith(("+", "~"))]
     if not bare:
         return list(overrides)
@@ -65,12 +58,8 @@ def named_parts(overrides: Sequence[str]) -> list[str]:
     return [f"analyze.parts=[{','.join(parts)}]", *rest]
 
 
-def quoted_texts(overrides: Sequence[str]) -> list[str]:
-    """Return a report's overrides with folders and labels quoted for Hydra, and `runs=a,b` as a list.
-
-    Args:
-        overrides: the command line after the verb, without flags.
-    """
+def _quoted_texts(overrides: Sequence[str]) -> list[str]:
+    """Return a report's overrides with folders and labels quoted for Hydra, and `runs=a,b` as a list."""
     found = []
     for word in overrides:
         key, equals, value = word.partition("=")
@@ -83,12 +72,8 @@ def quoted_texts(overrides: Sequence[str]) -> list[str]:
     return found
 
 
-def split_flags(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return flags (with their values) and overrides apart: Hydra's parser wants the flags first.
-
-    Args:
-        words: the command line after the verb.
-    """
+def _split_flags(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return flags (with their values) and overrides apart: Hydra's parser wants the flags first."""
     flags: list[str] = []
     overrides: list[str] = []
     rest = list(words)

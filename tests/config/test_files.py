@@ -95,7 +95,7 @@ def test_a_key_that_moved_is_refused_with_its_new_name(key: str, plus: str):
     with pytest.raises((RequestError, *CONFIG_ERRORS)) as caught:
         check(composed(f"{plus}{key}=1"))
     told = str(caught.value) if isinstance(caught.value, RequestError) else explain(caught.value)
-    assert told == f"'{key}' is called otherwise now: use {MOVED[key]}"
+    assert told == f"'{key}' has been replaced: use {MOVED[key]}"
 
 
 NEW = {key for new in MOVED.values() for key in re.findall(r"objective[.a-z_]+\w", new)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -316,9 +316,12 @@ def test_rows_per_task():
     assert first_per_task(ids, ["a", "b"], 2) == [0, 1, 2, 4, 5, 6]
     assert first_per_task(ids, ["a"], 2) == [0, 1]
     assert first_per_task(ids, ["a", "b"], 99) == list(range(7))
+    ids = ["lab/x/1", "lab/y/1", "lab/x/2", "lab/y/2", "lab/3"]
+    assert first_per_task(ids, ["lab/x", "lab/y", "lab"], 1) == [0, 1, 4]
     few = ROWS.select([2, 0])
     assert few.lengths == [4, 7]
     assert few.prompt_lengths == [3, 5]
+    assert replace(ROWS, labelled=[True, False, True, False]).select([3, 0]).labelled == [False, True]
 
 
 def test_mean_and_standard_error_over_rows():

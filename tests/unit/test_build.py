@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import sys
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -14,11 +13,6 @@ from omegaconf import OmegaConf
 from pkt.build import build
 from pkt.errors import PktError, RequestError
 from pkt.settings import setting
-
-
-class Colour(enum.Enum):
-    red = "red"
-    blue = "blue"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +28,6 @@ class Widget:
     targets: tuple[str, ...] = ("up",)
     names: list[str] = field(default_factory=list)
     pairs: tuple[tuple[int, int], ...] = ()
-    colour: Colour = Colour.red
     weights: dict[str, float] = field(default_factory=dict)
     inner: Inner = field(default_factory=Inner)
     other: Any = None
@@ -65,7 +58,6 @@ def _module(monkeypatch: pytest.MonkeyPatch) -> None:
     for cls in (Widget, Inner):
         monkeypatch.setattr(cls, "__module__", "pkt.widgets")
         setattr(module, cls.__name__, cls)
-    module.Colour = Colour
     module.Foreign = Foreign
     module.popen = print
     # where get_type_hints looks names up
@@ -84,7 +76,6 @@ def test_values_take_the_types_of_the_fields():
             targets=["v", "o"],
             names=["a"],
             pairs=[[1, 2], [3, 4]],
-            colour="blue",
             weights={"a": 1},
             inner={"rank": 8},
             flag=True,
@@ -98,7 +89,6 @@ def test_values_take_the_types_of_the_fields():
         targets=("v", "o"),
         names=["a"],
         pairs=((1, 2), (3, 4)),
-        colour=Colour.blue,
         weights={"a": 1.0},
         inner=Inner(rank=8),
         flag=True,
@@ -136,7 +126,6 @@ def test_interpolations_are_filled_in():
         ({"targets": [1, [2]]}, r"mapping.targets\[1\]"),
         ({"pairs": [[1, 2, 3]]}, r"mapping.pairs\[0\]: 2 values are expected, got 3"),
         ({"pairs": [[1, "x"]]}, r"mapping.pairs\[0\]\[1\]: an integer"),
-        ({"colour": "rod"}, r"mapping.colour: one of red, blue is expected, got 'rod' \(did you mean 'red'"),
         ({"inner": {"rnk": 1}}, r"unknown key 'mapping.inner.rnk'.*did you mean 'rank'"),
         (
             {"inner": {"kind": "lra"}},

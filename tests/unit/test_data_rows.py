@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import pytest
 
-from pkt.config import BenchmarkConfig, DataConfig, SplitSizes
+from pkt.config import SPLITS, BenchmarkConfig, DataConfig, SplitSizes
 from pkt.data.rows import fingerprint, from_jsonl, validate
 from pkt.errors import RequestError
 from pkt.tasks import splits
-from pkt.tasks.base import SPLITS, RowTask
+from pkt.tasks.base import RowTask
 from pkt.tasks.find import find
 from pkt.tasks.grading import Grading, Likelihood
 from scoring import rows_of

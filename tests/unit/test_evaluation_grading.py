@@ -8,7 +8,7 @@ from pkt.evaluation.parts import Logged
 from pkt.evaluation.results import Evaluation, TaskScore
 from pkt.reporting.answers import answered
 from pkt.tasks.find import find
-from pkt.tasks.lm_eval import stock_records, stock_scores
+from pkt.tasks.lm_eval import row_values, stock_records, stock_scores
 
 ids = itertools.count()
 
@@ -91,12 +91,13 @@ def test_stock_tasks_keep_metrics_that_are_means():
         "size,none": 7.0,
         "exact_match,strict": 0.5,
     }  # size is no mean
-    scores = stock_scores("arc", given, {"acc": True}, results)
+    values = row_values(given, results)
+    scores = stock_scores("arc", values, {"acc": True})
     assert [(score.metric, score.value, score.n) for score in scores] == [
         ("acc", 0.5, 2),
         ("exact_match,strict", 0.5, 2),
     ]
-    first, second = stock_records(given, results)
+    first, second = stock_records(given, values)
     assert (first["id"], first["prompt"], first["output"]) == ("0", "prompt 0", "out")
     assert first["metrics"] == {"acc": 1.0, "exact_match,strict": 0.5}
     assert (first["correct"], second["correct"]) == (True, False)
@@ -104,12 +105,12 @@ def test_stock_tasks_keep_metrics_that_are_means():
 
 def test_stock_rows_can_be_compared_row_by_row():
     given = [logged(row, acc=value) for row, value in enumerate((1.0, 0.0, 1.0))]
-    results = {"acc,none": 2 / 3}
-    (score,) = stock_scores("arc", given, {}, results)
-    found = answered(stock_records(given, results), asdict(score))
+    values = row_values(given, {"acc,none": 2 / 3})
+    (score,) = stock_scores("arc", values, {})
+    found = answered(stock_records(given, values), asdict(score))
     assert found.value_N.tolist() == [1.0, 0.0, 1.0]
     assert [row for row, _ in found.rows] == ["0", "1", "2"]
-    assert answered(stock_records(given, results), asdict(score) | {"metric": "acc_norm"}) is None
+    assert answered(stock_records(given, values), asdict(score) | {"metric": "acc_norm"}) is None
 
 
 def test_rows_that_are_answered_several_times_count_as_shares():

@@ -124,8 +124,6 @@ def test_chat_template_wraps_the_prompt(model, tokenizer):
         (["nano_mth"], {}, "did you mean 'nano_math'"),
         ([], {}, "name some"),
         (["custom"], {}, "data.test="),
-        (["nano_math"], {"limit": 0}, "eval.limit=0"),
-        (["nano_math"], {"batch_size": 0}, "at least 1"),
     ],
 )
 def test_wrong_requests(model, tokenizer, tasks, options, message):

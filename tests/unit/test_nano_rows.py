@@ -107,8 +107,3 @@ def test_sides_have_the_announced_shares():
     sides = [side(f"any/{index}") for index in range(5000)]
     assert sides.count("test") / 5000 == pytest.approx(0.20, abs=0.02)
     assert sides.count("validation") / 5000 == pytest.approx(0.08, abs=0.02)
-
-
-def test_what_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="no split 'dev'; nano_math has extract"):
-        rows("nano_math", "dev")

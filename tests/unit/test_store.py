@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from pkt.errors import PktError
-from pkt.store import Store, content_key
+from pkt.manifest import content_key
+from pkt.store import Store
 
 KEY = content_key({"a": 1})
 
@@ -52,7 +53,6 @@ def test_round_trip(store: Store):
     assert artifact.key == KEY
     assert artifact.meta == {"seconds": 0.5}
     assert (artifact.path / "deep" / "map.bin").read_text() == "weights"
-    assert store.has("align", KEY)
     assert names(store) == {KEY}
 
 
@@ -82,7 +82,7 @@ def test_nothing_is_left_of_a_failure(store: Store, error: type[BaseException]):
 
     with pytest.raises(error):
         fail()
-    assert not store.has("align", KEY)
+    assert store.read("align", KEY) is None
     assert names(store) == set()
 
 
@@ -186,6 +186,7 @@ def test_full_disk_is_one_message(store: Store):
 WORKER = f"""
 import sys
 from pathlib import Path
+from pkt.manifest import content_key
 from pkt.store import Store
 store = Store(Path(sys.argv[1]))
 with store.lock("align", "{KEY}"):

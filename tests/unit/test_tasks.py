@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 import suite_files as files
 from pkt.config import BenchmarkConfig, DataConfig, SplitSizes
@@ -46,6 +48,18 @@ def test_a_file_of_the_users_names_a_task(monkeypatch, tmp_path):
     assert rows[0]["id"] == "mylab/sums/train/0"
     found = scored(tiny_model(context=256), tiny_tokenizer(), ["mylab/sums"], limit=2, max_new_tokens=2)
     assert [(one.task, one.metric, one.n) for one in found.scores] == [("mylab/sums", "exact_match", 2)]
+
+
+def test_a_file_below_config_dir_names_a_task_too(monkeypatch, tmp_path):
+    user_task(monkeypatch, tmp_path, "mine", "_target_: pkt.tasks.nano.arithmetic.Arithmetic\n")
+    user_task(monkeypatch, tmp_path, "custom", "_target_: pkt.tasks.nano.arithmetic.Arithmetic\n")
+    monkeypatch.delenv("PKT_CONFIG_DIR")
+    assert "mine" not in known()
+    source = {"provider": "command-line", "path": str(tmp_path), "schema": "file"}
+    cfg = OmegaConf.create({"hydra": {"runtime": {"config_sources": [source]}}})
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)
+    assert type(find("mine")).__name__ == "Arithmetic"
+    assert type(find("custom")).__name__ == "Custom"  # as in Hydra, where pkt's own files come first
 
 
 @pytest.mark.parametrize(

@@ -121,5 +121,5 @@ def test_another_grading_is_seen(judge, monkeypatch):
         target = sample["doc"]["answer"]
         return record(row_id, sample, text(sample), target, text(sample).strip() in target)
 
-    monkeypatch.setattr(Exact, "_record", lenient)
+    monkeypatch.setattr(Exact, "judged", lenient)
     assert judge(find("nano_math"), kept("nano_math"))["verdicts"] != kept("nano_math")["verdicts"]

@@ -15,15 +15,15 @@ def first_per_task(ids: Sequence[str], tasks: Sequence[str], count: int) -> list
     """Return the indices of the first rows of each task.
 
     Args:
-        ids: of the rows; that of a task among several begins with ``<task>/``.
-        tasks: names of the tasks. Rows whose ids name none of them count as one more.
+        ids: of the rows; with several tasks, an id begins with its task's name and a slash.
+        tasks: names of the tasks, which may have slashes of their own. Rows of none of them count as one more task.
         count: rows per task.
     """
     seen: dict[str, int] = {}
     chosen = []
     for index, row_id in enumerate(ids):
-        prefix = row_id.partition("/")[0]
-        task = prefix if len(tasks) > 1 and prefix in tasks else ""
+        fitting = [task for task in tasks if row_id.startswith(f"{task}/")] if len(tasks) > 1 else []
+        task = max(fitting, key=len, default="")
         seen[task] = seen.get(task, 0) + 1
         if seen[task] <= count:
             chosen.append(index)

@@ -1,1 +1,1 @@
-"""Tasks, prompts, splits and batching."""
+"""Rows: reading, checking, tokenising, batching, and cutting into splits."""

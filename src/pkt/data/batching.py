@@ -1,4 +1,4 @@
-"""Rows to right-padded batches of similar lengths, in an order that a seed decides.
+"""Make right-padded batches of rows of similar lengths, in an order that a seed decides.
 
 Shape suffixes: B rows, T positions.
 """
@@ -26,7 +26,7 @@ class Batch:
         attention_mask: (B, T) int64, 1 on tokens.
         supervised: (B, T) bool, positions that predict an answer token or EOS.
         index: the rows' indices in their split, in the batch's order.
-        labelled: (B,) bool, rows whose answer is a label; None: all.
+        labelled: (B,) bool, rows whose answer is a label to learn; None: all rows.
     """
 
     input_ids: Tensor

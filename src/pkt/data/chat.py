@@ -1,7 +1,7 @@
-"""Prompts as messages in a tokenizer's own chat template, at a time that the request names.
+"""Prompts as messages in a tokenizer's own chat template, at a time that the request sets.
 
-A template may ask for the time (Llama 3's prints the date). The clock of the moment would make other prompts, and so
-other results, tomorrow than today, under one key: every template is told `model.chat_time` instead.
+A template may ask for the time (Llama 3's prints the date), so the same request would have other prompts tomorrow,
+under the same key. Every template is therefore given `model.chat_time` instead of the clock.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from unittest import mock
 
 @dataclass(frozen=True, kw_only=True)
 class Chat:
-    """The chat template of whichever tokenizer it is given.
+    """Renders prompts in the chat template of a tokenizer.
 
     Attributes:
-        time: what a template is told when it asks.
+        time: the time for templates that ask for it.
     """
 
     time: datetime
@@ -43,7 +43,7 @@ class Chat:
 
     @contextmanager
     def clock(self) -> Iterator[None]:
-        """Let `strftime_now` of chat templates tell this time; transformers takes no clock as an argument."""
+        """Make `strftime_now` of chat templates return this time; transformers takes no clock as an argument."""
         from transformers.utils import chat_template_utils
 
         stopped = SimpleNamespace(now=lambda: self.time)

@@ -1,8 +1,8 @@
-"""Digests of rows as the models see them, remembered, so that a reused request need not tokenise anew.
+"""Remember the digests of tokenised rows, so that a repeated request need not tokenise again.
 
     texts of rows, tokenizer, template's time, rules of tokenisation -> name of a file -> digest of the tokens
 
-The digest is of token ids and borders, so it is what keys are made of; the texts only find it again.
+Keys hold the digest of token ids and borders; the texts only serve to find it again.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _DIGEST = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class Digests:
-    """Files in a folder, one per set of texts.
+    """Remembered digests: a file in a folder for each set of texts.
 
     Attributes:
-        folder: created when something is written; one that cannot be written remembers nothing.
+        folder: created when something is written; if it cannot be written, nothing is remembered.
     """
 
     folder: Path
 
     def of(self, texts: str) -> str | None:
-        """Return the digest remembered for some texts (as `texts_of` names them), or None."""
+        """Return the digest remembered under a name that `texts_of` gave, or None."""
         try:
             found = self._file(texts).read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError):
@@ -42,7 +42,7 @@ class Digests:
         return found if _DIGEST.fullmatch(found) else None
 
     def remember(self, texts: str, digest: str) -> None:
-        """Write a digest down."""
+        """Remember a digest."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self._file(texts), digest + "\n")
@@ -54,11 +54,11 @@ class Digests:
 
 
 def texts_of(rows: Iterable[Mapping[str, Any]], how: Mapping[str, Any]) -> str:
-    """Return 16 hex digits that name the prompts and answers of rows and how they become tokens.
+    """Return 16 hex digits that identify the prompts and answers of rows and how they become tokens.
 
     Args:
         rows: with ``prompt`` and ``answer``; nothing else in them is read.
-        how: everything beside the texts that the tokens depend on, JSON-like.
+        how: everything else that the tokens depend on, JSON-like.
     """
     digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode())
     for row in rows:

@@ -1,9 +1,9 @@
-"""Rows to token ids: prompt and answer are tokenised apart and joined, so their border is a token border.
+"""Turn rows into token ids; prompt and answer are tokenised separately, so that no token spans their border.
 
     [BOS] prompt | answer EOS        positions prompt-1 .. length-2 predict an answer token or EOS
 
 The prompt gets the special tokens that lm-eval's HFLM gives it, so training and scoring see the same ids. Some
-tokenizers put a space before every text (Llama 2's); an answer is no text of its own and gets none.
+tokenizers put a space before every text (Llama 2's); an answer continues a text and gets none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from pkt.data.chat import Chat
 from pkt.errors import RequestError
 
-VERSION = 2  # of the rules below: other token ids for the same rows; part of the key of what was made of them
+VERSION = 2  # raised when the rules below give other token ids for the same rows; part of keys
 PREFIX_SPACES = ("▁", "Ġ")  # how tokens write a space
 LEADS = ("\n", "=", ":", ")")
 
@@ -48,6 +48,7 @@ class Encoded:
         return Encoded(
             input_ids=[self.input_ids[row] for row in rows],
             prompt_lengths=[self.prompt_lengths[row] for row in rows],
+            labelled=None if self.labelled is None else [self.labelled[row] for row in rows],
         )
 
     def digest(self) -> str:
@@ -103,10 +104,10 @@ def encode_prompt(tokenizer: Any, text: str) -> list[int]:
 
 
 def encode_answers(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Tokenise texts as they go on after a prompt: without the space that some tokenizers put before every text.
+    """Tokenise texts that continue a prompt, without the space that some tokenizers put before every text.
 
-    Such a tokenizer reads ``" A"`` on its own as two spaces and a letter, and a line that is indented by four spaces
-    as one of five. Behind a lead-in it reads what is there.
+    Such a tokenizer reads ``" A"`` on its own as two spaces and a letter, and an indent of four spaces as one of five.
+    Behind another text it reads the spaces that are there.
     """
     if not texts:
         return []
@@ -118,7 +119,7 @@ def encode_answers(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def _behind(tokenizer: Any, text: str) -> list[int] | None:
-    """Return the tokens of a text behind a lead-in that it does not merge with; None where there is none."""
+    """Return the tokens of a text behind one of `LEADS` that it does not merge with, or None."""
     for lead in LEADS:
         before: list[int] = tokenizer(lead, add_special_tokens=False)["input_ids"]
         whole: list[int] = tokenizer(lead + text, add_special_tokens=False)["input_ids"]

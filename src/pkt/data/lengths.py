@@ -1,7 +1,7 @@
-"""Which rows of a large set are short enough to train on, before any are drawn.
+"""Leave out rows of a published set that are too long to train on, before any are drawn.
 
-Sets that somebody else has made hold rows of all lengths; those beyond the models' context are left out and counted,
-so that a split still has the size asked for. Rows that the user or pkt has made are refused instead (`encode`).
+Published sets hold rows of all lengths. Rows beyond the models' context are left out and counted, so that a split still
+has the size asked for. Rows of the user's or of pkt's own tasks are refused instead (see `encode`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Fitting:
     """Leaves out rows that are too long.
 
     Attributes:
-        tokenizer: gives the tokenizer; asked for where a row may be too long.
+        tokenizer: returns the tokenizer; called only if a row may be too long.
         max_length: tokens that prompt, answer and EOS may have.
         chat: wraps prompts in the tokenizer's chat template; None: they stay as they are.
-        dropped: name of a pool of rows -> how many were left out of how many; only pools where some were.
+        dropped: pool of rows -> (rows left out, all rows), for pools where some were left out.
     """
 
     tokenizer: Callable[[], Any]
@@ -56,7 +56,7 @@ class Fitting:
 
     @property
     def _chat(self) -> Chat | None:
-        """What wraps prompts; None also where the tokenizer has no template, which `encode` refuses."""
+        """The chat template; None also where the tokenizer has none, which `encode` refuses."""
         return self.chat if self.chat is not None and self._loaded.chat_template else None
 
     @cached_property
@@ -65,7 +65,7 @@ class Fitting:
 
     @cached_property
     def _overhead(self) -> int:
-        """Tokens beyond those of prompt and answer, at most."""
+        """The largest number of tokens beyond those of prompt and answer."""
         if self._chat is None:
             return MARGIN
         return len(encode_prompt(self._loaded, self._chat.prompt(self._loaded, ""))) + 2 * MARGIN

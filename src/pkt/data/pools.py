@@ -1,4 +1,4 @@
-"""A pool of upstream rows and how it is cut into disjoint splits."""
+"""Cut a pool of rows into disjoint splits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pkt.config import SplitSizes
 
 Row = dict[str, Any]
 FRONT = ("extract", "align", "validation")  # cut from the front of a pool; train is taken from its end
-SHARE = 8  # of a pool that also trains, each of them takes at most one row in so many
+SHARE = 8  # each of them takes at most one row in so many of a pool that also trains
 
 
 def divided(
@@ -20,8 +20,10 @@ def divided(
     Args:
         rows: the pool, with ids.
         front: splits cut from its front.
-        sizes: how many rows each takes, at most; and at most an eighth of a pool that also trains, or an equal part.
-        trains: whether the rest is for training (from the other end, so it changes little with the sizes).
+        sizes: the largest number of rows in each; a split also takes at most an eighth of a pool that trains, or an
+            equal part of one that does not.
+        trains: whether the remaining rows are for training. They are taken from the other end, so that they change
+            little with the sizes.
         seed: of the order.
     """
     order = sorted(rows, key=lambda row: hashlib.sha256(f"{seed}/{row['id']}".encode()).hexdigest())
@@ -34,11 +36,14 @@ def divided(
         start += size
     if trains:
         parts["train"] = order[start:][::-1]
-    return parts
+    return {split: [{**row, "split": split} for row in part] for split, part in parts.items()}
 
 
 def distinct(rows: list[Row], held: set[str]) -> list[Row]:
-    """Keep the first row of each question, without it; none of those `held`, which grows by what is kept."""
+    """Return the first row of each question that is not in `held`, and add the questions to `held`.
+
+    The rows have lost their column ``question``; rows with an empty answer are left out.
+    """
     kept = []
     for row in rows:
         key = same(row["question"])
@@ -49,5 +54,5 @@ def distinct(rows: list[Row], held: set[str]) -> list[Row]:
 
 
 def same(question: str) -> str:
-    """Return what two writings of a question share."""
+    """Return a question with its white space normalised, so that two writings of it compare equal."""
     return " ".join(question.split())

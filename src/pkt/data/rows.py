@@ -1,4 +1,4 @@
-"""Rows of prompts and answers: their schema, their checks, their identity.
+"""Rows of prompts and answers: their columns, their checks, their fingerprint.
 
 {"id": "task/train/0", "split": "train", "prompt": "...", "answer": " ...", extra columns of the task}
 """

@@ -1,12 +1,12 @@
-"""Upstream sets, as their authors publish them: from the hub, a folder, or files; rows as plain dictionaries.
+"""Read published sets of rows, from the hub, a folder or a file, as plain dictionaries.
 
     data_dir=null       datasets.load_dataset (the hub, or what it has already fetched)
     data_dir=<folder>   the set lies in the folder itself or in a subfolder named after it; in it, per split,
                         train.jsonl | train.parquet | [<config>/|data/]train-00000-of-00001.parquet | ...
     data_dir=<file>     that file alone: its name says the split (test.jsonl), or it holds the whole set (mbpp.jsonl)
 
-Files are read without a cache, so nothing is left behind. A split that a supplied set does not have is None; a set
-that is nowhere is an error that says what was looked for and how to supply it.
+Files are read without a cache, so nothing is left on the disk. If a supplied set lacks a split, the split is None; if
+the set is not found at all, the error says where it was looked for and how to supply it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pkt.errors import PktError
+from pkt.errors import PktError, first_line
 
 Doc = dict[str, Any]
 SUFFIXES = (".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz")
@@ -32,15 +32,15 @@ class Upstream:
     """A published set.
 
     Attributes:
-        title: what messages call it.
+        title: its name in messages.
         hub: its id on the hub.
-        config: its configuration there, and the folder of that name in the hub's layout.
-        name: the subfolder of `data_dir` that may hold it, beside the hub's id and the id's last part.
-        columns: what every row has.
-        whole: name (without suffix) of a single file that holds all splits.
-        part: the split of a row of that file; None where a set has no such file.
-        subsets: subfolders that may be parts of the set, one subject each.
-        also: other names of a split.
+        name: a subfolder of `data_dir` that may hold it, as may those named by the hub's id and the id's last part.
+        columns: columns that every row has.
+        config: its configuration on the hub, and the folder of that name in the hub's layout.
+        whole: name, without suffix, of a single file that holds all splits.
+        part: returns the split of a row of that file; None if there is no such file.
+        subsets: subfolders that may each hold one subject of the set.
+        also: (split, another name of it).
     """
 
     title: str
@@ -74,10 +74,10 @@ def read(source: Upstream, split: str, data_dir: str | None) -> list[Doc] | None
 
 
 def required(source: Upstream, split: str, data_dir: str | None) -> list[Doc]:
-    """Return the rows of a split that has to be there.
+    """Return the rows of a split that must exist.
 
     Raises:
-        PktError: it is not; or as `read`.
+        PktError: the split does not exist, or as for `read`.
     """
     docs = read(source, split, data_dir)
     if not docs:
@@ -87,7 +87,7 @@ def required(source: Upstream, split: str, data_dir: str | None) -> list[Doc]:
 
 
 def missing(source: Upstream, reason: str, places: Sequence[object] = ()) -> PktError:
-    """Return the one message for a set that is not to be had."""
+    """Return the error for a set that cannot be read, which says how to supply it."""
     where = f" in {', '.join(map(str, places))}" if places else ""
     single = f", or one file {source.whole}.jsonl" if source.whole else ""
     layout = f"{source.config}/test-*.parquet" if source.config else "data/train-*.parquet"
@@ -111,8 +111,7 @@ def _from_hub(source: Upstream) -> Mapping[str, Sequence[Doc]]:
     try:
         found = datasets.load_dataset(source.hub, source.config)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise missing(source, f"not to be had from the hub: {reason}") from error
+        raise missing(source, f"not to be had from the hub: {first_line(error)}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
@@ -142,7 +141,7 @@ def _from_file(source: Upstream, split: str, path: Path) -> Sequence[Doc] | None
 
 
 def _from_folder(source: Upstream, split: str, folder: Path) -> list[Doc] | None:
-    """Read a split's files in a folder: the set's configuration first, then the folder, then one per subject."""
+    """Read a split from a folder: from the set's configuration, the folder itself, its subjects or its single file."""
     inner = [folder / source.config] if source.config else []
     for name in source.names(split):
         for place in [*inner, folder, folder / "data", folder / split]:
@@ -216,7 +215,7 @@ def _json(path: Path) -> Iterator[Doc]:
 
 
 def _checked(source: Upstream, docs: list[Any], where: str) -> list[Doc]:
-    """Refuse rows that are not the set's; unpack those that the hub's older conversion wrapped as {"train": row}."""
+    """Refuse rows without the set's columns; unpack rows that an older conversion wrapped as {"train": row}."""
     rows: list[Doc] = []
     for number, doc in enumerate(docs, start=1):
         if isinstance(doc, dict) and set(doc) == {"train"} and isinstance(doc["train"], dict):

@@ -1,1 +1,1 @@
-"""Scores: the lm-eval adapter, its tasks, the sandbox for generated programs, standard errors."""
+"""Scores: the adapter to lm-eval, standard errors, and paired statistics."""

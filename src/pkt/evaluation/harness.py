@@ -1,8 +1,8 @@
-"""The lm-eval adapter: a model and a tokenizer in memory, tasks and rows in, an `Evaluation` out.
+"""The lm-eval adapter: scores a loaded model on rows of tasks and returns an `Evaluation`.
 
     tasks -> parts -> lm_eval.simple_evaluate(Scorer) -> samples -> the tasks' grading -> scores with standard errors
 
-It knows no task: each says what lm-eval is to be asked, and judges what comes back.
+It knows no task by name: each task writes the requests to lm-eval and grades the answers.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from importlib.metadata import version
 from typing import Any
 
 from pkt.data.chat import Chat
-from pkt.errors import PktError, RequestError
+from pkt.errors import PktError, RequestError, first_line
 from pkt.evaluation.parts import Logged, Part, Rows, Sample, Scorable
 from pkt.evaluation.quiet import quiet
 from pkt.evaluation.results import Evaluation, TaskScore
 from pkt.evaluation.sampling import Sampling
-
-__all__ = ["Evaluation", "TaskScore", "evaluate"]
 
 GREEDY = Sampling()
 
@@ -42,23 +40,27 @@ def evaluate(
     """Score a model, zero-shot and greedily unless told otherwise.
 
     Args:
-        model: a causal Hugging Face model; moved to `device` unless accelerate has spread it.
-        tokenizer: its tokenizer; left as it is.
-        tasks: each once.
-        rows: to score, by the task's name; a task of lm-eval's needs none.
-        limit: rows per task; None is all.
-        batch_size: rows at a time when generating; log-likelihoods take as many tokens as 128 times that.
-        max_new_tokens: None is the task's own.
+        model: a causal Hugging Face model; moved to `device` unless accelerate has spread it over several.
+        tokenizer: its tokenizer, which is not changed.
+        tasks: what to score, each task once.
+        rows: by the task's name; a task of lm-eval's reads its own.
+        limit: rows per task; None: all.
+        batch_size: rows at a time when generating; log-likelihoods take 128 tokens for each of them at a time.
+        max_new_tokens: per answer; None: as the task says.
         device: a torch device or its name.
         chat: wraps prompts in the tokenizer's chat template; None leaves them as they are.
         timeout: seconds per generated program.
         sampling: how answers are generated.
 
     Raises:
-        RequestError: no task, an answer that exceeds the context, no chat template, draws where nothing is generated.
-        PktError: lm-eval failed (data that cannot be fetched, for example).
+        RequestError: no task; no chat template; an answer that exceeds the context; several answers per row of a task
+            that generates none.
+        PktError: lm-eval failed, for example because data cannot be fetched.
     """
-    _check(tasks, tokenizer, limit, batch_size, chat)
+    if not tasks:
+        raise RequestError("no task to score: name some (benchmark.tasks=[...])")
+    if chat is not None and not getattr(tokenizer, "chat_template", None):
+        raise RequestError("chat_template=true, but the tokenizer has none: set model.chat_template=false")
     for task in tasks:
         task.check(sampling)
     with quiet(), _evaluating(model, device):
@@ -81,19 +83,6 @@ def evaluate(
             timeout=timeout,
         )
         return _collect(tasks, parts, logged, scorer.cut, found["versions"])
-
-
-def _check(
-    tasks: Sequence[Scorable], tokenizer: Any, limit: int | None, batch_size: int, chat: Chat | None
-) -> None:
-    if not tasks:
-        raise RequestError("no task to score: name some (benchmark.tasks=[...])")
-    if (limit is not None and limit < 1) or batch_size < 1:
-        raise RequestError(
-            f"eval.limit={limit}, eval.batch_size={batch_size}: both must be at least 1 (limit: or null)"
-        )
-    if chat is not None and not getattr(tokenizer, "chat_template", None):
-        raise RequestError("chat_template=true, but the tokenizer has none: set model.chat_template=false")
 
 
 def _simple_evaluate(
@@ -119,9 +108,8 @@ def _simple_evaluate(
                 fewshot_random_seed=1234,
             )
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         asked = ", ".join(part.name for part in parts)
-        raise PktError(f"lm-eval could not score {asked}: {reason}") from error
+        raise PktError(f"lm-eval could not score {asked}: {first_line(error)}") from error
     return found
 
 
@@ -132,7 +120,7 @@ def _collect(
     cut: Collection[str],
     versions: Mapping[str, Any],
 ) -> Evaluation:
-    """Let each task judge its answers, and count the prompts that lost their head."""
+    """Let each task grade its answers, and count the prompts that were cut on the left."""
     scores: list[TaskScore] = []
     samples: dict[str, list[dict[str, Any]]] = {}
     cuts: dict[str, int] = {}
@@ -149,14 +137,14 @@ def _collect(
 
 
 def _cut(logged: Sequence[Sample], contexts: Collection[str]) -> int:
-    """Count the prompts of a task that lost their head."""
+    """Count the prompts of a task that were cut on the left."""
     asked = {str(argument[0]) for sample in logged for argument in sample["arguments"]}
     return len(asked & set(contexts))
 
 
 @contextlib.contextmanager
 def _evaluating(model: Any, device: Any) -> Iterator[None]:
-    """Move the model; give it back in its mode, and the random generators in their states (lm-eval draws)."""
+    """Move the model to the device; afterwards restore its mode and the random states, which lm-eval changes."""
     import numpy as np
     import torch
 

@@ -1,4 +1,4 @@
-"""What the harness and a task tell each other: lm-eval configs one way, lm-eval's answers the other.
+"""The data that pass between the harness and a task: lm-eval configs one way, lm-eval's answers the other.
 
 task.parts(rows) -> Part, Part, ... -> lm-eval -> Logged -> task.grade(parts, logged) -> Graded
 """
@@ -15,17 +15,17 @@ from pkt.evaluation.sampling import Sampling
 Record = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
 Sample = Mapping[str, Any]
-"""What lm-eval logs of one document under one filter."""
+"""lm-eval's log of one document under one filter."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One lm-eval task; a task of pkt's has one or more.
+    """One lm-eval task; a task of pkt's consists of one or more.
 
     Attributes:
-        name: lm-eval's.
-        config: its complete configuration, or lm-eval's own task object.
-        ids: ids of its rows, in order; none where the rows are lm-eval's.
+        name: its name in lm-eval.
+        config: its complete configuration, or lm-eval's task object.
+        ids: ids of its rows, in order; empty where lm-eval reads the rows itself.
     """
 
     name: str
@@ -35,13 +35,13 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Logged:
-    """What lm-eval returned.
+    """The answers of a model, as lm-eval logged them.
 
     Attributes:
-        samples: part -> what it logged.
+        samples: part -> the logged samples.
         hits: (context, continuation) -> `pkt.evaluation.scorer.Hits`.
         results: part -> lm-eval's own scores.
-        higher_is_better: part -> metric -> whether it is.
+        higher_is_better: part -> metric -> whether a higher score is better.
         timeout: seconds per generated program.
     """
 
@@ -59,7 +59,7 @@ class Logged:
 
 @dataclass(frozen=True, kw_only=True)
 class Graded:
-    """Scores, and a record per row under the name that the scores have."""
+    """Scores, and for each task that the scores name a record per row."""
 
     scores: list[TaskScore]
     samples: dict[str, list[Record]]
@@ -70,13 +70,13 @@ class Scorable(Protocol):
 
     @property
     def name(self) -> str:
-        """What scores call it."""
+        """The task's name in scores."""
 
     def check(self, sampling: Sampling) -> None:
-        """Refuse ways of answering that make no sense for it (RequestError)."""
+        """Raise a RequestError where the task cannot be answered in this way."""
 
     def parts(self, rows: Rows, *, limit: int | None = None, samples: int = 1) -> list[Part]:
-        """Return its lm-eval tasks, with at most `limit` rows, each as often as it is to be answered."""
+        """Return its lm-eval tasks with at most `limit` rows, each row `samples` times."""
 
     def grade(self, parts: Sequence[Part], logged: Logged) -> Graded:
-        """Judge the answers."""
+        """Grade the answers."""

@@ -1,4 +1,4 @@
-"""Keep lm-eval and transformers from talking while they score."""
+"""Silence lm-eval and transformers while they score."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def quiet() -> Iterator[None]:
 
 
 def _patch(stack: contextlib.ExitStack) -> None:
-    """Take out what lm-eval does on the side: a bar per task, `git describe`, `pip list`."""
+    """Switch off side jobs of lm-eval: a progress bar per task, `git describe`, `pip list`."""
     import lm_eval.api.task
     import lm_eval.evaluator
 

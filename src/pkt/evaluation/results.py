@@ -1,4 +1,4 @@
-"""What an evaluation gives: scores with standard errors, the answers behind them, and versions; JSON both ways."""
+"""The result of an evaluation: scores with standard errors, the answers behind them, and versions."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Evaluation:
 
     Attributes:
         scores: in the order of the tasks asked for.
-        samples: task -> one record per test row: id, prompt, output, target, correct, and what the metric adds.
-        versions: lm-eval's, and each task's.
-        cut: task -> rows whose prompt was too long for the context and was cut on the left; absent where none was.
+        samples: task -> one record per test row: id, prompt, output, target, correct, and fields of its metric.
+        versions: of lm-eval and of each task.
+        cut: task -> number of rows whose prompt exceeded the context and was cut on the left, where there are any.
     """
 
     scores: tuple[TaskScore, ...]

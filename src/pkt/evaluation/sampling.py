@@ -1,10 +1,10 @@
-"""Drawn answers: how many, at which temperature, and draws that a row's neighbours in a batch do not change.
+"""Sampled answers: how many per row, at which temperature, and independent of the other rows in a batch.
 
     temperature 0   greedy, one answer per row
     temperature > 0 each answer of a row has a generator of its own, seeded by (seed, prompt, its number)
 
-One uniform number per token picks from the cumulated distribution. So an answer depends on the model's numbers and the
-seed alone; a batch of another size may still change it, because it changes the last bits of those numbers.
+One uniform number per token picks from the cumulated distribution, so an answer depends on the model's logits and the
+seed alone. Another batch size may still change an answer, because it changes the last bits of the logits.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Sampling:
         seed: of the draws.
 
     Raises:
-        RequestError: several answers per row without a temperature, or a value out of range.
+        RequestError: several answers per row, or `top_p`, without a temperature; `top_p` out of range.
     """
 
     samples: int = 1
@@ -40,11 +40,8 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise RequestError(
-                f"eval.samples={self.samples}, eval.temperature={self.temperature}, eval.top_p={self.top_p}: at least "
-                "1, at least 0, and above 0 up to 1 are expected"
-            )
+        if not 0 < self.top_p <= 1:
+            raise RequestError(f"eval.top_p={self.top_p}: a share above 0 up to 1 is expected")
         if self.samples > 1 and self.greedy:
             raise RequestError(
                 f"eval.samples={self.samples} with eval.temperature=0: greedy answers to a row are all the same; set "
@@ -64,13 +61,13 @@ class Sampling:
         return self.temperature == 0
 
     def settings(self) -> dict[str, Any]:
-        """Return what lm-eval hands on to the model; nothing where greedy decoding is the task's own."""
+        """Return the generation settings for lm-eval; none for greedy decoding, which tasks ask for themselves."""
         if self.greedy:
             return {}
         return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p}
 
     def identity(self) -> dict[str, Any]:
-        """Return what the scores' key says of it: nothing where nothing is drawn."""
+        """Return the settings that the scores' key holds: none for greedy decoding, which ignores them."""
         return {} if self.greedy else {"sampling": asdict(self)}
 
 

@@ -1,11 +1,11 @@
-"""lm-eval's Hugging Face model with pkt's token boundaries, batches by length, and a record of token hits.
+"""lm-eval's Hugging Face model, changed to tokenise as training does, to batch by length and to record token hits.
 
-    requests -> tokens as in training -> batches by length -> log-likelihoods | greedy continuations
+    requests -> tokens as in training -> batches by length -> log-likelihoods | continuations
 
-What differs from `HFLM`, and why: prompt and answer are tokenised apart, as in training, so a model is scored on the
-tokens that it learnt; the head reads the answer's positions only; draws do not depend on the other rows of a batch;
-text is cut from the decoded whole, because some tokenizers drop a leading space otherwise. A prompt that is too long
-is cut on the left, as `HFLM` does, and is remembered.
+Differences from `HFLM`: prompt and answer are tokenised separately, as in training, so that a model is scored on the
+tokens that it learnt; logits are computed at the answer's positions only; draws do not depend on the other rows of a
+batch; new text is decoded together with its prompt, because some tokenizers drop a leading space otherwise. A prompt
+that is too long is cut on the left, as in `HFLM`, and is recorded.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LOGITS = 2**27  # numbers in one batch's logits, at most (0.5 GB in float32)
 
 @dataclass(frozen=True, kw_only=True)
 class Hits:
-    """How an answer's tokens fared: natural log-likelihood, tokens, and tokens that were the model's first choice."""
+    """Of an answer: its natural log-likelihood, its tokens, and how many of them were the model's first choice."""
 
     loglikelihood: float
     tokens: int
@@ -41,10 +41,10 @@ class Hits:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a request wants its prompt continued.
+    """How a prompt is to be continued.
 
     Attributes:
-        most: new tokens, at most.
+        most: the largest number of new tokens.
         until: stop strings.
         temperature: 0 is greedy.
         top_p: share of the probability that is kept.
@@ -77,9 +77,9 @@ class Stop(StoppingCriteria):  # type: ignore[misc]
 
 
 class Scorer(HFLM):  # type: ignore[misc]
-    """Answers lm-eval's requests.
+    """The model that lm-eval sends its requests to.
 
-    `hits` maps (context, continuation) to what became of its tokens; `cut` holds the contexts that lost their head.
+    `hits` maps (context, continuation) to `Hits`; `cut` holds the contexts that were cut on the left.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, batch_size: int, seed: int = 0) -> None:
@@ -93,7 +93,7 @@ class Scorer(HFLM):  # type: ignore[misc]
         self._vocabulary = int(model.get_output_embeddings().weight.shape[0])
 
     def encode_prompts(self, texts: Sequence[str]) -> dict[str, list[int]]:
-        """Tokenise prompts as training does; an empty one is read as the prefix token (BOS, or else EOS)."""
+        """Tokenise prompts as training does; an empty prompt becomes the prefix token (BOS, or else EOS)."""
         encoded = {text: encode_prompt(self.tokenizer, text) for text in dict.fromkeys(texts)}
         return {text: ids or [self.prefix_token_id] for text, ids in encoded.items()}
 
@@ -171,7 +171,7 @@ class Scorer(HFLM):  # type: ignore[misc]
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Continue prompts, up to the end-of-text token or one of the task's stop strings.
 
-        A prompt that is asked several times gets the same greedy continuation, or as many draws.
+        A prompt that is asked several times gets one greedy continuation, or as many different draws.
         """
         asked: list[tuple[str, Settings, int]] = []
         times: Counter[str] = Counter()
@@ -196,9 +196,9 @@ class Scorer(HFLM):  # type: ignore[misc]
     def _generate(
         self, prompts: list[list[int]], jobs: Sequence[tuple[str, int]], settings: Settings
     ) -> list[str]:
-        """Continue a batch, padded on the left; what does not leave room for the new tokens is cut.
+        """Continue a batch, padded on the left; a prompt that leaves no room for the new tokens is cut.
 
-        Where more tokens are asked for than half the context (which lm-eval refuses), half of it is for the prompt.
+        A prompt keeps at least half of the context, also where more new tokens are asked for (lm-eval refuses that).
         """
         room = max(self.max_length - settings.most, self.max_length // 2)
         prompts = [self._fitting(text, ids, room) for (text, _), ids in zip(jobs, prompts, strict=True)]
@@ -225,7 +225,7 @@ class Scorer(HFLM):  # type: ignore[misc]
         return [self._text(prompt, row, settings.until) for prompt, row in zip(prompts, new, strict=True)]
 
     def _draws(self, jobs: Sequence[tuple[str, int]], settings: Settings) -> list[Draw]:
-        """Return what draws the tokens, nothing for greedy decoding."""
+        """Return the processor that draws tokens; none for greedy decoding."""
         if not settings.temperature:
             return []
         seeds = [row_seed(self._seed, text, number) for text, number in jobs]
@@ -238,7 +238,7 @@ class Scorer(HFLM):  # type: ignore[misc]
         return sorted({token for token in [self.tokenizer.eos_token_id, *more] if token is not None})
 
     def _text(self, prompt: list[int], new: list[int], until: tuple[str, ...]) -> str:
-        """Decode new tokens in the prompt's company, and cut at the first stop string."""
+        """Decode new tokens together with their prompt, and cut at the first stop string."""
         options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
         before = self.tokenizer.decode(prompt, **options)
         whole = self.tokenizer.decode(prompt + new, **options)
@@ -250,7 +250,7 @@ class Scorer(HFLM):  # type: ignore[misc]
 
 
 def _settings(given: dict[str, Any]) -> Settings:
-    """Return what a task file asks for, by lm-eval's rules: greedy unless it says ``do_sample``."""
+    """Read the generation settings of a task by lm-eval's rules: greedy unless they say ``do_sample``."""
     rules = normalize_gen_kwargs(given)
     drawn = bool(rules.get("do_sample"))
     return Settings(

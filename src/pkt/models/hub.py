@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from pkt.errors import PktError, RequestError
+from pkt.errors import PktError, RequestError, first_line
 from pkt.models.source import Source, pickles_only
 
 log = logging.getLogger(__name__)
@@ -68,8 +68,8 @@ def explained(source: Source) -> Iterator[None]:
         yield
     except OSError as error:
         if source.kind == "hub":
-            raise PktError(missing(source, _first_line(error))) from error
-        raise RequestError(f"model.{source.who}.checkpoint={source.name}: {_first_line(error)}") from error
+            raise PktError(missing(source, first_line(error))) from error
+        raise RequestError(f"model.{source.who}.checkpoint={source.name}: {first_line(error)}") from error
 
 
 def missing(source: Source, problem: str) -> str:
@@ -111,14 +111,10 @@ def _problem(who: str, name: str, revision: str, offline: bool) -> str | None:
     except RepositoryNotFoundError:
         return "the hub knows no such model, or it is private and you are not logged in."
     except HfHubHTTPError as error:
-        return f"the hub answered: {_first_line(error)}"
+        return f"the hub answered: {first_line(error)}"
     except Exception as error:  # whichever network error the HTTP library of the day raises
-        return f"the hub cannot be reached ({_first_line(error)})."
+        return f"the hub cannot be reached ({first_line(error)})."
     files = [sibling.rfilename for sibling in info.siblings or []]
     if any(f.endswith(".bin") for f in files) and not any(f.endswith(".safetensors") for f in files):
         raise RequestError(pickles_only(name, who))
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

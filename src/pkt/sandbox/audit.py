@@ -1,8 +1,8 @@
-"""What Python itself refuses to a program: an audit hook that cannot be taken off.
+"""An audit hook, which a program cannot remove, refuses calls of Python to a generated program.
 
-It stands in for the kernel's layers where they are missing, as far as Python's own calls go, and always refuses what
-would show a program the interpreter that runs it (the heap, tracing, foreign functions, another interpreter).
-Standard library only, loaded by the sandbox's child.
+Where layers of the kernel are missing, the hook refuses the Python calls that these layers would have refused. It
+always refuses calls that show a program the interpreter that runs it: the heap, tracing, foreign functions, another
+interpreter. Standard library only, loaded by the sandbox's child.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 DEVICES = ("/dev/null", "/dev/urandom", "/dev/random", "/dev/zero")
-# what the audit hook refuses where the kernel does not: layer -> prefixes of audit events
+# refused where the kernel's layer is missing: layer -> prefixes of audit events
 EVENTS: dict[str, tuple[str, ...]] = {
     "network": ("socket.",),
     "signals": ("os.kill", "signal.pthread_kill", "fcntl."),
@@ -39,12 +39,12 @@ EVENTS: dict[str, tuple[str, ...]] = {
         "os.removexattr",
     ),
 }
-# what it refuses always: starting something else, and looking at or into the interpreter
+# always refused: starting another program, and looking into the interpreter
 ESCAPES = (
     *("ctypes.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.", "os.spawn", "pty.spawn"),
     *("gc.get_", "sys.settrace", "sys.setprofile", "sys._current_", "cpython.PyInterpreterState_New"),
 )
-# calls that raise no audit event, taken out of their modules: layer -> names
+# calls that raise no audit event and are removed from their modules: layer -> names
 UNHEARD: dict[str, tuple[str, ...]] = {
     "network": (),
     "signals": ("pidfd_open", "pidfd_send_signal"),
@@ -55,7 +55,13 @@ MODULES = ("_ctypes", "_testcapi", "_testinternalcapi", "_xxsubinterpreters", "_
 
 
 def watch(missing: set[str], writable: str, readable: Iterable[str]) -> None:
-    """Refuse, through an audit hook that cannot be taken off, `ESCAPES` and what missing layers would have refused."""
+    """Install the hook: it refuses `ESCAPES` and the `EVENTS` of missing layers.
+
+    Args:
+        missing: layers that the kernel does not provide.
+        writable: the folder that the program may write to.
+        readable: folders and files that it may read.
+    """
     for name in (name for layer in missing for name in UNHEARD[layer]):
         for module in ("os", "posix", "signal", "_signal"):
             if module in sys.modules:
@@ -77,10 +83,10 @@ def _hook(missing: set[str], allows: Callable[..., bool]) -> Callable[[str, tupl
 
 
 def _paths(writable: str, readable: Iterable[str]) -> Callable[..., bool]:
-    """Return what says whether a path may be opened or listed.
+    """Return a function that says whether a path may be opened or listed.
 
-    Paths are taken as they are written: a program that may neither change its folder nor make a link cannot make
-    them mean something else, and nothing that it may patch is asked.
+    Paths are compared as text, without asking any function that a program could patch. A program may neither change
+    its folder nor make links, so it cannot change what a path means.
     """
     inside = writable + "/"
     known = tuple(form + "/" for path in readable for form in (path, os.path.realpath(path)))

@@ -1,9 +1,9 @@
-"""What the sandbox's child does to itself: namespaces, Landlock, rlimits, an unprivileged user.
+"""The sandbox's child confines itself: namespaces, Landlock, rlimits, an unprivileged user.
 
     fork server: namespaces() -> per program, after the fork: limit(), landlock(), drop(), then syscalls and audit
 
-Standard library only, and nothing from pkt: the child loads this file in an isolated interpreter. Linux gives every
-layer; elsewhere, or where the kernel refuses, the audit hook (audit.py) stands in for what is missing.
+Standard library only, and nothing from pkt: the child loads this file in an isolated interpreter. Linux has all layers.
+Elsewhere, or where the kernel refuses one, the audit hook (audit.py) replaces it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _libc() -> Any:
 
 
 def namespaces() -> set[str]:
-    """Leave the network and the process tree; return the layers that hold now (``network``, ``signals``).
+    """Leave the network and the process tree; return the layers that are now in force (``network``, ``signals``).
 
     A process id namespace takes effect in the next child: the caller forks once and goes on in that child.
     """
@@ -54,7 +54,7 @@ def landlock(writable: str) -> set[str]:
     """Allow reading Python and the system's libraries, writing below one folder, and no other file.
 
     Returns:
-        ``{"files"}`` where the kernel (5.13 and later) does it, else nothing.
+        ``{"files"}`` if the kernel supports it (5.13 and later), else nothing.
     """
     if not sys.platform.startswith("linux"):
         return set()
@@ -79,13 +79,13 @@ def landlock(writable: str) -> set[str]:
 
 @functools.cache  # asked for before the program's user may lack the right to find out
 def readable() -> tuple[str, ...]:
-    """Return where Python and its libraries lie."""
+    """Return the folders of Python and its libraries."""
     library = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
     return (*sorted(library), "/usr/lib", "/usr/share/zoneinfo", "/lib", "/lib64", "/dev/urandom")
 
 
 def works(enter: Callable[[], set[str]]) -> set[str]:
-    """Return what a layer gives here, tried in a fork because it cannot be taken back."""
+    """Return the protection that a layer gives here, tried in a fork because a layer cannot be undone."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -110,7 +110,7 @@ def _allow(libc: Any, ruleset: int, path: str, rights: int) -> None:
 
 
 def limit(seconds: float, memory: int, file_size: int) -> None:
-    """Set the fork's rlimits: CPU seconds, address space, file size, no core dump, no process, no thread."""
+    """Limit CPU seconds, address space, file size and open files; forbid core dumps, processes and threads."""
     cpu = int(seconds) + 1
     for name, value in (
         ("RLIMIT_CPU", cpu),

@@ -1,11 +1,11 @@
-"""The sandbox's child: reads programs, forks for each, answers with a verdict.
+"""The sandbox's child: reads programs, forks once for each, and answers how it ended.
 
-    sandbox.py --length-prefixed JSON--> this process --fork--> program
-                                             |  --- nonce --->     |
-                                             ^------ nonce --------' if its last statement was reached
+    programs.py --a line of JSON--> this process --fork--> program
+                                         |  --- nonce --->     |
+                                         ^------ nonce --------' if its last statement was reached
 
-The nonce is drawn after the fork, and the program's process holds it in no variable, so that neither the frames
-above the program nor its memory before the fork show it.
+The nonce is drawn after the fork, and no variable of the program's process holds it, so that a program finds it neither
+in the frames above its own nor in memory from before the fork.
 
 Run as ``python -I -S -B forkserver.py <options as JSON>``; standard library only, nothing from pkt is importable.
 """
@@ -20,12 +20,11 @@ import os
 import secrets
 import select
 import signal
-import struct
 import sys
 import time
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
-# loaded before the fork, because nobody may lack the right to read the interpreter's own folder
+# loaded before the fork, because the user `nobody` may lack the right to read the interpreter's own folder
 PRELOAD = (
     "abc array base64 bisect calendar cmath collections copy csv dataclasses datetime decimal enum fractions functools "
     "hashlib heapq io itertools json math numbers operator pprint queue random re resource select signal socket "
@@ -47,22 +46,6 @@ def _load(name: str) -> Any:
 
 
 confine, syscalls, audit = _load("confine"), _load("syscalls"), _load("audit")
-
-
-def receive(stream: BinaryIO) -> dict[str, Any] | None:
-    """Read one length-prefixed JSON message; None at the end of the stream."""
-    head = stream.read(4)
-    if len(head) < 4:
-        return None
-    message: dict[str, Any] = json.loads(stream.read(struct.unpack("!I", head)[0]))
-    return message
-
-
-def send(stream: BinaryIO, message: dict[str, Any]) -> None:
-    """Write one length-prefixed JSON message."""
-    data = json.dumps(message).encode()
-    stream.write(struct.pack("!I", len(data)) + data)
-    stream.flush()
 
 
 def run(source: str, seconds: float, options: dict[str, Any], held: dict[str, set[str]]) -> str:
@@ -90,7 +73,7 @@ def run(source: str, seconds: float, options: dict[str, Any], held: dict[str, se
 
 
 def _remove(folder: str) -> None:
-    """Remove a program's folder whatever it has made of it: unreadable, or deeper than a path or a stack may be."""
+    """Remove a program's folder, even if the program made it unreadable or deeper than a path or a stack may be."""
     pending = [folder]
     while pending:
         place = pending.pop()
@@ -149,13 +132,13 @@ def _confine(seconds: float, options: dict[str, Any], held: dict[str, set[str]],
 
 
 def _completed(source: str) -> bytes:
-    """Run a program; nothing comes back unless it reaches its end."""
+    """Run a program, and return only if it reaches its end."""
     exec(compile(source, "<program>", "exec"), {"__name__": "__main__"})
     return b""
 
 
 def _verdict(child: int, reader: int, nonce: bytes, seconds: float, folder: str, disk: int) -> str:
-    """Wait for the fork's word until its time is over or its disk is full, then end its whole session."""
+    """Wait for the fork's answer until its time is over or its disk is full, then end its whole session."""
     deadline, word = time.monotonic() + seconds, b""
     ready: list[int] = []
     while len(word) < len(nonce) and (left := deadline - time.monotonic()) > 0:
@@ -178,7 +161,7 @@ def _verdict(child: int, reader: int, nonce: bytes, seconds: float, folder: str,
 
 
 def _size(folder: str, most: int) -> int:
-    """Return the bytes below a folder, or more than `most` once that is certain; a file counts a page at least."""
+    """Return the bytes below a folder, counted until they exceed `most`; a file counts as at least a page."""
     total, folders = 0, [folder]
     while folders and total <= most:
         with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
@@ -206,9 +189,15 @@ def serve(options: dict[str, Any]) -> None:
     confine.readable()
     gc.collect()
     gc.freeze()
-    send(sys.stdout.buffer, {"layers": sorted(name for name, given in held.items() if given)})
-    while (request := receive(sys.stdin.buffer)) is not None:
-        send(sys.stdout.buffer, {"outcome": run(request["program"], request["timeout"], options, held)})
+    _say({"layers": sorted(name for name, given in held.items() if given)})
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        _say({"outcome": run(request["program"], request["timeout"], options, held)})
+
+
+def _say(message: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(json.dumps(message).encode() + b"\n")
+    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -2,16 +2,16 @@
 
     run_programs -> workers, each with one clean child interpreter (forkserver.py) -> a fork per program (confine.py)
 
-A fork of a small interpreter costs a few milliseconds, a new interpreter many more. A program gets: an empty
-folder as its working directory, no environment, output to nowhere, limits on CPU, wall clock, memory, file size, open
-files and disk, and may start no process and no thread. Linux also takes away the network, other processes, the system
-calls that lead to them, and the file system outside Python's library (read only) and that folder. Each of these
-layers holds for itself; where the kernel refuses one, an audit hook refuses the same calls from Python.
+Forking a small interpreter costs a few milliseconds; starting a new one costs many more. A program gets an empty
+folder as its working directory, no environment, no output, and limits on CPU, wall clock, memory, file size, open
+files and disk. It may start no process and no thread. Linux also takes away the network, other processes, the system
+calls that lead to them, and all files but Python's library (read only) and that folder. These layers work
+independently; where the kernel refuses one, an audit hook refuses the same calls from Python.
 
-What it does not do: judge more than the tests do (a program whose objects are equal to everything, or that redefines
-what its tests call, passes them, here as everywhere), or withstand someone who knows the interpreter's memory by
-heart, or a hole in the kernel. Without namespaces, Landlock and seccomp (macOS) native code can pass the audit hook.
-Models are not attackers; code from strangers needs a virtual machine.
+Limitations: a program whose objects are equal to everything, or that redefines what its tests call, passes its tests,
+here as everywhere. Code that knows the interpreter's memory, or a hole in the kernel, can break out. Without
+namespaces, Landlock and seccomp (macOS), native code can bypass the audit hook. Models are not attackers; code from
+strangers needs a virtual machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import json
 import os
 import queue
 import select
-import struct
 import subprocess
 import sys
 import tempfile
@@ -34,8 +33,8 @@ from typing import IO, Any
 
 from pkt.errors import PktError
 
-MEMORY = 512 * 2**20
-FILE_SIZE = 16 * 2**20
+MEMORY = 512 * 2**20  # bytes of address space per program
+FILE_SIZE = 16 * 2**20  # bytes per file that a program writes
 DISK = 64 * 2**20
 KERNEL = ("namespaces", "landlock", "seccomp")
 GRACE = 10.0  # seconds that the child has, after a program's own, to answer
@@ -44,8 +43,8 @@ GRACE = 10.0  # seconds that the child has, after a program's own, to answer
 class Outcome(StrEnum):
     """How a program ended.
 
-    Only `pass` reached the last statement. `fail` raised an exception, `refused` one by which the sandbox (or the
-    system) denies permission; `crash` ended without a word, and so does one that fills its disk.
+    `pass`: it reached its last statement. `fail`: it raised an exception. `refused`: the sandbox or the system denied
+    it something. `timeout`: it ran too long. `crash`: it ended without an answer, or filled its disk.
     """
 
     PASS = "pass"
@@ -56,10 +55,10 @@ class Outcome(StrEnum):
 
 
 def run_programs(programs: Sequence[str], *, timeout: float, workers: int = 2) -> list[Outcome]:
-    """Run each program to its last statement and say how it ended; equal programs run once.
+    """Run programs and return how each ended; equal programs run once.
 
     Args:
-        programs: Python source; a failed `assert`, any exception and any exit before the end are no pass.
+        programs: Python source; one passes if its last statement is reached without an exception or an exit.
         timeout: seconds of wall clock per program.
         workers: programs at a time.
 
@@ -67,11 +66,8 @@ def run_programs(programs: Sequence[str], *, timeout: float, workers: int = 2) -
         An outcome per program, in order.
 
     Raises:
-        ValueError: `timeout` or `workers` is not positive.
         PktError: the child process cannot be started.
     """
-    if timeout <= 0 or workers < 1:
-        raise ValueError(f"timeout={timeout}, workers={workers}: both must be positive")
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     distinct = list(dict.fromkeys(programs))
     for program in distinct:
@@ -93,25 +89,16 @@ def run_programs(programs: Sequence[str], *, timeout: float, workers: int = 2) -
 
 
 class Child:
-    """One fork server; started anew if a program brings it down."""
+    """One fork server, which is started again if a program ends it."""
 
-    def __init__(
-        self,
-        *,
-        kernel: Sequence[str] = KERNEL,
-        memory: int = MEMORY,
-        file_size: int = FILE_SIZE,
-        disk: int = DISK,
-    ) -> None:
+    def __init__(self, *, kernel: Sequence[str] = KERNEL, disk: int = DISK) -> None:
         """Prepare a child; it starts with the first program.
 
         Args:
-            kernel: the kernel's layers to use where it has them; none leaves the audit hook alone (to test it).
-            memory: bytes of address space per program.
-            file_size: bytes per file that a program writes.
-            disk: bytes of all its files together, looked at ten times a second.
+            kernel: the kernel's layers to use where it has them; none leaves only the audit hook (to test it).
+            disk: bytes of all files of a program together, checked ten times a second.
         """
-        self.options = {"kernel": list(kernel), "memory": memory, "file_size": file_size, "disk": disk}
+        self.options = {"kernel": list(kernel), "memory": MEMORY, "file_size": FILE_SIZE, "disk": disk}
         self.layers: tuple[str, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -179,8 +166,7 @@ class Child:
 
 def _write(stream: IO[bytes] | None, message: dict[str, Any]) -> None:
     assert stream is not None
-    data = json.dumps(message).encode()
-    stream.write(struct.pack("!I", len(data)) + data)
+    stream.write(json.dumps(message).encode() + b"\n")
     stream.flush()
 
 
@@ -189,8 +175,8 @@ def _read(stream: IO[bytes] | None, seconds: float) -> dict[str, Any]:
     assert stream is not None
     if not select.select([stream], [], [], seconds)[0]:
         raise EOFError("no answer in time")
-    head = stream.read(4)
-    if len(head) < 4:
+    line = stream.readline()
+    if not line.endswith(b"\n"):
         raise EOFError("the child is gone")
-    message: dict[str, Any] = json.loads(stream.read(struct.unpack("!I", head)[0]))
+    message: dict[str, Any] = json.loads(line)
     return message

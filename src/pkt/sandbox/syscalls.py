@@ -1,6 +1,6 @@
-"""Take system calls away from a process for good (seccomp), without a library: a filter in the kernel's own form.
+"""Take system calls away from a process for good, by a seccomp filter that is written without a library.
 
-It holds where namespaces are refused too (many containers). Standard library only, loaded by the sandbox's child.
+This also works where namespaces are refused (many containers). Standard library only, loaded by the sandbox's child.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def filter_calls() -> set[str]:
     """Let the kernel answer EPERM to the system calls in `CALLS`, for this process and for good.
 
     Returns:
-        ``{"network", "signals", "metadata"}`` where the kernel does it (Linux on x86-64 and AArch64), else nothing.
+        ``{"network", "signals", "metadata"}`` if the kernel supports it (Linux on x86-64 and AArch64), else nothing.
     """
     machine = MACHINES.get(os.uname().machine)
     if not sys.platform.startswith("linux") or machine is None:

@@ -10,8 +10,9 @@ from typing import Any
 from pkt import console
 from pkt.config import CheckpointSpec, Config
 from pkt.errors import RequestError
-from pkt.evaluation.harness import Evaluation, evaluate
+from pkt.evaluation.harness import evaluate
 from pkt.evaluation.parts import Rows
+from pkt.evaluation.results import Evaluation
 from pkt.evaluation.sampling import Sampling
 from pkt.methods.workbench import Workbench
 from pkt.models.fingerprint import fingerprint as model_fingerprint

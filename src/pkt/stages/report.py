@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pkt import console
-from pkt.evaluation.harness import Evaluation
+from pkt.evaluation.results import Evaluation
 from pkt.manifest import write_atomically
 from pkt.methods.base import Extraction
 from pkt.reporting.examples import example_tables

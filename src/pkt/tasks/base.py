@@ -1,4 +1,4 @@
-"""What a task is: rows, how they are asked, how answers are judged, and which version of all that it is.
+"""What a task is: its rows, how they are put to a model, how answers are graded, and the version of all that.
 
     conf/task/<name>.yaml -> Task -> rows(split) -> training
                                   -> scored(split) -> parts -> lm-eval -> grade -> scores
@@ -24,18 +24,17 @@ from pkt.settings import deciding, undecisive
 from pkt.tasks.grading import Grading
 
 Row = dict[str, Any]
-SPLITS = ("extract", "align", "train", "validation")
 BYPASS = {"metric": "bypass", "aggregation": "bypass", "higher_is_better": True}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What a request says about rows.
+    """The settings of a request from which tasks make rows.
 
     Attributes:
-        benchmark: where the real benchmarks' data lies.
+        benchmark: where the data of real benchmarks lies.
         data: sizes, seed, and the files of ``custom``.
-        fitting: leaves out rows of other people's sets that are too long to train on; None keeps all.
+        fitting: leaves out rows of published sets that are too long to train on; None keeps all.
     """
 
     benchmark: BenchmarkConfig = field(default_factory=lambda: BenchmarkConfig(name="", tasks=[]))
@@ -45,41 +44,45 @@ class Given:
 
 @runtime_checkable
 class Task(Scorable, Protocol):
-    """One benchmark. `version` goes up whenever an answer's verdict, a prompt or a stop string changes."""
+    """One benchmark; its `version` is raised whenever a verdict, a prompt or a stop string changes."""
 
     @property
     def version(self) -> int:
-        """Which grading it is."""
+        """The number that scores of this task are comparable under."""
 
     def rows(self, split: str, given: Given) -> list[Row]:
-        """Return all rows of a split (`SPLITS`, or ``test``) in the task's own order: id, split, prompt, answer, more.
+        """Return all rows of a split in the task's own order, each with id, split, prompt and answer.
+
+        Args:
+            split: one of `pkt.config.SPLITS`, or ``test``.
+            given: the request's settings for rows.
 
         Raises:
-            PktError: rows that are not to be had, with the reason.
+            PktError: the rows cannot be read, with the reason.
         """
 
     def scored(self, split: str, given: Given) -> Rows:
         """Return the rows of ``test`` or ``validation`` to score; none where lm-eval reads them itself.
 
         Raises:
-            PktError: rows that are not to be had, or that cannot be scored.
+            PktError: the rows cannot be read, or cannot be scored.
         """
 
     def identity(self, rows: Rows) -> dict[str, Any]:
-        """Return what a key says of scores on these rows, as JSON has it."""
+        """Return the part of the scores' key that this task and these rows decide, JSON-like."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowTask:
-    """A task whose rows pkt has; a subclass says `version`, `gradings` and `rows`.
+    """A task whose rows pkt reads itself; a subclass sets `version` and `gradings` and writes `rows`.
 
     Attributes:
         name: the name of its file in ``conf/task``.
         version: see `Task`; a test compares it with recorded verdicts.
-        gradings: the first one's records are the task's samples.
+        gradings: how answers are graded; the records of the first one are kept as the task's samples.
 
     Raises:
-        RequestError: no grading, or something that is none.
+        RequestError: `gradings` is empty, or holds something that is no `Grading`.
     """
 
     name: str = undecisive()
@@ -95,7 +98,7 @@ class RowTask:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What scoring reads of a row."""
+        """The columns of a row that scoring reads."""
         return tuple(dict.fromkeys(("id", *(column for one in self.gradings for column in one.columns))))
 
     def rows(self, split: str, given: Given) -> list[Row]:
@@ -115,7 +118,7 @@ class RowTask:
         return rows
 
     def identity(self, rows: Rows) -> dict[str, Any]:
-        """See `Task`: a digest over the columns that scoring reads, in the order of the rows."""
+        """See `Task`: version, settings, and a digest of what scoring reads of the rows, in their order."""
         read = [{column: row.get(column) for column in self.columns} for row in rows]
         settings = deciding(self, "eval", None, path="", first="eval")
         made = {"class": type(self).__qualname__, "version": self.version}
@@ -130,7 +133,7 @@ class RowTask:
             )
 
     def parts(self, rows: Rows, *, limit: int | None = None, samples: int = 1) -> list[Part]:
-        """See `Scorable`: one part per grading; nothing is drawn where nothing is generated."""
+        """See `Scorable`: one part per grading; only gradings that generate ask a row several times."""
         docs = [{column: row[column] for column in self.columns} for row in rows[:limit]]
         found = []
         for one in self.gradings:
@@ -158,14 +161,8 @@ class RowTask:
 
 
 def drawn(task: Task | RowTask, split: str, given: Given) -> list[Row]:
-    """Return the first rows of a split, or with a seed a draw from all of them.
-
-    Raises:
-        RequestError: a split that is to have no rows.
-    """
+    """Return as many rows of a split as `data.sizes` says: the first, or with a seed a draw from all of them."""
     count = int(getattr(given.data.sizes, split))
-    if count < 1:
-        raise RequestError(f"data.sizes.{split}={count}: a split needs at least one row.")
     rows = task.rows(split, given)
     if given.data.shuffle_seed is not None:
         Random(f"{given.data.shuffle_seed}/{task.name}/{split}").shuffle(rows)
@@ -173,7 +170,7 @@ def drawn(task: Task | RowTask, split: str, given: Given) -> list[Row]:
 
 
 def handed(docs: Sequence[Row]) -> dict[str, Any]:
-    """Return what a config says of rows that pkt has read and grades itself: programs run in one go, for example."""
+    """Return the keys of a lm-eval config for rows that pkt has read and that it grades itself, all in one go."""
     return {
         "custom_dataset": _dataset(docs),
         "test_split": "test",

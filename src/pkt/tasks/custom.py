@@ -1,30 +1,26 @@
-"""Rows from the user's own JSONL files; splits that have no file are cut from the train file, disjointly."""
+"""custom: rows from the user's own JSONL files; a split without a file is cut from the train file, without overlap."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from pkt.config import DataConfig
+from pkt.data.pools import FRONT, SHARE, divided
 from pkt.data.rows import from_jsonl
 from pkt.errors import RequestError
 from pkt.tasks.base import Given, Row, RowTask
-from pkt.tasks.grading import Exact, Grading, Likelihood
-
-CUT = ("extract", "align", "validation")  # splits that may be cut from the train file
-SHARE = 8  # at most one row in so many goes into each of them
+from pkt.tasks.grading import Exact, Likelihood
 
 
 @dataclass(frozen=True, kw_only=True)
 class Custom(RowTask):
-    """The user's rows: answers are written up to the end-of-text token, and foreseen."""
+    """The user's rows, graded by the answer that a model writes and by the likelihood of the right one."""
 
-    version: ClassVar[int] = 1
-    gradings: ClassVar[tuple[Grading, ...]] = (Exact(until=(), new_tokens=128), Likelihood())
+    version = 1
+    gradings = (Exact(until=(), new_tokens=128), Likelihood())
 
     def rows(self, split: str, given: Given) -> list[Row]:
-        """See `Task`; what is cut from the train file depends on ids and `data.shuffle_seed`, not on their order.
+        """See `Task`; what is cut from the train file depends on ids and `data.shuffle_seed`, not on the rows' order.
 
         Raises:
             RequestError: no train (or test) file, or a train file that is too small to cut.
@@ -36,31 +32,23 @@ class Custom(RowTask):
                 f"task {self.name} has no test rows: give data.test=<file.jsonl> with prompt, answer and id, or score "
                 "other tasks (benchmark.tasks=[...])."
             )
-        if split in (*CUT, "test") and named is not None:
+        if split in (*FRONT, "test") and named is not None:
             return from_jsonl(named, split=split)
         if data.train is None:
             raise RequestError(f"task {self.name} needs rows: set data.train=/path/to/train.jsonl.")
         return _cut(data)[split]
 
 
-def _cut(data: DataConfig) -> dict[str, list[dict[str, Any]]]:
+def _cut(data: DataConfig) -> dict[str, list[Row]]:
     """Divide the train file between train and the splits that have no file."""
     assert data.train is not None
     rows = from_jsonl(data.train, split="train")
-    wanted = [split for split in CUT if getattr(data, split) is None]
+    wanted = [split for split in FRONT if getattr(data, split) is None]
     if wanted and len(rows) < SHARE:
         raise RequestError(
             f"data.train={data.train} has {len(rows)} rows; {', '.join(wanted)} are cut from it, which takes "
             f"{SHARE} or more. Add rows, or name files: data.{wanted[0]}=..."
         )
-    order = sorted(rows, key=lambda row: _draw(row["id"], data.shuffle_seed or 0))
-    parts: dict[str, list[dict[str, Any]]] = {}
-    for split in wanted:
-        size = min(getattr(data.sizes, split), len(rows) // SHARE)
-        parts[split], order = [{**row, "split": split} for row in order[:size]], order[size:]
-    kept = {row["id"] for row in order}
-    return {**parts, "train": [row for row in rows if row["id"] in kept]}
-
-
-def _draw(row_id: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed}/{row_id}".encode()).hexdigest()
+    parts = divided(rows, wanted, data.sizes, trains=True, seed=data.shuffle_seed or 0)
+    kept = {row["id"] for row in parts["train"]}
+    return parts | {"train": [row for row in rows if row["id"] in kept]}

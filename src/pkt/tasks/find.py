@@ -1,4 +1,4 @@
-"""A task by its name: a file ``conf/task/<name>.yaml``, a task of the user's lm-eval folder, or of lm-eval itself."""
+"""Find a task by its name: in ``conf/task/<name>.yaml``, in the user's folder of lm-eval tasks, or in lm-eval."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def find(name: str, task_path: str | None = None) -> Task:
         task_path: the user's folder of lm-eval tasks; its names come before lm-eval's own.
 
     Raises:
-        RequestError: nobody has such a task, or its file says something that does not make one.
+        RequestError: there is no such task, or its file does not describe one.
     """
     files = option_files("task", [name])
     if name in files:
@@ -32,9 +32,7 @@ def find(name: str, task_path: str | None = None) -> Task:
     if task_path is not None and (found := lm_eval.of_folder(name, task_path)):
         return found
     similar = difflib.get_close_matches(name, files, cutoff=0.8)
-    if similar and not lm_eval_index.has_file(
-        name
-    ):  # a typing error must not cost the indexing of lm-eval's tasks
+    if similar and not lm_eval_index.has_file(name):  # a typing error should not cost ten seconds of indexing
         raise _unknown(name, files)
     index = lm_eval_index.folders()
     if name not in index:

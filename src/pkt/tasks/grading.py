@@ -1,4 +1,4 @@
-"""The four kinds of grading: blocks that a task names, each of which asks lm-eval and judges what comes back.
+"""The four kinds of grading; each writes a task's requests to lm-eval and grades the answers.
 
     Choice      most likely option is the labelled one                               acc
     Exact       generated text equals the answer, white space at the ends aside       exact_match
@@ -6,10 +6,10 @@
     Likelihood  -log2 P(answer | prompt) over the answer's UTF-8 bytes, and the       bits_per_byte,
                 share of the answer's tokens that were the model's first choice       token_accuracy
 
-What cannot be read as an answer equals nothing: an empty text, a likelihood that is no number, an empty target. The
-end-of-text token is not part of a likelihood. Both of its ratios are sums over rows, not means of rows' ratios. A row
-that is answered n times counts as the share of right answers (pass@1), and has pass@10 and pass@100 as far as n goes;
-standard errors are over rows.
+An answer that cannot be read is wrong: an empty text, an empty target, a likelihood that is no number. A likelihood
+leaves out the end-of-text token; its two scores are ratios of sums over rows, not means of the rows' ratios. A row that
+is answered n times counts as its share of right answers (pass@1), and has pass@10 and pass@100 if n is large enough.
+Standard errors are over rows.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ Answers = Sequence[tuple[str, Sample]]
 
 @runtime_checkable
 class Grading(Protocol):
-    """A way to put a row to a model and to judge its answer."""
+    """A way to ask a model about a row and to grade its answer."""
 
     @property
     def kind(self) -> str:
-        """What the part of a task that has several is called."""
+        """Its name in the names of lm-eval tasks, where a task has several gradings."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What decides prompt, verdict or record of a row, beside its id."""
+        """The columns of a row that decide its prompt, verdict or record, beside its id."""
 
     @property
     def generates(self) -> bool:
-        """Whether the model writes an answer, which can then be drawn several times."""
+        """Whether the model writes an answer, so that several can be drawn."""
 
     def config(self) -> dict[str, Any]:
-        """Return what lm-eval's configuration says of requests; rows have prompt and answer."""
+        """Return the keys of the lm-eval config that describe the requests."""
 
     def grade(self, answers: Answers, logged: Logged) -> list[Record]:
         """Return a record per row."""
@@ -56,10 +56,32 @@ class Grading(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """The option with the highest summed log-likelihood, the first of equals."""
+class Verdicts:
+    """Base of the gradings that call each answer right or wrong; `metric` names the share of right answers."""
+
+    metric: ClassVar[str]
+
+    def grade(self, answers: Answers, logged: Logged) -> list[Record]:
+        """Judge each answer by itself."""
+        return joined([self.judged(row_id, sample) for row_id, sample in answers])
+
+    def judged(self, row_id: str, sample: Sample) -> Record:
+        """Return the record of one answer."""
+        raise NotImplementedError
+
+    def scores(self, task: str, records: Sequence[Record]) -> list[TaskScore]:
+        """Return the share of right answers, and pass@k where the records have it."""
+        fields = {self.metric: "correct"} | {key: key for k in AT if (key := f"pass@{k}") in records[0]}
+        values = {name: [float(row[field]) for row in records] for name, field in fields.items()}
+        return [score(task, name, mean(of), len(of)) for name, of in values.items()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Verdicts):
+    """The option with the highest summed log-likelihood is the labelled one; of equal options the first counts."""
 
     kind: ClassVar[str] = "choice"
+    metric = "acc"
     columns: ClassVar[tuple[str, ...]] = ("prompt", "choices", "label")
     generates: ClassVar[bool] = False
 
@@ -67,11 +89,8 @@ class Choice:
         """Ask for the likelihood of each option, set off from the prompt by white space."""
         return {"output_type": "multiple_choice", "doc_to_choice": options, "doc_to_target": "label"}
 
-    def grade(self, answers: Answers, logged: Logged) -> list[Record]:
+    def judged(self, row_id: str, sample: Sample) -> Record:
         """Compare the likeliest option with the labelled one."""
-        return joined([self._record(row_id, sample) for row_id, sample in answers])
-
-    def _record(self, row_id: str, sample: Sample) -> Record:
         values = [float(value) for value, _ in sample["filtered_resps"]]
         texts, label = [option for _, option in sample["arguments"]], int(sample["target"])
         best = None if any(map(math.isnan, values)) else values.index(max(values))
@@ -79,18 +98,14 @@ class Choice:
         found = record(row_id, sample, output, texts[label], best == label)
         return found | {"loglikelihoods": [round(value, 4) for value in values]}
 
-    def scores(self, task: str, records: Sequence[Record]) -> list[TaskScore]:
-        """Return the share of right choices."""
-        return rated(task, "acc", records)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Generated:
-    """What the gradings of written answers share.
+class Generated(Verdicts):
+    """Base of the gradings of answers that the model writes.
 
     Attributes:
         until: stop strings, beside the end-of-text token.
-        new_tokens: at most.
+        new_tokens: the largest number of new tokens.
     """
 
     until: tuple[str, ...]
@@ -105,34 +120,29 @@ class Generated:
 
 @dataclass(frozen=True, kw_only=True)
 class Exact(Generated):
-    """The text equals the answer."""
+    """The generated text equals the answer."""
 
     kind: ClassVar[str] = "generate"
+    metric = "exact_match"
     columns: ClassVar[tuple[str, ...]] = ("prompt", "answer")
 
-    def grade(self, answers: Answers, logged: Logged) -> list[Record]:
-        """Compare texts without the white space at their ends."""
-        return joined([self._record(row_id, sample) for row_id, sample in answers])
-
-    def _record(self, row_id: str, sample: Sample) -> Record:
+    def judged(self, row_id: str, sample: Sample) -> Record:
+        """Compare text and answer without the white space at their ends."""
         output, target = text(sample), str(sample["doc"]["answer"])
         right = bool(output.strip()) and output.strip() == target.strip()
         return record(row_id, sample, output, target, right)
 
-    def scores(self, task: str, records: Sequence[Record]) -> list[TaskScore]:
-        """Return the share of rows whose answer matches."""
-        return rated(task, "exact_match", records)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Program(Generated):
-    """The row's prompt, the text and the row's test run to their end; all programs run in one go."""
+    """A program of the row's prompt, the text and the row's test runs to its end; all programs run in one go."""
 
     kind: ClassVar[str] = "program"
+    metric = "pass@1"
     columns: ClassVar[tuple[str, ...]] = ("prompt", "answer", "test")
 
     def candidate(self, sample: Sample) -> str:
-        """Return the code under test; the prompt is the row's own, not the chat template's."""
+        """Return the code under test, with the row's prompt as it was before any chat template."""
         return f"{sample['doc']['prompt']}{text(sample)}"
 
     def test(self, sample: Sample) -> str:
@@ -155,14 +165,10 @@ class Program(Generated):
             found[-1]["outcome"] = outcome.value
         return joined(found)
 
-    def scores(self, task: str, records: Sequence[Record]) -> list[TaskScore]:
-        """Return pass@1, and pass@k where the rows have as many answers."""
-        return rated(task, "pass@1", records)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Likelihood:
-    """How well the model foresees the answer."""
+    """How likely the answer is to the model."""
 
     kind: ClassVar[str] = "likelihood"
     columns: ClassVar[tuple[str, ...]] = ("prompt", "answer")
@@ -173,7 +179,7 @@ class Likelihood:
         return {"output_type": "loglikelihood"}
 
     def grade(self, answers: Answers, logged: Logged) -> list[Record]:
-        """Take over the hits; a row is right where every token of its answer was the first choice."""
+        """Count bits and first choices; a row is right where every token of its answer was the first choice."""
         return [self._record(row_id, sample, logged.hits) for row_id, sample in answers]
 
     def _record(self, row_id: str, sample: Sample, hits: Mapping[Any, Any]) -> Record:
@@ -188,7 +194,7 @@ class Likelihood:
         }
 
     def scores(self, task: str, records: Sequence[Record]) -> list[TaskScore]:
-        """Return both ratios."""
+        """Return bits per byte and token accuracy."""
         bits, length, right, tokens = (
             [row[key] for row in records] for key in ("bits", "bytes", "right", "tokens")
         )
@@ -209,7 +215,7 @@ def text(sample: Sample) -> str:
 
 
 def record(row_id: str, sample: Sample, output: str, target: str, correct: bool) -> Record:
-    """Return what every record has."""
+    """Return the fields that every record has."""
     prompt = sample["arguments"][0][0]
     return {"id": row_id, "prompt": prompt, "output": output, "target": target, "correct": correct}
 
@@ -245,15 +251,6 @@ def _joined(answers: list[Record]) -> Record:
 def pass_at(k: int, n: int, right: int) -> float:
     """Return the chance that k of n candidates hold a right one: ``1 - C(n - right, k) / C(n, k)``."""
     return 1.0 - math.comb(n - right, k) / math.comb(n, k)
-
-
-def rated(task: str, metric: str, records: Sequence[Record]) -> list[TaskScore]:
-    """Return the mean over rows of whether they are right, and of pass@k where the records have it."""
-    fields = {metric: "correct"} | {key: key for k in AT if (key := f"pass@{k}") in records[0]}
-    return [
-        score(task, name, mean([float(row[field]) for row in records]), len(records))
-        for name, field in fields.items()
-    ]
 
 
 def score(task: str, metric: str, estimate: Estimate, n: int, *, higher: bool = True) -> TaskScore:

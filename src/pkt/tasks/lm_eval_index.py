@@ -1,8 +1,8 @@
-"""Where lm-eval's own tasks lie: name -> folders, worked out once per version of lm-eval and kept in a file.
+"""The folders of lm-eval's own tasks by name, found once per version of lm-eval and kept in a file.
 
-lm-eval reads its 14,000 task files each time it is asked for a name, which takes some ten seconds; a folder takes
-milliseconds. The file lies in the user's cache folder (``$XDG_CACHE_HOME/pkt``, else ``~/.cache/pkt``); where nothing
-can be written there, each request that needs it pays.
+To find a name, lm-eval reads its 14,000 task files, which takes some ten seconds; one folder takes milliseconds.
+The file lies in the user's cache folder (``$XDG_CACHE_HOME/pkt``, else ``~/.cache/pkt``); where that cannot be written,
+each request that names a task of lm-eval's takes these seconds.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def cache_file() -> Path:
 
 
 def has_file(name: str) -> bool:
-    """Return whether a file of lm-eval's is called after a task: a quick sign that the name is no typing error."""
+    """Return whether lm-eval has a file of a task's name: a quick sign that the name is no typing error."""
     return any(root().rglob(f"{Path(name).name}.yaml"))
 
 
 def folders() -> dict[str, Folders]:
-    """Return the folders that each task, group and tag of lm-eval's needs; the index is made where it is missing."""
+    """Return the folders of each task, group and tag of lm-eval; the index is made if it is missing."""
     return _index(cache_file())
 
 
@@ -59,7 +59,7 @@ def _index(file: Path) -> dict[str, Folders]:
 
 
 def _read(file: Path) -> dict[str, list[str]] | None:
-    """Return the kept index; None where there is none that can be read."""
+    """Return the kept index, or None where there is none that can be read."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -68,7 +68,7 @@ def _read(file: Path) -> dict[str, list[str]] | None:
 
 
 def _write(file: Path, index: Mapping[str, Iterable[str]]) -> None:
-    """Put the index in its place whole, or leave it."""
+    """Write the index, whole or not at all."""
     with contextlib.suppress(OSError):  # a read-only home only costs time
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".partial", delete=False) as draft:

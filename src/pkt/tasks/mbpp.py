@@ -1,28 +1,28 @@
-"""MBPP (Austin et al., 2021): a sentence and three asserts to a function; 974 rows.
+"""MBPP (Austin et al., 2021): write a function from a sentence and three asserts; 974 rows.
 
-Trained on `train` and `prompt` (zero-shot scoring does not use the latter as examples), validated on `validation`,
-scored on `test` (500). The answer ends in ``[DONE]``, where lm-eval's task stops; upstream's CRLF becomes LF.
-`mbpp_instruct` is the form for chat models: the reply begins with a fence. That fence has no newline after it, which is
-ours: lm-eval's filter reads the word behind three backticks as the name of a language, and would take a ``def`` at the
-start of a reply for one (templates that trim their messages hide this).
+A transfer trains on the splits `train` and `prompt` (zero-shot scoring does not need the latter as examples) and is
+validated on `validation`; the 500 rows of `test` are scored. The answer ends in ``[DONE]``, where lm-eval's task stops,
+and CRLF in the published rows becomes LF.
+
+`mbpp_instruct` is the form for chat models: the reply begins with a code fence. Unlike in lm-eval, no newline follows
+the fence, because lm-eval's filter takes the word after three backticks for the name of a language, also a ``def`` at
+the start of a reply. (Chat templates that trim messages hide this.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 from pkt.data.upstream import Doc, Upstream
-from pkt.tasks.grading import Grading
 from pkt.tasks.suite import Filtered, Suite
 
 BOUNDS = (("prompt", 10), ("test", 510), ("validation", 600), ("train", 974))  # last task_id of each split
 
 
 def part(doc: Doc) -> str:
-    """Return the split of a row of the authors' single file, by its number."""
+    """Return the split of a row of the authors' single file, by the row's number."""
     number = int(doc["task_id"])
     return next((split for split, last in BOUNDS if number <= last), "none")
 
@@ -31,9 +31,9 @@ def part(doc: Doc) -> str:
 class Mbpp(Suite):
     """The plain form."""
 
-    version: ClassVar[int] = 1
-    gradings: ClassVar[tuple[Grading, ...]] = (Filtered(),)
-    upstream: ClassVar[Upstream] = Upstream(
+    version = 1
+    gradings = (Filtered(),)
+    upstream = Upstream(
         title="MBPP",
         hub="google-research-datasets/mbpp",
         config="full",
@@ -42,9 +42,9 @@ class Mbpp(Suite):
         whole="mbpp",
         part=part,
     )
-    stock: ClassVar[tuple[str, str]] = ("mbpp", "mbpp")
-    train: ClassVar[tuple[str, ...]] = ("train", "prompt")
-    own: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"validation": ("validation",)})
+    stock = ("mbpp", "mbpp")
+    train = ("train", "prompt")
+    own = MappingProxyType({"validation": "validation"})
 
     def prompt(self, doc: Doc) -> str:
         """Return the task and its first three asserts."""
@@ -67,7 +67,7 @@ class Mbpp(Suite):
 class MbppInstruct(Mbpp):
     """The form for chat models."""
 
-    stock: ClassVar[tuple[str, str]] = ("mbpp", "mbpp_instruct")
+    stock = ("mbpp", "mbpp_instruct")
 
     def prompt(self, doc: Doc) -> str:
         """Return the question of the chat form."""
@@ -78,7 +78,7 @@ class MbppInstruct(Mbpp):
         )
 
     def answer(self, doc: Doc) -> str:
-        """Return the reply: the code in a fence, which lm-eval opens."""
+        """Return the reply: the code in a fence, whose opening lm-eval writes."""
         return f"\n```python\n{_code(doc)}\n```"
 
     def adapt(self, task: Any) -> None:

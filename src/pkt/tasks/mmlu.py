@@ -1,23 +1,25 @@
-"""MMLU (Hendrycks et al., ICLR 2021): four options, 57 subjects.
+"""MMLU (Hendrycks et al., ICLR 2021): questions with four options, from 57 subjects.
 
-Trained on `auxiliary_train` (other exams, no subject); `extract` and `align` read the models on `dev` (five rows per
-subject), validation is upstream's. Scored on `test` by the likeliest letter. What is ours: the sentence with the
-subject is part of the prompt (under a chat template lm-eval would make it a system message, which some templates
-refuse and training does not have), and letters keep their leading space under a chat template too, as in training.
+A transfer trains on `auxiliary_train` (other exams, without subjects). `extract` and `align` read the models on `dev`
+(five rows per subject), `validation` is the published split. Rows of `test` are scored by the likeliest letter.
+
+Two things differ from lm-eval. The sentence that names the subject is part of the prompt; under a chat template lm-eval
+would make it a system message, which some templates refuse and training does not have. And letters keep their leading
+space under a chat template, as in training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 from pkt.data.upstream import Doc, Upstream
 from pkt.errors import PktError, nearest
 from pkt.evaluation.parts import Part, Rows
 from pkt.tasks.base import repeated
-from pkt.tasks.grading import Choice, Grading
+from pkt.tasks.grading import Choice
 from pkt.tasks.suite import Suite, upstream_docs
 
 LETTERS = "ABCD"
@@ -43,9 +45,9 @@ SUBJECTS = (
 class Mmlu(Suite):
     """The benchmark: one of lm-eval's tasks per subject."""
 
-    version: ClassVar[int] = 1
-    gradings: ClassVar[tuple[Grading, ...]] = (Choice(),)
-    upstream: ClassVar[Upstream] = Upstream(
+    version = 1
+    gradings = (Choice(),)
+    upstream = Upstream(
         title="MMLU",
         hub="cais/mmlu",
         config="all",
@@ -54,11 +56,9 @@ class Mmlu(Suite):
         subsets=SUBJECTS,
         also=(("auxiliary_train", "train"),),
     )
-    stock: ClassVar[tuple[str, str]] = ("mmlu/default", "mmlu_{subject}")
-    train: ClassVar[tuple[str, ...]] = ("auxiliary_train",)
-    own: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-        {"extract": ("dev",), "align": ("dev",), "validation": ("validation",)}
-    )
+    stock = ("mmlu/default", "mmlu_{subject}")
+    train = ("auxiliary_train",)
+    own = MappingProxyType({"extract": "dev", "align": "dev", "validation": "validation"})
 
     def prompt(self, doc: Doc) -> str:
         """Return the subject's sentence, the question and the lettered options."""
@@ -69,7 +69,7 @@ class Mmlu(Suite):
         return f"{intro}{str(doc['question']).strip()}\n{options}Answer:"
 
     def answer(self, doc: Doc) -> str:
-        """Return the right letter; upstream numbers the options from 0."""
+        """Return the right letter; published rows number the options from 0."""
         return f" {LETTERS[int(doc['answer'])]}"
 
     def question(self, doc: Doc) -> str:
@@ -82,22 +82,19 @@ class Mmlu(Suite):
         Raises:
             PktError: a row whose subject is none of the 57.
         """
-        subjects: dict[str, list[Doc]] = {}
+        seen: Counter[str] = Counter()
         turns: list[tuple[int, str, Doc]] = []
         for doc in upstream_docs(rows):
             subject = _subject(doc)
-            turn = subjects.setdefault(subject, [])
-            turns.append((len(turn), subject, doc))
-            turn.append(doc)
-        chosen = sorted(turns, key=lambda entry: entry[:2])[:limit]
+            turns.append((seen[subject], subject, doc))
+            seen[subject] += 1
+        chosen: dict[str, list[Doc]] = {}
+        for _, subject, doc in sorted(turns, key=lambda entry: entry[:2])[:limit]:
+            chosen.setdefault(subject, []).append(doc)
         folder, name = self.stock
         return [
-            self.part(
-                folder,
-                name.format(subject=one),
-                repeated([doc for _, of, doc in chosen if of == one], samples),
-            )
-            for one in dict.fromkeys(subject for _, subject, _ in chosen)
+            self.part(folder, name.format(subject=subject), repeated(docs, samples))
+            for subject, docs in chosen.items()
         ]
 
     def adapt(self, task: Any) -> None:

@@ -1,22 +1,22 @@
-"""The splits of a benchmark: the union of the rows of the tasks that it trains on, checked, at the sizes asked for."""
+"""The splits of a benchmark: the rows of all tasks that it trains on, checked, at the sizes asked for."""
 
 from __future__ import annotations
 
 from datasets import Dataset
 
-from pkt.config import BenchmarkConfig, DataConfig
+from pkt.config import SPLITS, BenchmarkConfig, DataConfig
 from pkt.data.lengths import Fitting
 from pkt.data.rows import validate
 from pkt.errors import RequestError
-from pkt.tasks.base import SPLITS, Given, drawn
+from pkt.tasks.base import Given, drawn
 from pkt.tasks.find import find
 
 
 def trained_on(benchmark: BenchmarkConfig) -> list[str]:
-    """Return the names of the tasks whose rows a transfer sees.
+    """Return the names of the tasks whose train rows a transfer sees.
 
     Raises:
-        RequestError: none.
+        RequestError: the list is empty.
     """
     names = benchmark.tasks if benchmark.train is None else benchmark.train
     if not names:

@@ -3,12 +3,12 @@
     upstream train side -> pools -> rows that fit -> in the order of a hash -> extract | align | validation | train
     upstream test split -> rows that carry the upstream row (`doc`) -> lm-eval's task -> samples -> one headline score
 
-A prompt is what lm-eval's zero-shot prompt of the task is for that row, so training and scoring see the same text.
-Splits are disjoint by construction: a pool is cut, and no question is in it twice or in the test split.
+The prompt of a row is lm-eval's zero-shot prompt, so training and scoring see the same text. The splits are disjoint:
+each pool is cut into them, and no question is in a pool twice or also in the test split.
 
-The protocol: zero-shot, greedy unless answers are drawn, at most `NEW_TOKENS` new tokens. Prompts, stop strings and
-filters are lm-eval's, and so are metrics, but that generated programs run in pkt's sandbox, all in one go. What else
-is ours stands with the task: `Mmlu`, `MbppInstruct`.
+The protocol: zero-shot, greedy unless answers are drawn, at most `NEW_TOKENS` new tokens. Prompts, stop strings,
+filters and metrics are lm-eval's, except that generated programs run in pkt's sandbox, all in one go. `Mmlu` and
+`MbppInstruct` say what else differs from lm-eval.
 """
 
 from __future__ import annotations
@@ -34,24 +34,25 @@ from pkt.tasks.lm_eval_index import root
 
 NEW_TOKENS = 512
 SPLITS = ("training_split", "validation_split", "fewshot_split", "fewshot_config")
+COLUMNS = ("id", "prompt", "answer", "split")
 SOURCES = ("dataset_path", "dataset_name", "dataset_kwargs")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suite(RowTask):
-    """How one benchmark's rows come about; a subclass names its set and says how a row reads.
+    """A real benchmark; a subclass names its published set, and says how a row becomes prompt and answer.
 
     Attributes:
-        upstream: its set.
-        stock: lm-eval's task: folder (in lm-eval's) and name.
-        train: upstream splits that train, together; the first is required.
-        own: split -> upstream splits that supply it where they are there; it is cut from the train side otherwise.
+        upstream: the published set.
+        stock: lm-eval's task: its folder among lm-eval's tasks, and its name.
+        train: upstream splits that are trained on together; the first is required.
+        own: split -> upstream split that supplies it if the set has one; other splits are cut from the train side.
     """
 
     upstream: ClassVar[Upstream]
     stock: ClassVar[tuple[str, str]]
     train: ClassVar[tuple[str, ...]] = ("train",)
-    own: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    own: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -67,14 +68,14 @@ class Suite(RowTask):
         raise NotImplementedError
 
     def question(self, doc: Doc) -> str:
-        """Return what makes a row the same as another."""
-        raise NotImplementedError
+        """Return the text by which two rows count as the same."""
+        return self.prompt(doc)
 
     def rows(self, split: str, given: Given) -> list[Row]:
-        """See `Task`: for ``train`` all that remain, for the others at most their size; test rows all stay.
+        """See `Task`: all test rows, at most `data.sizes` rows of a split cut from a pool, and the rest for ``train``.
 
         Raises:
-            PktError: the set is not to be had, or has too few rows.
+            PktError: the set cannot be read, or has too few rows.
         """
         if split == "test":
             docs = self.test_docs(given.benchmark)
@@ -87,26 +88,23 @@ class Suite(RowTask):
         if not rows:
             raise PktError(self._too_few(split, name, len(pools[name]), given.fitting))
         if split == "validation":  # may be scored
-            return [_carried({**row, "split": split}) for row in rows]
-        return [{key: row[key] for key in ("id", "prompt", "answer")} | {"split": split} for row in rows]
+            return [_carried(row) for row in rows]
+        return [{key: row[key] for key in COLUMNS} for row in rows]
 
     def test_docs(self, benchmark: BenchmarkConfig) -> list[Doc]:
         """Return the upstream rows that are scored."""
         return required(self.upstream, "test", benchmark.data_dir)
 
     def train_side(self, benchmark: BenchmarkConfig) -> list[Row]:
-        """Return what a transfer may see of the set (id, prompt, answer, question)."""
+        """Return the rows that a transfer may see, each with id, prompt, answer and question."""
         first, *more = self.train
         rows = self._read_as_rows(required(self.upstream, first, benchmark.data_dir), first)
         return rows + [row for name in more for row in self._supplied(name, benchmark)]
 
     def _too_few(self, split: str, pool: str, size: int, fitting: Fitting | None) -> str:
         longer, total = fitting.dropped.get(f"{self.name}/{pool}", (0, 0)) if fitting else (0, 0)
-        told = (
-            f" ({longer} of {total} have more tokens than the models' contexts or data.max_length allow)"
-            if longer
-            else ""
-        )
+        told = f" ({longer} of {total} have more tokens than the models' contexts or data.max_length allow)"
+        told = told if longer else ""
         return f"{self.upstream.title}: {size} rows are too few for a {split} split{told}; {SHARE} or more are needed."
 
     def _pools(
@@ -121,13 +119,11 @@ class Suite(RowTask):
 
         pools = {"train": fit("train", self.train_side(benchmark))}
         uses = dict.fromkeys((*FRONT, "train"), "train")
-        for split, names in self.own.items():
-            pool = "+".join(names)
-            if pool not in pools:
-                docs = [self._supplied(name, benchmark) for name in names]
-                pools[pool] = fit(pool, [row for rows in docs for row in rows])
-            if pools[pool]:
-                uses[split] = pool
+        for split, name in self.own.items():
+            if name not in pools:
+                pools[name] = fit(name, self._supplied(name, benchmark))
+            if pools[name]:
+                uses[split] = name
         return pools, uses
 
     def _supplied(self, upstream_split: str, benchmark: BenchmarkConfig) -> list[Row]:
@@ -153,7 +149,7 @@ class Suite(RowTask):
             ) from error
 
     def held(self, benchmark: BenchmarkConfig) -> set[str]:
-        """Return the questions that are scored; none where the user supplies no test split."""
+        """Return the questions that are scored, which no pool may hold; none where there is no test split."""
         docs = read(self.upstream, "test", benchmark.data_dir) or []
         return {same(self.question(doc)) for doc in docs}
 
@@ -162,7 +158,7 @@ class Suite(RowTask):
         return [self.part(*self.stock, repeated(upstream_docs(rows)[:limit], samples))]
 
     def part(self, folder: str, name: str, docs: Sequence[Doc]) -> Part:
-        """Return one of lm-eval's tasks with rows and protocol."""
+        """Return one of lm-eval's tasks with these rows and the protocol."""
         (grading,) = self.gradings
         task = stock_task(folder, name, _given_rows(docs, graded=isinstance(grading, Program)))
         self.adapt(task)
@@ -181,7 +177,7 @@ class Suite(RowTask):
 
 @dataclass(frozen=True, kw_only=True)
 class Filtered(Program):
-    """Programs that lm-eval's filters have made of the answers (prompt before it, code out of a fence)."""
+    """Run the program that lm-eval's filters make of an answer: the prompt put before it, code taken out of a fence."""
 
     until: tuple[str, ...] = ()
     new_tokens: int = NEW_TOKENS
@@ -196,15 +192,14 @@ class Filtered(Program):
         return str(sample["target"])
 
     def target(self, sample: Sample) -> str:
-        """See `Program`: the tests stand for an answer."""
+        """See `Program`: the tests, because there is no single right answer."""
         return str(sample["target"])
 
 
 def stock_task(folder: str, name: str, overrides: Mapping[str, Any]) -> Any:
-    """Return one of lm-eval's tasks as its file describes it, but for some keys.
+    """Return one of lm-eval's tasks as its file describes it, with some keys replaced.
 
-    A group of one member is the way in which lm-eval's public interface lets keys of a task be replaced before its data
-    is fetched.
+    A group of one member is how lm-eval's public interface replaces keys before the task fetches its data.
     """
     with quiet(), without_code_eval():
         from lm_eval.tasks import TaskManager
@@ -216,10 +211,10 @@ def stock_task(folder: str, name: str, overrides: Mapping[str, Any]) -> Any:
 
 @contextlib.contextmanager
 def without_code_eval() -> Iterator[None]:
-    """Let ``evaluate.load("code_eval")`` give a metric that takes programs and runs none.
+    """Let ``evaluate.load("code_eval")`` return a metric that runs nothing.
 
-    lm-eval's code tasks ask for it when their files are read: the hub would give a script that runs generated code
-    unconfined, and they try it at once. pkt runs programs in its sandbox instead.
+    lm-eval's code tasks load and try this metric when their files are read. The hub's script runs generated code
+    unconfined; pkt runs it in its sandbox instead.
     """
     import evaluate
 
@@ -245,6 +240,6 @@ def _given_rows(docs: Sequence[Doc], *, graded: bool) -> dict[str, Any]:
 
 
 def _carried(row: Row) -> Row:
-    """Return a row with its upstream row as text, so that rows of all sets fit into one table."""
+    """Return a row with its upstream row as JSON text, so that rows of different sets fit into one table."""
     doc = {"doc": json.dumps(row["doc"], sort_keys=True, ensure_ascii=False)} if "doc" in row else {}
-    return {key: row[key] for key in ("id", "prompt", "answer", "split")} | doc
+    return {key: row[key] for key in COLUMNS} | doc

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-from pkt.tasks.grading import Exact, Grading
+from pkt.tasks.grading import Exact
 from pkt.tasks.nano.drafts import Draft, Drafter, NanoTask
 from pkt.tasks.nano.world import SPEAKERS
 
@@ -63,7 +63,7 @@ def draw(rng: Random) -> tuple[str, Operands]:
 
 
 def combo(kind: str, operands: Operands) -> str:
-    """Name what a problem combines."""
+    """Return the name of a problem's kind and operands (see `Draft.combo`)."""
     return "math/" + "/".join(str(part) for part in (kind, *operands))
 
 
@@ -83,8 +83,8 @@ def problem(rng: Random) -> Draft:
 
 @dataclass(frozen=True, kw_only=True)
 class Arithmetic(NanoTask):
-    """Word problems of one or two steps: the number."""
+    """The task."""
 
-    version: ClassVar[int] = 1
-    gradings: ClassVar[tuple[Grading, ...]] = (Exact(until=("\n",), new_tokens=8),)
+    version = 1
+    gradings = (Exact(until=("\n",), new_tokens=8),)
     drafter: ClassVar[Drafter] = staticmethod(problem)

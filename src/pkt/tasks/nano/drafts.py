@@ -1,10 +1,10 @@
-"""Rows of the nano tasks: drafts drawn by seed, and the hash that decides on which side of the hold-out each falls.
+"""Rows of the nano tasks: drafts drawn with a seed, and hashes that assign each draft to a split.
 
-    draft.combo  -- sha256 --> side(combo):    train | validation | test     (what the model has to combine)
-    draft.prompt -- sha256 --> bucket(prompt): extract | align | train       (only within the train side)
+    draft.combo  -- sha256 --> side:      train | validation | test     (by the facts that an answer combines)
+    draft.prompt -- sha256 --> split_of:  extract | align | train       (only within the train side)
 
-Hashing (never Python's salted `hash`) makes both a property of the text: no split depends on how many rows of
-another one were asked for.
+Because the text alone decides (sha256, not Python's salted `hash`), no split depends on how many rows of another one
+were asked for. No combination of facts in a test row occurs in a train row.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Draft:
     """One question before it is given to a split.
 
     Attributes:
-        prompt: Text up to where the model takes over.
-        answer: The continuation, with its leading space and without an end token.
-        combo: What has to be combined; all drafts with an equal combo fall on the same side.
-        extras: Further keys of the row (choices, label, test, entry_point).
+        prompt: the text that the model continues.
+        answer: the continuation, with its leading space and without an end token.
+        combo: names the facts or numbers that the answer combines; drafts of one combination are on one side.
+        extras: further columns of the row (choices, label, test, entry_point).
     """
 
     prompt: str
@@ -49,7 +49,7 @@ def percent(text: str) -> int:
 
 
 def side(combo: str) -> str:
-    """Say on which side of the hold-out a combination falls: `train`, `validation` or `test`."""
+    """Return the side of a combination: `train`, `validation` or `test`."""
     value = percent(f"side/{combo}")
     if value < TEST_PERCENT:
         return "test"
@@ -57,7 +57,7 @@ def side(combo: str) -> str:
 
 
 def split_of(draft: Draft) -> str:
-    """Say which split a draft belongs to; the train side is divided further by its prompt."""
+    """Return the split of a draft; the train side is divided further by the prompt."""
     where = side(draft.combo)
     if where != "train":
         return where
@@ -68,7 +68,7 @@ def split_of(draft: Draft) -> str:
 
 
 def drafts(drafter: Drafter, name: str, split: str) -> Iterator[Draft]:
-    """Yield a split's drafts, each prompt once, without end."""
+    """Yield drafts of a split, each prompt once, without end."""
     rng = Random(f"nano/{name}/{split}")
     seen: set[str] = set()
     while True:
@@ -82,35 +82,24 @@ def drafts(drafter: Drafter, name: str, split: str) -> Iterator[Draft]:
 def _rows(drafter: Drafter, name: str, split: str, count: int) -> tuple[Row, ...]:
     found = []
     for index, draft in zip(range(count), drafts(drafter, name, split), strict=False):
-        row = {
-            "id": f"{name}/{split}/{index}",
-            "split": split,
-            "prompt": draft.prompt,
-            "answer": draft.answer,
-        }
-        found.append({**row, **draft.extras})
+        row = {"id": f"{name}/{split}/{index}", "split": split}
+        found.append(row | {"prompt": draft.prompt, "answer": draft.answer} | draft.extras)
     return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NanoTask(RowTask):
-    """A task whose rows are drafted when they are asked for; its name is part of the seed.
+    """A task whose rows are generated when they are asked for; its name is part of their seed.
 
     Attributes:
-        drafter: writes a question.
-        tests: rows of the test split.
+        drafter: makes one question.
+        tests: number of test rows.
     """
 
     drafter: ClassVar[Drafter]
     tests: ClassVar[int] = 1000
 
     def rows(self, split: str, given: Given) -> list[Row]:
-        """See `Task`; an answer carries its leading space.
-
-        Raises:
-            ValueError: an unknown split.
-        """
+        """See `Task`; an answer has its leading space."""
         sizes = SIZES | {"test": self.tests}
-        if split not in sizes:
-            raise ValueError(f"no split {split!r}; {self.name} has {', '.join(sizes)}")
         return [dict(row) for row in _rows(type(self).drafter, self.name, split, sizes[split])]

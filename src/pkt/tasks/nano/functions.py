@@ -1,7 +1,7 @@
-"""nano_code: a signature with a docstring, and the one line that returns its value (as in HumanEval).
+"""nano_code: write the line that a function returns from its signature and docstring (as in HumanEval).
 
-The steps are told one by one; the canonical body has them merged (`(x + 3) * 4` is written `x * 4 + 12`), so
-an intermediate number has to be worked out and is never shown. Any body that computes the same passes.
+The docstring tells the steps one by one. The answer merges them (`(x + 3) * 4` is written `x * 4 + 12`), so a model has
+to work out an intermediate number that is never shown. Any body that computes the same passes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-from pkt.tasks.grading import Grading, Program
+from pkt.tasks.grading import Program
 from pkt.tasks.nano.drafts import Draft, Drafter, NanoTask
 
 _NAMES = ["adjust", "convert", "machine", "rule", "rescale", "change", "turn", "update", "encode", "mapping"]
@@ -31,7 +31,7 @@ Step = tuple[str, int]
 
 
 def run_steps(steps: list[Step], value: int) -> int:
-    """Apply the steps one after the other; the reference that the hidden tests are made from."""
+    """Apply the steps one after the other; the results are what the hidden tests expect."""
     for name, number in steps:
         if name == "mul":
             value *= number
@@ -67,7 +67,7 @@ def _draw_steps(rng: Random) -> list[Step]:
 
 
 def function(rng: Random) -> Draft:
-    """Draft a function of one integer told in two or three steps."""
+    """Draft a function of one integer that is described in two or three steps."""
     steps = _draw_steps(rng)
     while abs(run_steps(steps, 0)) > 99 or run_steps(steps, 0) == run_steps(steps, 1) == run_steps(steps, -9):
         steps = _draw_steps(rng)
@@ -88,9 +88,9 @@ def function(rng: Random) -> Draft:
 
 @dataclass(frozen=True, kw_only=True)
 class Functions(NanoTask):
-    """A function's only line."""
+    """The task."""
 
-    version: ClassVar[int] = 1
-    gradings: ClassVar[tuple[Grading, ...]] = (Program(until=("\n\n",), new_tokens=32),)
+    version = 1
+    gradings = (Program(until=("\n\n",), new_tokens=32),)
     drafter: ClassVar[Drafter] = staticmethod(function)
-    tests: ClassVar[int] = 500
+    tests = 500

@@ -1,4 +1,4 @@
-"""nano_knowledge: two-hop multiple choice; the town in the middle is never shown."""
+"""nano_knowledge: multiple choice over two hops (person, town, attribute); the town is never shown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-from pkt.tasks.grading import Choice, Grading
+from pkt.tasks.grading import Choice
 from pkt.tasks.nano.drafts import Draft, Drafter, NanoTask
 from pkt.tasks.nano.world import ATTRIBUTES, PEOPLE, RELATIONS, value_after_two_hops
 
@@ -27,7 +27,7 @@ _TWO_HOPS = (
 def question(rng: Random) -> Draft:
     """Draft a two-hop question with four options.
 
-    The distractors are the same attribute's values of other towns, so the option itself gives nothing away.
+    The wrong options are the same attribute of other towns, so no option can be ruled out by itself.
     """
     person, relation = rng.choice(PEOPLE), rng.choice(tuple(RELATIONS))
     attribute = rng.choice(tuple(ATTRIBUTES))
@@ -48,8 +48,8 @@ def question(rng: Random) -> Draft:
 
 @dataclass(frozen=True, kw_only=True)
 class Knowledge(NanoTask):
-    """Two-hop questions with four options."""
+    """The task."""
 
-    version: ClassVar[int] = 1
-    gradings: ClassVar[tuple[Grading, ...]] = (Choice(),)
+    version = 1
+    gradings = (Choice(),)
     drafter: ClassVar[Drafter] = staticmethod(question)

@@ -1,7 +1,7 @@
-"""nano_program: a description in a comment, and an expression over a list (as in MBPP).
+"""nano_program: write an expression over a list from a description in a comment (as in MBPP).
 
-As in `functions`, numbers that follow from two told ones have to be merged: "adds 4 to each and keeps those
-above 20" is written `[x + 4 for x in xs if x > 16]`.
+As in `functions`, a model has to merge numbers of the description: "adds 4 to each and keeps those above 20" is
+written `[x + 4 for x in xs if x > 16]`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-from pkt.tasks.grading import Grading, Program
+from pkt.tasks.grading import Program
 from pkt.tasks.nano.drafts import Draft, Drafter, NanoTask
 
 _PROBES: tuple[list[int], ...] = ([], [3], [40, -7, 12, 5, 5, 0, 21], list(range(-30, 70)))
@@ -93,9 +93,9 @@ def program(rng: Random) -> Draft:
 
 @dataclass(frozen=True, kw_only=True)
 class Programs(NanoTask):
-    """A function of a list."""
+    """The task."""
 
-    version: ClassVar[int] = 1
-    gradings: ClassVar[tuple[Grading, ...]] = (Program(until=("\n\n",), new_tokens=32),)
+    version = 1
+    gradings = (Program(until=("\n\n",), new_tokens=32),)
     drafter: ClassVar[Drafter] = staticmethod(program)
-    tests: ClassVar[int] = 500
+    tests = 500

@@ -2,7 +2,7 @@
 
     person --relation--> town --attribute--> value      e.g. "the river of the town where Mira works"
 
-Every fact is fixed by a seed string; nothing of it exists outside this package.
+A fixed seed decides every fact, and no fact is true outside this package.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PEOPLE = (
     "Fenna", "Hugo", "Ines", "Jorek", "Katla", "Ludo", "Maren", "Nils",
     "Oona", "Petra", "Quill", "Rosa", "Stellan", "Thea", "Ulf", "Vesna",
 )  # fmt: skip
-# those who talk and count; no fact of the world is about them
+# people of word problems and dialogues; no fact of the world is about them
 SPEAKERS = (
     "Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Kim",
 )  # fmt: skip
