@@ -16,8 +16,8 @@ from pkt.methods.semalign import SemAlign
 from pkt.methods.semalign_fisher import SemAlignFisher
 from pkt.methods.semalign_geometry import SemAlignGeometry
 from pkt.methods.sft import Sft
-from pkt.methods.tuning import Update
 from pkt.semantics import Input, Ridge
+from pkt.training.trainable import Update
 from terms import objective
 
 THREE = (

@@ -28,7 +28,7 @@ from pkt.training.capture import Read, capture
 from pkt.training.forward import TransferLoss
 from pkt.training.loop import Trainer
 from pkt.training.teacher import LiveTeacher
-from pkt.training.trainable import make_trainable
+from pkt.training.trainable import Update, make_trainable
 from pkt.training.views import Targets
 from terms import objective, view_of
 from tiny import tiny_model
@@ -67,7 +67,7 @@ class Scene:
         )
         shared, outputs = torch.arange(320), whole.outputs
         self.trainable = make_trainable(
-            self.arch, update=update, layers=[2, 4], rank=4, alpha=4.0, dropout=dropout
+            self.arch, Update(kind=update, rank=4, alpha=4.0, dropout=dropout), [2, 4]
         )
         self.loss = TransferLoss(
             arch=self.arch,

@@ -14,7 +14,7 @@ from pkt.objectives import OutputHead
 from pkt.training.capture import Read, advance, capture
 from pkt.training.forward import TransferLoss
 from pkt.training.loop import Trainer
-from pkt.training.trainable import make_trainable
+from pkt.training.trainable import Update, make_trainable
 from pkt.training.views import Targets
 from terms import objective
 from textbook import same_moves, textbook_training
@@ -49,7 +49,7 @@ def fast(teacher, student, *, pairs, matrix, interface, objective, update, layer
     if cache_prefix and min(layers) > 1:
         below = min(layers) - 1
         prefix = advance(arch, encoded, below, None, batch_size=5)
-    trainable = make_trainable(arch, update=update, layers=layers, rank=4, alpha=4.0, seed=0)
+    trainable = make_trainable(arch, Update(kind=update, rank=4, alpha=4.0), layers)
     losses: list[dict[str, float]] = []
     Trainer(
         loss=TransferLoss(

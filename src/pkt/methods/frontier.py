@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from pkt.methods.base import Transferred
 from pkt.methods.layer_results import LayerAlignment
-from pkt.methods.tuning import Task, Update, trainable_for
+from pkt.methods.tuning import SPLITS, Task
 from pkt.methods.workbench import Workbench
 from pkt.objectives import Objective
 from pkt.training.capture import Prefix
 from pkt.training.loop import History
 from pkt.training.meter import Meter
 from pkt.training.snapshot import Snapshot, load_snapshot, save_snapshot
+from pkt.training.trainable import Update, make_trainable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,8 @@ def tune_frontier(
     depth = bench.student.arch.depth
     last = {depth} if bench.objective.output_terms else set[int]()
     layers = sorted({pair.student for pair in alignment.pairs} | last)
-    task = Task(bench=bench, trainable=trainable_for(bench, update, layers), alignment=alignment)
+    trainable = make_trainable(bench.student.arch, update, layers, seed=bench.config.seed)
+    task = Task(bench=bench, trainable=trainable, alignment=alignment)
     flat = [rows for epoch in task.plan for rows in epoch]
     histories: list[History] = []
     prefixes: dict[str, Prefix] = {}
@@ -83,10 +85,7 @@ def tune_frontier(
         for i, layer in enumerate(layers):
             start, stop = (len(flat) * n // len(layers) for n in (i, i + 1))
             if cache_prefix and layer > 1:
-                prefixes = {
-                    split: task.prefix(split, layer - 1, prefixes.get(split))
-                    for split in ("train", "validation")
-                }
+                prefixes = {s: task.prefix(s, layer - 1, prefixes.get(s)) for s in SPLITS}
 
             def listen(step: int, metrics: dict[str, float], offset: int = start, k: int = layer) -> None:
                 bench.log(offset + step, {**metrics, "frontier": k})

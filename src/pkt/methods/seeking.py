@@ -30,13 +30,14 @@ from pkt.mapping import in_order, top_layers
 from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
 from pkt.methods.seeking_plan import blocks, check_pair_shapes, counterpart, site_key, site_of
 from pkt.methods.seeking_results import SeekingAlignment, SeekingExtraction
-from pkt.methods.tuning import Update, tune
+from pkt.methods.tuning import TrainingMethod, tune
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.load import declared_roles, skeleton
 from pkt.models.surgery import Site, matrix_OI, oriented, site_path, sites
 from pkt.settings import setting, undecisive
 from pkt.training.lora_start import LoraStart, seeking_factors
+from pkt.training.trainable import Update
 
 RECIPES = {
     "laten": ["up", "down", "v", "o"],
@@ -45,7 +46,7 @@ RECIPES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seeking:
+class Seeking(TrainingMethod):
     """The method's own settings.
 
     Attributes:
@@ -62,7 +63,6 @@ class Seeking:
     """
 
     results: ClassVar[Mapping[str, type[Any]]] = {"extract": SeekingExtraction, "align": SeekingAlignment}
-    uses: ClassVar[tuple[str, ...]] = ("objective",)
     demands: ClassVar[str] = (
         "student no wider in any cut matrix and no deeper than the teacher; separate q, k and v maps, or "
         "GPT-2's fused one; untied student for recipe=original"
@@ -94,12 +94,8 @@ class Seeking:
 
     @property
     def provides(self) -> Provides:
-        """Nothing of a teacher, once training has begun."""
+        """Nothing of a teacher: its training only starts from the teacher's matrices."""
         return Provides(trains_head="head" in self.targets)
-
-    def refusal(self, choice: Choice) -> str | None:
-        """Return nothing: what the terms need decides."""
-        return None
 
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Name what each stage reads; random controls are drawn by the seed."""
@@ -210,14 +206,11 @@ class Seeking:
         return tune(
             bench,
             None,
-            update=self._update(),
+            update=replace(self.update, targets=self.targets),
             layers=list(range(1, arch.depth + 1)),
             snapshots=scratch,
             start=LoraStart(factors=start),
         )
-
-    def _update(self) -> Update:
-        return replace(self.update, targets=self.targets)
 
 
 def _seed_of(key: str, seed: int) -> int:

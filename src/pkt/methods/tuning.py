@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from torch import nn
 from pkt.config import OptimConfig
 from pkt.data.batching import Batch, collate, epoch_batches, sorted_batches
 from pkt.errors import RequestError
-from pkt.methods.base import Transferred
+from pkt.methods.base import TRAINING, Choice, Method, Provides, Reads, Transferred
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
@@ -29,47 +29,32 @@ from pkt.training.forward import TransferLoss
 from pkt.training.loop import History, Trainer
 from pkt.training.lora_start import LoraStart
 from pkt.training.teacher import LiveTeacher, TeacherOutput
-from pkt.training.trainable import Trainable, make_trainable
+from pkt.training.trainable import Trainable, Update, make_trainable
 from pkt.training.views import Targets
 
 SPLITS = ("train", "validation")
 
 
-def _adapts(own: Update, _choice: object) -> bool:
-    return own.kind == "lora"
-
-
 @dataclass(frozen=True, kw_only=True)
-class Update:
-    """What trains in a layer.
+class TrainingMethod(Method):
+    """A method whose transfer trains some layers of the student (`tune`).
 
     Attributes:
-        kind: ``lora`` or ``full``.
-        rank: LoRA rank.
-        alpha: LoRA alpha; the update is scaled by alpha / rank.
-        targets: projection roles that get an adapter.
-        dropout: LoRA dropout while training.
-
-    Raises:
-        ValueError: a rank below 1, or a dropout outside [0, 1).
+        update: what trains in them.
     """
 
-    kind: Literal["lora", "full"] = "lora"
-    rank: int = setting(16, when=_adapts)
-    alpha: float = setting(16.0, when=_adapts)
-    targets: list[str] = setting(factory=lambda: ["up", "down", "v", "o"], when=_adapts)
-    dropout: float = setting(0.0, when=_adapts)
+    uses: ClassVar[tuple[str, ...]] = ("objective",)
 
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"rank is the rank of an adapter, at least 1, got {self.rank}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is a share, 0 or more and below 1, got {self.dropout}")
+    update: Update = setting(factory=Update, decides="transfer")
 
     @property
-    def trains_head(self) -> bool:
-        """Whether the LM head gets an adapter."""
-        return self.kind == "lora" and "head" in self.targets
+    def provides(self) -> Provides:
+        """Nothing of a teacher."""
+        return Provides(trains_head=self.update.trains_head)
+
+    def reads(self, stage: str, choice: Choice) -> Reads:
+        """Read what every training reads."""
+        return TRAINING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,23 +251,6 @@ def live_teacher(bench: Workbench) -> LiveTeacher:
     )
 
 
-def trainable_for(
-    bench: Workbench, update: Update, layers: Sequence[int], start: LoraStart | None = None
-) -> Trainable:
-    """Declare what trains: the update in some layers of the student (from 1)."""
-    return make_trainable(
-        bench.student.arch,
-        update=update.kind,
-        layers=layers,
-        rank=update.rank,
-        alpha=update.alpha,
-        targets=update.targets,
-        seed=bench.config.seed,
-        start=start,
-        dropout=update.dropout,
-    )
-
-
 def tune(
     bench: Workbench,
     alignment: LayerAlignment | None,
@@ -307,7 +275,7 @@ def tune(
         start: where adapters start, instead of peft's default.
         through: see `Task`.
     """
-    trainable = trainable_for(bench, update, layers, start)
+    trainable = make_trainable(bench.student.arch, update, layers, seed=bench.config.seed, start=start)
     task = Task(bench=bench, trainable=trainable, alignment=alignment, through=through or {})
     first, prefixes = min(layers), dict[str, Prefix]()
     if cache_prefix and first > 1:
