@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pkt.data.batching import Batch
+from pkt.data.batching import Batch, answer_labels
 from pkt.errors import RequestError, nearest
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, tap
@@ -138,7 +138,7 @@ def _backward(teacher: Architecture, batch: Batch) -> None:
         )
     final_BTD = decode(teacher, batch.input_ids, batch.attention_mask)
     supervised_BT = batch.supervised.to(final_BTD.device)
-    labels_N = functional.pad(batch.input_ids[:, 1:], (0, 1))[batch.supervised].to(final_BTD.device)
+    labels_N = answer_labels(batch).to(final_BTD.device)
     shares_N = (1.0 / counts_B)[batch.supervised.nonzero()[:, 0]].to(final_BTD.device)
     final_ND = final_BTD[supervised_BT]
     torch.autograd.backward(final_ND, _head_gradient(teacher, final_ND.detach(), labels_N, shares_N))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pkt.attribution.disk_sums import DiskSums
-from pkt.data.batching import Batch
+from pkt.data.batching import Batch, answer_labels
 from pkt.errors import PktError, RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.taps import decode
@@ -142,7 +142,7 @@ def _backward(arch: Architecture, batch: Batch, index: int) -> bool:
         return False
     final_BTD = decode(arch, batch.input_ids, batch.attention_mask)
     logits_nV = arch.read_out(final_BTD[batch.supervised.to(final_BTD.device)]).float()
-    labels_n = functional.pad(batch.input_ids[:, 1:], (0, 1))[batch.supervised].to(logits_nV.device)
+    labels_n = answer_labels(batch).to(logits_nV.device)
     loss = functional.cross_entropy(logits_nV, labels_n)
     if not math.isfinite(float(loss.detach())):
         raise PktError(

@@ -15,9 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pkt.errors import RequestError
-from pkt.models.roles import ROLES, Roles, roles_of
-
-__all__ = ["ROLES", "Architecture", "Roles", "roles_of"]
+from pkt.models.roles import Roles, roles_of
 
 
 class Architecture:
