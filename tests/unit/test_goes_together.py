@@ -24,7 +24,7 @@ THREE = (
     LayerPair(student=1, teacher=(2,)),
     LayerPair(student=2, teacher=(3, 4, 5), weights=(0.2, 0.3, 0.5)),
 )
-BLOCK, BETWEEN = SemAlign(interface="block"), SemAlignGeometry(span="between")
+BLOCK, BETWEEN = SemAlign(interface="block"), SemAlignGeometry(span="between", interface="residual")
 HEAD = Update(targets=["up", "head"])
 COSINE, FISHER, GEOMETRY = objective(cosine={}), objective(fisher={}), objective(geometry={})
 
@@ -79,7 +79,7 @@ def test_refused_with_the_reason(method, terms, more, message):
         (HiddenKd(), COSINE, {"semantics": Input()}),  # it reads no semantics
         (Seeking(), objective(output={}), {}),
         (Seeking(recipe="original"), objective(ce={}), {}),
-        (SemAlignFisher(), objective(fisher={}, ce={}), {}),
+        (SemAlignFisher(interface="block"), objective(fisher={}, ce={}), {}),
         (Kd(), objective(kl={}, ce={}), {}),
     ],
 )

@@ -27,6 +27,7 @@ from pkt.methods.layer_results import LayerAlignment, LayerExtraction
 from pkt.methods.layerwise import LayerWise, fit_maps, graded, length_ratio, teacher_outputs
 from pkt.methods.tuning import SPLITS, tune
 from pkt.methods.workbench import Workbench
+from pkt.objectives import LayerTerm
 from pkt.settings import setting, undecisive
 
 
@@ -49,6 +50,8 @@ class SemAlign(LayerWise):
     """
 
     uses: ClassVar[tuple[str, ...]] = ("mapping", "semantics", "objective")
+    layer_term: ClassVar[type[LayerTerm] | None] = None
+    """The class of the layer term that makes a form of SemAlign; None: any layer term will do."""
 
     name: str = undecisive("semalign")
     interface: Literal["mlp", "attention", "residual", "block"] = "mlp"
@@ -63,10 +66,17 @@ class SemAlign(LayerWise):
         return self.provided("student")
 
     def refusal(self, choice: Choice) -> str | None:
-        """Return why this is not SemAlign; None where it is."""
-        if not choice.objective.layer_terms:
+        """Return why this is not SemAlign, or not this form of it; None where it is."""
+        terms, wanted = choice.objective, self.layer_term
+        if wanted is None and not terms.layer_terms:
             return "SemAlign without a layer term is plain fine-tuning or distillation: use method=sft or method=kd"
-        return None
+        if wanted is None or any(isinstance(term, wanted) for term in terms.terms.values()):
+            return None
+        option = wanted.__name__.lower()
+        return (
+            f"its layer term is {wanted.__name__}, and the objective has none: set "
+            f"term@objective.terms.layer={option} (or objective={option})"
+        )
 
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Name what each stage reads; shuffled targets are drawn by the seed."""
