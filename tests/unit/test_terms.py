@@ -88,9 +88,9 @@ class Scene:
         Trainer(
             loss=self.loss,
             parameters=self.trainable.parameters,
-            plan=lambda _epoch: [chosen],
+            plan=[[chosen]],
             collate=lambda part: collate(self.encoded, part),
-            optim=OptimConfig(lr=0.0, epochs=1, batch_size=99, micro_batch_size=micro, max_grad_norm=0.0),
+            optim=OptimConfig(lr=0.0, batch_size=99, micro_batch_size=micro, max_grad_norm=0.0),
             listen=lambda _step, metrics: found.append(metrics),
             compares=self.loss.objective.balance == "auto",
             finish_step=self.loss.finish_step,

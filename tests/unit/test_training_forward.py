@@ -61,7 +61,7 @@ def fast(teacher, student, *, pairs, matrix, interface, objective, update, layer
             head=OutputHead(arch=arch),
         ),
         parameters=trainable.parameters,
-        plan=lambda epoch: epoch_batches(encoded.lengths, optim.batch_size, seed=0, epoch=epoch),
+        plan=[epoch_batches(encoded.lengths, optim.batch_size, seed=0, epoch=e) for e in range(optim.epochs)],
         collate=lambda chosen: collate(encoded, chosen),
         optim=optim,
         listen=lambda _step, metrics: losses.append(metrics),

@@ -34,7 +34,6 @@ class Identity(Method):
 
     def transfer(self, bench: Workbench, alignment: None, scratch: Path | None) -> Transferred:
         """Return the student as it is."""
-        history = History(steps=0, validations=[], best_step=None)
         budget: dict[str, float] = {
             "trained_parameters": 0,
             "optimiser_steps": 0,
@@ -42,5 +41,5 @@ class Identity(Method):
             "student_forward_tokens": 0,
         }
         return Transferred(
-            trainable=Trainable(model=bench.student.model), history=history, layers=(), budget=budget
+            trainable=Trainable(model=bench.student.model), history=History(steps=0), layers=(), budget=budget
         )

@@ -167,11 +167,10 @@ class LaTen(Method):
                     meter=bench.student_meter,
                 ),
                 parameters=dict(hypernetwork.named_parameters()),
-                plan=lambda _epoch: batches,
+                plan=[batches],
                 collate=lambda chosen: collate(rows, chosen).to(arch.device),
                 optim=OptimConfig(
                     lr=self.lr,
-                    epochs=1,
                     batch_size=max(map(len, batches)),
                     micro_batch_size=given.optim.micro_batch_size,
                     weight_decay=self.weight_decay,
@@ -206,7 +205,7 @@ class LaTen(Method):
         validation: dict[str, float] = {"step": steps, "cross_entropy": alignment.validation}
         return Transferred(
             trainable=Trainable(model=arch.model),
-            history=History(steps=steps, validations=[validation], best_step=None),
+            history=History(steps=steps, validations=[validation]),
             layers=tuple(sorted({change.layer for change in alignment.deltas})),
             budget={
                 "trained_parameters": alignment.trained_parameters,

@@ -1,13 +1,13 @@
-"""Train the student: the one loop with the rows, targets, prefix and teacher outputs of a request.
+"""Train the student on a request's rows, objective and targets.
 
-tune      joint schedule: the given layers together, for all optimiser steps
-(frontier.py: shallow to deep, one layer at a time, on the same `Task`)
+`tune` trains some layers together, for all optimiser steps; `frontier.py` trains one layer at a time, from shallow to
+deep. Both work on a `Task`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +15,6 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from pkt.config import OptimConfig
 from pkt.data.batching import Batch, collate, epoch_batches, sorted_batches
 from pkt.errors import RequestError
 from pkt.methods.base import TRAINING, Choice, Method, Provides, Reads, Transferred
@@ -49,7 +48,7 @@ class TrainingMethod(Method):
 
     @property
     def provides(self) -> Provides:
-        """Nothing of a teacher."""
+        """What a method without a teacher has."""
         return Provides(trains_head=self.update.trains_head)
 
     def reads(self, stage: str, choice: Choice) -> Reads:
@@ -65,7 +64,7 @@ class Task:
         bench: models, rows and hyper-parameters.
         trainable: what may train.
         alignment: targets of the layer terms and kept teacher outputs; None where the objective needs neither.
-        through: per student layer, what its states go through before a term sees them; trained along.
+        through: per student layer, a module that its states go through before a term sees them; it trains too.
     """
 
     bench: Workbench
@@ -75,7 +74,7 @@ class Task:
 
     @cached_property
     def own(self) -> dict[str, nn.Module]:
-        """Modules of the terms that have some, by the term's name; drawn from the request's seed."""
+        """The modules of terms that have parameters or buffers, by the term's name; the seed decides their start."""
         arch, rows = self.bench.student.arch, sum(len(self.bench.encoded(s).lengths) for s in SPLITS)
         targets = self.alignment.targets.get("train", {}) if self.alignment is not None else {}
         widths = {k: states.flat_ND.shape[1] for k, states in targets.items()}
@@ -90,7 +89,7 @@ class Task:
 
     @cached_property
     def auxiliary(self) -> nn.ModuleDict:
-        """What trains along and is not saved with the student."""
+        """What trains beside the student and is not saved with it."""
         modules = {f"projection_{layer}": module for layer, module in self.through.items()}
         return nn.ModuleDict(modules | {f"term_{name}": module for name, module in self.own.items()})
 
@@ -124,30 +123,29 @@ class Task:
         parameters: Mapping[str, nn.Parameter],
         prefixes: Mapping[str, Prefix],
         plan: Sequence[Sequence[list[int]]],
-        optim: OptimConfig,
         snapshots: Path | None,
         listen: Callable[[int, dict[str, float]], None],
     ) -> History:
-        """Train some parameters on an objective, and what is auxiliary along.
+        """Train some of the student's parameters, and all that is auxiliary, on an objective.
 
         Args:
             objective: the terms.
             layers: student layers whose targets the layer terms cover.
             parameters: what trains.
-            prefixes: per split, states that enter the first layer that trains; empty: from the tokens.
+            prefixes: per split, states that enter the first layer that trains; empty: the student runs from the
+                tokens.
             plan: per epoch, the rows of each step.
-            optim: hyper-parameters; ``epochs`` is the length of `plan`.
             snapshots: folder for resumable state.
-            listen: told of every step.
+            listen: called after every step.
         """
         losses = {split: self._loss(objective, split, layers, prefixes.get(split)) for split in SPLITS}
         train, device = self.bench.encoded("train"), self.bench.student.arch.device
         return Trainer(
             loss=losses["train"],
             parameters={**parameters, **dict(self.auxiliary.named_parameters())},
-            plan=lambda epoch: plan[epoch],
+            plan=plan,
             collate=lambda rows: collate(train, rows).to(device),
-            optim=replace(optim, epochs=len(plan)),
+            optim=self.bench.config.optim,
             validate=lambda: self._validate(losses["validation"]),
             snapshots=snapshots,
             listen=listen,
@@ -183,7 +181,7 @@ class Task:
 
     @property
     def _autocast(self) -> bool:
-        """Whether the student runs in bfloat16: asked for, or loaded in it with float32 weights that train."""
+        """Whether the student runs in bfloat16: if asked for, or if all but the weights that train are in it."""
         return (
             self.bench.config.optim.precision == "bfloat16" or self.bench.student.arch.dtype == torch.bfloat16
         )
@@ -194,7 +192,7 @@ class Task:
         return live_teacher(self.bench)
 
     def prefix(self, split: str, layer: int, before: Prefix | None = None) -> Prefix:
-        """Return the states that enter the layer after `layer`, from those in `before` or from the tokens."""
+        """Return the states that enter the layer after `layer`, computed from `before`, or from the tokens."""
         encoded, arch = self.bench.encoded(split), self.bench.student.arch
         what = f"states entering layer {layer + 1} ({split})"
         autocast = torch.autocast(arch.device.type, torch.bfloat16, enabled=self._autocast)  # as in training
@@ -239,7 +237,7 @@ class Task:
 
 
 def live_teacher(bench: Workbench) -> LiveTeacher:
-    """Return the teacher's distributions as the objective wants them, computed when asked for."""
+    """Return the teacher as a source of distributions, at the objective's temperature."""
     outputs = bench.objective.outputs
     assert outputs is not None
     return LiveTeacher(
@@ -269,8 +267,8 @@ def tune(
         alignment: targets of the layer terms and kept teacher outputs; None where the objective has neither.
         update: what trains in those layers.
         layers: layer numbers, from 1.
-        cache_prefix: compute the states that enter the first trained layer once instead of every epoch
-            (exact: the layers below it do not change; off where `start` trains the embedding).
+        cache_prefix: compute the states that enter the first trained layer once instead of in every epoch, which is
+            exact as long as no layer below it, and no embedding, trains.
         snapshots: folder for resumable state.
         start: where adapters start, instead of peft's default.
         through: see `Task`.
@@ -292,7 +290,6 @@ def tune(
             parameters=trainable.parameters,
             prefixes=prefixes,
             plan=task.plan,
-            optim=bench.config.optim,
             snapshots=snapshots,
             listen=listen,
         )

@@ -33,12 +33,12 @@ class TransferLoss:
         arch: the student.
         objective: terms and weights.
         interface: where in a layer the layer terms' states are read.
-        targets: the teacher's states.
+        targets: for layer terms.
         prefix: states that enter the first layer that trains; None runs the student from its embeddings.
-        head: read-out of the student.
+        head: the student's read-out.
         teacher: the teacher's distributions, for terms that read them.
-        through: per student layer, what its states go through before they meet the target (hidden_kd).
-        own: modules of the terms that have some, by the term's name.
+        through: per student layer, a module that its states go through before a term sees them (hidden_kd).
+        own: the modules of terms that have some, by the term's name.
         first_row: row id of the split's first row.
         autocast: run the student in bfloat16.
         meter: counts the student's forward tokens.
@@ -59,7 +59,7 @@ class TransferLoss:
     _later: list[Callable[[], None]] = field(default_factory=list, init=False)
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Return what the sum of each term, ``loss_<name>``, is over; known before any forward pass."""
+        """Return over how many positions (or sequences) each term ``loss_<name>`` sums; needs no forward pass."""
         seen = self._unseen(batch)
         return {f"loss_{name}": term.count(seen.view(term)) for name, term in self.objective.terms.items()}
 
@@ -69,7 +69,7 @@ class TransferLoss:
         return {f"loss_{name}": weight for name, weight in self.objective.weights(named).items()}
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the sums of each term that has something in this batch, differentiable."""
+        """Return the differentiable sums of each term that has something in this batch."""
         counts = self.counts(batch)
         if not any(counts.values()):
             return {}
@@ -86,7 +86,7 @@ class TransferLoss:
 
     @torch.no_grad()
     def finish_step(self) -> None:
-        """Do what terms left for the end of an optimiser step."""
+        """Call what terms left for the end of the optimiser step."""
         for change in self._later:
             change()
         self._later.clear()

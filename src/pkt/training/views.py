@@ -39,7 +39,7 @@ from pkt.training.teacher import TeacherOutput
 
 @dataclass(frozen=True, kw_only=True)
 class Positions:
-    """Entry n: position `student_N[n]` of the student's row `row_N[n]`, and `teacher_N[n]` of the teacher's."""
+    """N positions: entry n is `student_N[n]` in row `row_N[n]` of the student, and `teacher_N[n]` of the teacher."""
 
     row_N: Tensor
     student_N: Tensor
@@ -48,18 +48,18 @@ class Positions:
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """The teacher's states.
+    """What the layer terms compare the student's states with.
 
     Attributes:
-        states: per paired student layer.
-        positions: which positions of every row they are of: ``answer`` or ``all``.
+        states: per paired student layer, the teacher's states.
+        positions: at which positions of every row: ``answer`` or ``all``.
     """
 
     states: Mapping[int, RowStates]
     positions: str = "answer"
 
     def of(self, layer: int, batch: Batch, where: Positions) -> Tensor:
-        """Return a layer's (N, D) on the batch's device."""
+        """Return a layer's targets at some positions, (N, D), on the batch's device."""
         states = self.states[layer]
         start_B = states.offsets_R1[torch.tensor(batch.index)]
         if self.positions == "answer":
@@ -70,18 +70,18 @@ class Targets:
 
 @dataclass(kw_only=True)
 class Seen:
-    """One batch, and what a forward pass made of it; without one, views are there to count.
+    """One batch, and what a forward pass made of it. Before the pass a view holds no states: a term can count.
 
     Attributes:
         batch: the rows.
         head: the student's read-out.
-        targets: of the layer terms.
-        teacher: of terms that read the teacher's outputs.
-        through: per layer, what the student's states go through before a term sees them.
+        targets: for layer terms.
+        teacher: for terms that read the teacher's outputs.
+        through: per layer, a module that the student's states go through before a term sees them.
         first_row: row id of the split's first row.
-        states: per layer, (B, T, D).
-        final_BTD: final-normed states.
-        later: takes what a term wants done after the optimiser step.
+        states: per layer, (B, T, D); None before the pass.
+        final_BTD: final-normed states; None before the pass, and in one that stops below the last layer.
+        later: takes functions that a term wants called after the optimiser step.
     """
 
     batch: Batch
@@ -112,7 +112,7 @@ class Seen:
         )
 
     def where(self, which: str, *, labelled: bool) -> Positions:
-        """Return the positions ``answer`` or ``all``; `labelled` leaves out rows without a label."""
+        """Return the batch's positions (``answer`` or ``all``), with `labelled` those of rows that have a label."""
         key = (which, labelled and self.batch.labelled is not None)
         if key not in self._positions:
             mask_BT = position_mask(self.batch, which)
@@ -132,7 +132,7 @@ class Seen:
         return next_tokens(self.batch)[where.row_N, where.student_N]
 
     def _given(self, need: type[Need], where: Positions) -> Any:
-        """Return what a need stands for; None before the forward pass, where it takes one."""
+        """Return what a term that declared a need gets; None if it needs a forward pass that has not been run."""
         if need is States:
             return None if self.states is None else [self._pair(k, where) for k in self.targets.states]
         if need is Outputs:
@@ -150,7 +150,7 @@ class Seen:
         return Pair(layer=layer, states_ND=states_ND, targets_ND=self.targets.of(layer, self.batch, where))
 
     def _select(self, layer: int, where: Positions, states_BTD: Tensor) -> Tensor:
-        """Return states at some positions, the same tensor to every term; layer 0 stands for the final norm."""
+        """Return states at some positions; all terms get the same tensor. Layer 0 stands for the final norm."""
         key = (layer, id(where))
         if key not in self._selected:
             states_ND = states_BTD[where.row_N, where.student_N]
@@ -160,7 +160,7 @@ class Seen:
         return self._selected[key]
 
     def _outputs(self, where: Positions) -> Distributions:
-        """Return the teacher's distributions at some of the answer positions."""
+        """Return the teacher's distributions at the answer positions, or at those of rows that have a label."""
         whole = self._distributions
         if len(where.row_N) == len(whole.tensors[0]):
             return whole
