@@ -28,7 +28,7 @@ from pkt.training.trainable import Trainable
 
 
 class StageResult:
-    """What a stage of a method leaves in its artifact: a dataclass that `pkt.saving` can write.
+    """The result of a stage of a method: a dataclass that `pkt.saving` can write.
 
     Attributes:
         file: name of its JSON file.
@@ -46,11 +46,11 @@ class StageResult:
         return saving.load(cls, folder / cls.file)
 
     def tables(self) -> list[Table]:
-        """Return what `pkt extract` or `pkt align` prints and the tracker keeps."""
+        """Return the tables that `pkt extract` or `pkt align` prints and the tracker keeps."""
         raise NotImplementedError
 
     def warnings(self) -> list[str]:
-        """Return what a reader of the results should know."""
+        """Return what a reader of the results should be warned of."""
         return []
 
 
@@ -59,7 +59,7 @@ class Extraction(StageResult):
 
     Attributes:
         pairs: teacher layers per student layer, for the pairing figure and the card.
-        scores: one per teacher layer, for the attribution figure; None: not needed.
+        scores: one per teacher layer, for the attribution figure; None where no scores were needed.
     """
 
     file: ClassVar[str] = "extraction.json"

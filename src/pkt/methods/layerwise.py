@@ -56,7 +56,7 @@ class LayerWise(TrainingMethod):
     cache_dtype: Literal["float32", "bfloat16"] = setting("float32", decides="align")
 
     def provided(self, states: Literal["student", "teacher"]) -> Provides:
-        """Return what the method provides, with targets in a model's space."""
+        """Return what the method provides; `states` says whose space the targets are in."""
         return Provides(
             states=states, interface=self.interface, outputs=True, trains_head=self.update.trains_head
         )
@@ -180,7 +180,7 @@ def fit_maps(
     teacher: Mapping[int, RowStates],
     student: Mapping[int, RowStates],
 ) -> dict[int, AlignmentMap]:
-    """Fit the semantics of the request: once for all pairs, or per pair where it reads states."""
+    """Fit the request's semantics: per pair where it reads states, otherwise once for all pairs."""
     shared = bench.pair_report.shared_ids
     fit = partial(
         bench.semantics.fit,
@@ -200,7 +200,7 @@ def graded(
     teacher: Mapping[int, RowStates],
     student: Mapping[int, RowStates],
 ) -> dict[int, dict[str, float | None]]:
-    """Return each map's quality card on the align split; only block states can be read by the head."""
+    """Return each map's quality card on the align split, with a read-out KL where states are those of blocks."""
     read_out = OutputHead(arch=bench.student.arch).lens if interface == "block" else None
     return {
         k: asdict(quality_card(map_, teacher[k].flat_ND, student[k].flat_ND, read_out=read_out))
@@ -211,8 +211,8 @@ def graded(
 def length_ratio(map_: AlignmentMap, teacher: RowStates, student: RowStates) -> float:
     """Return the student's mean state length over that of the mapped teacher states, on the align split.
 
-    1 for a map that predicts values (ridge): only a normalised map gives directions without lengths. The cosine
-    term and a read-out through a norm do not see the difference, others do.
+    It is 1 for a map that predicts values (ridge), since only a normalised map gives directions without lengths. The
+    cosine term and a read-out through a norm do not depend on lengths; other terms do.
     """
     if not map_.normalise:
         return 1.0
@@ -221,7 +221,7 @@ def length_ratio(map_: AlignmentMap, teacher: RowStates, student: RowStates) -> 
 
 
 def teacher_outputs(bench: Workbench) -> dict[str, TopRows]:
-    """Keep the teacher's distributions at answer positions, where the objective wants them kept."""
+    """Compute the teacher's distributions at answer positions, if the objective reads them from the store."""
     if (outputs := bench.objective.outputs) is None or outputs.live:
         return {}
     kept = {}
@@ -235,7 +235,7 @@ def teacher_outputs(bench: Workbench) -> dict[str, TopRows]:
 
 
 def head_view(arch: Architecture, shared: Tensor) -> HeadView:
-    """Return what a semantics map sees of a model: head, embeddings, final norm, tokens that both models have."""
+    """Return what a semantics map reads of a model; `shared` are the tokens that both models have."""
     norm = arch.norm_weight()
     return HeadView(
         weight=arch.head_weight().detach(),

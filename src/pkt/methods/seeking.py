@@ -53,9 +53,9 @@ class Seeking(TrainingMethod):
         name: how tables call it.
         recipe: which matrices: ``laten`` (up down v o), ``original`` (q k v o gate up down, embedding and head),
             or None: `update.targets`.
-        layers: which teacher layers are kept: the most sensitive, or random ones (control).
-        structure: what is kept of a matrix, see `pkt.attribution.windows.cut`.
-        spectrum: ``teacher``, or ``gaussian``: random directions with the same singular values (control).
+        layers: which teacher layers are kept: those of highest ``sensitivity``, or ``random`` ones (a control).
+        structure: which part of a matrix is kept, see `pkt.attribution.windows.cut`.
+        spectrum: ``teacher``, or ``gaussian``: random directions with the same singular values (a control).
         update: rank, alpha and dropout of the adapters; has to be ``lora``.
 
     Raises:
@@ -109,7 +109,7 @@ class Seeking(TrainingMethod):
 
     def extract(self, bench: Workbench, scratch: Path | None) -> SeekingExtraction:
         """Sum the sensitivity over the extract rows, keep the best layers, and cut the best windows."""
-        assert scratch is not None, "the sums are on disk"
+        assert scratch is not None, "the sums are kept on disk"
         model = bench.config.model
         shapes = skeleton(bench.student_config, declared_roles(model.student, model.teacher))
         own = skeleton(bench.teacher_config, model.teacher.roles)
@@ -146,7 +146,7 @@ class Seeking(TrainingMethod):
         arch = bench.teacher.arch
         paths = sites(arch, range(1, arch.depth + 1), self.targets)
         modules = [arch.model.get_submodule(path) for path in paths]
-        # counted whole: what the sums cost, also where an earlier process did a part of it
+        # all rows count as cost, also those that an earlier, interrupted process went through
         bench.teacher_meter.count(sum(encoded.lengths), layers=arch.depth)
         with bench.track("sensitivity", len(encoded.lengths)) as advance:
             return sensitivity(
@@ -214,5 +214,5 @@ class Seeking(TrainingMethod):
 
 
 def _seed_of(key: str, seed: int) -> int:
-    """Return a seed of a matrix's own, the same on every machine."""
+    """Return the seed of one matrix, the same on every machine."""
     return zlib.crc32(f"{seed}/{key}".encode())

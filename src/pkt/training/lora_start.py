@@ -151,7 +151,7 @@ def begin(adapter: PeftModel, config: Any, start: LoraStart) -> None:
 
 
 def joined(adapter: PeftModel) -> dict[str, Tensor]:
-    """Return the weights of one adapter of twice the rank, [B, -B0] [A; A0], under peft's names."""
+    """Return the weights of a single adapter of twice the rank, [B, -B0] [A; A0], under peft's names."""
     trained, taken = (
         get_peft_model_state_dict(adapter, adapter_name=name, save_embedding_layers=False)
         for name in (TRAINED, _TAKEN_OFF)
