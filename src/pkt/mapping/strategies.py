@@ -29,8 +29,8 @@ class Critical(Strategy):
     """Pair the teacher layers of highest attribution (v1; top_n = 1 there).
 
     Teacher layer l* goes to student layer k = min{k : depth(k) >= l*}, else L_S; the pair is (depth(k), k),
-    so that both layers sit at the same relative depth. Pairs keep the order of depth; equal ones are merged,
-    so there may be fewer than `top_n`. Equal scores: the shallower layer wins (our reading).
+    so that both layers sit at the same relative depth. Pairs keep the order of depth. Equal ones are merged, so
+    that there may be fewer than `top_n`. Of equal scores the shallower layer wins (our reading).
     """
 
     needs_scores: ClassVar[bool] = True

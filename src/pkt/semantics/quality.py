@@ -20,7 +20,7 @@ RANK_CUT = 1e-5  # singular values of M below this share of the largest count as
 
 @dataclass(frozen=True, kw_only=True)
 class QualityCard:
-    """A map, measured on the align split. y = map(h_T), h = the untouched student's own state.
+    """How good a map is on paired states: y = map(h_T), and h, the untouched student's own state.
 
     Attributes:
         cosine: mean_n cos(y_n, h_n).
