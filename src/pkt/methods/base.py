@@ -62,7 +62,7 @@ class Extraction(StageResult):
         scores: one per teacher layer, for the attribution figure; None where no scores were needed.
     """
 
-    file: ClassVar[str] = "extraction.json"
+    file = "extraction.json"
 
     pairs: tuple[LayerPair, ...]
     scores: tuple[float, ...] | None
@@ -71,7 +71,7 @@ class Extraction(StageResult):
 class Alignment(StageResult):
     """How what was taken reads in the student's space."""
 
-    file: ClassVar[str] = "alignment.json"
+    file = "alignment.json"
 
 
 @dataclass(frozen=True, kw_only=True)

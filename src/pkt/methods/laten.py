@@ -61,7 +61,7 @@ class LaTen(Method):
     """
 
     results: ClassVar[Mapping[str, type[Any]]] = {"extract": LatenExtraction, "align": LatenAlignment}
-    demands: ClassVar[str] = (
+    demands = (
         "gated MLP, RMSNorm before each sublayer and none after it, linear head without soft-cap or "
         "scale, in both models (Llama, Mistral, Qwen 2 and 3); student no deeper than the teacher"
     )

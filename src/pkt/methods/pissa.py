@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -39,7 +38,7 @@ class Pissa(Sft):
         ValueError: full fine-tuning.
     """
 
-    demands: ClassVar[str] = "untied student where targets name embed or head"
+    demands = "untied student where targets name embed or head"
 
     name: str = undecisive("pissa")
 

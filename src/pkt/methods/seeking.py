@@ -63,7 +63,7 @@ class Seeking(TrainingMethod):
     """
 
     results: ClassVar[Mapping[str, type[Any]]] = {"extract": SeekingExtraction, "align": SeekingAlignment}
-    demands: ClassVar[str] = (
+    demands = (
         "student no wider in any cut matrix and no deeper than the teacher; separate q, k and v maps, or "
         "GPT-2's fused one; untied student for recipe=original"
     )

@@ -49,7 +49,7 @@ class SemAlign(LayerWise):
         cache_prefix: run the layers below the first trained one only once.
     """
 
-    uses: ClassVar[tuple[str, ...]] = ("mapping", "semantics", "objective")
+    uses = ("mapping", "semantics", "objective")
     layer_term: ClassVar[type[LayerTerm] | None] = None
     """The class of the layer term that makes a form of SemAlign; None: any layer term will do."""
 

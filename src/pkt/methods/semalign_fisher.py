@@ -13,10 +13,9 @@ kept as top-k log-probabilities and a tail mass unless `objective.terms.kl.teach
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from pkt.methods.semalign import SemAlign
-from pkt.objectives import Fisher, LayerTerm
+from pkt.objectives import Fisher
 from pkt.settings import undecisive
 
 
@@ -24,6 +23,6 @@ from pkt.settings import undecisive
 class SemAlignFisher(SemAlign):
     """SemAlign with the Fisher term; the preset has the frontier, and the output terms at the last layer only."""
 
-    layer_term: ClassVar[type[LayerTerm] | None] = Fisher
+    layer_term = Fisher
 
     name: str = undecisive("semalign_fisher")

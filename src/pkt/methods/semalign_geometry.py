@@ -13,12 +13,12 @@ kept as top-k log-probabilities and a tail mass unless `objective.terms.kl.teach
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pkt.mapping import LayerPair
 from pkt.methods.base import Provides
 from pkt.methods.semalign import SemAlign
-from pkt.objectives import Geometry, LayerTerm, States
+from pkt.objectives import Geometry, States
 from pkt.settings import setting, undecisive
 
 
@@ -31,7 +31,7 @@ class SemAlignGeometry(SemAlign):
             previous pair (``between``).
     """
 
-    layer_term: ClassVar[type[LayerTerm] | None] = Geometry
+    layer_term = Geometry
 
     name: str = undecisive("semalign_geometry")
     span: Literal["layer", "between"] = setting("layer", decides="align")
