@@ -56,7 +56,7 @@ class DiskSums:
             vars(self).update(json.loads(path.read_text(encoding="utf-8")))
 
     def matrix(self, name: str) -> Tensor:
-        """Read S of a parameter that was summed element by element, float32, in its own orientation."""
+        """Read S of a parameter that was summed element by element, in float32 and the parameter's own shape."""
         shape = self.shapes[name]
         if name not in self.slots:
             return torch.zeros(shape)

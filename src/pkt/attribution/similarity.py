@@ -202,7 +202,7 @@ def _states(
 
 
 def _starts(encoded: Encoded, positions: str) -> list[int]:
-    """Return where each row's positions start when the split's are numbered through, and their number."""
+    """Return where each row's positions start in a numbering of all positions of the split, and their number."""
     starts = [0]
     for length, prompt in zip(encoded.lengths, encoded.prompt_lengths, strict=True):
         starts.append(starts[-1] + (length - prompt if positions == "answer" else length))

@@ -99,7 +99,7 @@ class Last(Strategy):
 
 @dataclass(frozen=True, kw_only=True)
 class Explicit(Strategy):
-    """Pair what a list says, in its order.
+    """Pair the layers that a list names, in its order.
 
     Attributes:
         layers: [teacher layer, student layer] per pair, from 1; a student layer may occur once.
@@ -135,7 +135,7 @@ class Explicit(Strategy):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomPairs(Strategy):
-    """Pair at random: the control for pairing.
+    """Pair layers at random, as a control.
 
     `count` student layers without repetition, each with a teacher layer, without repetition as far as the
     teacher's depth allows. The order of depth is not kept.

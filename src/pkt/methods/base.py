@@ -1,6 +1,6 @@
 """What a method is, and the plain data that it hands from stage to stage.
 
-    extract -> Extraction (what to take) -> align -> Alignment (how it reads in the student's space)
+    extract -> Extraction (what to take) -> align -> Alignment (the same in the student's space)
                                          -> transfer -> Transferred (the student, changed)
 
 A method is one file here and one file in conf/method/. It declares the stages that it has, with the type of each
@@ -69,7 +69,7 @@ class Extraction(StageResult):
 
 
 class Alignment(StageResult):
-    """How what was taken reads in the student's space."""
+    """What was taken from the teacher, brought into the student's space."""
 
     file = "alignment.json"
 
@@ -190,7 +190,7 @@ class Method(ABC):
 
 
 def described(strategy: Any) -> dict[str, Any]:
-    """Name a strategy and its settings, and those of strategies inside it, for keys and for the card."""
+    """Return the name and settings of a strategy, and of strategies inside it, for the card."""
     values = {field.name: getattr(strategy, field.name) for field in fields(strategy)}
     inner = {name: value for name, value in values.items() if isinstance(value, Mapping)}
     named = {name: {key: described(item) for key, item in value.items()} for name, value in inner.items()}

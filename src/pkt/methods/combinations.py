@@ -22,7 +22,7 @@ Pairs = tuple[LayerPair, ...] | None
 
 
 def check(method: Method, choice: Choice, pairs: Pairs = None) -> None:
-    """Refuse what does not go together.
+    """Refuse a method and strategies that do not go together.
 
     Raises:
         RequestError: see `refusal`.
@@ -112,7 +112,7 @@ def _several_teachers(who: str, need: States, pairs: Pairs) -> str | None:
 
 @dataclass(kw_only=True)
 class Combinations:
-    """Tables of what goes with what.
+    """Tables of which strategies go with which method.
 
     Attributes:
         methods: each with the strategies that its preset chooses.

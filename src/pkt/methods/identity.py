@@ -29,7 +29,7 @@ class Identity(Method):
     name: str = undecisive("identity")
 
     def reads(self, stage: str, choice: Choice) -> Reads:
-        """Read the student alone."""
+        """Name the student, which is all that is read."""
         return Reads(models=("student",))
 
     def transfer(self, bench: Workbench, alignment: None, scratch: Path | None) -> Transferred:

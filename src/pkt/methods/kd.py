@@ -44,7 +44,7 @@ class Kd(Sft):
         return None
 
     def reads(self, stage: str, choice: Choice) -> Reads:
-        """Read the training's rows in both stages: first with the teacher, then with the student."""
+        """Name what each stage reads: the rows of the training, `align` with the teacher."""
         return TRAINING if stage == "transfer" else Reads(rows=TRAINING.rows, keeps=True)
 
     def align(self, bench: Workbench, extraction: None, scratch: Path | None) -> LayerAlignment:

@@ -140,7 +140,7 @@ class LaTen(Method):
     def _train(
         self, bench: Workbench, head: OutputHead, hypernetwork: HyperNetwork, sites: Sequence[DeltaSite]
     ) -> list[float]:
-        """Train the hypernetwork with the student frozen; return the cross-entropy of each step's rows, before it."""
+        """Train the hypernetwork with the student frozen; return the cross-entropy before each step, on its rows."""
         arch, given = bench.student.arch, bench.config
         arch.model.requires_grad_(False)
         align, extract = bench.encoded("align"), bench.encoded("extract")
@@ -185,7 +185,7 @@ class LaTen(Method):
         return losses
 
     def plan(self, align: int, extract: int, *, seed: int) -> list[list[int]]:
-        """Return the rows of each step: the align split's are 0 .. align - 1, the extract split's follow.
+        """Return the rows of each step; 0 .. align - 1 are those of the align split, then come the extract split's.
 
         Each split is gone through in shuffled rounds. What is left of a round and does not fill a step is skipped,
         so that no step has a row twice; a longer run starts with the steps of a shorter one.

@@ -64,7 +64,7 @@ def _extreme(arch: Architecture, targets: Sequence[str], pick: Callable[[int, in
 
 
 def blocks(arch: Architecture, role: str) -> int:
-    """Return how many matrices a role's map holds, one below the other; each gets its own window.
+    """Return how many matrices are stacked in a role's map (3 if q, k and v are one); each gets its own window.
 
     Raises:
         RequestError: a fused map whose inner order is not known (GPT-NeoX mixes q, k and v per head).

@@ -17,7 +17,7 @@ from pkt.table import Table
 
 @dataclass(frozen=True, kw_only=True)
 class SeekingExtraction(Extraction):
-    """Layers kept, and the matrices of the student's shapes that were cut out of them.
+    """The teacher layers that are kept, and the matrices of the student's shapes that were cut out of them.
 
     Attributes:
         pairs: i-th kept teacher layer -> i-th student layer.

@@ -32,7 +32,7 @@ from pkt.settings import setting, undecisive
 
 
 def by_frontier(own: SemAlign, _choice: Choice) -> bool:
-    """Let the frontier's settings decide where there is one."""
+    """Return whether the settings of the frontier decide anything."""
     return own.schedule == "frontier"
 
 
@@ -86,7 +86,7 @@ class SemAlign(LayerWise):
         return Reads(rows=("align", *TRAINING.rows), config=drawn, keeps=True)
 
     def _spanned(self, pairs: tuple[LayerPair, ...]) -> tuple[LayerPair, ...]:
-        """Return the teacher layers whose states make up each target; a form of the method may widen them."""
+        """Return the pairs with the teacher layers that make up each target; a form of the method may add some."""
         return pairs
 
     def align(self, bench: Workbench, extraction: LayerExtraction, scratch: Path | None) -> LayerAlignment:

@@ -52,7 +52,7 @@ class TrainingMethod(Method):
         return Provides(trains_head=self.update.trains_head)
 
     def reads(self, stage: str, choice: Choice) -> Reads:
-        """Read what every training reads."""
+        """Name what every training reads."""
         return TRAINING
 
 

@@ -193,5 +193,5 @@ def _first(output: Any) -> Tensor:
 
 
 def _like(output: Any, state: Tensor) -> Any:
-    """Give a changed state back in the form in which the module returned it."""
+    """Return a changed state in the form of the module's own output: alone, or first in a tuple."""
     return (state, *output[1:]) if isinstance(output, tuple) else state
