@@ -25,11 +25,10 @@ from pkt.objectives import (
     View,
 )
 from pkt.training.capture import Read, capture
-from pkt.training.forward import TransferLoss
+from pkt.training.forward import Targets, TransferLoss
 from pkt.training.loop import Trainer
 from pkt.training.teacher import LiveTeacher
 from pkt.training.trainable import Update, make_trainable
-from pkt.training.views import Targets
 from terms import objective, view_of
 from tiny import tiny_model
 

@@ -12,10 +12,9 @@ from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.objectives import OutputHead
 from pkt.training.capture import Read, advance, capture
-from pkt.training.forward import TransferLoss
+from pkt.training.forward import Targets, TransferLoss
 from pkt.training.loop import Trainer
 from pkt.training.trainable import Update, make_trainable
-from pkt.training.views import Targets
 from terms import objective
 from textbook import same_moves, textbook_training
 from tiny import tiny_model

@@ -24,12 +24,11 @@ from pkt.models.taps import Interface
 from pkt.objectives import Objective, OutputHead, Sizes
 from pkt.settings import setting
 from pkt.training.capture import Prefix, advance
-from pkt.training.forward import TransferLoss
+from pkt.training.forward import Targets, TransferLoss
 from pkt.training.loop import History, Trainer
 from pkt.training.lora_start import LoraStart
 from pkt.training.teacher import LiveTeacher, TeacherOutput
 from pkt.training.trainable import Trainable, Update, make_trainable
-from pkt.training.views import Targets
 
 SPLITS = ("train", "validation")
 
