@@ -62,20 +62,20 @@ class Task:
     Attributes:
         bench: models, rows and hyper-parameters.
         trainable: what may train.
-        alignment: targets of the layer terms and kept teacher outputs; None where the objective needs neither.
+        alignment: targets of the layer terms and kept teacher outputs; empty where the objective needs neither.
         through: per student layer, a module that its states go through before a term sees them; it trains too.
     """
 
     bench: Workbench
     trainable: Trainable
-    alignment: LayerAlignment | None = None
+    alignment: LayerAlignment = field(default_factory=LayerAlignment)
     through: Mapping[int, nn.Module] = field(default_factory=dict)
 
     @cached_property
     def own(self) -> dict[str, nn.Module]:
         """The modules of terms that have parameters or buffers, by the term's name; the seed decides their start."""
         arch, rows = self.bench.student.arch, sum(len(self.bench.encoded(s).lengths) for s in SPLITS)
-        targets = self.alignment.targets.get("train", {}) if self.alignment is not None else {}
+        targets = self.alignment.targets.get("train", {})
         widths = {k: states.flat_ND.shape[1] for k, states in targets.items()}
         own = {k: widths[k] if k in self.through else arch.width for k in widths}
         made = {}
@@ -159,15 +159,16 @@ class Task:
         self, objective: Objective, split: str, layers: Sequence[int], prefix: Prefix | None
     ) -> TransferLoss:
         arch, alignment = self.bench.student.arch, self.alignment
-        targets = {}
-        if alignment is not None and objective.layer_terms:
-            targets = {k: states for k, states in alignment.targets[split].items() if k in layers}
+        targets = alignment.targets[split] if objective.layer_terms else {}
         reads = objective.outputs is not None
         return TransferLoss(
             arch=arch,
             objective=objective,
-            interface=Interface(alignment.interface) if alignment is not None else Interface.block,
-            targets=Targets(states=targets, positions=alignment.positions if alignment else "answer"),
+            interface=Interface(alignment.interface),
+            targets=Targets(
+                states={k: states for k, states in targets.items() if k in layers},
+                positions=alignment.positions,
+            ),
             prefix=prefix,
             head=OutputHead(arch=arch, shared=self.bench.pair_report.shared_ids if reads else None),
             teacher=self._teacher_output(split) if reads else None,
@@ -186,7 +187,7 @@ class Task:
         )
 
     def _teacher_output(self, split: str) -> TeacherOutput:
-        if self.alignment is not None and self.alignment.outputs:
+        if self.alignment.outputs:
             return self.alignment.outputs[split]
         return live_teacher(self.bench)
 
@@ -273,7 +274,9 @@ def tune(
         through: see `Task`.
     """
     trainable = make_trainable(bench.student.arch, update, layers, seed=bench.config.seed, start=start)
-    task = Task(bench=bench, trainable=trainable, alignment=alignment, through=through or {})
+    task = Task(
+        bench=bench, trainable=trainable, alignment=alignment or LayerAlignment(), through=through or {}
+    )
     first, prefixes = min(layers), dict[str, Prefix]()
     if cache_prefix and first > 1:
         prefixes = {split: task.prefix(split, first - 1) for split in SPLITS}
