@@ -15,7 +15,7 @@ from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, tap
 from pkt.objectives import Objective
 from pkt.training.loop import schedule
-from pkt.training.trainable import make_trainable
+from pkt.training.trainable import Update, make_trainable
 
 
 def _padded(encoded: Encoded, rows: list[int]) -> tuple[Tensor, Tensor]:
@@ -73,7 +73,7 @@ def textbook_training(
 ) -> tuple[list[dict[str, float]], Any]:
     """Return the losses of every step and the trained student."""
     arch_t, arch_s = Architecture.of(teacher), Architecture.of(student)
-    trainable = make_trainable(arch_s, update=update, layers=layers, rank=4, alpha=4.0, seed=0)
+    trainable = make_trainable(arch_s, Update(kind=update, rank=4, alpha=4.0), layers)
     optimiser = torch.optim.AdamW(trainable.parameters.values(), lr=optim.lr, weight_decay=0.0)
     losses = []
     plans = [epoch_batches(encoded.lengths, optim.batch_size, seed=0, epoch=e) for e in range(optim.epochs)]

@@ -14,13 +14,13 @@ from pkt.data.encoding import Encoded
 from pkt.mapping import LayerPair
 from pkt.methods.frontier import Frontier, tune_frontier
 from pkt.methods.layer_results import LayerAlignment
-from pkt.methods.tuning import Update
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, tap
 from pkt.objectives import MeanSquare
 from pkt.training.capture import Read, capture
 from pkt.training.loop import schedule
+from pkt.training.trainable import Update
 from terms import objective
 from textbook import same_moves
 from tiny import tiny_model

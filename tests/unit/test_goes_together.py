@@ -16,15 +16,15 @@ from pkt.methods.semalign import SemAlign
 from pkt.methods.semalign_fisher import SemAlignFisher
 from pkt.methods.semalign_geometry import SemAlignGeometry
 from pkt.methods.sft import Sft
-from pkt.methods.tuning import Update
 from pkt.semantics import Input, Ridge
+from pkt.training.trainable import Update
 from terms import objective
 
 THREE = (
     LayerPair(student=1, teacher=(2,)),
     LayerPair(student=2, teacher=(3, 4, 5), weights=(0.2, 0.3, 0.5)),
 )
-BLOCK, BETWEEN = SemAlign(interface="block"), SemAlignGeometry(span="between")
+BLOCK, BETWEEN = SemAlign(interface="block"), SemAlignGeometry(span="between", interface="residual")
 HEAD = Update(targets=["up", "head"])
 COSINE, FISHER, GEOMETRY = objective(cosine={}), objective(fisher={}), objective(geometry={})
 
@@ -79,7 +79,7 @@ def test_refused_with_the_reason(method, terms, more, message):
         (HiddenKd(), COSINE, {"semantics": Input()}),  # it reads no semantics
         (Seeking(), objective(output={}), {}),
         (Seeking(recipe="original"), objective(ce={}), {}),
-        (SemAlignFisher(), objective(fisher={}, ce={}), {}),
+        (SemAlignFisher(interface="block"), objective(fisher={}, ce={}), {}),
         (Kd(), objective(kl={}, ce={}), {}),
     ],
 )

@@ -20,10 +20,10 @@ from pkt.methods.pissa import Pissa
 from pkt.methods.seeking import RECIPES, Seeking
 from pkt.methods.seeking_plan import check_pair_shapes
 from pkt.methods.seeking_results import SeekingAlignment, SeekingExtraction
-from pkt.methods.tuning import Update
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.load import skeleton
+from pkt.training.trainable import Update
 from tiny import tiny_config, tiny_model, tiny_tokenizer
 
 LORA = Update(rank=4, alpha=8.0)

@@ -24,7 +24,6 @@ from pkt.semantics import (
     alignment_matrix,
     factorise,
     gram,
-    inverse_gram,
 )
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "semantics"
@@ -215,7 +214,8 @@ def test_info_counts_ranks():
 @pytest.mark.parametrize("kind", heads(9, 0))
 def test_inverse_gram_is_the_pseudoinverse(kind):
     weight = heads(9, 1)[kind]
-    inverse, rank = inverse_gram(gram(weight), 1e-10)
+    factor = factorise(gram(weight), 1e-10)
+    inverse, rank = factor.inverse, factor.rank
     assert rank == torch.linalg.matrix_rank(weight, rtol=1e-5)
     torch.testing.assert_close(
         inverse, torch.linalg.pinv(weight.T @ weight, rtol=1e-10), rtol=1e-6, atol=1e-6

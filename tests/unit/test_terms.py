@@ -25,11 +25,10 @@ from pkt.objectives import (
     View,
 )
 from pkt.training.capture import Read, capture
-from pkt.training.forward import TransferLoss
+from pkt.training.forward import Targets, TransferLoss
 from pkt.training.loop import Trainer
 from pkt.training.teacher import LiveTeacher
-from pkt.training.trainable import make_trainable
-from pkt.training.views import Targets
+from pkt.training.trainable import Update, make_trainable
 from terms import objective, view_of
 from tiny import tiny_model
 
@@ -67,7 +66,7 @@ class Scene:
         )
         shared, outputs = torch.arange(320), whole.outputs
         self.trainable = make_trainable(
-            self.arch, update=update, layers=[2, 4], rank=4, alpha=4.0, dropout=dropout
+            self.arch, Update(kind=update, rank=4, alpha=4.0, dropout=dropout), [2, 4]
         )
         self.loss = TransferLoss(
             arch=self.arch,
@@ -88,9 +87,9 @@ class Scene:
         Trainer(
             loss=self.loss,
             parameters=self.trainable.parameters,
-            plan=lambda _epoch: [chosen],
+            plan=[[chosen]],
             collate=lambda part: collate(self.encoded, part),
-            optim=OptimConfig(lr=0.0, epochs=1, batch_size=99, micro_batch_size=micro, max_grad_norm=0.0),
+            optim=OptimConfig(lr=0.0, batch_size=99, micro_batch_size=micro, max_grad_norm=0.0),
             listen=lambda _step, metrics: found.append(metrics),
             compares=self.loss.objective.balance == "auto",
             finish_step=self.loss.finish_step,

@@ -13,7 +13,7 @@ from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.surgery import lora_config, matrix_OI, sites
 from pkt.training.lora_start import LoraStart, pissa_factors, seeking_factors
-from pkt.training.trainable import make_trainable
+from pkt.training.trainable import Update, make_trainable
 from tiny import tiny_model
 
 IDS = torch.randint(3, 320, (2, 12), generator=torch.Generator().manual_seed(0))
@@ -42,13 +42,9 @@ def started(family="llama", targets=BLOCKS, layers=(2, 4), dropout=0.0, dtype=to
     arch = Architecture.of(tiny_model(family, **sizes).to(dtype))
     trainable = make_trainable(
         arch,
-        update="lora",
-        layers=layers,
-        rank=RANK,
-        alpha=ALPHA,
-        targets=targets,
+        Update(rank=RANK, alpha=ALPHA, targets=list(targets), dropout=dropout),
+        layers,
         start=start_of(arch, layers, targets),
-        dropout=dropout,
     )
     return arch, trainable
 
@@ -85,7 +81,7 @@ def test_it_is_w_minus_the_start_plus_the_adapter():
     with torch.no_grad():
         for path, (A, B) in start.factors.items():
             matrix_OI(textbook.get_submodule(path)).sub_(ALPHA / RANK * (B @ A))
-    plain = make_trainable(other, update="lora", layers=(2, 4), rank=RANK, alpha=ALPHA, targets=BLOCKS)
+    plain = make_trainable(other, Update(rank=RANK, alpha=ALPHA, targets=list(BLOCKS)), (2, 4))
     with torch.no_grad():
         for path, (A, B) in start.factors.items():
             module = textbook.get_submodule(path)
@@ -174,7 +170,7 @@ def test_dropout_is_active_in_the_trained_adapter_only_and_can_be_switched_off()
 
 def test_without_a_start_dropout_leaves_the_function_as_it_is():
     arch = Architecture.of(tiny_model("llama"))
-    trainable = make_trainable(arch, update="lora", layers=[1], rank=2, alpha=2.0, dropout=0.5)
+    trainable = make_trainable(arch, Update(rank=2, alpha=2.0, dropout=0.5), [1])
     assert len(trainable.dropouts) == 4
     torch.testing.assert_close(logits(arch.model), logits(tiny_model("llama")), atol=1e-5, rtol=1e-5)
 
@@ -210,7 +206,7 @@ def test_pissa_is_that_of_peft_up_to_sign(family):
 def test_ends_of_a_tied_model_are_refused(targets):
     arch = Architecture.of(tiny_model("llama", tied=True))
     with pytest.raises(RequestError, match=r"one tensor.*Leave embed and head out"):
-        make_trainable(arch, update="lora", layers=[1], targets=targets)
+        make_trainable(arch, Update(targets=list(targets)), [1])
 
 
 def test_tied_model_stays_tied_with_adapters_inside():
@@ -223,4 +219,4 @@ def test_tied_model_stays_tied_with_adapters_inside():
 def test_whole_layers_have_neither_start_nor_dropout():
     arch = Architecture.of(tiny_model("llama"))
     with pytest.raises(RequestError, match="no adapters that could have a start or dropout"):
-        make_trainable(arch, update="full", layers=[1], dropout=0.1)
+        make_trainable(arch, Update(kind="full", dropout=0.1), [1])

@@ -12,10 +12,9 @@ from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.objectives import OutputHead
 from pkt.training.capture import Read, advance, capture
-from pkt.training.forward import TransferLoss
+from pkt.training.forward import Targets, TransferLoss
 from pkt.training.loop import Trainer
-from pkt.training.trainable import make_trainable
-from pkt.training.views import Targets
+from pkt.training.trainable import Update, make_trainable
 from terms import objective
 from textbook import same_moves, textbook_training
 from tiny import tiny_model
@@ -49,7 +48,7 @@ def fast(teacher, student, *, pairs, matrix, interface, objective, update, layer
     if cache_prefix and min(layers) > 1:
         below = min(layers) - 1
         prefix = advance(arch, encoded, below, None, batch_size=5)
-    trainable = make_trainable(arch, update=update, layers=layers, rank=4, alpha=4.0, seed=0)
+    trainable = make_trainable(arch, Update(kind=update, rank=4, alpha=4.0), layers)
     losses: list[dict[str, float]] = []
     Trainer(
         loss=TransferLoss(
@@ -61,7 +60,7 @@ def fast(teacher, student, *, pairs, matrix, interface, objective, update, layer
             head=OutputHead(arch=arch),
         ),
         parameters=trainable.parameters,
-        plan=lambda epoch: epoch_batches(encoded.lengths, optim.batch_size, seed=0, epoch=epoch),
+        plan=[epoch_batches(encoded.lengths, optim.batch_size, seed=0, epoch=e) for e in range(optim.epochs)],
         collate=lambda chosen: collate(encoded, chosen),
         optim=optim,
         listen=lambda _step, metrics: losses.append(metrics),

@@ -52,7 +52,7 @@ def trainer(weight: nn.Parameter, tmp=None, poison_at=None, validate=None, **opt
     return Trainer(
         loss=Quadratic(weight, poison_at),
         parameters={"weight": weight},
-        plan=plan,
+        plan=[plan(epoch) for epoch in range(settings.epochs)],
         collate=collate,
         optim=settings,
         validate=validate,

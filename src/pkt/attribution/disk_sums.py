@@ -1,8 +1,8 @@
 """Sums of |theta * g| on disk, resumable to the bit.
 
-Each kept parameter has two files (slots). Between two checkpoints the sums are read from the one that the
-state file names and written to the other; a checkpoint makes the others current by replacing the state file.
-Wherever the process dies, the named slots are whole.
+Each kept parameter has two files (slots). Between two checkpoints the sums are read from the slot that the state file
+names and written to the other one; a checkpoint replaces the state file by one that names the newer slots. Whenever
+the process dies, the slots that the state file names are complete.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _PART = 1 << 20  # weights whose float32 products are alive at once
 
 @dataclass(kw_only=True)
 class DiskSums:
-    """S of a model, while it is summed and after: elementwise in files, per parameter in memory and in the state file.
+    """The sensitivity S of a model: elementwise in files, and summed per parameter in memory and in the state file.
 
     Attributes:
-        folder: of files and state.
-        shapes: of the parameters that are summed element by element, by name; the others only as a whole.
-        slots: which file of a parameter the state file names (0 or 1); none before its first gradient.
+        folder: of the files.
+        shapes: shapes of the parameters that are summed element by element, by name; of others only the total is kept.
+        slots: which slot (0 or 1) of a parameter the state file names; no entry before its first gradient.
         totals: sum over each parameter.
-        done: rows that the state file holds.
+        done: number of rows in the sums that the state file names.
         skipped: which of them were left out.
         ahead: parameters whose other slot is newer than the state file.
     """
@@ -56,7 +56,7 @@ class DiskSums:
             vars(self).update(json.loads(path.read_text(encoding="utf-8")))
 
     def matrix(self, name: str) -> Tensor:
-        """Read S of a parameter that was summed element by element, float32, in its own orientation."""
+        """Read S of a parameter that was summed element by element, in float32 and the parameter's own shape."""
         shape = self.shapes[name]
         if name not in self.slots:
             return torch.zeros(shape)
@@ -108,7 +108,7 @@ class DiskSums:
         self.ahead.add(name)
 
     def checkpoint(self, done: int) -> None:
-        """Make the newer slots current; a kill at any moment leaves the old state or the new one."""
+        """Make the newer slots current; a process that dies here leaves the old state or the new one."""
         for name in sorted(self.ahead):
             current = self.slots.get(name)
             slot = 0 if current is None else 1 - current

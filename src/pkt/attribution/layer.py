@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pkt.data.batching import Batch
+from pkt.data.batching import Batch, answer_labels
 from pkt.errors import RequestError, nearest
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, tap
@@ -73,7 +73,7 @@ def layer_attribution(
 def row_attribution(
     model: Architecture, batches: Iterable[Batch], interface: Interface | str
 ) -> dict[str, Tensor]:
-    """Score every layer on every example, in all of `REDUCTIONS`; their means are those of `layer_attribution`.
+    """Score every layer on every example, with all `REDUCTIONS`; the means are what `layer_attribution` returns.
 
     Args:
         model: teacher or student.
@@ -117,7 +117,7 @@ def _batches(
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
-    """Let the graph hold activations only."""
+    """Freeze the parameters, so that the graph holds activations only."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         for parameter in trained:
@@ -138,7 +138,7 @@ def _backward(teacher: Architecture, batch: Batch) -> None:
         )
     final_BTD = decode(teacher, batch.input_ids, batch.attention_mask)
     supervised_BT = batch.supervised.to(final_BTD.device)
-    labels_N = functional.pad(batch.input_ids[:, 1:], (0, 1))[batch.supervised].to(final_BTD.device)
+    labels_N = answer_labels(batch).to(final_BTD.device)
     shares_N = (1.0 / counts_B)[batch.supervised.nonzero()[:, 0]].to(final_BTD.device)
     final_ND = final_BTD[supervised_BT]
     torch.autograd.backward(final_ND, _head_gradient(teacher, final_ND.detach(), labels_N, shares_N))
@@ -158,7 +158,7 @@ def _head_gradient(teacher: Architecture, final_ND: Tensor, labels_N: Tensor, sh
 
 
 def _products(state_BTD: Tensor, attention_mask_BT: Tensor) -> Tensor:
-    """Return g h of one layer per example, flat over positions and channels (0 at padding), float64 where it is."""
+    """Return g h of one layer per example, flat over positions and channels, in float64; it is 0 at padding."""
     assert state_BTD.grad is not None, "a tapped state is part of every forward pass"
     device = torch.device("cpu") if state_BTD.device.type == "mps" else state_BTD.device
     state, gradient = (side.detach().to(device).double() for side in (state_BTD, state_BTD.grad))

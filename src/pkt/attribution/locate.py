@@ -1,10 +1,10 @@
-"""Locate what decides a row's answer: layers and neurons of a model, from one forward pass per row.
+"""Locate the layers and neurons of a model that decide a row's answer, from one forward pass per row.
 
     row: prompt | answer EOS  ->  context = all before y  ->  insides of every layer at the context's last position
                                   y = the answer's last token     -> layer scores, neuron scores (means over rows)
 
-y is the last token of the answer's text (the letter of a choice, the last digit of a number), not the EOS that
-pkt puts behind every answer: EOS follows whatever was answered, so nothing in it is about the task.
+y is the last token of the answer's text (the letter of a choice, the last digit of a number). It is not the EOS that
+pkt puts behind every answer: EOS follows any answer, so it says nothing about the task.
 Shape suffixes: R rows, N neurons.
 """
 
@@ -32,7 +32,7 @@ ATTENTION_NUMBERS = 2**27  # eager attention holds rows x heads x length^2 weigh
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """What was seen of a model: the insides of its layers (layer 1 first) at R rows, and its read-out there."""
+    """The internals of a model's layers (layer 1 first) at R rows, and its read-out there."""
 
     layers: tuple[Internals, ...]
     read_out: ReadOut
@@ -74,7 +74,7 @@ def observe(
 
 
 def _contexts(encoded: Encoded) -> tuple[Encoded, list[int]]:
-    """Cut each row before y; return the contexts and the y."""
+    """Return each row up to y, and y."""
     if not encoded.input_ids:
         raise RequestError("there are no rows to locate neurons with: the extract split is empty.")
     for row, (length, prompt) in enumerate(zip(encoded.lengths, encoded.prompt_lengths, strict=True)):

@@ -1,10 +1,10 @@
-"""Sensitivity of single weights, summed on disk while the gradients stream by.
+"""Sensitivity of single weights, summed on disk as the gradients are computed.
 
     row -> loss -> backward: as each gradient is ready, |theta * g| is added to a file and the gradient is freed
 
-No gradient outlives its own matrix and no sum is held in memory: the peak is the weights, the activations of
-one row and about one matrix. A call that was interrupted at any moment goes on from its last checkpoint and
-ends with the same bits (on the CPU; the sums of a CUDA embedding gradient have no fixed order).
+One gradient exists at a time and sums are on disk, so that memory holds the weights, the activations of one row and
+about one matrix. A call that was interrupted goes on from its last checkpoint and ends with the same bits (on the CPU;
+on CUDA the sums of an embedding's gradient have no fixed order).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pkt.attribution.disk_sums import DiskSums
-from pkt.data.batching import Batch
+from pkt.data.batching import Batch, answer_labels
 from pkt.errors import PktError, RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.taps import decode
@@ -39,14 +39,14 @@ def sensitivity(
 ) -> DiskSums:
     """Compute S(theta) = sum_n |theta * d L_n / d theta|, L_n the mean answer-token cross-entropy of row n.
 
-    Elementwise, the absolute value per row, rows one at a time; products and sums in float32, a parameter's
-    total in float64. Parameters outside the layers take part only if they are kept. The model has to be in
-    eval mode; it is left as it was.
+    Everything is elementwise, and the absolute value is taken per row. Products and sums are float32, a parameter's
+    total is float64. Parameters outside the layers take part only if they are kept. The model has to be in eval mode;
+    it is left as it was.
 
     Args:
         arch: the model.
-        row: index -> that row alone, as a batch of one on the model's device; without a supervised position
-            the row is left out (its mean would be 0 / 0).
+        row: index -> that row alone, as a batch of one on the model's device; a row without a supervised position
+            is left out.
         rows: number of rows.
         keep: names of the parameters whose S is kept element by element, in `folder`: eight bytes a weight.
         folder: of the sums and of resumable state; goes on where an interrupted call stopped.
@@ -86,7 +86,7 @@ def sensitivity(
 
 
 def _check_room(arch: Architecture, keep: Collection[str], folder: Path) -> None:
-    """Refuse before the first row what would fail in its middle."""
+    """Refuse a folder without enough room for the sums, before the first row."""
     kept = [parameter for name, parameter in arch.model.named_parameters() if name in keep]
     there = sum(path.stat().st_size for path in folder.glob("*.f32"))
     needed, free = 8 * sum(parameter.numel() for parameter in kept), shutil.disk_usage(folder).free
@@ -142,7 +142,7 @@ def _backward(arch: Architecture, batch: Batch, index: int) -> bool:
         return False
     final_BTD = decode(arch, batch.input_ids, batch.attention_mask)
     logits_nV = arch.read_out(final_BTD[batch.supervised.to(final_BTD.device)]).float()
-    labels_n = functional.pad(batch.input_ids[:, 1:], (0, 1))[batch.supervised].to(logits_nV.device)
+    labels_n = answer_labels(batch).to(logits_nV.device)
     loss = functional.cross_entropy(logits_nV, labels_n)
     if not math.isfinite(float(loss.detach())):
         raise PktError(

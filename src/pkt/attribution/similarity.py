@@ -3,7 +3,7 @@
     rows -> batches -> both decoders (taps of every layer) --+-> centred moments X^T Y, X^T X, Y^T Y --+-> CKA
                        [wide models: chosen positions] ------+-> Gram matrices X X^T, Y Y^T -----------+
 
-Linear CKA compares states of any two widths at the same positions; it does not see rotations, offsets or scale.
+Linear CKA compares states of any two widths at the same positions; rotations, offsets and scale do not change it.
 Shape suffixes: L layers, N positions (n of a batch, P those that are kept), D width, E another width.
 """
 
@@ -33,10 +33,9 @@ class LayerComparison:
 
     Attributes:
         cka_LL: linear CKA, (L_T, L_S) float64 on the CPU.
-        chance_LL: the same if the positions of one side were shuffled, in the mean over all permutations:
-            tr K tr L / ((P - 1) |K|_F |L|_F). Few positions of states that spread over many directions score high
-            without being alike.
-        positions: P, how many were compared.
+        chance_LL: the mean CKA over all permutations of one side's positions, tr K tr L / ((P - 1) |K|_F |L|_F): few
+            positions of states that spread over many directions score high without being alike.
+        positions: P, how many positions were compared.
     """
 
     cka_LL: Tensor
@@ -62,10 +61,9 @@ def compare_layers(
     L = Y_c Y_c^T, states centred over the positions, in float64. Between 0 and 1; 0 where a side does not vary.
     With fewer positions than channels it is biased upwards.
 
-    Centred moments of all pairs are summed over the batches: L_T L_S D_T D_S numbers. Where that exceeds
-    `memory`, P positions are kept instead, evenly spread over those of the split in the order of its rows
-    (floor(i N / P)), as many as Gram matrices of both models fit (about 1900 for 40 and 32 layers), and the
-    result is that of these positions. Neither batch size nor padding matters.
+    Centred moments of all pairs are summed over the batches, which takes L_T L_S D_T D_S numbers. Where that exceeds
+    `memory`, CKA is that of P positions, evenly spread over the split (floor(i N / P)): as many as have Gram matrices
+    of all layers that fit (about 1900 for 40 and 32 layers). Neither batch size nor padding matters.
 
     Args:
         teacher: a model in eval mode.
@@ -204,7 +202,7 @@ def _states(
 
 
 def _starts(encoded: Encoded, positions: str) -> list[int]:
-    """Return where each row's positions start when the split's are numbered through, and their number."""
+    """Return where each row's positions start in a numbering of all positions of the split, and their number."""
     starts = [0]
     for length, prompt in zip(encoded.lengths, encoded.prompt_lengths, strict=True):
         starts.append(starts[-1] + (length - prompt if positions == "answer" else length))
@@ -212,7 +210,7 @@ def _starts(encoded: Encoded, positions: str) -> list[int]:
 
 
 def _kept(encoded: Encoded, positions: str, capacity: int | None) -> Tensor:
-    """Say of each of the split's N positions whether it is used, (N) bool."""
+    """Return which of the split's N positions are compared, (N) bool."""
     count = _starts(encoded, positions)[-1]
     if capacity is None or count <= capacity:
         return torch.ones(count, dtype=torch.bool)

@@ -36,7 +36,8 @@ class Cut:
 def best_window(score_RC: Tensor, shape: tuple[int, int]) -> tuple[int, int]:
     """Return the first row and column of the contiguous window with the largest sum.
 
-    Prefix sums in float64, and one difference for all windows; among equal sums the first in row-major order.
+    The sums of all windows come from one table of prefix sums, in float64; of equal sums the first in row-major order
+    wins.
 
     Args:
         score_RC: non-negative scores.

@@ -8,10 +8,7 @@ of every teacher layer to every student layer; layers are numbered from 1.
 
 from pkt.mapping.pairs import (
     LayerPair,
-    Layers,
     Mapping,
-    Similarity,
-    Strategy,
     depth_layer,
     in_order,
     spread,
@@ -28,12 +25,9 @@ __all__ = [
     "Interpolate",
     "Last",
     "LayerPair",
-    "Layers",
     "Mapping",
     "Monotone",
     "RandomPairs",
-    "Similarity",
-    "Strategy",
     "depth_layer",
     "in_order",
     "spread",

@@ -1,4 +1,4 @@
-"""A layer pair, what a pairing strategy looks like, and what strategies share: checks, and two rules of depth."""
+"""Layer pairs, and what the strategies that make them share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Similarity = Sequence[Sequence[float]]
 
 @dataclass(frozen=True, kw_only=True)
 class LayerPair:
-    """One student layer and what it gets: the weighted sum of some teacher layers' states.
+    """A student layer, and the teacher layers whose weighted sum of states it learns from.
 
     Attributes:
         student: student layer, from 1.
@@ -84,7 +84,7 @@ class Layers:
 
 
 class Strategy(Mapping):
-    """A strategy whose inputs are checked before it sees them."""
+    """A strategy that gets checked inputs."""
 
     def pairs(
         self,

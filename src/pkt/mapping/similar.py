@@ -1,9 +1,9 @@
-"""Pairings by how alike layers are, and the programme that keeps them in the order of depth.
+"""Pairings by the similarity of layers, and the dynamic programme that keeps the order of depth.
 
     similarity (L_T, L_S) [x scores] -> gains -> best per student layer | best without crossings -> pairs
 
-Both read a matrix of linear CKA (`pkt.attribution.similarity`). Totals are exact (fractions), so that the
-scale of the scores does not matter and a tie is a tie: then the pairing nearest to relative depth wins.
+Both read a matrix of linear CKA (`pkt.attribution.similarity`). Totals are exact (fractions), so that the scale of the
+scores does not matter and ties are found; of equal pairings the one nearest to relative depth wins.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from pkt.mapping.pairs import LayerPair, Layers, Similarity, Spread
 
 Gain = tuple[Fraction, int]
-"""What a pair adds: its score times its similarity, and minus its distance from relative depth."""
+"""What a pair adds: score times similarity; then, to decide ties, minus its distance from relative depth."""
 _Path = tuple[Gain, tuple[int, ...]]
 """The sum of a path's gains, and its columns."""
 

@@ -29,8 +29,8 @@ class Critical(Strategy):
     """Pair the teacher layers of highest attribution (v1; top_n = 1 there).
 
     Teacher layer l* goes to student layer k = min{k : depth(k) >= l*}, else L_S; the pair is (depth(k), k),
-    so that both layers sit at the same relative depth. Pairs keep the order of depth; equal ones are merged,
-    so there may be fewer than `top_n`. Equal scores: the shallower layer wins (our reading).
+    so that both layers sit at the same relative depth. Pairs keep the order of depth. Equal ones are merged, so
+    that there may be fewer than `top_n`. Of equal scores the shallower layer wins (our reading).
     """
 
     needs_scores: ClassVar[bool] = True
@@ -99,7 +99,7 @@ class Last(Strategy):
 
 @dataclass(frozen=True, kw_only=True)
 class Explicit(Strategy):
-    """Pair what a list says, in its order.
+    """Pair the layers that a list names, in its order.
 
     Attributes:
         layers: [teacher layer, student layer] per pair, from 1; a student layer may occur once.
@@ -135,7 +135,7 @@ class Explicit(Strategy):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomPairs(Strategy):
-    """Pair at random: the control for pairing.
+    """Pair layers at random, as a control.
 
     `count` student layers without repetition, each with a teacher layer, without repetition as far as the
     teacher's depth allows. The order of depth is not kept.

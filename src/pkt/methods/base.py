@@ -1,18 +1,19 @@
 """What a method is, and the plain data that it hands from stage to stage.
 
-    extract -> Extraction (what to take) -> align -> Alignment (how it reads in the student's space)
+    extract -> Extraction (what to take) -> align -> Alignment (the same in the student's space)
                                          -> transfer -> Transferred (the student, changed)
 
 A method is one file here and one file in conf/method/. It declares the stages that it has, with the type of each
-stage's result; the pipeline stores the results under keys made of what the method names as settings.
+stage's result; `pkt.plan` makes the keys under which the results are stored.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pkt import saving
 from pkt.mapping import LayerPair
@@ -20,13 +21,14 @@ from pkt.mapping import Mapping as LayerMapping
 from pkt.methods.workbench import Workbench
 from pkt.objectives import Objective, States
 from pkt.semantics import Semantics
+from pkt.settings import undecisive
 from pkt.table import Table
 from pkt.training.loop import History
 from pkt.training.trainable import Trainable
 
 
 class StageResult:
-    """What a stage of a method leaves in its artifact: a dataclass that `pkt.saving` can write.
+    """The result of a stage of a method: a dataclass that `pkt.saving` can write.
 
     Attributes:
         file: name of its JSON file.
@@ -44,11 +46,11 @@ class StageResult:
         return saving.load(cls, folder / cls.file)
 
     def tables(self) -> list[Table]:
-        """Return what `pkt extract` or `pkt align` prints and the tracker keeps."""
+        """Return the tables that `pkt extract` or `pkt align` prints and the tracker keeps."""
         raise NotImplementedError
 
     def warnings(self) -> list[str]:
-        """Return what a reader of the results should know."""
+        """Return what a reader of the results should be warned of."""
         return []
 
 
@@ -57,24 +59,31 @@ class Extraction(StageResult):
 
     Attributes:
         pairs: teacher layers per student layer, for the pairing figure and the card.
-        scores: one per teacher layer, for the attribution figure; None: not needed.
+        scores: one per teacher layer, for the attribution figure; None where no scores were needed.
     """
 
-    file: ClassVar[str] = "extraction.json"
+    file = "extraction.json"
 
     pairs: tuple[LayerPair, ...]
     scores: tuple[float, ...] | None
 
 
 class Alignment(StageResult):
-    """How what was taken reads in the student's space."""
+    """What was taken from the teacher, brought into the student's space."""
 
-    file: ClassVar[str] = "alignment.json"
+    file = "alignment.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transferred:
-    """The student after transfer: what trained, how it went, what it cost."""
+    """The student after transfer.
+
+    Attributes:
+        trainable: the student, with what trained in it.
+        history: of the training.
+        layers: student layers that changed, from 1.
+        budget: what it cost, by name.
+    """
 
     trainable: Trainable
     history: History
@@ -84,15 +93,15 @@ class Transferred:
 
 @dataclass(frozen=True, kw_only=True)
 class Provides:
-    """What the terms of an objective may ask of a method that trains; rows and labels they have everywhere.
+    """What the terms of an objective may ask of a method that trains, beside the rows and labels that it always has.
 
     Attributes:
-        states: whose space targets are in: the ``student``'s, mapped, or the ``teacher``'s own, which the student's
-            states are projected to; None: no states.
-        interface: where in a layer they are read.
-        outputs: whether the teacher's next-token distributions are there.
-        trains_head: whether the student's head changes.
-        asks: what the method itself asks of the states, as terms do.
+        states: whose space the targets of layer terms are in: the ``student``'s (the teacher's states are mapped)
+            or the ``teacher``'s (the student's states are projected); None: the method has no such targets.
+        interface: where in a layer states are read.
+        outputs: whether the method has the teacher's next-token distributions.
+        trains_head: whether it changes the student's head.
+        asks: what the method itself needs of the states, declared as terms declare it.
     """
 
     states: Literal["student", "teacher"] | None = None
@@ -121,10 +130,10 @@ class Reads:
     """What a stage of a method reads, beside the results of the stages before it and the strategies' own settings.
 
     Attributes:
-        rows: splits.
-        models: roles.
+        rows: the splits whose rows it reads.
+        models: the models, by role.
         config: other nodes and leaves of the request, by their keys (``optim``, ``optim.precision``, ``seed``).
-        keeps: whether it keeps what the terms of the objective need of the teacher.
+        keeps: whether the stage stores what the terms of the objective need of the teacher.
     """
 
     rows: tuple[str, ...] = ()
@@ -134,75 +143,54 @@ class Reads:
 
 
 TRAINING = Reads(rows=("train", "validation"), models=("student",), config=("optim", "seed"))
+"""What a training of the student reads."""
 
 
-class Method(Protocol):
-    """A published method, or one of ours.
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """A published method, or one of ours; as it stands here it takes nothing from a teacher.
 
     Attributes:
-        name: how tables call it.
-        results: the stages before `transfer`, each with the type of its result (``extract``, ``align``).
-        uses: the strategies that it reads: some of ``mapping``, ``semantics`` and ``objective``; the others of a
-            request are ignored.
+        results: the stages before `transfer` (``extract``, ``align``), each with the type of its result.
+        uses: which of ``mapping``, ``semantics`` and ``objective`` it reads; a request's others are ignored.
         demands: what both models have to be like, checked before any work; empty: anything that loads.
+        name: what tables call it; it decides no result.
     """
 
-    name: str
-    results: ClassVar[Mapping[str, type[Any]]]
-    uses: ClassVar[tuple[str, ...]]
-    demands: ClassVar[str]
+    results: ClassVar[Mapping[str, type[Any]]] = {}
+    uses: ClassVar[tuple[str, ...]] = ()
+    demands: ClassVar[str] = ""
+
+    name: str = undecisive()
 
     @property
     def provides(self) -> Provides:
         """What terms may ask for; `pkt.methods.combinations.refusal` compares it with what they need."""
-        ...
-
-    def refusal(self, choice: Choice) -> str | None:
-        """Return why these strategies are not this method, whatever it provides; None where they are."""
-        ...
-
-    def reads(self, stage: str, choice: Choice) -> Reads:
-        """Name what a stage reads; its settings say themselves which stage they decide (`pkt.settings`)."""
-        ...
-
-    def extract(self, bench: Workbench, scratch: Path | None) -> Any:
-        """Choose what to take from the teacher; `scratch` keeps resumable state."""
-        ...
-
-    def align(self, bench: Workbench, extraction: Any, scratch: Path | None) -> Any:
-        """Bring it into the student's space (`extraction` is None where the method has no extract stage)."""
-        ...
-
-    def transfer(self, bench: Workbench, alignment: Any, scratch: Path | None) -> Transferred:
-        """Change the student (`alignment` is None where the method has no align stage)."""
-        ...
-
-
-class WithoutTeacher:
-    """A method that takes nothing from a teacher: it has no stages before `transfer`, and provides nothing of one."""
-
-    results: ClassVar[Mapping[str, type[Any]]] = {}
-
-    @property
-    def provides(self) -> Provides:
-        """Nothing of a teacher."""
         return Provides()
 
     def refusal(self, choice: Choice) -> str | None:
-        """Return nothing: what its terms need decides."""
+        """Return why the method makes no sense with these strategies, whatever it provides; None where it does."""
         return None
 
+    @abstractmethod
+    def reads(self, stage: str, choice: Choice) -> Reads:
+        """Name what a stage reads; settings say themselves which stage they decide (`pkt.settings`)."""
+
     def extract(self, bench: Workbench, scratch: Path | None) -> Any:
-        """Never called: `results` names no such stage."""
-        raise AssertionError("this method has no extract stage")
+        """Choose what to take from the teacher; `scratch` keeps resumable state."""
+        raise AssertionError(f"{self.name} has no extract stage")
 
     def align(self, bench: Workbench, extraction: Any, scratch: Path | None) -> Any:
-        """Never called: `results` names no such stage."""
-        raise AssertionError("this method has no align stage")
+        """Bring it into the student's space (`extraction` is None where the method has no extract stage)."""
+        raise AssertionError(f"{self.name} has no align stage")
+
+    @abstractmethod
+    def transfer(self, bench: Workbench, alignment: Any, scratch: Path | None) -> Transferred:
+        """Change the student (`alignment` is None where the method has no align stage)."""
 
 
 def described(strategy: Any) -> dict[str, Any]:
-    """Name a strategy and its settings, and those of strategies inside it, for keys and for the card."""
+    """Return the name and settings of a strategy, and of strategies inside it, for the card."""
     values = {field.name: getattr(strategy, field.name) for field in fields(strategy)}
     inner = {name: value for name, value in values.items() if isinstance(value, Mapping)}
     named = {name: {key: described(item) for key, item in value.items()} for name, value in inner.items()}

@@ -1,4 +1,4 @@
-"""What goes with what: one rule, and the table that is made from it.
+"""Which strategies and methods go together: the rule that decides it, and the tables made with the rule.
 
 needs of the terms, what the method provides, layer pairs -> refusal -> the reason, or None
 methods x options of mapping, semantics, objective -> refusal -> a table per group, and the reasons
@@ -22,7 +22,7 @@ Pairs = tuple[LayerPair, ...] | None
 
 
 def check(method: Method, choice: Choice, pairs: Pairs = None) -> None:
-    """Refuse what does not go together.
+    """Refuse a method and strategies that do not go together.
 
     Raises:
         RequestError: see `refusal`.
@@ -32,19 +32,19 @@ def check(method: Method, choice: Choice, pairs: Pairs = None) -> None:
 
 
 def known_pairs(mapping: LayerMapping, teacher_depth: int, student_depth: int) -> Pairs:
-    """Return the layer pairs where depths decide them; None where a mapping has to look at the models."""
+    """Return the layer pairs if depths alone decide them; None where the mapping has to look at the models."""
     if mapping.needs_scores or mapping.needs_similarity:
         return None
     return mapping.pairs(teacher_depth, student_depth)
 
 
 def refusal(method: Method, choice: Choice, pairs: Pairs = None) -> str | None:
-    """Return why a request makes no sense; None where it does.
+    """Return why a method and strategies do not go together; None where they do.
 
     Args:
-        method: with what it provides, and its own refusal.
-        choice: the strategies beside it.
-        pairs: the layer pairs, once they are known.
+        method: what it provides and refuses decides.
+        choice: the strategies beside it; the needs of the objective's terms decide.
+        pairs: the layer pairs; None: not known yet.
     """
     if reason := method.refusal(choice):
         return reason
@@ -112,13 +112,13 @@ def _several_teachers(who: str, need: States, pairs: Pairs) -> str | None:
 
 @dataclass(kw_only=True)
 class Combinations:
-    """Tables of what goes with what.
+    """Tables of which strategies go with which method.
 
     Attributes:
         methods: each with the strategies that its preset chooses.
         options: group -> option -> strategy.
-        depths: layers of teacher and student, for pairings that need nothing else.
-        reasons: why combinations are refused, in the order of their numbers (from 1).
+        depths: numbers of layers of teacher and student, for mappings that need nothing else.
+        reasons: why combinations are refused; the tables refer to them by number, from 1.
     """
 
     methods: Mapping[str, tuple[Method, Choice]]

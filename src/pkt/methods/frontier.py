@@ -19,21 +19,22 @@ from torch import Tensor, nn
 
 from pkt.methods.base import Transferred
 from pkt.methods.layer_results import LayerAlignment
-from pkt.methods.tuning import Task, Update, trainable_for
+from pkt.methods.tuning import SPLITS, Task
 from pkt.methods.workbench import Workbench
 from pkt.objectives import Objective
 from pkt.training.capture import Prefix
 from pkt.training.loop import History
 from pkt.training.meter import Meter
 from pkt.training.snapshot import Snapshot, load_snapshot, save_snapshot
+from pkt.training.trainable import Update, make_trainable
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frontier:
-    """How the stages differ.
+    """How the stages of a frontier differ.
 
     Attributes:
-        output_at: stages that have the output terms: ``all``, or the ``last`` alone (the others run one block).
+        output_at: which stages have the output terms: ``all``, or only the ``last`` (the others run one block).
         last_layer_term: whether the last layer has layer terms beside its output terms.
     """
 
@@ -75,7 +76,8 @@ def tune_frontier(
     depth = bench.student.arch.depth
     last = {depth} if bench.objective.output_terms else set[int]()
     layers = sorted({pair.student for pair in alignment.pairs} | last)
-    task = Task(bench=bench, trainable=trainable_for(bench, update, layers), alignment=alignment)
+    trainable = make_trainable(bench.student.arch, update, layers, seed=bench.config.seed)
+    task = Task(bench=bench, trainable=trainable, alignment=alignment)
     flat = [rows for epoch in task.plan for rows in epoch]
     histories: list[History] = []
     prefixes: dict[str, Prefix] = {}
@@ -83,10 +85,7 @@ def tune_frontier(
         for i, layer in enumerate(layers):
             start, stop = (len(flat) * n // len(layers) for n in (i, i + 1))
             if cache_prefix and layer > 1:
-                prefixes = {
-                    split: task.prefix(split, layer - 1, prefixes.get(split))
-                    for split in ("train", "validation")
-                }
+                prefixes = {s: task.prefix(s, layer - 1, prefixes.get(s)) for s in SPLITS}
 
             def listen(step: int, metrics: dict[str, float], offset: int = start, k: int = layer) -> None:
                 bench.log(offset + step, {**metrics, "frontier": k})
@@ -108,7 +107,7 @@ def tune_frontier(
 
 @dataclass(frozen=True, kw_only=True)
 class _Stage:
-    """One layer's training; finished ones are remembered, so that a stopped run goes on with the next."""
+    """The training of one layer; a finished one is saved, so that a stopped run goes on with the next."""
 
     task: Task
     layer: int
@@ -127,7 +126,7 @@ class _Stage:
         snapshot = load_snapshot(done) if done is not None else None
         if snapshot is not None:
             return self._put_back(parameters, snapshot)
-        history = History(steps=0, validations=[], best_step=None)
+        history = History(steps=0)
         if steps:  # fewer optimiser steps than layers leave some layers without any
             history = self.task.fit(
                 objective=objective,
@@ -135,7 +134,6 @@ class _Stage:
                 parameters=parameters,
                 prefixes=prefixes,
                 plan=[steps],
-                optim=self.task.bench.config.optim,
                 snapshots=self.folder / f"layer_{self.layer}" if self.folder is not None else None,
                 listen=listen,
             )
@@ -155,7 +153,7 @@ class _Stage:
         return self.task.bench.student_meter, self.task.bench.teacher_meter
 
     def _kept(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-        """Return the layer's parameters, and what trained along, in place."""
+        """Return the layer's parameters and what is auxiliary: the tensors themselves, no copies."""
         return {**parameters, **self.task.auxiliary.state_dict()}
 
     @torch.no_grad()
@@ -168,9 +166,9 @@ class _Stage:
 
 
 def _joined(histories: Sequence[History]) -> History:
-    """Return the stages one after the other, with steps counted on."""
+    """Return the history of all stages, with their steps numbered through."""
     validations, steps = [], 0
     for history in histories:
         validations += [{**entry, "step": entry["step"] + steps} for entry in history.validations]
         steps += history.steps
-    return History(steps=steps, validations=validations, best_step=None)
+    return History(steps=steps, validations=validations)

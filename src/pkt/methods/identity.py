@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
-from pkt.methods.base import Choice, Reads, Transferred, WithoutTeacher
+from pkt.methods.base import Choice, Method, Reads, Transferred
 from pkt.methods.workbench import Workbench
 from pkt.settings import undecisive
 from pkt.training.loop import History
@@ -20,30 +19,27 @@ from pkt.training.trainable import Trainable
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identity(WithoutTeacher):
+class Identity(Method):
     """Change nothing.
 
     Attributes:
         name: how tables call it.
     """
 
-    uses: ClassVar[tuple[str, ...]] = ()
-    demands: ClassVar[str] = ""
-
     name: str = undecisive("identity")
 
     def reads(self, stage: str, choice: Choice) -> Reads:
-        """Read the student alone."""
+        """Name the student, which is all that is read."""
         return Reads(models=("student",))
 
     def transfer(self, bench: Workbench, alignment: None, scratch: Path | None) -> Transferred:
         """Return the student as it is."""
-        untouched = Trainable(model=bench.student.model, parameters={}, adapter=None, dtypes={})
-        history = History(steps=0, validations=[], best_step=None)
         budget: dict[str, float] = {
             "trained_parameters": 0,
             "optimiser_steps": 0,
             "train_rows": 0,
             "student_forward_tokens": 0,
         }
-        return Transferred(trainable=untouched, history=history, layers=(), budget=budget)
+        return Transferred(
+            trainable=Trainable(model=bench.student.model), history=History(steps=0), layers=(), budget=budget
+        )

@@ -15,31 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
+from pkt.methods.base import TRAINING, Choice, Provides, Reads
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.layerwise import teacher_outputs
-from pkt.methods.tuning import Update, tune
+from pkt.methods.sft import Sft
 from pkt.methods.workbench import Workbench
-from pkt.settings import setting, undecisive
+from pkt.settings import undecisive
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kd:
-    """Distillation through the output.
-
-    Attributes:
-        name: how tables call it.
-        update: what trains.
-        layers: layer numbers, from 1; None trains in every layer.
-    """
+class Kd(Sft):
+    """Distillation through the output; settings as in `Sft`."""
 
     results: ClassVar[Mapping[str, type[Any]]] = {"align": LayerAlignment}
-    uses: ClassVar[tuple[str, ...]] = ("objective",)
-    demands: ClassVar[str] = ""
 
     name: str = undecisive("kd")
-    update: Update = setting(factory=Update, decides="transfer")
-    layers: list[int] | None = setting(None, decides="transfer")
 
     @property
     def provides(self) -> Provides:
@@ -47,25 +37,16 @@ class Kd:
         return Provides(outputs=True, trains_head=self.update.trains_head)
 
     def refusal(self, choice: Choice) -> str | None:
-        """Return why this objective is no distillation; None where it is."""
+        """Return why the objective does not distil; None where it does."""
         if choice.objective.outputs is None:
             terms = ", ".join(choice.objective.terms)
             return f"no term ({terms}) looks at the teacher's outputs: use objective=kd (or method=sft)"
         return None
 
     def reads(self, stage: str, choice: Choice) -> Reads:
-        """Read the rows that are trained on, twice: with the teacher, and with the student."""
+        """Name what each stage reads: the rows of the training, `align` with the teacher."""
         return TRAINING if stage == "transfer" else Reads(rows=TRAINING.rows, keeps=True)
-
-    def extract(self, bench: Workbench, scratch: Path | None) -> None:
-        """Never called: `results` names no such stage."""
-        raise AssertionError("kd has no extract stage")
 
     def align(self, bench: Workbench, extraction: None, scratch: Path | None) -> LayerAlignment:
         """Keep the teacher's distributions (nothing where the teacher is live)."""
         return LayerAlignment(outputs=teacher_outputs(bench))
-
-    def transfer(self, bench: Workbench, alignment: LayerAlignment, scratch: Path | None) -> Transferred:
-        """Distil into the student."""
-        layers = self.layers or range(1, bench.student.arch.depth + 1)
-        return tune(bench, alignment, update=self.update, layers=list(layers), snapshots=scratch)

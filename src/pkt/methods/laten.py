@@ -29,7 +29,7 @@ from pkt.config import OptimConfig
 from pkt.data.batching import collate, sorted_batches
 from pkt.data.encoding import Encoded
 from pkt.errors import PktError
-from pkt.methods.base import Choice, Provides, Reads, Transferred
+from pkt.methods.base import Choice, Method, Reads, Transferred
 from pkt.methods.laten_locate import locate
 from pkt.methods.laten_results import MODULES, LatenAlignment, LatenExtraction
 from pkt.methods.workbench import Workbench
@@ -42,26 +42,26 @@ from pkt.training.trainable import Trainable
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaTen:
-    """The method's own settings; it has its own optimiser, and reads no mapping, semantics or objective.
+class LaTen(Method):
+    """The method's own settings; it reads no mapping, semantics or objective, and has an optimiser of its own.
 
     Attributes:
         name: how tables call it.
-        rho: share of each student layer's neurons that change.
+        rho: share of the neurons of each student layer that change.
         steps: optimiser steps of the hypernetwork.
         lr: peak of the one-cycle learning rate.
         weight_decay: of AdamW, on the hypernetwork.
-        penalty: weight of the delta's mean square in every changed matrix.
-        align_rows, extract_rows: rows of each split per step.
-        legacy_norm: divide by the root of a standard deviation in the read-out, as the public code does.
+        penalty: weight of the mean square of the delta, summed over the changed matrices.
+        align_rows, extract_rows: how many rows of each split a step has.
+        legacy_norm: in the read-out divide by the root of the standard deviation, as the public code does, instead
+            of by the final norm's divisor.
 
     Raises:
         ValueError: a number out of range.
     """
 
     results: ClassVar[Mapping[str, type[Any]]] = {"extract": LatenExtraction, "align": LatenAlignment}
-    uses: ClassVar[tuple[str, ...]] = ()
-    demands: ClassVar[str] = (
+    demands = (
         "gated MLP, RMSNorm before each sublayer and none after it, linear head without soft-cap or "
         "scale, in both models (Llama, Mistral, Qwen 2 and 3); student no deeper than the teacher"
     )
@@ -90,15 +90,6 @@ class LaTen:
             if not holds:
                 raise ValueError(f"{name} is {allowed}, got {getattr(self, name)}")
 
-    @property
-    def provides(self) -> Provides:
-        """Nothing: it reads no objective."""
-        return Provides()
-
-    def refusal(self, choice: Choice) -> str | None:
-        """Refuse nothing: no strategy is read."""
-        return None
-
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Name what each stage reads; the transfer only adds the delta."""
         if stage == "extract":
@@ -111,12 +102,7 @@ class LaTen:
         )
 
     def extract(self, bench: Workbench, scratch: Path | None) -> LatenExtraction:
-        """Locate layers and neurons in both models, and take the teacher's weights of its neurons.
-
-        Raises:
-            RequestError: a model whose neurons cannot be located, a teacher with fewer layers or neurons than
-                are needed, or a share of no neuron.
-        """
+        """Locate layers and neurons in both models, and take the teacher's weights of its neurons."""
         return locate(bench, self.rho, legacy_norm=self.legacy_norm)
 
     def align(
@@ -154,7 +140,7 @@ class LaTen:
     def _train(
         self, bench: Workbench, head: OutputHead, hypernetwork: HyperNetwork, sites: Sequence[DeltaSite]
     ) -> list[float]:
-        """Train the hypernetwork with the student frozen; return the cross-entropy of each step's rows, before it."""
+        """Train the hypernetwork with the student frozen; return the cross-entropy before each step, on its rows."""
         arch, given = bench.student.arch, bench.config
         arch.model.requires_grad_(False)
         align, extract = bench.encoded("align"), bench.encoded("extract")
@@ -181,11 +167,10 @@ class LaTen:
                     meter=bench.student_meter,
                 ),
                 parameters=dict(hypernetwork.named_parameters()),
-                plan=lambda _epoch: batches,
+                plan=[batches],
                 collate=lambda chosen: collate(rows, chosen).to(arch.device),
                 optim=OptimConfig(
                     lr=self.lr,
-                    epochs=1,
                     batch_size=max(map(len, batches)),
                     micro_batch_size=given.optim.micro_batch_size,
                     weight_decay=self.weight_decay,
@@ -200,10 +185,10 @@ class LaTen:
         return losses
 
     def plan(self, align: int, extract: int, *, seed: int) -> list[list[int]]:
-        """Return the rows of each step: the align split's are 0 .. align - 1, the extract split's follow.
+        """Return the rows of each step; 0 .. align - 1 are those of the align split, then come the extract split's.
 
-        Each split is walked through in shuffled rounds. A rest that does not fill a step is left out, so that a step
-        has no row twice; a longer run starts with the steps of a shorter one.
+        Each split is gone through in shuffled rounds. What is left of a round and does not fill a step is skipped,
+        so that no step has a row twice; a longer run starts with the steps of a shorter one.
         """
         first = _groups(range(align), self.align_rows, Random(f"{seed}/laten/align"))
         second = _groups(range(align, align + extract), self.extract_rows, Random(f"{seed}/laten/extract"))
@@ -219,8 +204,8 @@ class LaTen:
         steps, delta = len(alignment.losses), alignment.norm("delta")
         validation: dict[str, float] = {"step": steps, "cross_entropy": alignment.validation}
         return Transferred(
-            trainable=Trainable(model=arch.model, parameters={}, adapter=None, dtypes={}),
-            history=History(steps=steps, validations=[validation], best_step=None),
+            trainable=Trainable(model=arch.model),
+            history=History(steps=steps, validations=[validation]),
             layers=tuple(sorted({change.layer for change in alignment.deltas})),
             budget={
                 "trained_parameters": alignment.trained_parameters,

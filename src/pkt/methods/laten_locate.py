@@ -34,7 +34,7 @@ def locate(bench: Workbench, rho: float, *, legacy_norm: bool) -> LatenExtractio
     Args:
         bench: models and rows.
         rho: share of the student's neurons that change.
-        legacy_norm: see `norm_divisor`.
+        legacy_norm: see `pkt.attribution.neurons.norm_divisor`.
 
     Raises:
         RequestError: a model whose neurons cannot be located, a teacher with fewer layers or neurons than are

@@ -22,7 +22,7 @@ from pkt.training.hypernetwork import DeltaSite
 
 KINDS: dict[Kind, tuple[str, str]] = {"ffn": ("up", "down"), "attention": ("v", "o")}  # row and column
 MODULES = tuple(module for modules in KINDS.values() for module in modules)
-FELT = 1e-5  # a delta with a smaller share of the weights' norm is as good as none
+FELT = 1e-5  # share of the weights' norm below which a delta is as good as none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +30,15 @@ class LatenExtraction(Extraction):
     """Which neurons of which layers go together, and the weights of the teacher's neurons.
 
     Attributes:
-        pairs: FFN neurons: student layer i and the i-th of the teacher's best layers by I_ffn.
-        attention_pairs: attention neurons: the same by I_attn.
+        pairs: for FFN neurons, student layer i with the i-th of the teacher's best layers by I_ffn.
+        attention_pairs: for attention neurons, the same by I_attn.
         scores: I_ffn of every teacher layer.
         attention_scores: I_attn of every teacher layer.
-        student: numbers of neurons of a student layer.
+        student: how many neurons a student layer has.
         teacher_neurons: kind -> (L_S, n), neurons of the paired teacher layer, best first.
         student_neurons: kind -> (L_S, n), neurons of the student layer, best first.
         sources: module -> (L_S, n, D_T), the teacher's weights of `teacher_neurons`.
-        student_forward_tokens: what locating cost the student.
+        student_forward_tokens: tokens that went through the student to locate its neurons.
     """
 
     pairs: tuple[LayerPair, ...]
@@ -54,8 +54,8 @@ class LatenExtraction(Extraction):
     def sites(self) -> list[DeltaSite]:
         """Return the student's matrices that change.
 
-        Student neurons that share a row of W_v (grouped-query attention) leave it to the best of them, so that a
-        row gets one delta, whatever the size of the group.
+        With grouped-query attention several student neurons share a row of W_v. The best of them decides what the
+        row gets, so that each row gets one delta, whatever the size of the group.
         """
         return [site for layer in range(1, len(self.pairs) + 1) for site in self._of_layer(layer)]
 
@@ -111,9 +111,9 @@ class LatenAlignment(Alignment):
         untouched: the same without it.
         norms: module -> ``delta``, ``weight`` and ``rounded`` (see `sparse_delta.norms`).
         trained_parameters: of the hypernetwork.
-        rows: of the align and extract splits that the steps drew from.
+        rows: number of rows of the align and extract splits, from which the steps drew.
         dtype: the student's.
-        student_forward_tokens: what locating and aligning cost the student.
+        student_forward_tokens: tokens that went through the student in `extract` and `align`.
     """
 
     deltas: tuple[SparseDelta, ...]
@@ -154,7 +154,7 @@ class LatenAlignment(Alignment):
         return [trained, Table(title="what is added to the student", columns=columns, rows=rows)]
 
     def warnings(self) -> list[str]:
-        """Say where the delta is lost to rounding, or does not help."""
+        """Warn of a delta that is lost to rounding, too small, or of no help."""
         notes = []
         delta, rounded = self.norm("delta"), self.norm("rounded")
         if not 0.5 * delta <= rounded <= 2 * delta or rounded == 0.0:

@@ -16,13 +16,13 @@ from pkt.training.teacher import TopRows
 
 @dataclass(frozen=True, kw_only=True)
 class LayerExtraction(Extraction):
-    """Which teacher layers go to which student layers, and what that rests on (None: not needed).
+    """Which teacher layers go to which student layers, and the numbers that decided it, as far as any were needed.
 
     Attributes:
         pairs: teacher layers per student layer.
         interface: where in a layer states are read.
-        scores: attribution, one per teacher layer.
-        similarity: linear CKA, one row per teacher layer and one column per student layer.
+        scores: attribution, one per teacher layer; None: not needed.
+        similarity: linear CKA, one row per teacher layer and one column per student layer; None: not needed.
     """
 
     pairs: tuple[LayerPair, ...]
@@ -65,10 +65,10 @@ class LayerAlignment(Alignment):
         interface: where in a layer the states were read.
         positions: ``answer`` or ``all``.
         maps: per student layer; empty where the states are the teacher's own (hidden_kd).
-        quality: per student layer, fields of the quality card.
+        quality: per student layer, the fields of its map's quality card.
         targets: split -> student layer -> states at `positions`; empty where there is no layer term.
-        outputs: split -> the teacher's likeliest tokens at answer positions; empty without a KL term, or with
-            a live teacher.
+        outputs: split -> the teacher's likeliest tokens at answer positions; empty where no term reads the
+            teacher's outputs, or where the teacher is live.
     """
 
     pairs: tuple[LayerPair, ...] = ()
@@ -80,7 +80,7 @@ class LayerAlignment(Alignment):
     outputs: dict[str, TopRows] = field(default_factory=dict)
 
     def tables(self) -> list[Table]:
-        """Return one row per map with its quality card, and what was kept of the teacher's outputs."""
+        """Return the maps' quality cards, and how much was kept of the teacher's outputs."""
         tables = []
         if self.quality:
             title = f"map quality on the align split ({self.positions} positions)"
@@ -106,7 +106,7 @@ class LayerAlignment(Alignment):
         )
 
     def warnings(self) -> list[str]:
-        """Say where a map is not determined on the whole space."""
+        """Warn of maps that are determined on a part of the space only."""
         notes = []
         for map_ in {map_.name: map_ for map_ in self.maps.values()}.values():
             info, width = map_.info, min(map_.weight.shape)

@@ -8,8 +8,10 @@ train, validation -> teacher states through the maps, and the teacher's outputs 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -18,41 +20,120 @@ from pkt.attribution import layer_attribution
 from pkt.attribution.similarity import compare_layers
 from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.mapping import LayerPair
-from pkt.methods.base import Choice, Reads
-from pkt.methods.layer_results import LayerExtraction
-from pkt.methods.tuning import SPLITS, live_teacher
+from pkt.methods.base import TRAINING, Choice, Provides, Reads
+from pkt.methods.layer_results import LayerAlignment, LayerExtraction
+from pkt.methods.tuning import SPLITS, TrainingMethod, live_teacher
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.objectives import OutputHead
 from pkt.semantics import AlignmentMap, HeadView, quality_card
+from pkt.settings import setting
 from pkt.training.capture import Read, capture
 from pkt.training.states import RowStates
 from pkt.training.teacher import TopRows, capture_outputs
 
 
-def pairing_reads(choice: Choice) -> Reads:
-    """Name what `pair_layers` reads: the extract rows, if the mapping asks what layers do with them."""
-    asks = choice.mapping.needs_scores or choice.mapping.needs_similarity
-    return Reads(rows=("extract",) if asks else ())
+@dataclass(frozen=True, kw_only=True)
+class LayerWise(TrainingMethod):
+    """A method that pairs teacher layers with student layers, and trains the paired student layers.
 
+    Attributes:
+        name: how tables call it.
+        interface: where in a layer states are read, in both models.
+        reduce: how attribution is aggregated (only read where the mapping asks for scores).
+        update: what trains in the paired layers.
+        cache_dtype: storage of the teacher's states.
+    """
 
-def pair_layers(bench: Workbench, interface: str, reduce: str) -> LayerExtraction:
-    """Score the teacher's layers and compare them with the student's, as far as the mapping asks, and pair them."""
-    scores = attribution(bench, interface, reduce) if bench.mapping.needs_scores else None
-    similarity = similarities(bench, interface) if bench.mapping.needs_similarity else None
-    pairs = bench.mapping.pairs(
-        bench.teacher_config.num_hidden_layers,
-        bench.student_config.num_hidden_layers,
-        scores,
-        similarity,
+    results: ClassVar[Mapping[str, type[Any]]] = {"extract": LayerExtraction, "align": LayerAlignment}
+    uses: ClassVar[tuple[str, ...]] = ("mapping", "objective")
+
+    interface: Literal["mlp", "attention", "residual", "block"] = "block"
+    reduce: Literal["example", "signed", "abs", "l2"] = setting(
+        "example", when=lambda _, choice: choice.mapping.needs_scores
     )
-    return LayerExtraction(
-        pairs=pairs,
-        interface=interface,
-        scores=tuple(scores) if scores else None,
-        similarity=tuple(map(tuple, similarity)) if similarity else None,
-    )
+    cache_dtype: Literal["float32", "bfloat16"] = setting("float32", decides="align")
+
+    def provided(self, states: Literal["student", "teacher"]) -> Provides:
+        """Return what the method provides; `states` says whose space the targets are in."""
+        return Provides(
+            states=states, interface=self.interface, outputs=True, trains_head=self.update.trains_head
+        )
+
+    def reads(self, stage: str, choice: Choice) -> Reads:
+        """Name what `extract` and `transfer` read: the extract rows only where the mapping looks at the models."""
+        if stage == "transfer":
+            return TRAINING
+        asks = choice.mapping.needs_scores or choice.mapping.needs_similarity
+        return Reads(rows=("extract",) if asks else ())
+
+    def extract(self, bench: Workbench, scratch: Path | None) -> LayerExtraction:
+        """Pair the layers; attribution and similarity are computed where the mapping asks for them."""
+        mapping, interface = bench.mapping, self.interface
+        scores = attribution(bench, interface, self.reduce) if mapping.needs_scores else None
+        similarity = similarities(bench, interface) if mapping.needs_similarity else None
+        depths = bench.teacher_config.num_hidden_layers, bench.student_config.num_hidden_layers
+        return LayerExtraction(
+            pairs=mapping.pairs(*depths, scores, similarity),
+            interface=interface,
+            scores=tuple(scores) if scores else None,
+            similarity=tuple(map(tuple, similarity)) if similarity else None,
+        )
+
+    def teacher_states(
+        self,
+        bench: Workbench,
+        pairs: tuple[LayerPair, ...],
+        split: str,
+        maps: Mapping[int, AlignmentMap] | None = None,
+        *,
+        exact: bool = False,
+    ) -> dict[int, RowStates]:
+        """Read the paired teacher layers over a split, through `maps` if there are any.
+
+        Args:
+            bench: models and rows.
+            pairs: what is read for which student layer.
+            split: whose rows.
+            maps: by student layer; None keeps the teacher's own states.
+            exact: store float32, whatever `cache_dtype` says.
+        """
+        width = bench.student.arch.width if maps else bench.teacher.arch.width
+        reads = {
+            pair.student: Read(
+                layers=pair.teacher,
+                weights=pair.weights,
+                width=width,
+                map=maps[pair.student] if maps else None,
+            )
+            for pair in pairs
+        }
+        dtype = torch.float32 if exact else getattr(torch, self.cache_dtype)
+        return self._captured(bench, "teacher", split, reads, dtype)
+
+    def student_states(self, bench: Workbench, pairs: tuple[LayerPair, ...]) -> dict[int, RowStates]:
+        """Read the untouched student's paired layers over the align split."""
+        width = bench.student.arch.width
+        reads = {pair.student: Read(layers=(pair.student,), width=width) for pair in pairs}
+        return self._captured(bench, "student", "align", reads, torch.float32)
+
+    def _captured(
+        self, bench: Workbench, role: str, split: str, reads: Mapping[int, Read], dtype: torch.dtype
+    ) -> dict[int, RowStates]:
+        model, encoded = getattr(bench, role), bench.encoded(split)
+        with bench.track(f"{role} states ({split})", len(encoded.lengths)) as advance:
+            return capture(
+                model.arch,
+                encoded,
+                reads,
+                interface=Interface(self.interface),
+                positions=bench.objective.positions,
+                batch_size=bench.config.optim.batch_size,
+                dtype=dtype,
+                meter=getattr(bench, f"{role}_meter"),
+                listen=advance,
+            )
 
 
 def attribution(bench: Workbench, interface: str, reduce: str) -> list[float]:
@@ -93,67 +174,13 @@ def similarities(bench: Workbench, interface: str) -> list[list[float]]:
     return similarity
 
 
-def student_states(
-    bench: Workbench, pairs: tuple[LayerPair, ...], interface: str, positions: str
-) -> dict[int, RowStates]:
-    """Read the untouched student's paired layers over the align split."""
-    arch = bench.student.arch
-    reads = {pair.student: Read(layers=(pair.student,), width=arch.width) for pair in pairs}
-    with bench.track("student states (align)", len(bench.encoded("align").lengths)) as advance:
-        return capture(
-            arch,
-            bench.encoded("align"),
-            reads,
-            interface=Interface(interface),
-            positions=positions,
-            batch_size=bench.config.optim.batch_size,
-            meter=bench.student_meter,
-            listen=advance,
-        )
-
-
-def teacher_states(
-    bench: Workbench,
-    pairs: tuple[LayerPair, ...],
-    interface: str,
-    positions: str,
-    split: str,
-    *,
-    maps: Mapping[int, AlignmentMap] | None,
-    dtype: torch.dtype = torch.float32,
-) -> dict[int, RowStates]:
-    """Read the paired teacher layers over a split: mapped where `maps` is given, the teacher's own otherwise."""
-    arch, encoded = bench.teacher.arch, bench.encoded(split)
-    reads = {
-        pair.student: Read(
-            layers=pair.teacher,
-            weights=pair.weights,
-            width=bench.student.arch.width if maps else arch.width,
-            map=maps[pair.student] if maps else None,
-        )
-        for pair in pairs
-    }
-    with bench.track(f"teacher states ({split})", len(encoded.lengths)) as advance:
-        return capture(
-            arch,
-            encoded,
-            reads,
-            interface=Interface(interface),
-            positions=positions,
-            batch_size=bench.config.optim.batch_size,
-            dtype=dtype,
-            meter=bench.teacher_meter,
-            listen=advance,
-        )
-
-
 def fit_maps(
     bench: Workbench,
     pairs: tuple[LayerPair, ...],
     teacher: Mapping[int, RowStates],
     student: Mapping[int, RowStates],
 ) -> dict[int, AlignmentMap]:
-    """Fit the semantics of the request: once for all pairs, or per pair where it reads states."""
+    """Fit the request's semantics: per pair where it reads states, otherwise once for all pairs."""
     shared = bench.pair_report.shared_ids
     fit = partial(
         bench.semantics.fit,
@@ -173,7 +200,7 @@ def graded(
     teacher: Mapping[int, RowStates],
     student: Mapping[int, RowStates],
 ) -> dict[int, dict[str, float | None]]:
-    """Return each map's quality card on the align split; only block states can be read by the head."""
+    """Return each map's quality card on the align split, with a read-out KL where states are those of blocks."""
     read_out = OutputHead(arch=bench.student.arch).lens if interface == "block" else None
     return {
         k: asdict(quality_card(map_, teacher[k].flat_ND, student[k].flat_ND, read_out=read_out))
@@ -184,8 +211,8 @@ def graded(
 def length_ratio(map_: AlignmentMap, teacher: RowStates, student: RowStates) -> float:
     """Return the student's mean state length over that of the mapped teacher states, on the align split.
 
-    1 for a map that predicts values (ridge): only a normalised map gives directions without lengths. The cosine
-    term and a read-out through a norm do not see the difference, others do.
+    It is 1 for a map that predicts values (ridge), since only a normalised map gives directions without lengths. The
+    cosine term and a read-out through a norm do not depend on lengths; other terms do.
     """
     if not map_.normalise:
         return 1.0
@@ -194,7 +221,7 @@ def length_ratio(map_: AlignmentMap, teacher: RowStates, student: RowStates) -> 
 
 
 def teacher_outputs(bench: Workbench) -> dict[str, TopRows]:
-    """Keep the teacher's distributions at answer positions, where the objective wants them kept."""
+    """Compute the teacher's distributions at answer positions, if the objective reads them from the store."""
     if (outputs := bench.objective.outputs) is None or outputs.live:
         return {}
     kept = {}
@@ -208,7 +235,7 @@ def teacher_outputs(bench: Workbench) -> dict[str, TopRows]:
 
 
 def head_view(arch: Architecture, shared: Tensor) -> HeadView:
-    """Return what a semantics map sees of a model: head, embeddings, final norm, tokens that both models have."""
+    """Return what a semantics map reads of a model; `shared` are the tokens that both models have."""
     norm = arch.norm_weight()
     return HeadView(
         weight=arch.head_weight().detach(),

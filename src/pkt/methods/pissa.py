@@ -9,15 +9,16 @@ arXiv 2404.02948). Deviations: none; the frozen rest is kept as W and the starti
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from torch import Tensor
 
 from pkt.errors import RequestError
-from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred, WithoutTeacher
-from pkt.methods.tuning import Update, tune
+from pkt.methods.base import Transferred
+from pkt.methods.layer_results import LayerAlignment
+from pkt.methods.sft import Sft
+from pkt.methods.tuning import tune
 from pkt.methods.workbench import Workbench
 from pkt.models.surgery import lora_config, matrix_OI, sites
 from pkt.settings import undecisive
@@ -25,7 +26,7 @@ from pkt.training.lora_start import LoraStart, pissa_factors
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pissa(WithoutTeacher):
+class Pissa(Sft):
     """Supervised fine-tuning of adapters that start from the student's own spectrum.
 
     Attributes:
@@ -37,12 +38,9 @@ class Pissa(WithoutTeacher):
         ValueError: full fine-tuning.
     """
 
-    uses: ClassVar[tuple[str, ...]] = ("objective",)
-    demands: ClassVar[str] = "untied student where targets name embed or head"
+    demands = "untied student where targets name embed or head"
 
     name: str = undecisive("pissa")
-    update: Update = field(default_factory=Update)
-    layers: list[int] | None = None
 
     def __post_init__(self) -> None:
         if self.update.kind != "lora":
@@ -50,18 +48,11 @@ class Pissa(WithoutTeacher):
                 f"update.kind={self.update.kind}: PiSSA starts adapters; use update.kind=lora (or method=sft)"
             )
 
-    @property
-    def provides(self) -> Provides:
-        """Nothing of a teacher."""
-        return Provides(trains_head=self.update.trains_head)
-
-    def reads(self, stage: str, choice: Choice) -> Reads:
-        """Read what every training reads."""
-        return TRAINING
-
-    def transfer(self, bench: Workbench, alignment: None, scratch: Path | None) -> Transferred:
+    def transfer(
+        self, bench: Workbench, alignment: LayerAlignment | None, scratch: Path | None
+    ) -> Transferred:
         """Split the student's matrices, and train the adapters."""
-        layers = self.layers or list(range(1, bench.student.arch.depth + 1))
+        layers = self.trained(bench)
         start = self._start(bench, layers)
         return tune(bench, None, update=self.update, layers=layers, snapshots=scratch, start=start)
 

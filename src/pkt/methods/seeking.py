@@ -30,13 +30,14 @@ from pkt.mapping import in_order, top_layers
 from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
 from pkt.methods.seeking_plan import blocks, check_pair_shapes, counterpart, site_key, site_of
 from pkt.methods.seeking_results import SeekingAlignment, SeekingExtraction
-from pkt.methods.tuning import Update, tune
+from pkt.methods.tuning import TrainingMethod, tune
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.load import declared_roles, skeleton
 from pkt.models.surgery import Site, matrix_OI, oriented, site_path, sites
 from pkt.settings import setting, undecisive
 from pkt.training.lora_start import LoraStart, seeking_factors
+from pkt.training.trainable import Update
 
 RECIPES = {
     "laten": ["up", "down", "v", "o"],
@@ -45,16 +46,16 @@ RECIPES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seeking:
+class Seeking(TrainingMethod):
     """The method's own settings.
 
     Attributes:
         name: how tables call it.
         recipe: which matrices: ``laten`` (up down v o), ``original`` (q k v o gate up down, embedding and head),
             or None: `update.targets`.
-        layers: which teacher layers are kept: the most sensitive, or random ones (control).
-        structure: what is kept of a matrix, see `pkt.attribution.windows.cut`.
-        spectrum: ``teacher``, or ``gaussian``: random directions with the same singular values (control).
+        layers: which teacher layers are kept: those of highest ``sensitivity``, or ``random`` ones (a control).
+        structure: which part of a matrix is kept, see `pkt.attribution.windows.cut`.
+        spectrum: ``teacher``, or ``gaussian``: random directions with the same singular values (a control).
         update: rank, alpha and dropout of the adapters; has to be ``lora``.
 
     Raises:
@@ -62,8 +63,7 @@ class Seeking:
     """
 
     results: ClassVar[Mapping[str, type[Any]]] = {"extract": SeekingExtraction, "align": SeekingAlignment}
-    uses: ClassVar[tuple[str, ...]] = ("objective",)
-    demands: ClassVar[str] = (
+    demands = (
         "student no wider in any cut matrix and no deeper than the teacher; separate q, k and v maps, or "
         "GPT-2's fused one; untied student for recipe=original"
     )
@@ -94,12 +94,8 @@ class Seeking:
 
     @property
     def provides(self) -> Provides:
-        """Nothing of a teacher, once training has begun."""
+        """Nothing of a teacher: its training only starts from the teacher's matrices."""
         return Provides(trains_head="head" in self.targets)
-
-    def refusal(self, choice: Choice) -> str | None:
-        """Return nothing: what the terms need decides."""
-        return None
 
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Name what each stage reads; random controls are drawn by the seed."""
@@ -113,7 +109,7 @@ class Seeking:
 
     def extract(self, bench: Workbench, scratch: Path | None) -> SeekingExtraction:
         """Sum the sensitivity over the extract rows, keep the best layers, and cut the best windows."""
-        assert scratch is not None, "the sums are on disk"
+        assert scratch is not None, "the sums are kept on disk"
         model = bench.config.model
         shapes = skeleton(bench.student_config, declared_roles(model.student, model.teacher))
         own = skeleton(bench.teacher_config, model.teacher.roles)
@@ -150,7 +146,7 @@ class Seeking:
         arch = bench.teacher.arch
         paths = sites(arch, range(1, arch.depth + 1), self.targets)
         modules = [arch.model.get_submodule(path) for path in paths]
-        # counted whole: what the sums cost, also where an earlier process did a part of it
+        # all rows count as cost, also those that an earlier, interrupted process went through
         bench.teacher_meter.count(sum(encoded.lengths), layers=arch.depth)
         with bench.track("sensitivity", len(encoded.lengths)) as advance:
             return sensitivity(
@@ -210,16 +206,13 @@ class Seeking:
         return tune(
             bench,
             None,
-            update=self._update(),
+            update=replace(self.update, targets=self.targets),
             layers=list(range(1, arch.depth + 1)),
             snapshots=scratch,
             start=LoraStart(factors=start),
         )
 
-    def _update(self) -> Update:
-        return replace(self.update, targets=self.targets)
-
 
 def _seed_of(key: str, seed: int) -> int:
-    """Return a seed of a matrix's own, the same on every machine."""
+    """Return the seed of one matrix, the same on every machine."""
     return zlib.crc32(f"{seed}/{key}".encode())

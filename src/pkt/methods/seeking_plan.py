@@ -1,4 +1,4 @@
-"""Which matrices Seeking cuts to which shape, known from the two configs before a weight is read."""
+"""Which teacher matrix Seeking cuts for which student matrix, checked before any weight is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FUSED_THIRDS = ("gpt2",)  # q, k and v one below the other in the fused map's o
 def check_pair_shapes(
     teacher: Architecture, student: Architecture, targets: Sequence[str], rank: int, alpha: float
 ) -> None:
-    """Refuse what cannot be cut out of the teacher for the student; weights are not read (`pkt.models.load.skeleton`).
+    """Refuse a pair of models where a student matrix cannot be cut out of the teacher's; only shapes are read.
 
     Raises:
         RequestError: fewer layers, a role that one side lacks, a fused map whose parts are not known, a
@@ -64,7 +64,7 @@ def _extreme(arch: Architecture, targets: Sequence[str], pick: Callable[[int, in
 
 
 def blocks(arch: Architecture, role: str) -> int:
-    """Return how many matrices a role's map holds, one below the other; each gets its own window.
+    """Return how many matrices are stacked in a role's map (3 if q, k and v are one); each gets its own window.
 
     Raises:
         RequestError: a fused map whose inner order is not known (GPT-NeoX mixes q, k and v per head).

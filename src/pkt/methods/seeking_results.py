@@ -17,17 +17,17 @@ from pkt.table import Table
 
 @dataclass(frozen=True, kw_only=True)
 class SeekingExtraction(Extraction):
-    """Layers kept, and the matrices of the student's shapes that were cut out of them.
+    """The teacher layers that are kept, and the matrices of the student's shapes that were cut out of them.
 
     Attributes:
         pairs: i-th kept teacher layer -> i-th student layer.
         scores: sensitivity of every teacher layer.
         chosen_by: ``sensitivity`` or ``random``.
         structure: of the cuts.
-        cuts: per student matrix ("3.up", "head"), where it lies in the teacher's; several for a fused map.
-        matrices: the same, (outputs, inputs), in the teacher's dtype.
-        seeds: rows that the sensitivity was summed over.
-        skipped: rows without an answer token.
+        cuts: per student matrix ("3.up", "head"), its place in the teacher's; several places for a fused map.
+        matrices: per student matrix, what was cut out, (outputs, inputs), in the teacher's dtype.
+        seeds: number of rows that the sensitivity was summed over.
+        skipped: rows that have no answer token, and were left out.
     """
 
     pairs: tuple[LayerPair, ...]
@@ -40,7 +40,7 @@ class SeekingExtraction(Extraction):
     skipped: tuple[int, ...] = ()
 
     def tables(self) -> list[Table]:
-        """Return the kept layers with their scores, and what the cuts catch per kind of matrix."""
+        """Return the kept layers with their scores, and the share of sensitivity in the cuts of each role."""
         return [self._layers(), self._cuts()]
 
     def _layers(self) -> Table:
@@ -78,7 +78,7 @@ class SeekingExtraction(Extraction):
         return Table(title=f"cuts (structure={self.structure})", columns=columns, rows=tuple(rows))
 
     def warnings(self) -> list[str]:
-        """Say which rows were left out, and whether a matrix has no sensitivity at all."""
+        """Warn of rows that were left out, and of matrices without any sensitivity."""
         notes = []
         if self.skipped:
             notes.append(
@@ -105,7 +105,7 @@ class SeekingAlignment(Alignment):
     spectrum: str
 
     def tables(self) -> list[Table]:
-        """Return per kind of matrix how much of it the start holds."""
+        """Return, for each role, how much of its matrices' squared norm the start holds."""
         rows = []
         for role, keys in by_role(self.energy).items():
             shares = [self.energy[key] for key in keys]

@@ -14,10 +14,9 @@ layers below the first trained one run once. Both are exact.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -25,123 +24,94 @@ from pkt.mapping import LayerPair
 from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
 from pkt.methods.frontier import Frontier, tune_frontier
 from pkt.methods.layer_results import LayerAlignment, LayerExtraction
-from pkt.methods.layerwise import (
-    fit_maps,
-    graded,
-    length_ratio,
-    pair_layers,
-    pairing_reads,
-    student_states,
-    teacher_outputs,
-    teacher_states,
-)
-from pkt.methods.tuning import SPLITS, Update, tune
+from pkt.methods.layerwise import LayerWise, fit_maps, graded, length_ratio, teacher_outputs
+from pkt.methods.tuning import SPLITS, tune
 from pkt.methods.workbench import Workbench
-from pkt.semantics import AlignmentMap
+from pkt.objectives import LayerTerm
 from pkt.settings import setting, undecisive
-from pkt.training.states import RowStates
 
 
 def by_frontier(own: SemAlign, _choice: Choice) -> bool:
-    """Let the frontier's settings decide where there is one."""
+    """Return whether the settings of the frontier decide anything."""
     return own.schedule == "frontier"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SemAlign:
+class SemAlign(LayerWise):
     """The method's own settings; pairing, map and objective are strategies beside it.
 
     Attributes:
-        name: how tables call it.
-        interface: supervision interface: ``mlp``, ``attention``, ``residual`` or ``block``, on both sides.
-        reduce: aggregation of attribution (``example``, ``signed``, ``abs``, ``l2``).
-        update: what trains in the paired layers.
+        interface: ``mlp``, ``attention``, ``residual`` or ``block``; see `LayerWise` for settings not named here.
         schedule: ``joint`` (all paired layers together) or ``frontier`` (one after the other, from shallow to
             deep; the same number of optimiser steps in all).
         frontier: how the stages of the frontier differ.
         targets: ``own``, or the control ``shuffled``: each position gets the target of a random one.
         cache_prefix: run the layers below the first trained one only once.
-        cache_dtype: storage of the teacher's targets (``float32`` or ``bfloat16``).
     """
 
-    results: ClassVar[Mapping[str, type[Any]]] = {"extract": LayerExtraction, "align": LayerAlignment}
-    uses: ClassVar[tuple[str, ...]] = ("mapping", "semantics", "objective")
-    demands: ClassVar[str] = ""
+    uses = ("mapping", "semantics", "objective")
+    layer_term: ClassVar[type[LayerTerm] | None] = None
+    """The class of the layer term that makes a form of SemAlign; None: any layer term will do."""
 
     name: str = undecisive("semalign")
     interface: Literal["mlp", "attention", "residual", "block"] = "mlp"
-    reduce: Literal["example", "signed", "abs", "l2"] = setting(
-        "example", when=lambda _, choice: choice.mapping.needs_scores
-    )
-    update: Update = setting(factory=Update, decides="transfer")
     schedule: Literal["joint", "frontier"] = setting("joint", decides="transfer")
     frontier: Frontier = setting(factory=Frontier, decides="transfer", when=by_frontier)
     targets: Literal["own", "shuffled"] = setting("own", decides="align")
     cache_prefix: bool = undecisive(True)
-    cache_dtype: Literal["float32", "bfloat16"] = setting("float32", decides="align")
 
     @property
     def provides(self) -> Provides:
         """Mapped states, and the teacher's outputs."""
-        return Provides(
-            states="student", interface=self.interface, outputs=True, trains_head=self.update.trains_head
-        )
+        return self.provided("student")
 
     def refusal(self, choice: Choice) -> str | None:
-        """Return why this is not SemAlign; None where it is."""
-        if not choice.objective.layer_terms:
+        """Return why this is not SemAlign, or not this form of it; None where it is."""
+        terms, wanted = choice.objective, self.layer_term
+        if wanted is None and not terms.layer_terms:
             return "SemAlign without a layer term is plain fine-tuning or distillation: use method=sft or method=kd"
-        return None
+        if wanted is None or any(isinstance(term, wanted) for term in terms.terms.values()):
+            return None
+        option = wanted.__name__.lower()
+        return (
+            f"its layer term is {wanted.__name__}, and the objective has none: set "
+            f"term@objective.terms.layer={option} (or objective={option})"
+        )
 
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Name what each stage reads; shuffled targets are drawn by the seed."""
-        if stage == "extract":
-            return pairing_reads(choice)
-        if stage == "transfer":
-            return TRAINING
+        if stage != "align":
+            return super().reads(stage, choice)
         drawn = ("seed",) if self.targets == "shuffled" else ()
         return Reads(rows=("align", *TRAINING.rows), config=drawn, keeps=True)
 
     def _spanned(self, pairs: tuple[LayerPair, ...]) -> tuple[LayerPair, ...]:
-        """Return the teacher layers whose states make up each target; a form of the method may widen them."""
+        """Return the pairs with the teacher layers that make up each target; a form of the method may add some."""
         return pairs
-
-    def extract(self, bench: Workbench, scratch: Path | None) -> LayerExtraction:
-        """Score the teacher's layers if the mapping asks for it, and pair them with the student's."""
-        return pair_layers(bench, self.interface, self.reduce)
 
     def align(self, bench: Workbench, extraction: LayerExtraction, scratch: Path | None) -> LayerAlignment:
         """Fit the map per pair, grade it on the align split, and keep the mapped teacher states."""
-        positions, pairs = bench.objective.positions, self._spanned(extraction.pairs)
-        student = student_states(bench, pairs, self.interface, positions)
-        teacher = teacher_states(bench, pairs, self.interface, positions, "align", maps=None)
+        pairs = self._spanned(extraction.pairs)
+        student = self.student_states(bench, pairs)
+        teacher = self.teacher_states(bench, pairs, "align", exact=True)
         maps = fit_maps(bench, pairs, teacher, student)
         scales = {k: length_ratio(maps[k], teacher[k], student[k]) for k in maps}
+        targets = {}
+        for split in SPLITS:
+            mapped = self.teacher_states(bench, pairs, split, maps)
+            targets[split] = {k: own.scaled(scales[k]) for k, own in mapped.items()}
+            if self.targets == "shuffled":
+                generator = torch.Generator().manual_seed(bench.config.seed)
+                targets[split] = {k: own.shuffled(generator) for k, own in targets[split].items()}
         return LayerAlignment(
             pairs=pairs,
             interface=extraction.interface,
-            positions=positions,
+            positions=bench.objective.positions,
             maps=maps,
             quality=graded(bench, maps, self.interface, teacher, student),
-            targets={split: self._targets(bench, pairs, split, maps, scales) for split in SPLITS},
+            targets=targets,
             outputs=teacher_outputs(bench),
         )
-
-    def _targets(
-        self,
-        bench: Workbench,
-        pairs: tuple[LayerPair, ...],
-        split: str,
-        maps: Mapping[int, AlignmentMap],
-        scales: Mapping[int, float],
-    ) -> dict[int, RowStates]:
-        positions, dtype = bench.objective.positions, getattr(torch, self.cache_dtype)
-        states = teacher_states(bench, pairs, self.interface, positions, split, maps=maps, dtype=dtype)
-        states = {k: own.scaled(scales[k]) for k, own in states.items()}
-        if self.targets == "own":
-            return states
-        generator = torch.Generator().manual_seed(bench.config.seed)
-        return {k: own.shuffled(generator) for k, own in states.items()}
 
     def transfer(self, bench: Workbench, alignment: LayerAlignment, scratch: Path | None) -> Transferred:
         """Train the paired student layers on the objective."""

@@ -13,39 +13,16 @@ kept as top-k log-probabilities and a tail mass unless `objective.terms.kl.teach
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from pkt.methods.base import Choice
-from pkt.methods.frontier import Frontier
-from pkt.methods.semalign import SemAlign, by_frontier
+from pkt.methods.semalign import SemAlign
 from pkt.objectives import Fisher
-from pkt.settings import setting, undecisive
+from pkt.settings import undecisive
 
 
 @dataclass(frozen=True, kw_only=True)
 class SemAlignFisher(SemAlign):
-    """The frontier with the Fisher term; settings as in `SemAlign`.
+    """SemAlign with the Fisher term; the preset has the frontier, and the output terms at the last layer only."""
 
-    Attributes:
-        interface: ``block``; the head reads nothing else.
-        schedule: ``frontier``, or ``joint`` for comparison.
-        frontier: the output terms at the last layer only, in place of its layer term.
-    """
+    layer_term = Fisher
 
     name: str = undecisive("semalign_fisher")
-    interface: Literal["mlp", "attention", "residual", "block"] = "block"
-    schedule: Literal["joint", "frontier"] = setting("frontier", decides="transfer")
-    frontier: Frontier = setting(
-        factory=lambda: Frontier(output_at="last", last_layer_term=False),
-        decides="transfer",
-        when=by_frontier,
-    )
-
-    def refusal(self, choice: Choice) -> str | None:
-        """Return why this is not the Fisher form; None where it is."""
-        if not any(isinstance(term, Fisher) for term in choice.objective.terms.values()):
-            return (
-                "its layer term is the Fisher term, and the objective has none: set term@objective.terms.layer=fisher "
-                "(or objective=fisher)"
-            )
-        return None

@@ -16,29 +16,24 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pkt.mapping import LayerPair
-from pkt.methods.base import Choice, Provides
-from pkt.methods.frontier import Frontier
-from pkt.methods.semalign import SemAlign, by_frontier
+from pkt.methods.base import Provides
+from pkt.methods.semalign import SemAlign
 from pkt.objectives import Geometry, States
 from pkt.settings import setting, undecisive
 
 
 @dataclass(frozen=True, kw_only=True)
 class SemAlignGeometry(SemAlign):
-    """The frontier with the geometry term; settings as in `SemAlign`.
+    """SemAlign with the geometry term; the preset has the frontier, and reads what a layer adds (``residual``).
 
     Attributes:
-        interface: ``residual``, what a layer adds; the others compare other states.
-        schedule: ``frontier``, or ``joint`` for comparison.
-        frontier: the output terms at every stage, beside the layer term.
-        span: teacher contribution of a pair: that of the paired ``layer``, or of all teacher layers since the
+        span: the teacher's contribution to a pair: that of the paired ``layer``, or of all teacher layers since the
             previous pair (``between``).
     """
 
+    layer_term = Geometry
+
     name: str = undecisive("semalign_geometry")
-    interface: Literal["mlp", "attention", "residual", "block"] = "residual"
-    schedule: Literal["joint", "frontier"] = setting("frontier", decides="transfer")
-    frontier: Frontier = setting(factory=Frontier, decides="transfer", when=by_frontier)
     span: Literal["layer", "between"] = setting("layer", decides="align")
 
     @property
@@ -52,15 +47,6 @@ class SemAlignGeometry(SemAlign):
             because="method.span=between adds up what several teacher layers contribute",
         )
         return replace(super().provides, asks=asks)
-
-    def refusal(self, choice: Choice) -> str | None:
-        """Return why this is not the geometry form; None where it is."""
-        if not any(isinstance(term, Geometry) for term in choice.objective.terms.values()):
-            return (
-                "its layer term is the geometry, and the objective has none: set term@objective.terms.layer=geometry "
-                "(or objective=geometry)"
-            )
-        return None
 
     def _spanned(self, pairs: tuple[LayerPair, ...]) -> tuple[LayerPair, ...]:
         return spanned(pairs) if self.span == "between" else pairs

@@ -8,43 +8,35 @@ Reference: the control that layer-wise transfer has to beat. Deviations: none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
-from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred, WithoutTeacher
-from pkt.methods.tuning import Update, tune
+from pkt.methods.base import Transferred
+from pkt.methods.layer_results import LayerAlignment
+from pkt.methods.tuning import TrainingMethod, tune
 from pkt.methods.workbench import Workbench
-from pkt.settings import undecisive
+from pkt.settings import setting, undecisive
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sft(WithoutTeacher):
+class Sft(TrainingMethod):
     """Supervised fine-tuning.
 
     Attributes:
         name: how tables call it.
-        update: what trains.
+        update: what trains in each layer.
         layers: layer numbers, from 1; None trains in every layer.
     """
 
-    uses: ClassVar[tuple[str, ...]] = ("objective",)
-    demands: ClassVar[str] = ""
-
     name: str = undecisive("sft")
-    update: Update = field(default_factory=Update)
-    layers: list[int] | None = None
+    layers: list[int] | None = setting(None, decides="transfer")
 
-    @property
-    def provides(self) -> Provides:
-        """Nothing of a teacher."""
-        return Provides(trains_head=self.update.trains_head)
+    def trained(self, bench: Workbench) -> list[int]:
+        """Return the layers that train."""
+        return self.layers or list(range(1, bench.student.arch.depth + 1))
 
-    def reads(self, stage: str, choice: Choice) -> Reads:
-        """Read what every training reads."""
-        return TRAINING
-
-    def transfer(self, bench: Workbench, alignment: None, scratch: Path | None) -> Transferred:
-        """Fine-tune the student."""
-        layers = self.layers or range(1, bench.student.arch.depth + 1)
-        return tune(bench, None, update=self.update, layers=list(layers), snapshots=scratch)
+    def transfer(
+        self, bench: Workbench, alignment: LayerAlignment | None, scratch: Path | None
+    ) -> Transferred:
+        """Train the layers on the request's objective; `alignment` is there in forms that have a teacher."""
+        return tune(bench, alignment, update=self.update, layers=self.trained(bench), snapshots=scratch)

@@ -1,75 +1,58 @@
-"""Train the student: the one loop with the rows, targets, prefix and teacher outputs of a request.
+"""Train the student on a request's rows, objective and targets.
 
-tune      joint schedule: the given layers together, for all optimiser steps
-(frontier.py: shallow to deep, one layer at a time, on the same `Task`)
+`tune` trains some layers together, for all optimiser steps; `frontier.py` trains one layer at a time, from shallow to
+deep. Both work on a `Task`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from pkt.config import OptimConfig
 from pkt.data.batching import Batch, collate, epoch_batches, sorted_batches
 from pkt.errors import RequestError
-from pkt.methods.base import Transferred
+from pkt.methods.base import TRAINING, Choice, Method, Provides, Reads, Transferred
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
 from pkt.objectives import Objective, OutputHead, Sizes
 from pkt.settings import setting
 from pkt.training.capture import Prefix, advance
-from pkt.training.forward import TransferLoss
+from pkt.training.forward import Targets, TransferLoss
 from pkt.training.loop import History, Trainer
 from pkt.training.lora_start import LoraStart
 from pkt.training.teacher import LiveTeacher, TeacherOutput
-from pkt.training.trainable import Trainable, make_trainable
-from pkt.training.views import Targets
+from pkt.training.trainable import Trainable, Update, make_trainable
 
 SPLITS = ("train", "validation")
 
 
-def _adapts(own: Update, _choice: object) -> bool:
-    return own.kind == "lora"
-
-
 @dataclass(frozen=True, kw_only=True)
-class Update:
-    """What trains in a layer.
+class TrainingMethod(Method):
+    """A method whose transfer trains some layers of the student (`tune`).
 
     Attributes:
-        kind: ``lora`` or ``full``.
-        rank: LoRA rank.
-        alpha: LoRA alpha; the update is scaled by alpha / rank.
-        targets: projection roles that get an adapter.
-        dropout: LoRA dropout while training.
-
-    Raises:
-        ValueError: a rank below 1, or a dropout outside [0, 1).
+        update: what trains in them.
     """
 
-    kind: Literal["lora", "full"] = "lora"
-    rank: int = setting(16, when=_adapts)
-    alpha: float = setting(16.0, when=_adapts)
-    targets: list[str] = setting(factory=lambda: ["up", "down", "v", "o"], when=_adapts)
-    dropout: float = setting(0.0, when=_adapts)
+    uses: ClassVar[tuple[str, ...]] = ("objective",)
 
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"rank is the rank of an adapter, at least 1, got {self.rank}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is a share, 0 or more and below 1, got {self.dropout}")
+    update: Update = setting(factory=Update, decides="transfer")
 
     @property
-    def trains_head(self) -> bool:
-        """Whether the LM head gets an adapter."""
-        return self.kind == "lora" and "head" in self.targets
+    def provides(self) -> Provides:
+        """What a method without a teacher has."""
+        return Provides(trains_head=self.update.trains_head)
+
+    def reads(self, stage: str, choice: Choice) -> Reads:
+        """Name what every training reads."""
+        return TRAINING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +62,20 @@ class Task:
     Attributes:
         bench: models, rows and hyper-parameters.
         trainable: what may train.
-        alignment: targets of the layer terms and kept teacher outputs; None where the objective needs neither.
-        through: per student layer, what its states go through before a term sees them; trained along.
+        alignment: targets of the layer terms and kept teacher outputs; empty where the objective needs neither.
+        through: per student layer, a module that its states go through before a term sees them; it trains too.
     """
 
     bench: Workbench
     trainable: Trainable
-    alignment: LayerAlignment | None = None
+    alignment: LayerAlignment = field(default_factory=LayerAlignment)
     through: Mapping[int, nn.Module] = field(default_factory=dict)
 
     @cached_property
     def own(self) -> dict[str, nn.Module]:
-        """Modules of the terms that have some, by the term's name; drawn from the request's seed."""
+        """The modules of terms that have parameters or buffers, by the term's name; the seed decides their start."""
         arch, rows = self.bench.student.arch, sum(len(self.bench.encoded(s).lengths) for s in SPLITS)
-        targets = self.alignment.targets.get("train", {}) if self.alignment is not None else {}
+        targets = self.alignment.targets.get("train", {})
         widths = {k: states.flat_ND.shape[1] for k, states in targets.items()}
         own = {k: widths[k] if k in self.through else arch.width for k in widths}
         made = {}
@@ -105,7 +88,7 @@ class Task:
 
     @cached_property
     def auxiliary(self) -> nn.ModuleDict:
-        """What trains along and is not saved with the student."""
+        """What trains beside the student and is not saved with it."""
         modules = {f"projection_{layer}": module for layer, module in self.through.items()}
         return nn.ModuleDict(modules | {f"term_{name}": module for name, module in self.own.items()})
 
@@ -139,30 +122,29 @@ class Task:
         parameters: Mapping[str, nn.Parameter],
         prefixes: Mapping[str, Prefix],
         plan: Sequence[Sequence[list[int]]],
-        optim: OptimConfig,
         snapshots: Path | None,
         listen: Callable[[int, dict[str, float]], None],
     ) -> History:
-        """Train some parameters on an objective, and what is auxiliary along.
+        """Train some of the student's parameters, and all that is auxiliary, on an objective.
 
         Args:
             objective: the terms.
             layers: student layers whose targets the layer terms cover.
             parameters: what trains.
-            prefixes: per split, states that enter the first layer that trains; empty: from the tokens.
+            prefixes: per split, states that enter the first layer that trains; empty: the student runs from the
+                tokens.
             plan: per epoch, the rows of each step.
-            optim: hyper-parameters; ``epochs`` is the length of `plan`.
             snapshots: folder for resumable state.
-            listen: told of every step.
+            listen: called after every step.
         """
         losses = {split: self._loss(objective, split, layers, prefixes.get(split)) for split in SPLITS}
         train, device = self.bench.encoded("train"), self.bench.student.arch.device
         return Trainer(
             loss=losses["train"],
             parameters={**parameters, **dict(self.auxiliary.named_parameters())},
-            plan=lambda epoch: plan[epoch],
+            plan=plan,
             collate=lambda rows: collate(train, rows).to(device),
-            optim=replace(optim, epochs=len(plan)),
+            optim=self.bench.config.optim,
             validate=lambda: self._validate(losses["validation"]),
             snapshots=snapshots,
             listen=listen,
@@ -177,15 +159,16 @@ class Task:
         self, objective: Objective, split: str, layers: Sequence[int], prefix: Prefix | None
     ) -> TransferLoss:
         arch, alignment = self.bench.student.arch, self.alignment
-        targets = {}
-        if alignment is not None and objective.layer_terms:
-            targets = {k: states for k, states in alignment.targets[split].items() if k in layers}
+        targets = alignment.targets[split] if objective.layer_terms else {}
         reads = objective.outputs is not None
         return TransferLoss(
             arch=arch,
             objective=objective,
-            interface=Interface(alignment.interface) if alignment is not None else Interface.block,
-            targets=Targets(states=targets, positions=alignment.positions if alignment else "answer"),
+            interface=Interface(alignment.interface),
+            targets=Targets(
+                states={k: states for k, states in targets.items() if k in layers},
+                positions=alignment.positions,
+            ),
             prefix=prefix,
             head=OutputHead(arch=arch, shared=self.bench.pair_report.shared_ids if reads else None),
             teacher=self._teacher_output(split) if reads else None,
@@ -198,18 +181,18 @@ class Task:
 
     @property
     def _autocast(self) -> bool:
-        """Whether the student runs in bfloat16: asked for, or loaded in it with float32 weights that train."""
+        """Whether the student runs in bfloat16: if asked for, or if all but the weights that train are in it."""
         return (
             self.bench.config.optim.precision == "bfloat16" or self.bench.student.arch.dtype == torch.bfloat16
         )
 
     def _teacher_output(self, split: str) -> TeacherOutput:
-        if self.alignment is not None and self.alignment.outputs:
+        if self.alignment.outputs:
             return self.alignment.outputs[split]
         return live_teacher(self.bench)
 
     def prefix(self, split: str, layer: int, before: Prefix | None = None) -> Prefix:
-        """Return the states that enter the layer after `layer`, from those in `before` or from the tokens."""
+        """Return the states that enter the layer after `layer`, computed from `before`, or from the tokens."""
         encoded, arch = self.bench.encoded(split), self.bench.student.arch
         what = f"states entering layer {layer + 1} ({split})"
         autocast = torch.autocast(arch.device.type, torch.bfloat16, enabled=self._autocast)  # as in training
@@ -254,7 +237,7 @@ class Task:
 
 
 def live_teacher(bench: Workbench) -> LiveTeacher:
-    """Return the teacher's distributions as the objective wants them, computed when asked for."""
+    """Return the teacher as a source of distributions, at the objective's temperature."""
     outputs = bench.objective.outputs
     assert outputs is not None
     return LiveTeacher(
@@ -263,23 +246,6 @@ def live_teacher(bench: Workbench) -> LiveTeacher:
         temperature=outputs.temperature,
         top_k=outputs.top_k,
         meter=bench.teacher_meter,
-    )
-
-
-def trainable_for(
-    bench: Workbench, update: Update, layers: Sequence[int], start: LoraStart | None = None
-) -> Trainable:
-    """Declare what trains: the update in some layers of the student (from 1)."""
-    return make_trainable(
-        bench.student.arch,
-        update=update.kind,
-        layers=layers,
-        rank=update.rank,
-        alpha=update.alpha,
-        targets=update.targets,
-        seed=bench.config.seed,
-        start=start,
-        dropout=update.dropout,
     )
 
 
@@ -301,14 +267,16 @@ def tune(
         alignment: targets of the layer terms and kept teacher outputs; None where the objective has neither.
         update: what trains in those layers.
         layers: layer numbers, from 1.
-        cache_prefix: compute the states that enter the first trained layer once instead of every epoch
-            (exact: the layers below it do not change; off where `start` trains the embedding).
+        cache_prefix: compute the states that enter the first trained layer once instead of in every epoch, which is
+            exact as long as no layer below it, and no embedding, trains.
         snapshots: folder for resumable state.
         start: where adapters start, instead of peft's default.
         through: see `Task`.
     """
-    trainable = trainable_for(bench, update, layers, start)
-    task = Task(bench=bench, trainable=trainable, alignment=alignment, through=through or {})
+    trainable = make_trainable(bench.student.arch, update, layers, seed=bench.config.seed, start=start)
+    task = Task(
+        bench=bench, trainable=trainable, alignment=alignment or LayerAlignment(), through=through or {}
+    )
     first, prefixes = min(layers), dict[str, Prefix]()
     if cache_prefix and first > 1:
         prefixes = {split: task.prefix(split, first - 1) for split in SPLITS}
@@ -324,7 +292,6 @@ def tune(
             parameters=trainable.parameters,
             prefixes=prefixes,
             plan=task.plan,
-            optim=bench.config.optim,
             snapshots=snapshots,
             listen=listen,
         )

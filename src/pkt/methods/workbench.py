@@ -1,6 +1,6 @@
 """Models, rows and strategies of one request, loaded when first asked for.
 
-A stage whose result is in the store never touches the models of the workbench, so nothing is loaded for it.
+A stage whose result is in the store asks for no model, so nothing is loaded for it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Workbench:
         config: the resolved request.
         mapping, semantics, objective: the strategies built from it.
         device: where models run.
-        cache_dir: where converted checkpoints are kept, beside the digests of rows that were tokenised before.
+        cache_dir: folder of converted checkpoints; digests of rows that were tokenised before are beside it.
         track: progress display.
         log: takes training metrics.
         teacher_meter, student_meter: forward tokens of this request.
@@ -126,7 +126,7 @@ class Workbench:
 
     @cached_property
     def splits(self) -> dict[str, Dataset]:
-        """Rows of the extract, align, train and validation splits; what is too long for them is told."""
+        """Rows of the extract, align, train and validation splits; the console warns of rows that are too long."""
         found = load_splits(self.config.benchmark, self.config.data, self.fitting)
         for pool, (count, total) in self.fitting.dropped.items():
             console.warn(
@@ -137,7 +137,7 @@ class Workbench:
 
     @cached_property
     def fitting(self) -> Fitting:
-        """What leaves out rows of the real suites that are too long; no weights are read."""
+        """The filter that leaves out rows of the real suites that are too long; no weights are read."""
         return Fitting(tokenizer=lambda: self._tokenizer, max_length=self.max_length, chat=self.chat)
 
     @cached_property
@@ -150,7 +150,7 @@ class Workbench:
 
     @cached_property
     def chat(self) -> Chat | None:
-        """What makes prompts messages, at the time that the request names; None: they stay as they are."""
+        """The chat template, at the time that the request names; None: prompts stay as they are."""
         pair = self.config.model
         return Chat(time=datetime.fromisoformat(pair.chat_time)) if pair.chat_template else None
 

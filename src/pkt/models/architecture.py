@@ -15,17 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from pkt.errors import RequestError
-from pkt.models.roles import ROLES, Roles, roles_of
-
-__all__ = ["ROLES", "Architecture", "Roles", "roles_of"]
+from pkt.models.roles import Roles, roles_of
 
 
 class Architecture:
     """The parts of one causal language model, by role.
 
     Attributes:
-        model: the transformers model (the base model, if a PEFT model was given).
-        roles: module paths.
+        model: the transformers model; of a PEFT model the one inside.
+        roles: the paths of its modules.
         width: D, size of the residual stream.
         vocab_size: V, rows of the head (padding rows included).
         tied: whether head and input embedding are one tensor.
@@ -124,7 +122,7 @@ class Architecture:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go (the first device, if the model is spread over several)."""
+        """The device of the inputs: the first one, if the model is spread over several."""
         return _weight(self.embedding).device
 
     @property
@@ -141,7 +139,7 @@ class Architecture:
         return _materialised(_weight(self.embedding), "input embedding")
 
     def norm_weight(self) -> Tensor | None:
-        """Return the final norm's weight (D) as it multiplies the state, or None where it has none."""
+        """Return what the final norm multiplies a state with, (D), or None where it has no weight."""
         weight = getattr(self.final_norm, "weight", None)
         return weight + self.roles.norm_offset if isinstance(weight, Tensor) else None
 

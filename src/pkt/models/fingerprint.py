@@ -23,10 +23,9 @@ _TEXT = (".json", ".model", ".txt", ".jinja")  # config, tokenizer, chat templat
 def fingerprint(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) -> str:
     """Return 16 hex digits that identify what `load_model` would give.
 
-    Files up to 16 MiB are hashed whole, larger ones by their size, first block (a safetensors header) and 64
-    blocks spread over them: an edit in place of single weights in a large file can be missed, a retrained or
-    converted file cannot. A hub id is identified by its commit where the local cache knows it, by its
-    revision otherwise.
+    Files up to 16 MiB are hashed whole. Of larger ones the size, the first block (a safetensors header) and 64
+    blocks spread over the file are hashed: this can miss single weights that are edited in place, but not a file that
+    was retrained or converted. A hub id is identified by its commit if the local cache has it, else by its revision.
 
     Args:
         spec: the checkpoint.

@@ -1,7 +1,7 @@
-"""What can go wrong between here and the Hugging Face hub, as one message that says what to do.
+"""Reach the Hugging Face hub, or say in one message why it cannot be reached and what to do.
 
-`reach` asks the hub once, briefly, before transformers does: its own retries take over twenty seconds where
-there is no network.
+`reach` asks the hub once, with a short timeout, before transformers does: without a network, transformers' own retries
+take over twenty seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pkt.models.source import Source, pickles_only
 
 log = logging.getLogger(__name__)
 
-SECONDS = 5.0  # that the hub has for its first answer
+SECONDS = 5.0  # timeout of the first answer
 
 
 def cached_commit(source: Source) -> str | None:
@@ -58,7 +58,7 @@ def reach(source: Source) -> dict[str, Any]:
 
 @contextmanager
 def explained(source: Source) -> Iterator[None]:
-    """Turn transformers' many ways to say "not available" into one message.
+    """Turn transformers' many errors for a checkpoint that is not available into one message.
 
     Raises:
         PktError: a hub source could not be loaded.

@@ -1,10 +1,10 @@
-"""What goes on inside the layers at one position of each row: sublayer inputs and outputs, neurons, own values.
+"""Read what layers compute at one position of each row: sublayer inputs and outputs, and neurons.
 
     x = what enters, a = attention output, r = x + a, f = FFN output, what leaves = r + f
     f = sum_j m_j W_down[:, j]                       m = act(gate) * up: the FFN neurons
     a = sum_hj (sum_t A_h[t] v_t,hj) W_o[:, hj]      A_h = attention weights: the attention neurons (h, j)
 
-Only gated pre-norm layers with RMSNorm (Llama, Mistral, Qwen) read like this; `check_neurons` refuses the rest.
+This holds for gated pre-norm layers with RMSNorm (Llama, Mistral, Qwen); `check_neurons` refuses others.
 Shape suffixes: B rows, T positions, D width, I FFN neurons, H heads, K attention neurons (H * head size).
 """
 
@@ -59,8 +59,8 @@ class Internals:
         attention_BD: a.
         ffn_BD: f.
         ffn_neurons_BI: m, what enters W_down.
-        own_values_BK: per attention neuron (h, j), A_h[position on itself] * v_hj: the position's own share of
-            what enters W_o.
+        own_values_BK: per attention neuron (h, j), A_h[t] * v_hj, where A_h[t] is the weight that the position puts on
+            itself: its own share of what enters W_o.
     """
 
     entering_BD: Tensor
@@ -123,9 +123,9 @@ def check_neurons(config: Any, roles: Roles, who: str) -> None:
 def internals(
     arch: Architecture, input_ids_BT: Tensor, attention_mask_BT: Tensor, position_B: Tensor
 ) -> tuple[list[Internals], Tensor]:
-    """Run the decoder once and keep the insides of every layer at one position of each row.
+    """Run the decoder once and read every layer at one position of each row.
 
-    Attention runs in its eager form, the only one that returns its weights; one layer's (B, H, T, T) are alive at
+    Attention runs in its eager form, the only one that returns its weights; those of one layer, (B, H, T, T), exist at
     a time.
 
     Args:
@@ -150,7 +150,7 @@ def internals(
 
 
 class _Reader:
-    """Hooks on one layer that keep what is read of it."""
+    """The hooks that read one layer."""
 
     def __init__(self, arch: Architecture, number: int, place: tuple[Tensor, Tensor]) -> None:
         self.number, self.place = number, place
@@ -201,7 +201,7 @@ class _Reader:
                 handle.remove()
 
     def result(self) -> Internals:
-        """Return what was seen, checked."""
+        """Return what was read, once it is clear that the layer adds up."""
         seen = self.seen
         total_BD = seen["entering"] + seen["attention"] + seen["ffn"]
         error = (seen["leaving"] - total_BD).norm() / seen["leaving"].norm()
@@ -224,7 +224,7 @@ class _Reader:
 
 @contextmanager
 def _eager(model: Any) -> Iterator[None]:
-    """Let attention return its weights; the model gets its own form back, also when the body raises."""
+    """Run attention in its eager form; the model's own form is restored, also when the body raises."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:

@@ -2,8 +2,8 @@
 
     CheckpointSpec -> Source (hub | folder | gguf) -> [gguf: converted to safetensors once] -> transformers
 
-A student with `init=prune` is its teacher with fewer layers: for a student, every function takes the spec of the pair's
-teacher too. `cache_dir` is where the conversion of a GGUF file is kept; without one the file is read anew each time.
+A student with `init=prune` is its teacher with fewer layers, so for a student every function also takes the spec of
+the teacher. `cache_dir` is the folder of converted GGUF files; without one, the file is read anew each time.
 """
 
 from __future__ import annotations
@@ -143,13 +143,13 @@ def choose_dtype(name: str, device: torch.device, *, spread: bool = False) -> to
 
 
 def declared_roles(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> dict[str, Any] | None:
-    """Return the module roles that the request declares for a model; those of its teacher, if it is cut from it."""
+    """Return the module roles that the request declares for a model, or for the teacher that it is cut from."""
     inherited = teacher.roles if teacher is not None and spec.init == "prune" else None
     return spec.roles or inherited or None
 
 
 def _source(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> tuple[Source, list[int] | None]:
-    """Return whose files to read, and which of its layers stay (None: all of them)."""
+    """Return the source whose files are read, and which of its layers stay (None: all of them)."""
     if spec.init not in ("load", "prune"):
         raise RequestError(f"model.student.init={spec.init} is not allowed; allowed are load and prune.")
     if spec.init == "load":
@@ -197,7 +197,7 @@ def _conversion(source: Source, cache_dir: Path) -> Path:
 def _convert(source: Source, folder: Path) -> None:
     building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
-        # the GGUF reader's own bar heeds no setting
+        # the GGUF reader's own progress bar cannot be switched off
         with explained(source), quiet_transformers(), redirect_stderr(io.StringIO()):
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 **_arguments(source, weights=True), dtype=torch.float32

@@ -12,7 +12,6 @@ from torch import Tensor
 from pkt.config import CheckpointSpec, PairConfig
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
-from pkt.models.fingerprint import fingerprint
 from pkt.models.load import declared_roles, load_config, load_model, load_tokenizer
 
 _EXAMPLES = 5
@@ -20,22 +19,20 @@ _EXAMPLES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModel:
-    """One loaded model and what belongs to it."""
+    """A loaded model, its tokenizer, and its parts by role."""
 
     model: Any
     tokenizer: Any
     arch: Architecture
-    spec: CheckpointSpec
-    fingerprint: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairReport:
-    """How two vocabularies lie beside each other.
+    """What two vocabularies have in common.
 
     Attributes:
         shared_ids: token ids that both models know under the same string, (n,) int64.
-        warnings: what a reader of the results should know.
+        warnings: what a reader of the results should be warned of.
     """
 
     shared_ids: Tensor
@@ -68,13 +65,11 @@ def _load(
         model=model,
         tokenizer=load_tokenizer(spec, teacher=teacher, cache_dir=cache_dir),
         arch=Architecture.of(model, declared_roles(spec, teacher)),
-        spec=spec,
-        fingerprint=fingerprint(spec, teacher=teacher),
     )
 
 
 def check_pair(pair: PairConfig, *, cache_dir: Path | None = None) -> PairReport:
-    """Check that the vocabularies of a pair line up, without loading weights.
+    """Check that a pair's models give the same ids to the same tokens, without loading weights.
 
     Raises:
         RequestError: see `compare_vocabularies`.
@@ -90,8 +85,8 @@ def check_pair(pair: PairConfig, *, cache_dir: Path | None = None) -> PairReport
 def compare_vocabularies(teacher: Any, student: Any, teacher_config: Any, student_config: Any) -> PairReport:
     """Compare two tokenizers id by id.
 
-    Rows of a head beyond its tokenizer are padding, and a tokenizer may have added tokens at its end that the
-    other lacks (WizardCoder's 32,001st): only the ids that both have are shared.
+    The rows of a head beyond its tokenizer are padding, and a tokenizer may have added tokens at its end that the
+    other lacks (WizardCoder's 32,001st). Neither counts as shared.
 
     Raises:
         RequestError: an id stands for different tokens, or one vocabulary has ordinary tokens beyond

@@ -185,7 +185,7 @@ def roles_of(config: Any, declared: Mapping[str, Any] | None = None) -> Roles:
 
 
 def _without_missing_norm(roles: Roles, config: Any) -> Roles:
-    """OPT checkpoints from before transformers 4.20.1 have no final norm."""
+    """Leave the final norm out for OPT checkpoints that have none (from before transformers 4.20.1)."""
     post_norm = not getattr(config, "do_layer_norm_before", True)
     if config.model_type == "opt" and (post_norm or config._remove_final_layer_norm):
         return replace(roles, final_norm=None)

@@ -1,4 +1,4 @@
-"""Where a checkpoint lives: from what the user wrote to a folder, a GGUF file, or a hub repository.
+"""Find a checkpoint: what the user wrote means a folder, a GGUF file, or a hub repository.
 
 "org/name"                              hub repository
 "/path/to/folder", "~/x", "./x"         local folder in transformers' format
@@ -22,7 +22,7 @@ _FORMS = "a hub id org/name, a local folder, a .gguf file, or package:name/path"
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A checkpoint that was found (or, on the hub, named).
+    """A checkpoint that was found, or that is named as one on the hub.
 
     Attributes:
         who: ``teacher`` or ``student``, for messages.
@@ -46,7 +46,7 @@ class Source:
 
 
 def locate(spec: CheckpointSpec, who: str) -> Source:
-    """Find out which form a checkpoint has, and that what is local exists.
+    """Return the source that a checkpoint's name stands for; a local one has to exist.
 
     Args:
         spec: what the user wrote.

@@ -1,9 +1,9 @@
-"""Changes to some rows or columns of a student's linear maps: tried out in a forward pass, or written for good.
+"""Add something to some rows or columns of a model's linear maps, for one forward pass or for good.
 
     rows     (up, v)     W[index, :] += delta      <=>  y[..., index] += x delta^T
     columns  (down, o)   W[:, index] += delta^T    <=>  y += x[..., index] delta
 
-While it is tried out, the change is two thin products beside the frozen map; a padded matrix never exists.
+In a forward pass the change is two thin products beside the frozen map; no matrix of the map's size is built.
 Shape suffixes: n changed rows or columns, D width of the residual stream.
 """
 
@@ -84,7 +84,7 @@ def _hook(delta: SparseDelta) -> Any:
 
 @torch.no_grad()
 def inject(arch: Architecture, deltas: Sequence[SparseDelta]) -> None:
-    """Write the deltas into the weights: the touched rows or columns are summed in float32, then cast back."""
+    """Write the deltas into the weights; sums are taken in float32 and cast back."""
     for delta in deltas:
         weight = weight_by_neuron(arch, delta.layer, delta.module)
         index_n = delta.index_n.to(weight.device)
@@ -93,7 +93,7 @@ def inject(arch: Architecture, deltas: Sequence[SparseDelta]) -> None:
 
 @torch.no_grad()
 def norms(arch: Architecture, deltas: Sequence[SparseDelta]) -> dict[str, float]:
-    """Measure deltas of one kind of projection against a model that does not have them yet.
+    """Measure deltas against the weights that they will change.
 
     Returns:
         ``delta``: Frobenius norm of all deltas; ``weight``: of the whole matrices that they change; ``rounded``:

@@ -1,4 +1,4 @@
-"""Change a model's structure: cut layers out, put adapters in, fold adapters into the weights."""
+"""Change a model's structure: cut layers out, and say where adapters go."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _configs(model: Any) -> Iterator[Any]:
 
 
 def _cut(config: Any, layers: Sequence[int], depth: int) -> None:
-    """Set the depth, and slice what a config lists per layer (layer_types, no_rope_layers, ...)."""
+    """Set the depth of a config, and shorten its lists of one entry per layer (layer_types, no_rope_layers, ...)."""
     if getattr(config, "num_hidden_layers", None) != depth:
         return
     per_layer = {
@@ -159,9 +159,9 @@ def matrix_OI(module: nn.Module) -> Tensor:
 
 
 def oriented(module: nn.Module, stored: Tensor) -> Tensor:
-    """View numbers that are stored as a module's weight is as (outputs, inputs).
+    """View numbers in the layout of a module's weight as (outputs, inputs).
 
-    GPT-2's `Conv1D` keeps (inputs, outputs), and so does an embedding: tokens are its inputs.
+    GPT-2's `Conv1D` stores (inputs, outputs), and so does an embedding, whose inputs are tokens.
     """
     assert stored.dim() == 2
     base = getattr(module, "base_layer", module)

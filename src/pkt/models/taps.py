@@ -1,6 +1,6 @@
-"""Read and cut a forward pass with context managers, without touching a model's code.
+"""Read a forward pass, and run a part of it, with context managers; the model's code is not touched.
 
-    tap          keep what chosen layers put out, inside autograd
+    tap          keep the states of chosen layers, inside autograd
     skip_below   start the decoder at a layer, from given states
     skip_above   stop the decoder after a layer
     decode       final-normed states of a batch, without the head
@@ -129,7 +129,7 @@ def _through(in_BTD: Tensor, residual_BTD: Tensor, out_BTD: Tensor) -> Tensor:
 def skip_below(arch: Architecture, first: int, states_BTD: Tensor) -> Iterator[None]:
     """Start the decoder at a layer: those below are passed through, and `first` receives given states.
 
-    Exact: positions and masks are still built from the batch, whose tokens no longer matter.
+    The result is exact. Positions and masks are still built from the batch; its tokens no longer matter.
 
     Args:
         arch: the model.
@@ -193,5 +193,5 @@ def _first(output: Any) -> Tensor:
 
 
 def _like(output: Any, state: Tensor) -> Any:
-    """Give a changed state back in the form in which the module returned it."""
+    """Return a changed state in the form of the module's own output: alone, or first in a tuple."""
     return (state, *output[1:]) if isinstance(output, tuple) else state

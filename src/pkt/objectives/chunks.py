@@ -1,4 +1,4 @@
-"""Sum a term over positions a chunk at a time, so that V-wide numbers never exist for all of them."""
+"""Sum a term over chunks of positions, so that logits never exist for all positions at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def over_chunks(
 ) -> Tensor:
     """Return the sum of ``term(states_nD, *aligned_n)`` over chunks of positions.
 
-    What a chunk computes is thrown away and recomputed in the backward pass, unless there is only one chunk.
+    The intermediate numbers of a chunk are dropped, and recomputed in the backward pass, unless there is only one.
 
     Args:
         term: (n, D) states and the same positions of every aligned tensor to a scalar sum.

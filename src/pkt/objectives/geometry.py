@@ -25,12 +25,10 @@ from pkt.objectives.view import Pair, View
 def geometry_sum(
     states_ND: Tensor, targets_ND: Tensor, sequence_N: Tensor, *, relation: str = "cka", eps: float = 1e-12
 ) -> Tensor:
-    """Return the sum over sequences of the distance between two token-token relation geometries.
+    """Return the sum over sequences of the distance between the relations A and B.
 
-    Both sides are centred over the tokens of a sequence; A = R_c R_c^T, B = R*_c R*_c^T.
-
-    - ``cka``: 1 - <A, B>_F / (|A|_F |B|_F), that is 1 - linear CKA: invariant to orthogonal maps and to scale
-      of either side. Computed from the D x D or from the T x T products, whichever are fewer.
+    - ``cka``: 1 - <A, B>_F / (|A|_F |B|_F), that is 1 - linear CKA: it does not change when either side is rotated or
+      scaled. It is computed from the D x D or from the T x T products, whichever are fewer.
     - ``cosine``: mean over token pairs of (a_st - b_st)^2, a and b the cosines between centred tokens.
 
     Sequences of one token have no geometry and are left out; with none left the sum is 0.
@@ -95,8 +93,8 @@ class Geometry(LayerTerm):
 
     Attributes:
         relation: ``cka``, or ``cosine``: mean squared difference of cosines, see `geometry_sum`.
-        scope: relations among the tokens of one ``sequence``, or of the whole ``batch`` (of the micro batch,
-            where there are several, so that this choice depends on their size).
+        scope: relations among the tokens of one ``sequence``, or of the whole ``batch``. With several micro batches
+            it is the micro batch, so that results depend on its size.
 
     Raises:
         ValueError: relations of a sequence, some of whose tokens are left out.

@@ -22,7 +22,7 @@ ReadOut = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class OutputHead:
-    """Read-out of final-normed states, without ever holding positions x V numbers for more than a chunk."""
+    """The student's head, which reads final-normed states out to logits."""
 
     arch: Architecture
     shared: Tensor | None = None  # ids that the teacher has too; None: all

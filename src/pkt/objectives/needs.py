@@ -1,4 +1,4 @@
-"""What a term may ask for: the one declaration that capture, views and refusals read."""
+"""What a term may ask for. Capture, views and refusals all read these declarations."""
 
 from __future__ import annotations
 

@@ -39,11 +39,11 @@ class Term(Protocol):
         ...
 
     def count(self, view: View) -> int:
-        """Return what the sum over this batch is over; called before the forward pass, without states."""
+        """Return how many positions (or sequences) the sum is over; the view has no states yet."""
         ...
 
     def modules(self, sizes: Sizes) -> nn.Module | None:
-        """Make its own parameters (trained along) and buffers (in snapshots); never saved with the student."""
+        """Make its parameters, which train too, and its buffers; neither is saved with the student."""
         ...
 
     def __call__(self, view: View) -> Sums:

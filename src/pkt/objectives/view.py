@@ -58,10 +58,12 @@ class View:
 
     Attributes:
         count: N, the positions that the term covers.
-        given: need -> what it stands for.
+        given: for each need of the term, what it asked for.
+        final: final-normed states, for output terms.
         own: what the term's `modules` made.
-        later: calls a function without gradient once the optimiser step is done; in validation it never does.
-            A term changes its buffers there, in place, so that the micro batches of a step see the same ones.
+        later: takes a function, and calls it without gradient once the optimiser step is done; in validation it is
+            never called. A term changes its buffers in such a function, in place, so that all micro batches of a
+            step see the same ones.
     """
 
     count: int

@@ -2,15 +2,15 @@
 
     heads | embeddings | paired states -> strategy.fit -> AlignmentMap: (N, D_T) -> (N, D_S) -> QualityCard
 
-Tensors in, tensors out; nothing is logged: ranks and conditions are in `AlignmentMap.info`.
+Ranks and condition numbers are returned in `AlignmentMap.info`; nothing here logs.
 """
 
 from pkt.semantics.alignment import AlignmentMap, HeadView, Semantics, States
-from pkt.semantics.basis import Basis, alignment_matrix, cross_gram, factorise, gram, inverse_gram
+from pkt.semantics.basis import Basis, alignment_matrix, factorise, gram
 from pkt.semantics.decomposition import TopTokens
 from pkt.semantics.logits import LogitLstsq
 from pkt.semantics.procrustes import Procrustes
-from pkt.semantics.quality import QualityCard, quality_card, readout_kl
+from pkt.semantics.quality import quality_card, readout_kl
 from pkt.semantics.ridge import Ridge
 from pkt.semantics.vocabulary import Cosine, Input, RandomMap
 
@@ -22,17 +22,14 @@ __all__ = [
     "Input",
     "LogitLstsq",
     "Procrustes",
-    "QualityCard",
     "RandomMap",
     "Ridge",
     "Semantics",
     "States",
     "TopTokens",
     "alignment_matrix",
-    "cross_gram",
     "factorise",
     "gram",
-    "inverse_gram",
     "quality_card",
     "readout_kl",
 ]

@@ -3,7 +3,7 @@
     W (V, D) -> gram -> factorise: G = Q diag(l) Q^T -> unit coordinates of s_i per block --+
                                                      -> the same for the other model -------+-> M = S_S S_T^T
 
-No V x D matrix is copied: a block of rows is alive at once.
+No V x D matrix is copied: only one block of rows exists at a time.
 Shape suffixes: V vocabulary, D width, r rank, n rows of a block.
 """
 
@@ -42,6 +42,11 @@ class Factor:
         """Ratio of the extreme singular values of W in the kept subspace, sqrt(l_max / l_min)."""
         return float((self.values_r[0] / self.values_r[-1]).sqrt())
 
+    @property
+    def inverse(self) -> Tensor:
+        """The pseudoinverse of G, (D, D)."""
+        return (self.vectors_Dr / self.values_r) @ self.vectors_Dr.T
+
 
 @dataclass(frozen=True, kw_only=True)
 class Basis:
@@ -51,7 +56,7 @@ class Basis:
         weight_VD: W.
         factor: of G; None for the input side.
         scale_D: what each row is multiplied with first (a folded norm weight).
-        rows: the tokens that serve as anchors, in the order shared with the other basis; None: all.
+        rows: the tokens that serve as anchors, in the same order in both bases; None: all.
     """
 
     weight_VD: Tensor
@@ -144,16 +149,6 @@ def factorise(gram_DD: Tensor, rcond: float) -> Factor:
         )
     rank = int((values_D > rcond * values_D[0]).sum())
     return Factor(vectors_Dr=vectors_DD[:, :rank], values_r=values_D[:rank])
-
-
-def inverse_gram(gram_DD: Tensor, rcond: float) -> tuple[Tensor, int]:
-    """Return the pseudoinverse of G, float64 (D, D), and the rank, with a relative cut of the eigenvalues.
-
-    Raises:
-        PktError: G is zero.
-    """
-    factor = factorise(gram_DD, rcond)
-    return (factor.vectors_Dr / factor.values_r) @ factor.vectors_Dr.T, factor.rank
 
 
 def alignment_matrix(student: Basis, teacher: Basis, *, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -1,4 +1,4 @@
-"""The decomposition itself, token by token: needed where only the strongest tokens count.
+"""Decompose states token by token, which is needed where only the strongest tokens are kept.
 
     h (unit length) -> a = S_T^T h, block by block of the vocabulary -> running top k of |a| -> S_S a
 
@@ -20,8 +20,8 @@ CHUNK = 512  # positions alive at once
 class TopTokens:
     """h* = sum of a_i s_S,i over the k tokens of largest |a_i|, a = S_T^T h.
 
-    Not linear in h, so that the tokens cannot be summed out: V numbers per position, a block at a time. Of equal
-    |a_i| any may be kept.
+    This is not linear in h and cannot be one matrix: it takes V numbers per position, a block of tokens at a time. Of
+    equal |a_i| any may be kept.
 
     Attributes:
         teacher_AD: s_T,i by row, length 1 (or 0), float32.

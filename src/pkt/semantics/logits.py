@@ -68,8 +68,7 @@ class LogitLstsq:
             )
         )
         factor = factorise(cross_gram(left, left), self.rcond)
-        inverse_DD = (factor.vectors_Dr / factor.values_r) @ factor.vectors_Dr.T
-        weight = (inverse_DD @ cross_gram(left, right)).float().contiguous()
+        weight = (factor.inverse @ cross_gram(left, right)).float().contiguous()
         info: dict[str, float | int] = {
             "rank_student": factor.rank,
             "width_student": student.weight.shape[1],

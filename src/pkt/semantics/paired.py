@@ -1,61 +1,75 @@
 """Paired states of the align split, checked and summed over blocks of positions.
 
-Shape suffixes: N positions (n of a block), D width.
+Shape suffixes: N positions (n of a block), D width (D_T teacher, D_S student).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pkt.errors import PktError, RequestError
-from pkt.semantics.alignment import States
+from pkt.semantics.alignment import AlignmentMap, States
 from pkt.semantics.basis import compute_device
 
 BLOCK = 4096  # positions alive in float64 at once
 
 
-def checked_states(states: States | None, name: str) -> States:
-    """Return paired states if there are any.
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """Sums over N paired positions, X the teacher's states and Y the student's; float64 on the CPU.
+
+    Attributes:
+        name: of the map that is fitted on them.
+        count: N.
+        xx_DD: X^T X, centred if the means are there.
+        xy_DD: X^T Y, the same.
+        mean_x, mean_y: means over the positions; None: not centred.
+    """
+
+    name: str
+    count: int
+    xx_DD: Tensor
+    xy_DD: Tensor
+    mean_x: Tensor | None
+    mean_y: Tensor | None
+
+    def map(self, weight_DD: Tensor, device: torch.device, **info: float | int) -> AlignmentMap:
+        """Return h* = M (h - mean_x) + mean_y on a device; info: positions, and what is given."""
+        return AlignmentMap(
+            weight=weight_DD.float().contiguous().to(device),
+            bias=None if self.mean_y is None else self.mean_y.float().to(device),
+            mean=None if self.mean_x is None else self.mean_x.float().to(device),
+            name=self.name,
+            info={"positions": self.count, **info},
+        )
+
+
+def moments(states: States | None, name: str, *, centred: bool) -> Moments:
+    """Sum paired states.
 
     Args:
         states: teacher (N, D_T) and student (N, D_S).
         name: of the map that needs them.
+        centred: take the means off first.
 
     Raises:
         ValueError: no states, or not the same number on both sides.
         RequestError: no position in the align split.
+        PktError: states that are not finite.
     """
     if states is None:
         raise ValueError(f"semantics={name} is fitted on paired states; give states=(teacher, student)")
-    teacher_ND, student_ND = states
-    if len(teacher_ND) != len(student_ND):
-        raise ValueError(
-            f"states are paired: {len(teacher_ND)} teacher and {len(student_ND)} student positions differ"
-        )
-    if len(teacher_ND) == 0:
+    x_ND, y_ND = states
+    if len(x_ND) != len(y_ND):
+        raise ValueError(f"states are paired: {len(x_ND)} teacher and {len(y_ND)} student positions differ")
+    if len(x_ND) == 0:
         raise RequestError(
             f"semantics={name} needs states; the align split has none: raise data.sizes.align."
         )
-    return teacher_ND, student_ND
-
-
-def mean_state(states_ND: Tensor) -> Tensor:
-    """Return the mean over the positions, (D) float64 on the CPU."""
-    total = torch.zeros(states_ND.shape[1], dtype=torch.float64)
-    for block_nD in torch.split(states_ND, BLOCK):
-        total += block_nD.to(compute_device(block_nD)).double().sum(0).cpu()
-    return total / len(states_ND)
-
-
-def moments(
-    x_ND: Tensor, y_ND: Tensor, mean_x: Tensor | None, mean_y: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Return X^T X and X^T Y of the centred states (None: not centred), float64 on the CPU.
-
-    Raises:
-        PktError: states that are not finite.
-    """
+    mean_x, mean_y = (_mean(side_ND) if centred else None for side_ND in states)
     device = compute_device(x_ND)
     xx = torch.zeros(x_ND.shape[1], x_ND.shape[1], dtype=torch.float64, device=device)
     xy = torch.zeros(x_ND.shape[1], y_ND.shape[1], dtype=torch.float64, device=device)
@@ -70,4 +84,11 @@ def moments(
             "the states of the align split hold NaN or infinity; load both models in float32 or bfloat16 "
             "(model.teacher.dtype, model.student.dtype)."
         )
-    return xx.cpu(), xy.cpu()
+    return Moments(name=name, count=len(x_ND), xx_DD=xx.cpu(), xy_DD=xy.cpu(), mean_x=mean_x, mean_y=mean_y)
+
+
+def _mean(states_ND: Tensor) -> Tensor:
+    total = torch.zeros(states_ND.shape[1], dtype=torch.float64)
+    for block_nD in torch.split(states_ND, BLOCK):
+        total += block_nD.to(compute_device(block_nD)).double().sum(0).cpu()
+    return total / len(states_ND)

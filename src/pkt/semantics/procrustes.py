@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
-from pkt.semantics.paired import checked_states, mean_state, moments
+from pkt.semantics.paired import moments
 
 RANK_CUT = 1e-10  # singular values of Y^T X below this share of the largest count as zero
 
@@ -23,8 +23,8 @@ class Procrustes:
     a projection: the least-squares problem has no closed form, and the alignment above is what is solved (our
     reading). With `scale` M is multiplied with c = argmin |c X M^T - Y| = sum S / |X M^T|^2.
 
-    Directions that the states do not span (N <= min(D_T, D_S), or constant channels) are turned arbitrarily:
-    info says the rank.
+    Directions that the states do not span (N <= min(D_T, D_S), or constant channels) are turned arbitrarily; the
+    rank in the map's info tells how many are spanned.
 
     Attributes:
         scale: fit one scale, so that lengths are those of the student's states.
@@ -41,29 +41,11 @@ class Procrustes:
 
     @torch.no_grad()
     def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:
-        """Return the map; info: positions, rank (of Y^T X), scale (c).
-
-        Raises:
-            ValueError: no states, or not the same number on both sides.
-            RequestError: no position in the align split.
-            PktError: states that are not finite.
-        """
-        x_ND, y_ND = checked_states(states, "procrustes")
-        mean_x, mean_y = (mean_state(side_ND) if self.intercept else None for side_ND in (x_ND, y_ND))
-        xx_DD, xy_DD = moments(x_ND, y_ND, mean_x, mean_y)
-        left, singular, right = torch.linalg.svd(xy_DD.T, full_matrices=False)
+        """Return the map; info: positions, rank (of Y^T X), scale (c). It raises what `moments` raises."""
+        found = moments(states, "procrustes", centred=self.intercept)
+        left, singular, right = torch.linalg.svd(found.xy_DD.T, full_matrices=False)
         turn_DD = left @ right
-        length = float((turn_DD @ xx_DD * turn_DD).sum())  # |X M^T|^2
+        length = float((turn_DD @ found.xx_DD * turn_DD).sum())  # |X M^T|^2
         factor = (float(singular.sum()) / length if length > 0 else 0.0) if self.scale else 1.0
-        device = teacher.weight.device
-        return AlignmentMap(
-            weight=(factor * turn_DD).float().contiguous().to(device),
-            bias=None if mean_y is None else mean_y.float().to(device),
-            mean=None if mean_x is None else mean_x.float().to(device),
-            name="procrustes",
-            info={
-                "positions": len(x_ND),
-                "rank": int((singular > RANK_CUT * singular[0]).sum()),
-                "scale": factor,
-            },
-        )
+        rank = int((singular > RANK_CUT * singular[0]).sum())
+        return found.map(factor * turn_DD, teacher.weight.device, rank=rank, scale=factor)

@@ -15,11 +15,12 @@ from pkt.semantics.basis import compute_device
 BLOCK = 4096  # positions alive in float64 at once
 CHUNK = 512  # positions whose V-wide numbers are alive at once
 READ = 1024  # positions that are read out over the vocabulary
+RANK_CUT = 1e-5  # singular values of M below this share of the largest count as zero
 
 
 @dataclass(frozen=True, kw_only=True)
 class QualityCard:
-    """A map, measured on the align split. y = map(h_T), h = the untouched student's own state.
+    """How good a map is on paired states: y = map(h_T), and h, the untouched student's own state.
 
     Attributes:
         cosine: mean_n cos(y_n, h_n).
@@ -28,12 +29,13 @@ class QualityCard:
             predict: 1 - sum |h - y|^2 / sum |h - mean h|^2 for a map that predicts values (ridge). A
             normalised map gives directions without lengths, so one scale and one offset are fitted first,
             which makes it <y_c, h_c>^2 / (|y_c|^2 |h_c|^2), with the sign of the product (our reading).
-            0 where the student's states do not vary.
+            It is 0 where the student's states do not vary.
         readout_kl: mean_n KL(p(h_n) || p(y_n)) in nats, p = softmax of the student's read-out; for a normalised
-            map y has the mean length of h. Over `READ` positions at most, evenly spread: V numbers each. None
-            where the head cannot read the states (only block states).
-        condition: ratio of the extreme singular values of M above the rank's cut (with top_k: of all tokens).
-        rank: number of singular values of M above 1e-5 of the largest.
+            map y has the mean length of h. It covers at most `READ` evenly spread positions, because each takes V
+            numbers. None: the head cannot read the states, since it reads only those of blocks.
+        condition: ratio of the largest and the smallest singular value of M that count (with top_k: of the M of
+            all tokens).
+        rank: number of singular values of M above `RANK_CUT` of the largest.
         positions: N.
     """
 
@@ -89,9 +91,7 @@ def quality_card(
     return QualityCard(
         cosine=cosine,
         cosine_centred=centred,
-        explained_variance=(
-            _fitted_share(square_y, square_h, product) if alignment.normalise else _share(error, square_h)
-        ),
+        explained_variance=_explained(alignment, square_y, square_h, product, error),
         condition=condition,
         rank=rank,
         positions=count,
@@ -152,20 +152,20 @@ def _blocks(
         yield alignment(teacher_nD).to(device).double(), student_nD.to(device).double()
 
 
-def _share(error: float, square_h: float) -> float:
-    return 1.0 - error / square_h if square_h > 0 else 0.0
-
-
-def _fitted_share(square_y: float, square_h: float, product: float) -> float:
-    if square_y <= 0 or square_h <= 0:
+def _explained(
+    alignment: AlignmentMap, square_y: float, square_h: float, product: float, error: float
+) -> float:
+    if square_h <= 0:
         return 0.0
-    return product * abs(product) / (square_y * square_h)
+    if not alignment.normalise:
+        return 1.0 - error / square_h
+    return product * abs(product) / (square_y * square_h) if square_y > 0 else 0.0
 
 
-def _rank_and_condition(weight: Tensor, *, rcond: float = 1e-5) -> tuple[int, float]:
+def _rank_and_condition(weight: Tensor) -> tuple[int, float]:
     """Return rank and condition of M from the eigenvalues of the smaller of M M^T and M^T M, in float64."""
-    matrix = weight.double().cpu() if weight.device.type != "cpu" else weight.double()
+    matrix = weight.cpu().double()
     matrix = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     singular = torch.linalg.eigvalsh(matrix @ matrix.T).clamp_min(0).sqrt()
-    kept = singular[singular > rcond * singular[-1]]
+    kept = singular[singular > RANK_CUT * singular[-1]]
     return len(kept), float(kept[-1] / kept[0]) if len(kept) else 0.0

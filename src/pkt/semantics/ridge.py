@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
-from pkt.semantics.basis import inverse_gram
-from pkt.semantics.paired import checked_states, mean_state, moments
+from pkt.semantics.basis import factorise
+from pkt.semantics.paired import moments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,34 +46,19 @@ class Ridge:
 
     @torch.no_grad()
     def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:
-        """Return the map; info: positions, penalty (lam).
-
-        Raises:
-            ValueError: no states, or not the same number on both sides.
-            RequestError: no position in the align split.
-            PktError: states that are not finite.
-        """
-        x_ND, y_ND = checked_states(states, "ridge")
-        mean_x, mean_y = (mean_state(side_ND) if self.intercept else None for side_ND in (x_ND, y_ND))
-        xx_DD, xy_DD = moments(x_ND, y_ND, mean_x, mean_y)
-        penalty = self.alpha * float(xx_DD.diagonal().mean())
-        weight = self._solve(xx_DD, xy_DD, penalty).T
-        device = teacher.weight.device
-        return AlignmentMap(
-            weight=weight.float().contiguous().to(device),
-            bias=None if mean_y is None else mean_y.float().to(device),
-            mean=None if mean_x is None else mean_x.float().to(device),
-            name="ridge",
-            info={"positions": len(x_ND), "penalty": penalty},
-        )
+        """Return the map; info: positions, penalty (lam). It raises what `moments` raises."""
+        found = moments(states, "ridge", centred=self.intercept)
+        penalty = self.alpha * float(found.xx_DD.diagonal().mean())
+        weight = self._solve(found.xx_DD, found.xy_DD, penalty).T
+        return found.map(weight, teacher.weight.device, penalty=penalty)
 
     def _solve(self, xx_DD: Tensor, xy_DD: Tensor, penalty: float) -> Tensor:
         if not xx_DD.diagonal().any():  # nothing varies (one position): the mean is the whole map
             return torch.zeros_like(xy_DD)
         if penalty == 0:
-            return inverse_gram(xx_DD, self.rcond)[0] @ xy_DD
+            return factorise(xx_DD, self.rcond).inverse @ xy_DD
         shifted = xx_DD + penalty * torch.eye(len(xx_DD), dtype=xx_DD.dtype)
         factor, failed = torch.linalg.cholesky_ex(shifted)
         if failed:  # a penalty below round-off
-            return inverse_gram(shifted, self.rcond)[0] @ xy_DD
+            return factorise(shifted, self.rcond).inverse @ xy_DD
         return torch.cholesky_solve(xy_DD, factor)

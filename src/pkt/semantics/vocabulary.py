@@ -1,7 +1,7 @@
 """Maps through the vocabulary: the teacher's coefficients over its tokens, recomposed over the student's.
 
-All are linear in h / |h|, so the V coefficients never appear per token: h* = M h / |h|. (`Cosine` with `top_k` is
-not, and computes them.)
+All are linear in h / |h|, so that V coefficients per state are never computed: h* = M h / |h|. Only `Cosine` with
+`top_k` is not linear, and computes them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run a frozen model over rows once and keep the states that later steps read.
+"""Run a frozen model over rows once, and keep the states that are read later.
 
     rows -> length-sorted batches -> decoder up to the deepest layer asked for -> reads -> RowStates
 
@@ -76,7 +76,7 @@ def position_mask(batch: Batch, positions: str) -> Tensor:
 
 
 def position_counts(encoded: Encoded, positions: str) -> list[int]:
-    """Count the positions of each row that `position_mask` selects, without building a batch."""
+    """Return how many positions `position_mask` selects in each row, without building a batch."""
     if positions == "answer":
         return [
             length - prompt for length, prompt in zip(encoded.lengths, encoded.prompt_lengths, strict=True)

@@ -1,9 +1,14 @@
-"""One forward pass of the student and the sums of its terms.
+"""One forward pass of the student: what each term sees of it, and the sums of the terms.
 
 batch -> [cached states below the first trained layer] -> layers first..L_S -> final norm
 |                                             |
 layer terms: h_k (or its projection)            output terms: cosine, CE,
 against h*_k, at each term's positions          divergence, answer positions
+
+    batch -> Positions (rows, student positions, teacher positions) -> View per term
+
+Positions are two index lists, one into each model's sequences. What terms share is selected once.
+Shape suffixes: B rows, T positions, N positions of a term, D width.
 """
 
 from __future__ import annotations
@@ -11,18 +16,67 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pkt.data.batching import Batch
+from pkt.data.batching import Batch, next_tokens
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, skip_above, tap
-from pkt.objectives import Objective, OutputHead, cross_entropy_sum
-from pkt.training.capture import Prefix
+from pkt.objectives import (
+    Distributions,
+    Head,
+    Labels,
+    Need,
+    Objective,
+    OutputHead,
+    Outputs,
+    Pair,
+    RowIds,
+    Sequences,
+    States,
+    Term,
+    View,
+    cross_entropy_sum,
+    needed_states,
+)
+from pkt.training.capture import Prefix, position_mask
 from pkt.training.meter import Meter
+from pkt.training.states import RowStates
 from pkt.training.teacher import TeacherOutput
-from pkt.training.views import Seen, Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Positions:
+    """N positions: entry n is `student_N[n]` in row `row_N[n]` of the student, and `teacher_N[n]` of the teacher."""
+
+    row_N: Tensor
+    student_N: Tensor
+    teacher_N: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """What the layer terms compare the student's states with.
+
+    Attributes:
+        states: per paired student layer, the teacher's states.
+        positions: at which positions of every row: ``answer`` or ``all``.
+    """
+
+    states: Mapping[int, RowStates]
+    positions: str = "answer"
+
+    def of(self, layer: int, batch: Batch, where: Positions) -> Tensor:
+        """Return a layer's targets at some positions, (N, D), on the batch's device."""
+        states = self.states[layer]
+        start_B = states.offsets_R1[torch.tensor(batch.index)]
+        if self.positions == "answer":
+            start_B = start_B - batch.supervised.int().argmax(1).cpu()
+        slots_N = start_B[where.row_N.cpu()] + where.teacher_N.cpu()
+        return states.flat_ND[slots_N].to(batch.input_ids.device)
 
 
 @dataclass(kw_only=True)
@@ -33,12 +87,12 @@ class TransferLoss:
         arch: the student.
         objective: terms and weights.
         interface: where in a layer the layer terms' states are read.
-        targets: the teacher's states.
+        targets: for layer terms.
         prefix: states that enter the first layer that trains; None runs the student from its embeddings.
-        head: read-out of the student.
+        head: the student's read-out.
         teacher: the teacher's distributions, for terms that read them.
-        through: per student layer, what its states go through before they meet the target (hidden_kd).
-        own: modules of the terms that have some, by the term's name.
+        through: per student layer, a module that its states go through before a term sees them (hidden_kd).
+        own: the modules of terms that have some, by the term's name.
         first_row: row id of the split's first row.
         autocast: run the student in bfloat16.
         meter: counts the student's forward tokens.
@@ -59,8 +113,8 @@ class TransferLoss:
     _later: list[Callable[[], None]] = field(default_factory=list, init=False)
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Return what the sum of each term, ``loss_<name>``, is over; known before any forward pass."""
-        seen = self._unseen(batch)
+        """Return over how many positions (or sequences) each term ``loss_<name>`` sums; needs no forward pass."""
+        seen = Seen(loss=self, batch=batch)
         return {f"loss_{name}": term.count(seen.view(term)) for name, term in self.objective.terms.items()}
 
     def weights(self, values: Mapping[str, Tensor]) -> dict[str, float]:
@@ -69,7 +123,7 @@ class TransferLoss:
         return {f"loss_{name}": weight for name, weight in self.objective.weights(named).items()}
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the sums of each term that has something in this batch, differentiable."""
+        """Return the differentiable sums of each term that has something in this batch."""
         counts = self.counts(batch)
         if not any(counts.values()):
             return {}
@@ -86,7 +140,7 @@ class TransferLoss:
 
     @torch.no_grad()
     def finish_step(self) -> None:
-        """Do what terms left for the end of an optimiser step."""
+        """Call what terms left for the end of the optimiser step."""
         for change in self._later:
             change()
         self._later.clear()
@@ -110,23 +164,13 @@ class TransferLoss:
         measured["row_accuracy"] = (float((wrong_r == 0).sum()), len(rows))
         return measured
 
-    def _unseen(self, batch: Batch) -> Seen:
-        return Seen(
-            batch=batch,
-            head=self.head,
-            targets=self.targets,
-            teacher=self.teacher,
-            through=self.through,
-            first_row=self.first_row,
-            later=self._remember,
-        )
-
-    def _remember(self, change: Callable[[], None]) -> None:
-        if torch.is_grad_enabled():  # neither validation nor a pass that only compares terms
+    def remember(self, change: Callable[[], None]) -> None:
+        """Keep a function for `finish_step`, unless this is validation or a pass that only compares terms."""
+        if torch.is_grad_enabled():
             self._later.append(change)
 
     def _forward(self, batch: Batch, *, with_output: bool) -> Seen:
-        seen = self._unseen(batch)
+        seen = Seen(loss=self, batch=batch)
         first = self.prefix.layer if self.prefix is not None else 1
         last = self.arch.depth if with_output else max(self.targets.states)
         with ExitStack() as stack:
@@ -139,3 +183,101 @@ class TransferLoss:
         seen.final_BTD = final_BTD if with_output else None
         self.meter.count(int(batch.attention_mask.sum()), layers=last - first + 1)
         return seen
+
+
+@dataclass(kw_only=True)
+class Seen:
+    """One batch, and what a forward pass made of it. Before the pass a view holds no states: a term can count.
+
+    Attributes:
+        loss: whose batch it is; it knows head, targets and teacher.
+        batch: the rows.
+        states: per layer, (B, T, D); None before the pass.
+        final_BTD: final-normed states; None before the pass, and in one that stops below the last layer.
+    """
+
+    loss: TransferLoss
+    batch: Batch
+    states: Mapping[int, Tensor] | None = None
+    final_BTD: Tensor | None = None
+    _positions: dict[tuple[str, bool], Positions] = field(default_factory=dict, init=False)
+    _selected: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False)
+
+    def view(self, term: Term, own: nn.Module | None = None) -> View:
+        """Return what a term sees, with its own modules."""
+        states, needs = needed_states(term), {type(need) for need in term.needs}
+        which = states.positions if states is not None else "answer"
+        assert which == "answer" or Labels not in needs, "labels are known at the answer's positions only"
+        where = self.where(which, labelled=Labels in needs)
+        final = self.final(where) if states is None and self.final_BTD is not None else None
+        return View(
+            count=len(where.row_N),
+            given={need: found for need in needs if (found := self._given(need, where)) is not None},
+            final=final,
+            own=own,
+            later=self.loss.remember,
+        )
+
+    def where(self, which: str, *, labelled: bool) -> Positions:
+        """Return the batch's positions (``answer`` or ``all``), with `labelled` those of rows that have a label."""
+        key = (which, labelled and self.batch.labelled is not None)
+        if key not in self._positions:
+            mask_BT = position_mask(self.batch, which)
+            if key[1] and self.batch.labelled is not None:
+                mask_BT = mask_BT & self.batch.labelled[:, None]
+            row_N, position_N = mask_BT.nonzero(as_tuple=True)
+            self._positions[key] = Positions(row_N=row_N, student_N=position_N, teacher_N=position_N)
+        return self._positions[key]
+
+    def final(self, where: Positions) -> Tensor:
+        """Return the final-normed states (N, D)."""
+        assert self.final_BTD is not None
+        return self._select(0, where, self.final_BTD)
+
+    def labels(self, where: Positions) -> Tensor:
+        """Return the tokens to predict (N)."""
+        return next_tokens(self.batch)[where.row_N, where.student_N]
+
+    def _given(self, need: type[Need], where: Positions) -> Any:
+        """Return what a term that declared a need gets; None if it needs a forward pass that has not been run."""
+        if need is States:
+            return None if self.states is None else [self._pair(k, where) for k in self.loss.targets.states]
+        if need is Outputs:
+            return None if self.final_BTD is None else self._outputs(where)
+        if need is Labels:
+            return self.labels(where)
+        if need is RowIds:
+            index_B = torch.tensor(self.batch.index, device=where.row_N.device)
+            return index_B[where.row_N] + self.loss.first_row
+        return {Head: self.loss.head, Sequences: where.row_N}[need]
+
+    def _pair(self, layer: int, where: Positions) -> Pair:
+        assert self.states is not None
+        states_ND = self._select(layer, where, self.states[layer])
+        return Pair(
+            layer=layer, states_ND=states_ND, targets_ND=self.loss.targets.of(layer, self.batch, where)
+        )
+
+    def _select(self, layer: int, where: Positions, states_BTD: Tensor) -> Tensor:
+        """Return states at some positions; all terms get the same tensor. Layer 0 stands for the final norm."""
+        key = (layer, id(where))
+        if key not in self._selected:
+            states_ND = states_BTD[where.row_N, where.student_N]
+            if layer in self.loss.through:
+                states_ND = self.loss.through[layer](states_ND.float())
+            self._selected[key] = states_ND
+        return self._selected[key]
+
+    def _outputs(self, where: Positions) -> Distributions:
+        """Return the teacher's distributions at the answer positions, or at those of rows that have a label."""
+        whole = self._distributions
+        if len(where.row_N) == len(whole.tensors[0]):
+            return whole
+        assert self.batch.labelled is not None
+        kept_n = self.batch.labelled[self.where("answer", labelled=False).row_N]
+        return Distributions(tensors=tuple(tensor[kept_n] for tensor in whole.tensors), read=whole.read)
+
+    @cached_property
+    def _distributions(self) -> Distributions:
+        assert self.loss.teacher is not None, "a method that provides no outputs refuses terms that read them"
+        return self.loss.teacher.of(self.batch)

@@ -1,4 +1,4 @@
-"""LaTen's hypernetwork: from a teacher neuron's weights to what a student neuron gets, learned in a few steps.
+"""LaTen's hypernetwork: it maps a teacher neuron's weights to what is added to a student neuron's.
 
     teacher rows (n, D_T) -> g = ReLU(x A^T) B^T -> delta (n, D_S) -> student with the delta -> cross-entropy
                              one g per module (up, down, v, o)      -> mean(delta^2) of every changed matrix
@@ -66,7 +66,7 @@ class HyperNetwork(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class DeltaSite:
-    """One matrix of the student that changes, and the teacher's rows that decide how.
+    """One matrix of the student that changes, and the teacher's weights that decide how.
 
     Attributes:
         layer: student layer, from 1.
@@ -86,7 +86,7 @@ class DeltaSite:
 
 
 def deltas(hypernetwork: HyperNetwork, sites: Sequence[DeltaSite]) -> list[SparseDelta]:
-    """Return what every site gets, differentiable in the hypernetwork."""
+    """Return the delta of every site, differentiable with respect to the hypernetwork."""
     return [
         SparseDelta(
             layer=site.layer,
@@ -123,11 +123,11 @@ class DeltaLoss:
     meter: Meter = field(default_factory=Meter)
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Positions behind the cross-entropy; the delta's size is the same for every batch."""
+        """Return the number of positions for the cross-entropy, and 1 for the delta's size."""
         return {"cross_entropy": int(batch.supervised.sum()), "delta_size": 1}
 
     def weights(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        """Weight of each term."""
+        """Return the weight of each term."""
         return {"cross_entropy": 1.0, "delta_size": self.penalty}
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:

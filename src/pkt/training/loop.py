@@ -1,7 +1,7 @@
 """The one training loop: AdamW over loss terms, resumable to the bit.
 
-    plan(epoch) -> rows per optimiser step -> micro batches -> terms -> backward -> clip -> AdamW -> schedule
-                                                                every epoch: validation, each minute: snapshot
+    plan: rows per optimiser step -> micro batches -> terms -> backward -> clip -> AdamW -> schedule
+                                                       every epoch: validation, each minute: snapshot
 
 A term's mean is taken over all positions of the optimiser step, whatever the micro batch size, so that
 accumulation changes memory and not the gradient (`reduced` is the one place that divides).
@@ -38,7 +38,7 @@ class Loss(Protocol):
         ...
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Return each term's sum, or its sums whose mean it is; without terms that have nothing in the batch."""
+        """Return the sum of each term that has something in the batch; of several sums the term is the mean."""
         ...
 
 
@@ -61,8 +61,10 @@ class History:
     """What training left beside the weights."""
 
     steps: int
-    validations: list[dict[str, float]]  # one per validation, each with its "step"
-    best_step: int | None  # the step whose weights were kept, where optim.keep=best
+    validations: list[dict[str, float]] = field(
+        default_factory=list
+    )  # one per validation, each with its "step"
+    best_step: int | None = None  # the step whose weights were kept, where optim.keep=best
 
 
 @dataclass(kw_only=True)
@@ -72,22 +74,22 @@ class Trainer:
     Attributes:
         loss: the objective.
         parameters: what trains, by name.
-        plan: epoch (from 0) -> the rows of each optimiser step; a pure function of the epoch.
+        plan: per epoch, the rows of each optimiser step; this and not ``optim.epochs`` says how long training is.
         collate: rows -> batch.
         optim: hyper-parameters.
         validate: returns validation metrics (``cross_entropy`` decides what is best).
         snapshots: folder for resumable state; None keeps none.
-        listen: told of every step.
-        seed: torch is seeded with it and the step before each step, so that dropout is the same after a resume.
-        meters: what has been counted so far is part of the resumable state.
-        buffers: what else is part of it, changed in place.
-        compares: the weights depend on the terms' values, so that micro batches need those of the whole step.
-        finish_step: called after every optimiser step.
+        listen: called after every step.
+        seed: before each step torch is seeded with it and the step, so that dropout is the same after a resume.
+        meters: their counts are part of the resumable state.
+        buffers: tensors that are part of it too, changed in place.
+        compares: whether the terms' weights depend on the terms' values over the whole step.
+        finish_step: called after every optimiser step, before `listen`.
     """
 
     loss: Loss
     parameters: Mapping[str, nn.Parameter]
-    plan: Callable[[int], Sequence[list[int]]]
+    plan: Sequence[Sequence[list[int]]]
     collate: Callable[[list[int]], Batch]
     optim: OptimConfig
     validate: Callable[[], dict[str, float]] | None = None
@@ -104,7 +106,7 @@ class Trainer:
     def fit(self) -> History:
         """Run all steps, from the newest snapshot if there is one, and leave the chosen weights in place.
 
-        No epochs are no steps and no validation: the weights stay as they are.
+        Without epochs there are no steps and no validation, and the weights stay as they are.
         """
         assert self.optim.lr is not None, "the pipeline puts the method's own in place of null"
         optimiser = torch.optim.AdamW(
@@ -113,21 +115,18 @@ class Trainer:
             betas=(self.optim.betas[0], self.optim.betas[1]),
             weight_decay=self.optim.weight_decay,
         )
-        steps_per_epoch = len(self.plan(0)) if self.optim.epochs else 0
-        total = steps_per_epoch * self.optim.epochs
+        total, step = sum(map(len, self.plan)), 0
         done = self._resume(optimiser)
         saved_at = time.monotonic()
-        for epoch in range(self.optim.epochs):
-            if done >= (epoch + 1) * steps_per_epoch:
-                continue
-            for i, rows in enumerate(self.plan(epoch)):
-                step = epoch * steps_per_epoch + i + 1
+        for epoch, steps in enumerate(self.plan):
+            for i, rows in enumerate(steps):
+                step += 1
                 if step <= done:
                     continue
                 lr = self.optim.lr * schedule(step, total, self.optim)
                 torch.manual_seed(self.seed * 1_000_003 + step)
                 metrics = self._step(optimiser, rows, lr, step)
-                if i + 1 == steps_per_epoch:
+                if i + 1 == len(steps):
                     metrics |= self._validate(epoch, step, last=step == total)
                 if self.listen is not None:
                     self.listen(step, metrics)
@@ -165,7 +164,7 @@ class Trainer:
 
     @torch.no_grad()
     def _values(self, batches: Sequence[Batch], totals: Mapping[str, int]) -> dict[str, Tensor]:
-        """Return the terms' means over the step, from a pass of its own that draws the same random numbers."""
+        """Return the terms' means over the step, from an extra pass that draws the same random numbers."""
         device = batches[0].input_ids.device
         values: dict[str, Tensor] = {}
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -181,7 +180,7 @@ class Trainer:
         values: Mapping[str, Tensor] | None,
         metrics: dict[str, float],
     ) -> Tensor | None:
-        """Return a micro batch's share of the step's loss (None: no term), and add its terms to the metrics."""
+        """Return a micro batch's share of the step's loss, and add its terms to the metrics; None without any."""
         parts = reduced(self.loss(batch), totals)
         if not parts:
             return None

@@ -102,18 +102,17 @@ def seeking_factors(
     return Vt_rI, U_Or * (s_r * (rank / alpha))
 
 
-def pissa_factors(matrix_OI: Tensor, rank: int, alpha: float, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+def pissa_factors(matrix_OI: Tensor, rank: int, alpha: float) -> tuple[Tensor, Tensor]:
     """Return A = sqrt(S_r / scale) V_r^T and B = U_r sqrt(S_r / scale): the rank-r part, split evenly.
 
     Args:
         matrix_OI: the student's own matrix.
         rank: r.
         alpha: LoRA alpha; scale = alpha / rank.
-        seed: of the randomised SVD.
 
     Source: Meng, Wang, Zhang, "PiSSA" (NeurIPS 2024), equations 2 to 4.
     """
-    U_Or, s_r, Vt_rI = truncated_svd(matrix_OI, rank, seed=seed)
+    U_Or, s_r, Vt_rI = truncated_svd(matrix_OI, rank)
     root_r = (s_r * (rank / alpha)).sqrt()
     return root_r[:, None] * Vt_rI, U_Or * root_r
 
@@ -151,7 +150,7 @@ def begin(adapter: PeftModel, config: Any, start: LoraStart) -> None:
 
 
 def joined(adapter: PeftModel) -> dict[str, Tensor]:
-    """Return the weights of one adapter of twice the rank, [B, -B0] [A; A0], under peft's names."""
+    """Return the weights of a single adapter of twice the rank, [B, -B0] [A; A0], under peft's names."""
     trained, taken = (
         get_peft_model_state_dict(adapter, adapter_name=name, save_embedding_layers=False)
         for name in (TRAINED, _TAKEN_OFF)

@@ -20,7 +20,7 @@ class RowStates:
 
     @classmethod
     def empty(cls, counts: list[int], width: int, dtype: torch.dtype) -> RowStates:
-        """Allocate room for `counts[r]` states of each row r; every slot is written before it is read."""
+        """Allocate room for `counts[r]` states of each row r; their values are arbitrary until they are written."""
         offsets = torch.zeros(len(counts) + 1, dtype=torch.int64)
         offsets[1:] = torch.tensor(counts, dtype=torch.int64).cumsum(0)
         return cls(flat_ND=torch.empty(int(offsets[-1]), width, dtype=dtype), offsets_R1=offsets)
@@ -53,11 +53,6 @@ class RowStates:
         return RowStates(flat_ND=self.flat_ND * factor, offsets_R1=self.offsets_R1)
 
     def shuffled(self, generator: torch.Generator) -> RowStates:
-        """Return the states in a random order over all rows: a control, whose targets are real but in wrong places."""
+        """Return the states in a random order over all rows: a control with real targets in wrong places."""
         order = torch.randperm(len(self.flat_ND), generator=generator)
         return RowStates(flat_ND=self.flat_ND[order], offsets_R1=self.offsets_R1)
-
-    @property
-    def bytes(self) -> int:
-        """Memory that the states take."""
-        return self.flat_ND.numel() * self.flat_ND.element_size()

@@ -27,7 +27,7 @@ from pkt.training.states import RowStates
 
 
 class TeacherOutput(Protocol):
-    """Where the teacher's distributions come from."""
+    """A source of the teacher's distributions."""
 
     def of(self, batch: Batch) -> Distributions:
         """Return those of a batch's answer positions, row after row, on the batch's device."""
@@ -62,7 +62,7 @@ class TopRows:
         )
 
     def summary(self) -> tuple[str, str, str]:
-        """Return positions, tokens kept per position, and the mean mass that they carry, as text."""
+        """Return as text: the number of positions, the tokens kept at each, and their mean probability mass."""
         mass = self.log_probs.flat_ND.exp().sum(-1).mean()
         return str(len(self.log_probs.flat_ND)), str(self.log_probs.flat_ND.shape[1]), f"{float(mass):.6f}"
 

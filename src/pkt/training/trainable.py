@@ -13,20 +13,59 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from peft import PeftModel, get_peft_model
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.load import quiet_transformers
 from pkt.models.surgery import lora_config, sites
+from pkt.settings import setting
 from pkt.training.lora_start import TRAINED, LoraStart, begin, folded, joined
+
+
+def _adapts(own: Update, _choice: object) -> bool:
+    return own.kind == "lora"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What trains in a layer.
+
+    Attributes:
+        kind: ``lora`` (adapters), or ``full`` (every parameter of the layer).
+        rank: LoRA rank.
+        alpha: LoRA alpha; the update is scaled by alpha / rank.
+        targets: projection roles that get an adapter; ``embed`` and ``head`` may be among them.
+        dropout: on the adapters' input while training; peft has none on an embedding.
+
+    Raises:
+        ValueError: a rank below 1, or a dropout outside [0, 1).
+    """
+
+    kind: Literal["lora", "full"] = "lora"
+    rank: int = setting(16, when=_adapts)
+    alpha: float = setting(16.0, when=_adapts)
+    targets: list[str] = setting(factory=lambda: ["up", "down", "v", "o"], when=_adapts)
+    dropout: float = setting(0.0, when=_adapts)
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"rank is the rank of an adapter, at least 1, got {self.rank}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a share, 0 or more and below 1, got {self.dropout}")
+
+    @property
+    def trains_head(self) -> bool:
+        """Whether the LM head gets an adapter."""
+        return self.kind == "lora" and "head" in self.targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +82,9 @@ class Trainable:
     """
 
     model: PreTrainedModel
-    parameters: dict[str, nn.Parameter]
-    adapter: PeftModel | None
-    dtypes: dict[str, torch.dtype]
+    parameters: dict[str, nn.Parameter] = field(default_factory=dict)
+    adapter: PeftModel | None = None
+    dtypes: dict[str, torch.dtype] = field(default_factory=dict)
     has_start: bool = False
     dropouts: tuple[nn.Module, ...] = ()
 
@@ -53,16 +92,6 @@ class Trainable:
     def count(self) -> int:
         """Number of scalars that train."""
         return sum(parameter.numel() for parameter in self.parameters.values())
-
-    def values(self) -> dict[str, Tensor]:
-        """Copy the current values."""
-        return {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
-
-    @torch.no_grad()
-    def restore(self, values: dict[str, Tensor]) -> None:
-        """Write back what `values` copied."""
-        for name, parameter in self.parameters.items():
-            parameter.copy_(values[name])
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -116,52 +145,44 @@ class Trainable:
 
 def make_trainable(
     arch: Architecture,
-    *,
-    update: str,
+    update: Update,
     layers: Sequence[int],
-    rank: int = 16,
-    alpha: float = 16.0,
-    targets: Sequence[str] = ("up", "down", "v", "o"),
+    *,
     seed: int = 0,
     start: LoraStart | None = None,
-    dropout: float = 0.0,
 ) -> Trainable:
     """Freeze the student and declare what trains.
 
     Args:
         arch: the student; changed in place.
-        update: ``lora`` (adapters on `targets` of `layers`) or ``full`` (every parameter of `layers`).
+        update: what trains in each of the layers.
         layers: layer numbers, from 1.
-        rank: LoRA rank.
-        alpha: LoRA alpha; the update is scaled by alpha / rank.
-        targets: projection roles that get an adapter, and ``embed`` and ``head``.
         seed: of the adapters' start.
         start: where the adapters start; None: peft's default (A random, B zero). The function of the student
             is the same either way.
-        dropout: on the adapters' input, active until `Trainable.evaluating`; peft has none on an embedding.
 
     Raises:
-        RequestError: unknown update; a start or dropout with ``full``; see `pkt.models.surgery.lora_config`.
+        RequestError: a start or dropout with ``full``; see `pkt.models.surgery.lora_config`.
     """
-    if update not in ("lora", "full"):
-        raise RequestError(f"method.update={update!r} is not an update; allowed are lora and full.")
     model = arch.model
     model.requires_grad_(False)
-    if update == "full":
-        if start is not None or dropout > 0:
+    if update.kind == "full":
+        if start is not None or update.dropout > 0:
             raise RequestError(
                 "update.kind=full has no adapters that could have a start or dropout; use update.kind=lora "
                 "or set dropout to 0."
             )
         return _whole_layers(arch, layers)
-    config = lora_config(arch, layers, targets, rank=rank, alpha=alpha, dropout=dropout)
-    expected = sites(arch, layers, targets).keys()
+    config = lora_config(
+        arch, layers, update.targets, rank=update.rank, alpha=update.alpha, dropout=update.dropout
+    )
     torch.manual_seed(seed)  # peft draws the adapters' start from the global generator
     with quiet_transformers(), warnings.catch_warnings():
         # GPT-2's head is a Linear beside its Conv1D: peft corrects the flag per module, and says so
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         adapter = get_peft_model(model, config)
         if start is not None:
+            expected = sites(arch, layers, update.targets).keys()
             assert start.factors.keys() == expected, "a start names each adapted module, and no other"
             begin(adapter, config, start)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -169,7 +190,6 @@ def make_trainable(
         model=model,
         parameters=parameters,
         adapter=adapter,
-        dtypes={},
         has_start=start is not None,
         dropouts=_active_dropouts(adapter),
     )
@@ -192,4 +212,4 @@ def _whole_layers(arch: Architecture, layers: Sequence[int]) -> Trainable:
     for parameter in parameters.values():
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
-    return Trainable(model=arch.model, parameters=parameters, adapter=None, dtypes=dtypes)
+    return Trainable(model=arch.model, parameters=parameters, dtypes=dtypes)
