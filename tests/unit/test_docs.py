@@ -34,7 +34,7 @@ PLUGINS = {
 def code(page: Path) -> Iterator[str]:
     """Yield the lines of a page's blocks of code, and its code between backticks."""
     text = page.read_text(encoding="utf-8")
-    for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+    for block in re.findall(r"^```.*?\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
         yield from block.splitlines()
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
     yield from re.findall(r"^    (\S.*)$", prose, re.MULTILINE)
