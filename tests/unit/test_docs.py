@@ -89,11 +89,13 @@ def test_every_command_composes(command: str):
     if "..." in command or "<" in command:
         pytest.skip("it stands for several commands")
     if "mylab" in command:
-        pytest.skip("its options are a plugin's; tests/smoke/test_extending.py installs the plugin and runs them")
+        pytest.skip(
+            "its options are a plugin's; tests/smoke/test_extending.py installs the plugin and runs them"
+        )
     if verb.startswith("-"):
         return
     assert verb in VERBS
-    flags, overrides = split_flags(hydra_words(verb, words))
+    _, overrides = split_flags(hydra_words(verb, words))
     environment = tuple(found["env"].split())
     for word in PLUGINS.keys() & {*environment, *overrides}:
         pytest.importorskip(PLUGINS[word], reason=f"{word} needs a plugin of Hydra's that is not installed")
