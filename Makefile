@@ -32,7 +32,7 @@ install: $(VENV)/.dev ## the same, with what tests and checks need
 demo: $(VENV)/.base ## run the built-in pair through all stages (no network, minutes)
 	$(BIN)/pkt run $(ARGS)
 
-real: $(VENV)/.real ## a real model: SmolLM2-135M heals its pruned self, by the METHODS at one budget
+real: $(VENV)/.real ## a real model: SmolLM2-135M teaches a copy that lost every second layer, by the METHODS
 	$(BIN)/pkt run -m experiment=real method=$(METHODS) $(ARGS)
 
 table1 table2 figure2 figure4 figure5 ablations efficiency: $(VENV)/.base ## the paper's tables and figures, on PAIR

@@ -132,7 +132,7 @@ def test_the_bank_holds_the_other_rows_as_they_were_last_seen(installed: Path):
     bank: dict[int, torch.Tensor] = {}
     for rows in ([0, 0, 2], [2, 0, 0]):
         h_ND, target_ND = torch.randn(2, 3, 4, generator=draw)
-        given = {States: {2: Pair(states_ND=h_ND, targets_ND=target_ND)}, RowIds: torch.tensor(rows)}
+        given = {States: [Pair(layer=2, states_ND=h_ND, targets_ND=target_ND)], RowIds: torch.tensor(rows)}
         later: list[Any] = []
         found = term(View(count=3, given=given, own=own, later=later.append))
         expected = torch.zeros(())

@@ -1,0 +1,149 @@
+"""What README.md, CONTRIBUTING.md and docs/*.md name is there: commands, links, files, targets of make."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Transformer
+
+from pkt.checks import check
+from pkt.cli import VERBS
+from pkt.searchpath import builtin_conf_dir, groups, register
+from pkt.words import hydra_words, split_flags
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"^(?P<env>(?:[A-Z_]+=\S+ )*)pkt (?P<words>.+)$")
+# word of a command -> the package of a plugin of Hydra's that composing it takes
+PLUGINS = {
+    "experiment=tune": "hydra_plugins.hydra_optuna_sweeper",
+    "PKT_LAUNCHER=joblib": "hydra_plugins.hydra_joblib_launcher",
+    "PKT_LAUNCHER=submitit_local": "hydra_plugins.hydra_submitit_launcher",
+    "PKT_LAUNCHER=slurm": "hydra_plugins.hydra_submitit_launcher",
+}
+
+
+def code(page: Path) -> Iterator[str]:
+    """Yield the lines of a page's blocks of code, and its code between backticks."""
+    text = page.read_text(encoding="utf-8")
+    for block in re.findall(r"^```.*?\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        yield from block.splitlines()
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    yield from re.findall(r"^    (\S.*)$", prose, re.MULTILINE)
+    yield from (" ".join(found.split()) for found in re.findall(r"`([^`]+)`", prose))
+
+
+def commands() -> dict[str, None]:
+    """Return every command line of pkt's that the pages show, without comments."""
+    pages = [page for page in PAGES if page.name != "LOG.md"]  # whose commands are of their day
+    lines = [part.strip() for page in pages for line in code(page) for part in line.split("#")[0].split(";")]
+    return dict.fromkeys(line for line in lines if COMMAND.match(line))
+
+
+def first_values(overrides: list[str]) -> list[str]:
+    """Return overrides without sweeps: the first value of each; the others of a group have to be its options."""
+    found = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key, value = override.get_key_element(), override.value()
+        if isinstance(value, IntervalSweep):
+            found.append(f"{key}={value.start}")
+        elif isinstance(value, ChoiceSweep):
+            values = [Transformer.str(one) for one in value.list]
+            assert key not in groups() or set(values) <= set(groups()[key]), override.input_line
+            found.append(f"{key}={values[0]}")
+        elif not isinstance(value, Glob):
+            found.append(override.input_line)
+    return found
+
+
+@functools.cache
+def composes(root: str, environment: tuple[str, ...], overrides: frozenset[str]) -> None:
+    """Compose a request; a request of other words with the same meaning is not composed again."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PKT_CONFIG_DIR", "PKT_OUTPUT_DIR", "PKT_LAUNCHER"):
+            patch.delenv(name, raising=False)
+        for word in environment:
+            patch.setenv(*word.split("=", 1))
+        patch.chdir(ROOT)
+        register()
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(builtin_conf_dir()), version_base="1.3"):
+            cfg = compose(root, overrides=sorted(overrides))
+        if root != "report":  # it has a small root of its own
+            check(cfg)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_composes(command: str):
+    found = COMMAND.match(command)
+    assert found
+    verb, *words = shlex.split(found["words"])
+    if "..." in command or "<" in command:
+        pytest.skip("it stands for several commands")
+    if "mylab" in command:
+        pytest.skip(
+            "its options are a plugin's; tests/smoke/test_extending.py installs the plugin and runs them"
+        )
+    if verb.startswith("-"):
+        return
+    assert verb in VERBS
+    _, overrides = split_flags(hydra_words(verb, words))
+    environment = tuple(found["env"].split())
+    for word in PLUGINS.keys() & {*environment, *overrides}:
+        pytest.importorskip(PLUGINS[word], reason=f"{word} needs a plugin of Hydra's that is not installed")
+    plain = frozenset(first_values(overrides)) - {"threads=1", "seed=0"}
+    composes("report" if verb == "report" else "run", environment, plain)
+
+
+def slugs(page: Path) -> set[str]:
+    """Return the anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path):
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text(encoding="utf-8"))
+    for path, anchor in links:
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in slugs(target), f"{path}#{anchor}"
+
+
+def files_named(page: Path) -> set[str]:
+    """Return the files of this repository that a page names by a path; `mylab` and names in <> are the reader's."""
+    text = page.read_text(encoding="utf-8")
+    text = re.sub(r' title="[^"]+"', "", text)  # files of the reader's package
+    named = re.findall(r"(?<![\w/.])(?:src|tests|scripts|conf)/[\w./*<>-]*\w", text)
+    for line in code(page):
+        named += re.findall(r"(?<![\w/<.])(?:\w+/)+\w+\.py\b|^test_[\w*]+$", line)
+    return {name for name in named if "mylab" not in name and "<" not in name}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_named_exists(page: Path):
+    roots = (ROOT, ROOT / "src" / "pkt", ROOT / "src", ROOT / "tests" / "unit")
+    missing = {
+        name
+        for name in files_named(page)
+        if not any(list(root.glob(name + end)) for root in roots for end in ("", ".py"))
+    }
+    assert not missing
+
+
+def test_every_target_of_make_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z][\w -]*):", makefile, re.MULTILINE))
+    known = {target for line in targets for target in line.split()}
+    lines = [line.split("#")[0] for page in PAGES for line in code(page)]
+    named = [word for line in lines if line.startswith("make ") for word in line.split()[1:]]
+    unknown = {word for word in named if re.fullmatch(r"[a-z][\w-]*", word)} - known
+    assert not unknown
