@@ -278,6 +278,9 @@ def reason(step: Step, others: Iterable[Mapping[str, Any]]) -> str | None:
 _OWN_REASON = dict.fromkeys(VERSIONS, ("inputs",)) | {"eval": ("inputs", "models")}
 _ABSENT = "(not read)"
 _TOLD = {
+    "by": "the class of the method",
+    "version": "the version of the stage",
+    "encoding": "the version of tokenisation",
     "models": "the {}",
     "rows": "the {} rows",
     "keeps": "what is kept of the teacher ({})",

@@ -113,11 +113,12 @@ def _numbers(report: Report) -> dict[str, float]:
     """Return every arm's scores and shares of the gap, by name."""
     named: dict[str, float | None] = {}
     for number in (number for section in report.sections for number in section.numbers):
-        prefix = f"{number.benchmark}/{number.arm}/{number.task}"
-        named |= {prefix: number.value, f"{prefix}/stderr": number.stderr}
+        name = f"{number.benchmark}/{number.arm}/{number.task}"
         named |= {
-            f"{prefix}/gap_closed": number.gap_closed,
-            f"{prefix}/gap_closed/low": number.gap_closed_low,
+            name: number.value,
+            f"{name}/stderr": number.stderr,
+            f"{name}/gap_closed": number.gap_closed,
+            f"{name}/gap_closed/low": number.gap_closed_low,
+            f"{name}/gap_closed/high": number.gap_closed_high,
         }
-        named[f"{prefix}/gap_closed/high"] = number.gap_closed_high
     return {name: value for name, value in named.items() if value is not None}

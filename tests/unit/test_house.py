@@ -19,7 +19,7 @@ USED_ELSEWHERE = {
     "pre_tokenizer", "filters", "deterministic",        # tokenizers, Jinja, cuDNN
     "lora_dropout", "base_model_name_or_path",          # PEFT
     # dispatched by name
-    "_config", "_metrics", "_artifact",
+    "_config", "_metrics", "_artifact", "_page",
     # values of an enumeration that are compared as text
     "FAIL", "TIMEOUT",
     # fields that a whole record's dictionary carries to a file

@@ -26,7 +26,7 @@ from pkt.models.taps import Interface, decode, tap
 from pkt.semantics.basis import BLOCK, Basis, alignment_matrix, compute_device, factorise, gram
 from pkt.training.capture import position_mask
 
-RCOND = 1e-10  # eigenvalues below this share of the largest count as zero
+RCOND = 1e-10  # eigenvalues of G and of S S^T below this share of the largest count as zero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,26 +84,25 @@ class Resolution:
     exact_RL: Tensor
 
 
-def recomposition(weight_VD: Tensor, side: str, *, rcond: float = RCOND) -> Recomposition:
+def recomposition(weight_VD: Tensor, side: str) -> Recomposition:
     """Return the recomposition over one side's basis.
 
     Args:
         weight_VD: LM head (output side) or input embedding (input side).
         side: ``output``: s_i = G^+ w_i, G = W^T W (rows of the pseudoinverse's transpose); ``input``: the rows
             themselves. Both scaled to length 1; a zero row has no basis vector.
-        rcond: relative cut of eigenvalues, of G and of S S^T.
 
     Raises:
         PktError: a matrix that is zero or not finite.
     """
     assert side in ("output", "input"), side
-    factor = factorise(gram(weight_VD), rcond) if side == "output" else None
+    factor = factorise(gram(weight_VD), RCOND) if side == "output" else None
     basis = Basis(weight_VD=weight_VD.detach(), factor=factor)
-    return _recomposed(alignment_matrix(basis, basis), len(weight_VD), rcond)
+    return _recomposed(alignment_matrix(basis, basis), len(weight_VD))
 
 
 def random_recomposition(
-    size: int, width: int, *, seed: int = 0, device: torch.device | str = "cpu", block: int = BLOCK
+    size: int, width: int, *, seed: int = 0, device: torch.device | str = "cpu"
 ) -> Recomposition:
     """Return the control: `size` random directions, uniform on the sphere.
 
@@ -114,20 +113,19 @@ def random_recomposition(
         width: D.
         seed: of the directions.
         device: where blocks are multiplied.
-        block: directions alive at once.
     """
     generator = torch.Generator().manual_seed(seed)
     total_DD = torch.zeros(width, width, dtype=torch.float64, device=device)
-    for start in range(0, size, block):
-        drawn_nD = torch.randn(min(block, size - start), width, generator=generator)
+    for start in range(0, size, BLOCK):
+        drawn_nD = torch.randn(min(BLOCK, size - start), width, generator=generator)
         rows_nD = functional.normalize(drawn_nD.to(device).double(), dim=-1)
         total_DD += rows_nD.T @ rows_nD
-    return _recomposed(total_DD.cpu(), size, RCOND)
+    return _recomposed(total_DD.cpu(), size)
 
 
-def _recomposed(matrix_DD: Tensor, size: int, rcond: float) -> Recomposition:
+def _recomposed(matrix_DD: Tensor, size: int) -> Recomposition:
     matrix_DD = (matrix_DD + matrix_DD.T) / 2
-    factor = factorise(matrix_DD, rcond)
+    factor = factorise(matrix_DD, RCOND)
     return Recomposition(
         matrix_DD=matrix_DD,
         frame_Dr=factor.vectors_Dr.contiguous(),

@@ -76,9 +76,7 @@ def artifact_folder(run: Run, label: str) -> Path | None:
 def answered(records: Sequence[Mapping[str, Any]], score: Mapping[str, Any]) -> Answered | None:
     """Return a score's answers from the records behind it; None where they are not graded or do not add up to it."""
     value, weight = PARTS.get(score["metric"], ("", None))
-    if records and all(
-        "metrics" in record for record in records
-    ):  # an lm-eval task grades by its own metrics
+    if records and all("metrics" in record for record in records):  # an lm-eval task with its own metrics
         records = [record | record["metrics"] for record in map(dict, records)]
         value, weight = score["metric"], None
     if not records or any(record.get(value) is None for record in records):

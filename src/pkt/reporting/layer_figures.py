@@ -168,7 +168,7 @@ def attribution_figures(data: Mapping[str, Any]) -> list[Drawing]:
 
 
 def map_figures(data: Mapping[str, Any]) -> list[Drawing]:
-    """Draw the mean quality of each map over the layer pairs: on the rows it fits (hollow) and on others (filled)."""
+    """Draw each map's quality, mean over pairs of layers: on the rows that it fits (hollow) and on others (filled)."""
     measures = [name for name in ("cosine", "explained_variance", "readout_kl") if measured(data, name)]
     maps = list(data["maps"])
     height = 0.24 * len(maps) + 0.8

@@ -18,6 +18,7 @@ from pkt.plan import Planner
 from pkt.reporting.figures import save
 from pkt.reporting.layer_figures import FIGURES
 from pkt.reporting.layer_tables import SHOWN, TABLES
+from pkt.reporting.page.analyses import FILE
 from pkt.semantics import Semantics
 from pkt.stages import evaluate
 from pkt.stages.analyze_maps import measured
@@ -30,7 +31,6 @@ from pkt.table import Table
 STAGE = "analyze"
 DATA = "data.json"
 WIDEST = 14  # columns of a table that the console shows; wider ones are in analysis.json and the figures
-REPORT = "analysis.json"
 
 
 def subject(bench: Workbench, results: Mapping[str, Artifact], maps: Mapping[str, Semantics]) -> Subject:
@@ -115,9 +115,9 @@ def show(session: Session, of: Subject) -> None:
         listed = [{"title": t.title, "columns": t.columns, "rows": t.rows} for t in tables]
         parts[part] = {"tables": listed, "data": data}
     text = json.dumps({"parts": parts}, indent=1, allow_nan=False)
-    write_atomically(session.run_dir / REPORT, text + "\n")
+    write_atomically(session.run_dir / FILE, text + "\n")
     for name, path in (
-        ("analysis", session.run_dir / REPORT),
+        ("analysis", session.run_dir / FILE),
         ("run", session.run_dir),
         ("store", session.store.root),
     ):

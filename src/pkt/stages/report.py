@@ -51,7 +51,8 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
             _finish_checkpoint(session, table.markdown())
     tell_artifacts(session)
     _where(session)
-    _page(session)
+    if "transferred" in evaluations and sweep_name() is None:  # a sweep has a page over all its jobs
+        console.say(f"{'report':<11}{write_run_page(session.run_dir)}")
     return shares[MEAN].estimate.value if split != "test" and shares and shares[MEAN].known else None
 
 
@@ -142,12 +143,6 @@ def _where(session: Session) -> None:
         lines["checkpoint"] = session.results["transfer"].path / transfer_stage.MODEL
     for name, path in lines.items():
         console.say(f"{name:<11}{path}")
-
-
-def _page(session: Session) -> None:
-    """Leave a page in the run's folder; a sweep has one over its jobs instead, at its end."""
-    if sweep_name() is None and (page := write_run_page(session.run_dir)):
-        console.say(f"{'report':<11}{page}")
 
 
 def show_extraction(session: Session) -> None:

@@ -30,15 +30,16 @@ def open_tracker(config: Config, run_dir: Path, resolved: Mapping[str, Any]) -> 
     if config.tracker.name == "wandb" and config.tracker.mode != "disabled":
         from pkt.tracking.wandb_run import WandbSink
 
+        named = _names(resolved, "method", "model", "benchmark")
         sinks.append(
             WandbSink(
                 config.tracker,
                 run_dir,
                 run_id=unfinished.run_id,
-                name=run_name(resolved, run_dir),
+                name=_run_name(resolved, run_dir),
                 group=config.tracker.group or sweep_name() or run_dir.name,
                 job_type=config.verb,
-                tags=tags(config, resolved),
+                tags=list(dict.fromkeys([*config.tracker.tags, *named])),
                 continues=unfinished.earlier_dir,
             )
         )
@@ -47,23 +48,16 @@ def open_tracker(config: Config, run_dir: Path, resolved: Mapping[str, Any]) -> 
     return tracker
 
 
-def run_name(resolved: Mapping[str, Any], run_dir: Path) -> str:
+def _run_name(resolved: Mapping[str, Any], run_dir: Path) -> str:
     """Return the W&B run's name, such as ``run semalign_joint nano seed 0``; in a sweep with the job's number."""
-    named = [_name(resolved, part) for part in ("method", "model")]
-    words = [str(resolved.get("verb", "run")), *(name for name in named if name)]
-    number = f" #{run_dir.name}" if sweep_name() else ""
-    return f"{' '.join(words)} seed {resolved.get('seed', 0)}{number}"
+    words = [str(resolved["verb"]), *_names(resolved, "method", "model"), "seed", str(resolved["seed"])]
+    return " ".join([*words, f"#{run_dir.name}"] if sweep_name() else words)
 
 
-def tags(config: Config, resolved: Mapping[str, Any]) -> list[str]:
-    """Return the user's tags, and the names of method, model pair and benchmark."""
-    named = [_name(resolved, part) for part in ("method", "model", "benchmark")]
-    return list(dict.fromkeys([*config.tracker.tags, *(name for name in named if name)]))
-
-
-def _name(resolved: Mapping[str, Any], part: str) -> str | None:
-    node = resolved.get(part)
-    return str(node["name"]) if isinstance(node, Mapping) and node.get("name") else None
+def _names(resolved: Mapping[str, Any], *parts: str) -> list[str]:
+    """Return the names of some parts of the request, of those that have one."""
+    nodes = (resolved.get(part) for part in parts)
+    return [str(node["name"]) for node in nodes if isinstance(node, Mapping) and node.get("name")]
 
 
 def sweep_name() -> str | None:

@@ -13,7 +13,7 @@ from pkt.table import Table
 from pkt.tracking.base import Tracker
 
 
-def log_sweep(folder: Path, tables: Sequence[Table], numbers: Mapping[str, float] | None = None) -> None:
+def log_sweep(folder: Path, tables: Sequence[Table], numbers: Mapping[str, float]) -> None:
     """Log a run of job type `sweep` where the jobs of the sweep log to W&B.
 
     Pictures and pages in the sweep's folder are logged too. What W&B raises is a warning, as in every run.
@@ -44,7 +44,7 @@ def log_sweep(folder: Path, tables: Sequence[Table], numbers: Mapping[str, float
         name = "sweep/leaderboard" if number == 1 else f"sweep/table_{number}"
         run.table(name, table.columns, table.rows)
     run.config({"titles": [table.title for table in tables]})
-    run.summary({f"sweep/{name}": value for name, value in (numbers or {}).items()})
+    run.summary({f"sweep/{name}": value for name, value in numbers.items()})
     for picture in sorted(folder.glob("*.png")):
         run.figure(f"sweep/{picture.stem}", picture)
     for page in sorted(folder.glob("*.html")):

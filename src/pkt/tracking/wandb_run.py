@@ -46,7 +46,7 @@ class WandbSink:
         name: str,
         group: str,
         job_type: str,
-        tags: Sequence[str] = (),
+        tags: Sequence[str],
         continues: Path | None = None,
     ) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # no network unless asked for

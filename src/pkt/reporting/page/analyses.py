@@ -43,7 +43,7 @@ def read_analyses(folders: Iterable[Path]) -> list[Analysis]:
     return [
         Analysis(
             folder=file.parent.resolve(),
-            parts=json.loads(file.read_text(encoding="utf-8")).get("parts", {}),
+            parts=json.loads(file.read_text(encoding="utf-8"))["parts"],
             asked=_asked(file.parent),
         )
         for file in files
@@ -52,7 +52,7 @@ def read_analyses(folders: Iterable[Path]) -> list[Analysis]:
 
 def tables_of(part: Part) -> tuple[Table, ...]:
     """Return the tables of a part."""
-    return tuple(Table.from_data(table["title"], table) for table in part.get("tables", []))
+    return tuple(Table.from_data(table["title"], table) for table in part["tables"])
 
 
 def analysed_parts(run: Run, analyses: Sequence[Analysis]) -> dict[str, Part]:

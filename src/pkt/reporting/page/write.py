@@ -96,18 +96,14 @@ def write_files(report: Report, page: Path) -> list[Path]:
     return list(texts)
 
 
-def write_run_page(run_dir: Path) -> Path | None:
-    """Write the page of one finished run into its folder; None where no transferred student was scored.
+def write_run_page(run_dir: Path) -> Path:
+    """Write the page of one finished run into its folder.
 
     Args:
-        run_dir: a run's folder with its `scores.json`.
+        run_dir: a run's folder, with a transferred student's scores in its `scores.json`.
     """
-    try:
-        runs = load_runs([run_dir])
-    except RequestError:
-        return None
     page = run_dir / f"{STEM}.html"
-    _write(page, render.html(collect(runs, analyses=read_analyses([run_dir]))))
+    _write(page, render.html(collect(load_runs([run_dir]), analyses=read_analyses([run_dir]))))
     return page
 
 
