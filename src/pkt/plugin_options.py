@@ -1,7 +1,7 @@
-"""The options of plugins, as Hydra sees them: `method=mylab/kd` beside `method=kd`.
+"""A config source of Hydra that offers the options of plugins: `method=mylab/kd` beside `method=kd`.
 
-A source of its own, the last of the search path: Hydra asks it only for what pkt and the user's folders do not have
-(and for lists), so a request without foreign names never looks through the installed packages.
+It is the last of the search path. Hydra asks it only for options that neither pkt nor the user's folders have, and for
+lists of options, so a request without foreign names never searches the installed packages.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from pkt import plugins
 class PluginOptions(ConfigSource):  # type: ignore[misc]  # hydra is followed as Any
     """Config files of the plugins that a request may use.
 
-    The source's path is pkt's own config folder, `#` and the modules that the request names in `plugins`: a launcher
-    hands it to other processes, where nobody has read the command line.
+    The source's path is pkt's own config folder, `#`, and the modules that the request names in `plugins`. A launcher
+    passes this path to other processes, which have not read the command line.
     """
 
     @staticmethod
     def scheme() -> str:
-        """Return how the search path calls it."""
+        """Return the scheme of its entries in the search path."""
         return "pkt-plugins"
 
     def available(self) -> bool:
-        """Return True: there may be no plugin."""
+        """Return True, although there may be no plugin."""
         return True
 
     def is_group(self, config_path: str) -> bool:
-        """Return whether it is one of pkt's groups; plugins add options and no groups."""
+        """Return whether a path is one of pkt's groups; plugins add options to groups, but no groups."""
         return (Path(self.path.partition("#")[0]) / config_path).is_dir()
 
     def is_config(self, config_path: str) -> bool:

@@ -80,7 +80,7 @@ def option_files(group: str, foreign: Iterable[str] = ()) -> dict[str, Path]:
 
 
 def register() -> None:
-    """Tell Hydra about the user's folders, plugins and the typed root; safe to call again in one process."""
+    """Register the user's folders, plugins and the typed root with Hydra; calling it again is harmless."""
     from hydra.core.config_search_path import ConfigSearchPath
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins

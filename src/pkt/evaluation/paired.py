@@ -1,10 +1,10 @@
-"""Paired statistics: models that answered the same rows, compared row by row.
+"""Paired statistics: compare models that answered the same rows, row by row.
 
     Answers (one task, k runs, n rows) ──resample──> Sampled (scores, and scores of resampled rows)
     Sampled of two arms ──difference──> Interval        of teacher, student, transferred ──gap_interval──> Interval
 
-Equal seeds draw equal rows for every arm (common random numbers), so an arm is resampled once and any two of them
-are paired by subtraction: what makes a row hard for both cancels. Pairing needs the same rows in the same order.
+Equal seeds draw equal rows for every arm (common random numbers). So each arm is resampled once, two arms are paired by
+subtracting their resamples, and the difficulty of a row cancels. Pairing needs the same rows in the same order.
 
 Shape suffixes: B resamples, K runs (seeds) of one arm, N rows of a task, T tasks.
 """
@@ -41,7 +41,7 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What k runs of one arm made of the n rows of one task; a run's score is `sum value / sum weight` over rows.
+    """The answers of k runs of one arm to the n rows of one task; a run's score is `sum value / sum weight` over rows.
 
     Right/wrong answers are values 0 and 1 with weight 1; bits per byte are bits with bytes as weights.
 
@@ -61,19 +61,21 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """One arm's scores, and its scores on resampled rows, averaged over its runs."""
+    """The scores of one arm's runs, and its scores on resampled rows, averaged over runs."""
 
     scores_KT: Floats
     draws_BT: Floats
 
     def only(self, tasks: Sequence[int]) -> Sampled:
-        """Return the same for some of the tasks."""
+        """Return the scores of some of the tasks."""
         columns = list(tasks)
         return Sampled(scores_KT=self.scores_KT[:, columns], draws_BT=self.draws_BT[:, columns])
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Return the p-value of McNemar's exact test: the rows that one model alone got right fall either way alike.
+    """Return the p-value of McNemar's exact test for two models on the same rows.
+
+    Null hypothesis: of the rows that only one model gets right, each model gets half.
 
     Args:
         first: whether each row is right.
@@ -133,7 +135,7 @@ def difference(first: Sampled, second: Sampled, *, seed: int = 0) -> Interval:
 
     Args:
         first: an arm, resampled.
-        second: another one on the same rows, resampled alike.
+        second: another arm on the same rows, resampled with the same seed and number of draws.
         seed: of the draws for the runs' spread.
     """
     assert first.draws_BT.shape == second.draws_BT.shape
@@ -145,8 +147,8 @@ def difference(first: Sampled, second: Sampled, *, seed: int = 0) -> Interval:
 def gap_interval(*, teacher: Sampled, student: Sampled, transferred: Sampled, seed: int = 0) -> Interval:
     """Return `(transferred - student) / (teacher - student)`, averaged over tasks, with its 95 % interval.
 
-    All three are scored on the same drawn rows, so that their correlation counts: a closer interval than that of
-    independent errors (`statistics.gap_closed`), and one that is skewed where the gap is small.
+    All three are scored on the same resampled rows, so their correlation counts: the interval is narrower than that of
+    independent errors (`statistics.gap_closed`), and it is skewed where the gap is small.
 
     Returns:
         NaN ends where a task's gap changes its sign in more than 2.5 % of the resamples (Fieller's interval of such
@@ -174,18 +176,18 @@ def _share(teacher: Floats, student: Floats, transferred: Floats) -> Floats:
 def interval(value: float, draws_B: Floats, arms: Sequence[Floats], *, seed: int = 0) -> Interval:
     """Return the 95 % percentile interval over rows and over runs (hierarchical bootstrap).
 
-    Rows are resampled. Runs are drawn from a normal distribution with their unbiased variance `s^2 / k`: two or three
-    seeds have too few resamples, of too small a variance. The quantiles' distance from the value is then stretched
-    by `t_df / z` (the expanded percentile interval of Hesterberg 2015, What teachers should know about the
-    bootstrap), with Welch-Satterthwaite's `df` in which rows count as many.
+    Rows are resampled. Runs are drawn from a normal distribution with their unbiased variance `s^2 / k`, because two or
+    three seeds have too few resamples, whose variance is too small. The quantiles' distance from the value is then
+    stretched by `t_df / z` (the expanded percentile interval of Hesterberg 2015, What teachers should know about the
+    bootstrap), with `df` by Welch and Satterthwaite, where the variance over rows has infinitely many.
 
-    Conservative: the runs' spread holds the part of the rows' error that differs between runs. An arm of one run
-    takes the largest spread of the others; where every arm has one run, the interval is about rows alone.
+    Conservative: the spread of runs includes the part of the rows' error that differs between runs. An arm of one run
+    is given the largest spread of the other arms; if every arm has one run, the interval covers rows alone.
 
     Args:
         value: the estimate.
         draws_B: the estimate on resampled rows, averaged over runs.
-        arms: per arm the estimate's part from each run (K).
+        arms: for each arm, the estimate from each of its runs (K).
         seed: of the draws for the runs' spread.
 
     Returns:
@@ -213,8 +215,7 @@ def _spread(arms: Sequence[Floats]) -> tuple[float, float]:
     if not known:
         return 0.0, 0.0
     parts = [variance / runs for variance, runs in known]
-    parts[0] += known[0][0] * sum(
-        len(runs) == 1 for runs in arms
-    )  # lent, with no degrees of freedom of its own
+    # arms of one run are given the largest variance, which adds no degrees of freedom
+    parts[0] += known[0][0] * sum(len(runs) == 1 for runs in arms)
     unsure = sum(part**2 / (runs - 1) for part, (_, runs) in zip(parts, known, strict=True))
     return sum(parts), unsure

@@ -1,9 +1,8 @@
-"""Standard errors: of an accuracy, a ratio, a mean over tasks, a share of a gap, and over seeds.
+"""Standard errors of an accuracy, a ratio, a mean over tasks, a share of a gap, and a mean over seeds.
 
     samples -> Estimate (value, standard error) -> mean over tasks, share of the gap closed, mean over seeds
 
-Closed forms throughout (no bootstrap), so that equal samples give bitwise equal errors; the tests compare them
-with a brute-force bootstrap.
+All are closed forms, so that equal samples give bitwise equal errors; the tests compare them with a bootstrap.
 """
 
 from __future__ import annotations

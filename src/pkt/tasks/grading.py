@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 from pkt.evaluation.parts import Logged, Record, Sample
 from pkt.evaluation.results import TaskScore
@@ -29,40 +29,28 @@ Answers = Sequence[tuple[str, Sample]]
 """(row id, what lm-eval logged) of each answer, in the order of the rows."""
 
 
-@runtime_checkable
-class Grading(Protocol):
-    """A way to ask a model about a row and to grade its answer."""
+@dataclass(frozen=True, kw_only=True)
+class Grading:
+    """A way to ask a model about a row and to grade its answer; a subclass judges answers one by one or all at once.
 
-    @property
-    def kind(self) -> str:
-        """Its name in the names of lm-eval tasks, where a task has several gradings."""
+    Attributes:
+        kind: its name in the names of lm-eval tasks, where a task has several gradings.
+        metric: the name of its first score; unless `scores` is replaced, that is the share of right answers.
+        columns: the columns of a row that decide its prompt, verdict or record, beside its id.
+        generates: whether the model writes an answer, so that several can be drawn.
+    """
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns of a row that decide its prompt, verdict or record, beside its id."""
-
-    @property
-    def generates(self) -> bool:
-        """Whether the model writes an answer, so that several can be drawn."""
+    kind: ClassVar[str]
+    metric: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]] = ("prompt", "answer")
+    generates: ClassVar[bool] = False
 
     def config(self) -> dict[str, Any]:
         """Return the keys of the lm-eval config that describe the requests."""
+        raise NotImplementedError
 
     def grade(self, answers: Answers, logged: Logged) -> list[Record]:
         """Return a record per row."""
-
-    def scores(self, task: str, records: Sequence[Record]) -> list[TaskScore]:
-        """Return the scores over all rows, the headline first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdicts:
-    """Base of the gradings that call each answer right or wrong; `metric` names the share of right answers."""
-
-    metric: ClassVar[str]
-
-    def grade(self, answers: Answers, logged: Logged) -> list[Record]:
-        """Judge each answer by itself."""
         return joined([self.judged(row_id, sample) for row_id, sample in answers])
 
     def judged(self, row_id: str, sample: Sample) -> Record:
@@ -70,20 +58,19 @@ class Verdicts:
         raise NotImplementedError
 
     def scores(self, task: str, records: Sequence[Record]) -> list[TaskScore]:
-        """Return the share of right answers, and pass@k where the records have it."""
+        """Return the scores over all rows, the headline first: the share of right answers, and any pass@k."""
         fields = {self.metric: "correct"} | {key: key for k in AT if (key := f"pass@{k}") in records[0]}
         values = {name: [float(row[field]) for row in records] for name, field in fields.items()}
         return [score(task, name, mean(of), len(of)) for name, of in values.items()]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice(Verdicts):
+class Choice(Grading):
     """The option with the highest summed log-likelihood is the labelled one; of equal options the first counts."""
 
-    kind: ClassVar[str] = "choice"
+    kind = "choice"
     metric = "acc"
-    columns: ClassVar[tuple[str, ...]] = ("prompt", "choices", "label")
-    generates: ClassVar[bool] = False
+    columns = ("prompt", "choices", "label")
 
     def config(self) -> dict[str, Any]:
         """Ask for the likelihood of each option, set off from the prompt by white space."""
@@ -100,7 +87,7 @@ class Choice(Verdicts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generated(Verdicts):
+class Generated(Grading):
     """Base of the gradings of answers that the model writes.
 
     Attributes:
@@ -110,7 +97,7 @@ class Generated(Verdicts):
 
     until: tuple[str, ...]
     new_tokens: int
-    generates: ClassVar[bool] = True
+    generates = True
 
     def config(self) -> dict[str, Any]:
         """Ask for a greedy continuation."""
@@ -122,9 +109,8 @@ class Generated(Verdicts):
 class Exact(Generated):
     """The generated text equals the answer."""
 
-    kind: ClassVar[str] = "generate"
+    kind = "generate"
     metric = "exact_match"
-    columns: ClassVar[tuple[str, ...]] = ("prompt", "answer")
 
     def judged(self, row_id: str, sample: Sample) -> Record:
         """Compare text and answer without the white space at their ends."""
@@ -137,9 +123,9 @@ class Exact(Generated):
 class Program(Generated):
     """A program of the row's prompt, the text and the row's test runs to its end; all programs run in one go."""
 
-    kind: ClassVar[str] = "program"
+    kind = "program"
     metric = "pass@1"
-    columns: ClassVar[tuple[str, ...]] = ("prompt", "answer", "test")
+    columns = ("prompt", "answer", "test")
 
     def candidate(self, sample: Sample) -> str:
         """Return the code under test, with the row's prompt as it was before any chat template."""
@@ -167,12 +153,11 @@ class Program(Generated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Likelihood:
+class Likelihood(Grading):
     """How likely the answer is to the model."""
 
-    kind: ClassVar[str] = "likelihood"
-    columns: ClassVar[tuple[str, ...]] = ("prompt", "answer")
-    generates: ClassVar[bool] = False
+    kind = "likelihood"
+    metric = "bits_per_byte"
 
     def config(self) -> dict[str, Any]:
         """Ask for the answer's likelihood."""
@@ -199,7 +184,7 @@ class Likelihood:
             [row[key] for row in records] for key in ("bits", "bytes", "right", "tokens")
         )
         return [
-            score(task, "bits_per_byte", ratio(bits, length), len(records), higher=False),
+            score(task, self.metric, ratio(bits, length), len(records), higher=False),
             score(task, "token_accuracy", ratio(right, tokens), len(records)),
         ]
 

@@ -103,9 +103,12 @@ class Suite(RowTask):
 
     def _too_few(self, split: str, pool: str, size: int, fitting: Fitting | None) -> str:
         longer, total = fitting.dropped.get(f"{self.name}/{pool}", (0, 0)) if fitting else (0, 0)
-        told = f" ({longer} of {total} have more tokens than the models' contexts or data.max_length allow)"
-        told = told if longer else ""
-        return f"{self.upstream.title}: {size} rows are too few for a {split} split{told}; {SHARE} or more are needed."
+        message = f"{self.upstream.title}: {size} rows are too few for a {split} split"
+        if longer:
+            message += (
+                f" ({longer} of {total} have more tokens than the models' contexts or data.max_length allow)"
+            )
+        return f"{message}; {SHARE} or more are needed."
 
     def _pools(
         self, benchmark: BenchmarkConfig, fitting: Fitting | None
