@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ class Setting:
         since: the value that the field had when it was introduced, frozen: with it the field stays out of keys, so
             that a new setting leaves older keys alone. A later change of the default does not change it.
         choices: allowed values; empty: not a choice.
-        at_least, above: bounds of a number; None values are left to their meaning.
+        at_least, above, at_most, below: bounds of a number; None values are left to their meaning.
     """
 
     decides: Mapping[str, Rule] | None = None
@@ -49,6 +50,23 @@ class Setting:
     choices: tuple[Any, ...] = ()
     at_least: float | None = None
     above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def broken(self, value: Any) -> str | None:
+        """Return the bound that a number is beyond, such as ``from 1``; None where it is within all."""
+        bounds = {
+            "from": (self.at_least, operator.ge),
+            "above": (self.above, operator.gt),
+            "up to": (self.at_most, operator.le),
+            "below": (self.below, operator.lt),
+        }
+        for word, (bound, fits) in bounds.items():
+            if bound is None or value is None:
+                continue
+            if not (math.isfinite(value) and fits(value, bound)):
+                return f"{word} {bound:g}"
+        return None
 
 
 NOTHING = Setting()
@@ -64,6 +82,8 @@ def setting(
     choices: Sequence[Any] = (),
     at_least: float | None = None,
     above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
 ) -> Any:
     """Return a dataclass field that says what it decides.
 
@@ -77,10 +97,19 @@ def setting(
         choices: allowed values.
         at_least: lowest allowed number.
         above: bound that a number has to exceed.
+        at_most: highest allowed number.
+        below: bound that a number may not reach.
     """
     stages = {decides: when} if isinstance(decides, str) else decides
     known = Setting(
-        decides=stages, when=when, since=since, choices=tuple(choices), at_least=at_least, above=above
+        decides=stages,
+        when=when,
+        since=since,
+        choices=tuple(choices),
+        at_least=at_least,
+        above=above,
+        at_most=at_most,
+        below=below,
     )
     given: dict[str, Any] = {"default": default} if factory is None else {"default_factory": factory}
     return dataclasses.field(metadata={_METADATA: known}, **given)
@@ -119,11 +148,22 @@ def check(key: str, value: Any, about: Setting) -> None:
             raise RequestError(
                 f"{key}: got '{item}'; allowed: {', '.join(allowed)}{nearest(str(item), allowed)}"
             )
-    for lowest, word in ((about.at_least, "from"), (about.above, "above")):
-        if lowest is None or value is None:
-            continue
-        if not math.isfinite(value) or value < lowest or (word == "above" and value == lowest):
-            raise RequestError(f"{key}: a value {word} {lowest:g} is expected, got {value}")
+    if bound := about.broken(value):
+        raise RequestError(f"{key}: a value {bound} is expected, got {value}")
+
+
+class Bounded:
+    """A dataclass that refuses numbers beyond the bounds of their settings.
+
+    Raises:
+        ValueError: such a number.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if bound := known(field).broken(value):
+                raise ValueError(f"{field.name} is a number {bound}, got {value}")
 
 
 def deciding(node: Any, stage: str, choice: Any, *, path: str, first: str) -> dict[str, Any]:

@@ -265,8 +265,8 @@ def test_strategy_refusals():
             Cosine(anchors="shared").fit(teacher=shared[0], student=shared[1])
     with pytest.raises(RequestError, match="reads both models' embeddings"):
         Input().fit(teacher=head, student=head)
-    for rcond in (-1e-3, 1.0):
-        with pytest.raises(ValueError, match="share of the largest eigenvalue"):
+    for rcond, bound in ((-1e-3, "from 0"), (1.0, "below 1")):
+        with pytest.raises(ValueError, match=f"rcond is a number {bound}, got {rcond}"):
             Cosine(rcond=rcond)
 
 
