@@ -212,7 +212,7 @@ def test_info_counts_ranks():
 
 
 @pytest.mark.parametrize("kind", heads(9, 0))
-def test_inverse_gram_is_the_pseudoinverse(kind):
+def test_inverse_of_a_factor_is_the_pseudoinverse(kind):
     weight = heads(9, 1)[kind]
     factor = factorise(gram(weight), 1e-10)
     inverse, rank = factor.inverse, factor.rank
