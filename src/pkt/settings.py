@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ class Setting:
         since: the default at the time when the field was introduced, which never changes. A field with this value
             stays out of keys, so that a new setting leaves older keys as they are.
         choices: allowed values; empty: any.
-        at_least, above: bounds of a number. A value of None is not checked.
+        at_least, above, at_most, below: bounds of a number. A value of None is not checked.
     """
 
     decides: Mapping[str, Rule] | None = None
@@ -49,6 +50,23 @@ class Setting:
     choices: tuple[Any, ...] = ()
     at_least: float | None = None
     above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def broken(self, value: Any) -> str | None:
+        """Return the bound that a number is beyond, such as ``from 1``; None where it is within all."""
+        bounds = {
+            "from": (self.at_least, operator.ge),
+            "above": (self.above, operator.gt),
+            "up to": (self.at_most, operator.le),
+            "below": (self.below, operator.lt),
+        }
+        for word, (bound, fits) in bounds.items():
+            if bound is None or value is None:
+                continue
+            if not (math.isfinite(value) and fits(value, bound)):
+                return f"{word} {bound:g}"
+        return None
 
 
 NOTHING = Setting()
@@ -114,17 +132,28 @@ def check(key: str, value: Any, about: Setting) -> None:
     elif value is not None:
         if about.choices and value not in about.choices:
             raise not_allowed(key, value, about.choices)
-        for lowest, word in ((about.at_least, "from"), (about.above, "above")):
-            if lowest is None:
-                continue
-            if not math.isfinite(value) or value < lowest or (word == "above" and value == lowest):
-                raise RequestError(f"{key}: a value {word} {lowest:g} is expected, got {value}")
+        if bound := about.broken(value):
+            raise RequestError(f"{key}: a value {bound} is expected, got {value}")
 
 
 def not_allowed(key: str, value: Any, allowed: Iterable[Any]) -> RequestError:
     """Return the refusal of a value that is none of those allowed."""
     names = [str(choice) for choice in allowed]
     return RequestError(f"{key}: got '{value}'; allowed: {', '.join(names)}{nearest(str(value), names)}")
+
+
+class Bounded:
+    """A dataclass that refuses numbers beyond the bounds of their settings.
+
+    Raises:
+        ValueError: such a number.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if bound := known(field).broken(value):
+                raise ValueError(f"{field.name} is a number {bound}, got {value}")
 
 
 def deciding(node: Any, stage: str, choice: Any, *, path: str, first: str) -> dict[str, Any]:

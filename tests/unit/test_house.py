@@ -18,6 +18,8 @@ USED_ELSEWHERE = {
     "manipulate_search_path", "on_multirun_start", "available", "is_config",   # Hydra
     "pre_tokenizer", "filters", "deterministic",        # tokenizers, Jinja, cuDNN
     "lora_dropout", "base_model_name_or_path",          # PEFT
+    # called by the terms of plugins (docs/extending.md)
+    "later",
     # dispatched by name
     "_config", "_metrics", "_artifact", "_page",
     # values of an enumeration that are compared as text

@@ -238,12 +238,12 @@ def test_top_n_beyond_the_teacher():
 
 @pytest.mark.parametrize("make", [Depth, Interpolate, RandomPairs, Monotone, Cka])
 def test_count_below_one(make):
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="count is a number from 1, got 0"):
         make(count=0)
 
 
 def test_critical_refusals():
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="top_n is a number from 1, got 0"):
         Critical(top_n=0)
     with pytest.raises(ValueError, match="got none"):
         Critical().pairs(2, 2)

@@ -212,7 +212,7 @@ def test_info_counts_ranks():
 
 
 @pytest.mark.parametrize("kind", heads(9, 0))
-def test_inverse_gram_is_the_pseudoinverse(kind):
+def test_inverse_of_a_factor_is_the_pseudoinverse(kind):
     weight = heads(9, 1)[kind]
     factor = factorise(gram(weight), 1e-10)
     inverse, rank = factor.inverse, factor.rank
@@ -265,8 +265,8 @@ def test_strategy_refusals():
             Cosine(anchors="shared").fit(teacher=shared[0], student=shared[1])
     with pytest.raises(RequestError, match="reads both models' embeddings"):
         Input().fit(teacher=head, student=head)
-    for rcond in (-1e-3, 1.0):
-        with pytest.raises(ValueError, match="share of the largest eigenvalue"):
+    for rcond, bound in ((-1e-3, "from 0"), (1.0, "below 1")):
+        with pytest.raises(ValueError, match=f"rcond is a number {bound}, got {rcond}"):
             Cosine(rcond=rcond)
 
 

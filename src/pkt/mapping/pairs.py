@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from pkt.errors import PktError, RequestError
+from pkt.settings import Bounded, setting
 
 Similarity = Sequence[Sequence[float]]
 """One row per teacher layer, one column per student layer; layer 1 first."""
@@ -83,7 +84,7 @@ class Layers:
         return depth_layer(student_layer, self.teacher, self.student)
 
 
-class Strategy(Mapping):
+class Strategy(Bounded, Mapping):
     """A strategy that gets checked inputs."""
 
     def pairs(
@@ -133,10 +134,7 @@ class Spread(Strategy):
         count: number of student layers, evenly spread and always with the last one (see `spread`); None: all.
     """
 
-    count: int | None = None
-
-    def __post_init__(self) -> None:
-        check_count(self.count)
+    count: int | None = setting(None, at_least=1)
 
     def students(self, layers: Layers) -> tuple[int, ...]:
         """Return the student layers that get a pair, from shallow to deep."""
@@ -181,16 +179,6 @@ def top_layers(scores: Sequence[float], count: int) -> tuple[int, ...]:
 def in_order(layers: Sequence[int]) -> tuple[LayerPair, ...]:
     """Pair student layer i with the i-th of some teacher layers."""
     return tuple(LayerPair(student=i, teacher=(layer,)) for i, layer in enumerate(layers, start=1))
-
-
-def check_count(count: int | None) -> None:
-    """Refuse a count below 1.
-
-    Raises:
-        ValueError: the count is below 1.
-    """
-    if count is not None and count < 1:
-        raise ValueError(f"count is a number of student layers, at least 1 (null: all), got {count}")
 
 
 def _checked_scores(scores: Sequence[float] | None, teacher_depth: int) -> Sequence[float]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pkt.errors import RequestError
-from pkt.mapping.pairs import LayerPair, Layers, Spread, Strategy, check_count, spread, top_layers
+from pkt.mapping.pairs import LayerPair, Layers, Spread, Strategy, spread, top_layers
+from pkt.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +36,7 @@ class Critical(Strategy):
 
     needs_scores: ClassVar[bool] = True
 
-    top_n: int = 1
-
-    def __post_init__(self) -> None:
-        if self.top_n < 1:
-            raise ValueError(f"top_n is a number of teacher layers, at least 1, got {self.top_n}")
+    top_n: int = setting(1, at_least=1)
 
     def paired(self, layers: Layers) -> Iterable[LayerPair]:
         """Yield the pairs of the critical layers, from shallow to deep.
@@ -146,10 +143,7 @@ class RandomPairs(Strategy):
     """
 
     seed: int = 0
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        check_count(self.count)
+    count: int = setting(1, at_least=1)
 
     def paired(self, layers: Layers) -> Iterable[LayerPair]:
         """Yield the drawn pairs, by student layer.

@@ -21,7 +21,7 @@ from pkt.mapping import Mapping as LayerMapping
 from pkt.methods.workbench import Workbench
 from pkt.objectives import Objective, States
 from pkt.semantics import Semantics
-from pkt.settings import undecisive
+from pkt.settings import Bounded, undecisive
 from pkt.table import Table
 from pkt.training.loop import History
 from pkt.training.trainable import Trainable
@@ -147,7 +147,7 @@ TRAINING = Reads(rows=("train", "validation"), models=("student",), config=("opt
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method(ABC):
+class Method(Bounded, ABC):
     """A published method, or one of ours; as it stands here it takes nothing from a teacher.
 
     Attributes:

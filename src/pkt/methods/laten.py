@@ -55,9 +55,6 @@ class LaTen(Method):
         align_rows, extract_rows: how many rows of each split a step has.
         legacy_norm: in the read-out divide by the root of the standard deviation, as the public code does, instead
             of by the final norm's divisor.
-
-    Raises:
-        ValueError: a number out of range.
     """
 
     results: ClassVar[Mapping[str, type[Any]]] = {"extract": LatenExtraction, "align": LatenAlignment}
@@ -67,28 +64,14 @@ class LaTen(Method):
     )
 
     name: str = undecisive("laten")
-    rho: float = 0.1
-    steps: int = setting(4, decides="align")
-    lr: float = setting(3e-5, decides="align")
-    weight_decay: float = setting(0.05, decides="align")
-    penalty: float = setting(1000.0, decides="align")
-    align_rows: int = setting(15, decides="align")
-    extract_rows: int = setting(1, decides="align")
+    rho: float = setting(0.1, above=0, at_most=1)
+    steps: int = setting(4, decides="align", at_least=1)
+    lr: float = setting(3e-5, decides="align", above=0)
+    weight_decay: float = setting(0.05, decides="align", at_least=0)
+    penalty: float = setting(1000.0, decides="align", at_least=0)
+    align_rows: int = setting(15, decides="align", at_least=1)
+    extract_rows: int = setting(1, decides="align", at_least=0)
     legacy_norm: bool = False
-
-    def __post_init__(self) -> None:
-        ranges = {
-            "rho": ("above 0 and up to 1", 0 < self.rho <= 1),
-            "steps": ("1 or more", self.steps >= 1),
-            "lr": ("above 0", self.lr > 0),
-            "weight_decay": ("0 or more", self.weight_decay >= 0),
-            "penalty": ("0 or more", self.penalty >= 0),
-            "align_rows": ("1 or more", self.align_rows >= 1),
-            "extract_rows": ("0 or more", self.extract_rows >= 0),
-        }
-        for name, (allowed, holds) in ranges.items():
-            if not holds:
-                raise ValueError(f"{name} is {allowed}, got {getattr(self, name)}")
 
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Name what each stage reads; the transfer only adds the delta."""

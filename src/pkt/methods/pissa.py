@@ -43,6 +43,7 @@ class Pissa(Sft):
     name: str = undecisive("pissa")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.update.kind != "lora":
             raise ValueError(
                 f"update.kind={self.update.kind}: PiSSA starts adapters; use update.kind=lora (or method=sft)"

@@ -76,6 +76,7 @@ class Seeking(TrainingMethod):
     update: Update = setting(factory=lambda: Update(dropout=0.05), decides="transfer")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.update.kind != "lora":
             raise ValueError(
                 f"update.kind={self.update.kind}: Seeking starts adapters; use update.kind=lora (or method=sft)"

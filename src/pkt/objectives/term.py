@@ -7,9 +7,8 @@ A term is a frozen dataclass of its own settings in a file of its own, and one Y
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from pkt.objectives.needs import Need, States
 from pkt.objectives.view import Pair, Sizes, Sums, View
-from pkt.settings import known, setting
+from pkt.settings import Bounded, setting
 
 
 @runtime_checkable
@@ -52,27 +51,14 @@ class Term(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseTerm:
+class BaseTerm(Bounded):
     """A term over positions, without parameters of its own.
 
     Attributes:
         weight: above 0.
-
-    Raises:
-        ValueError: a number outside its bounds.
     """
 
     weight: float = setting(1.0, above=0)
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value, about = getattr(self, field.name), known(field)
-            if value is None or (about.above is None and about.at_least is None):
-                continue
-            fits = math.isfinite(value) and (about.above is None or value > about.above)
-            if not fits or (about.at_least is not None and value < about.at_least):
-                bound = f"above {about.above:g}" if about.at_least is None else f"from {about.at_least:g}"
-                raise ValueError(f"{field.name} is a number {bound}, got {value}")
 
     def count(self, view: View) -> int:
         """Return the number of positions."""

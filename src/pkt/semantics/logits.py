@@ -10,10 +10,11 @@ import torch
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
 from pkt.semantics.basis import Basis, cross_gram, factorise
 from pkt.semantics.vocabulary import Anchors, anchor_rows
+from pkt.settings import Bounded, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogitLstsq:
+class LogitLstsq(Bounded):
     """M = W_S^+ W_T: the student state whose logits come closest to those of the teacher's state.
 
     h* = argmin |W_S h* - W_T x|^2 = W_S^+ W_T x, of minimal length, over the anchors; x = h / |h|, because the head
@@ -28,9 +29,6 @@ class LogitLstsq:
         normalise: scale states to length 1 first: the map gives directions. False: it keeps h's length.
         rcond: eigenvalues of G_S below rcond times the largest count as zero.
 
-    Raises:
-        ValueError: rcond outside [0, 1).
-
     Source: the initial projector of "A Dual-Space Framework for General Knowledge Distillation of LLMs" (arXiv
     2504.11426), as a fixed map.
     """
@@ -41,11 +39,7 @@ class LogitLstsq:
     fold_norm: bool = False
     anchors: Anchors = "all"
     normalise: bool = True
-    rcond: float = 1e-10
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rcond < 1:
-            raise ValueError(f"rcond is a share of the largest eigenvalue, in [0, 1), got {self.rcond}")
+    rcond: float = setting(1e-10, at_least=0, below=1)
 
     @torch.no_grad()
     def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,10 +11,11 @@ from torch import Tensor
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
 from pkt.semantics.basis import factorise
 from pkt.semantics.paired import moments
+from pkt.settings import Bounded, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ridge:
+class Ridge(Bounded):
     """M = argmin |X M^T - Y|^2 + lam |M|^2 over the align split: M^T = (X^T X + lam I)^-1 X^T Y.
 
     X (N, D_T) are the paired teacher layer's states, Y (N, D_S) the student's own at the same positions, both
@@ -26,23 +26,14 @@ class Ridge:
         alpha: penalty, relative to the mean eigenvalue of X^T X; 0 is least squares of minimal norm.
         intercept: centre both sides.
         rcond: relative cut of eigenvalues where alpha is 0.
-
-    Raises:
-        ValueError: a negative or infinite alpha, or rcond outside [0, 1).
     """
 
     needs_states: ClassVar[bool] = True
     reads_out: ClassVar[bool] = True
 
-    alpha: float = 1e-4
+    alpha: float = setting(1e-4, at_least=0)
     intercept: bool = True
-    rcond: float = 1e-10
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.alpha) and self.alpha >= 0):
-            raise ValueError(f"alpha is a penalty, 0 or more, got {self.alpha}")
-        if not 0 <= self.rcond < 1:
-            raise ValueError(f"rcond is a share of the largest eigenvalue, in [0, 1), got {self.rcond}")
+    rcond: float = setting(1e-10, at_least=0, below=1)
 
     @torch.no_grad()
     def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:

@@ -16,12 +16,13 @@ from pkt.errors import RequestError
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
 from pkt.semantics.basis import Basis, alignment_matrix, factorise, gram
 from pkt.semantics.decomposition import TopTokens
+from pkt.settings import Bounded, setting
 
 Anchors = Literal["all", "shared"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cosine:
+class Cosine(Bounded):
     """SemAlign's map, M = S_S S_T^T with the semantic bases s_i = G^-1 w_i / |G^-1 w_i| of both heads.
 
     v1: a = S_T^T h / |h|, h* = S_S a (arXiv 2510.24208). Rank-deficient heads are normal (tied, padded or
@@ -38,9 +39,6 @@ class Cosine:
         top_k: per state, recompose only the k tokens of largest |a_i| (the paper's strength of decomposition);
             None, or as many as there are: all of them. Both bases are then held in memory and stored,
             V (D_T + D_S) numbers.
-
-    Raises:
-        ValueError: rcond outside [0, 1), or a top_k below 1.
     """
 
     needs_states: ClassVar[bool] = False
@@ -48,15 +46,9 @@ class Cosine:
 
     fold_norm: bool = False
     anchors: Anchors = "all"
-    rcond: float = 1e-10
+    rcond: float = setting(1e-10, at_least=0, below=1)
     precision: Literal["float64", "float32"] = "float64"
-    top_k: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rcond < 1:
-            raise ValueError(f"rcond is a share of the largest eigenvalue, in [0, 1), got {self.rcond}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k is a number of tokens, at least 1 (null: all), got {self.top_k}")
+    top_k: int | None = setting(None, at_least=1)
 
     @torch.no_grad()
     def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:

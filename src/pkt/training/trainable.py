@@ -27,7 +27,7 @@ from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.load import quiet_transformers
 from pkt.models.surgery import lora_config, sites
-from pkt.settings import setting
+from pkt.settings import Bounded, setting
 from pkt.training.lora_start import TRAINED, LoraStart, begin, folded, joined
 
 
@@ -36,7 +36,7 @@ def _adapts(own: Update, _choice: object) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Update:
+class Update(Bounded):
     """What trains in a layer.
 
     Attributes:
@@ -45,22 +45,13 @@ class Update:
         alpha: LoRA alpha; the update is scaled by alpha / rank.
         targets: projection roles that get an adapter; ``embed`` and ``head`` may be among them.
         dropout: on the adapters' input while training; peft has none on an embedding.
-
-    Raises:
-        ValueError: a rank below 1, or a dropout outside [0, 1).
     """
 
     kind: Literal["lora", "full"] = "lora"
-    rank: int = setting(16, when=_adapts)
+    rank: int = setting(16, when=_adapts, at_least=1)
     alpha: float = setting(16.0, when=_adapts)
     targets: list[str] = setting(factory=lambda: ["up", "down", "v", "o"], when=_adapts)
-    dropout: float = setting(0.0, when=_adapts)
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"rank is the rank of an adapter, at least 1, got {self.rank}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is a share, 0 or more and below 1, got {self.dropout}")
+    dropout: float = setting(0.0, when=_adapts, at_least=0, below=1)
 
     @property
     def trains_head(self) -> bool:
