@@ -19,7 +19,7 @@ import numpy as np
 from pkt.data.chat import Chat
 from pkt.errors import RequestError
 
-VERSION = 2  # of the rules below: other token ids for the same rows; part of the key of scores
+VERSION = 2  # of the rules below: other token ids for the same rows; part of the key of what was made of them
 PREFIX_SPACES = ("▁", "Ġ")  # how tokens write a space
 LEADS = ("\n", "=", ":", ")")
 

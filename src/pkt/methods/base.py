@@ -4,7 +4,7 @@
                                          -> transfer -> Transferred (the student, changed)
 
 A method is one file here and one file in conf/method/. It declares the stages that it has, with the type of each
-stage's result, and what each stage reads; `pkt.plan` makes the keys under which results are stored.
+stage's result; the pipeline stores the results under keys made of what the method names as settings.
 """
 
 from __future__ import annotations
