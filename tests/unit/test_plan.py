@@ -109,6 +109,21 @@ def test_the_nearest_result_is_compared(planned):
     assert told == "optim.lr 0.5 -> 0.0003"
 
 
+def test_methods_with_equal_settings_do_not_share_what_they_compute_otherwise(planned):
+    words = ("objective=ce", "method.update.kind=lora", "method.update.rank=2", "method.update.dropout=0.0")
+    keys = {name: planned(f"method={name}", *words)["transfer"].key for name in ("sft", "pissa")}
+    assert keys["sft"] != keys["pissa"]
+
+
+def test_methods_share_what_they_compute_alike(planned):
+    words = ("mapping=critical", "method.interface=block")
+    keys = {
+        planned(f"method={name}", *words)["extract"].key
+        for name in ("hidden_kd", "semalign", "semalign_joint")
+    }
+    assert len(keys) == 1
+
+
 def test_a_column_that_nothing_reads_changes_no_key(planned, pair, tmp_path):
     for split in ("train", "test"):
         rows = [json.loads(line) for line in (pair["root"] / f"{split}.jsonl").read_text().splitlines()]
