@@ -127,6 +127,8 @@ def _request(verb: str, words: list[str]) -> int:
         )
     except ValueError as error:  # what Hydra raises for its own flags and group values
         return _failed(explain(error), 2)
+    finally:
+        plugins.ask_for(())  # another request of this process asks for its own
     return 0
 
 
