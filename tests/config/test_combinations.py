@@ -22,6 +22,7 @@ def page(monkeypatch: pytest.MonkeyPatch):
     return module
 
 
+@pytest.mark.slow  # every method with every option
 def test_the_page_in_docs_is_what_the_code_says(page):
     assert page.main(["--check"]) == 0, "run: python scripts/combinations.py"
 

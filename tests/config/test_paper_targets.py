@@ -45,7 +45,7 @@ def composition(verb: str, words: tuple[str, ...]) -> DictConfig:
         return compose(verb, overrides=list(words))
 
 
-@pytest.mark.parametrize("pair", ["nano", PAPER_PAIR])
+@pytest.mark.parametrize("pair", ["nano", pytest.param(PAPER_PAIR, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("target", sorted(set(TARGETS) - {"efficiency"}))  # its jobs are those of table1
 def test_every_job_composes_and_is_not_refused(target: str, pair: str, composed):
     plan = TARGETS[target](pair, [0, 1])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
 
 TEACHER, STUDENT = {"depth": 4, "width": 24, "seed": 1}, {"depth": 3, "width": 16, "seed": 2}
 FAMILIES = {  # real models of the last three tie the head to the embedding, and so do these
@@ -76,6 +79,9 @@ METHODS: dict[str, Case] = {
 TRAINED = tuple(name for name, case in METHODS.items() if case.steps)
 
 
-def combinations(names: tuple[str, ...] = tuple(METHODS)) -> list[tuple[str, str]]:
-    """Every method with every family that it does not refuse."""
-    return [(name, family) for name in names for family in FAMILIES if family not in METHODS[name].refused]
+def combinations(names: tuple[str, ...] = tuple(METHODS)) -> list[Any]:
+    """Every method with every family that it does not refuse; the default tests take two families."""
+    pairs = [(name, family) for name in names for family in FAMILIES if family not in METHODS[name].refused]
+    return [
+        pytest.param(*pair, marks=[] if pair[1] in ("llama", "gpt2") else pytest.mark.slow) for pair in pairs
+    ]

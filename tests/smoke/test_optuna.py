@@ -107,8 +107,9 @@ def test_validation_rows_are_scored_apart_from_test_rows(pkt, tiny_request):
     assert "VALIDATION" not in card.read_text()  # a card shows test rows only
 
 
-def test_a_real_benchmark_has_no_validation_rows_to_score(pkt):
-    result = pkt("run", "benchmark=gsm8k", "eval.split=validation", "tracker=none")
+def test_rows_that_cannot_be_scored_are_refused_before_any_work(pkt):
+    words = ("benchmark=humaneval", "benchmark.code_set=pystdlib", "eval.split=validation", "tracker=none")
+    result = pkt("run", *words)
     assert result.code == 2
-    assert "gsm8k is scored by lm-eval's own task, on test rows only" in result.err
+    assert "of humaneval has no doc, which scoring reads; choose settings on another task" in result.err
     assert not pkt.outputs.exists()

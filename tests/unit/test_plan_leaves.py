@@ -240,6 +240,10 @@ TERMS: dict[str, dict[str, tuple[Any, set[str]]]] = {
 def cases() -> Iterator[Any]:
     for leaf, listed in ROOT.items():
         yield from (pytest.param(leaf, *case, id=leaf) for case in listed)
+    yield from (pytest.param(*case.values, id=case.id, marks=pytest.mark.slow) for case in of_strategies())
+
+
+def of_strategies() -> Iterator[Any]:
     for method, leaves in METHODS.items():
         for leaf, listed in leaves.items():
             for value, steps, words in listed:
