@@ -45,9 +45,9 @@ def equal(run, expected) -> None:
         ("hidden_kd", [ADD]),
         ("semalign", [ADD, BANK]),
         ("semalign_joint", [ADD, BANK]),
-        ("semalign_fisher", [ADD, BANK]),
-        ("semalign_geometry", [ADD, BANK]),
-        ("hidden_kd", [ADD, BANK]),
+        pytest.param("semalign_fisher", [ADD, BANK], marks=pytest.mark.slow),
+        pytest.param("semalign_geometry", [ADD, BANK], marks=pytest.mark.slow),
+        pytest.param("hidden_kd", [ADD, BANK], marks=pytest.mark.slow),
     ],
 )
 def test_it_runs_resumes_and_is_not_saved_with_the_student(world, tmp_path, method, words):

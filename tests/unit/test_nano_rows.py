@@ -48,6 +48,7 @@ def test_rows_are_copies():
     assert rows("nano_math", "test", count=1)[0]["prompt"] != "changed"
 
 
+@pytest.mark.slow
 def test_another_process_with_another_hash_seed_draws_the_same():
     program = (
         "import hashlib; from nano.rows import rows, TASKS; from nano.corpus import corpus; import itertools;"

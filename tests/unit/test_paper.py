@@ -163,6 +163,7 @@ def test_a_failed_job_does_not_keep_the_others_from_running(
     assert "said a" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deaf", [False, True], ids=["foreground", "background"])
 def test_stopping_the_target_stops_its_jobs(tmp_path: Path, deaf: bool):
     # what a script starts in its background ignores SIGINT, and so do its children

@@ -64,6 +64,7 @@ def module_of(identity):
     raise AssertionError(identity)
 
 
+@pytest.mark.slow
 def test_order_does_not_depend_on_the_process(everything):
     code = (
         "import hashlib; from pkt.tasks.pystdlib import library_rows; "
