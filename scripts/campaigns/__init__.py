@@ -1,0 +1,1 @@
+"""Reliability campaigns: many trials of one kind each; what `scripts/reliability.py` runs."""
