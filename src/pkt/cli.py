@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pkt import console
+from pkt import console, secrets
 from pkt.errors import PktError, nearest
 from pkt.words import hydra_words, named_plugins
 
@@ -109,7 +110,7 @@ def _request(verb: str, words: list[str]) -> int:
     sys.argv = [sys.argv[0], *words]
     try:
         with _raw_errors(), _one_run_dir(), _closed_logs(), _sweep_table():
-            hydra.main(version_base="1.3", config_path=str(builtin_conf_dir()), config_name=verb)(task)()
+            _call_hydra(hydra.main(version_base="1.3", config_path=str(builtin_conf_dir()), config_name=verb))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
@@ -130,6 +131,16 @@ def _request(verb: str, words: list[str]) -> int:
     finally:
         plugins.ask_for(())  # another request of this process asks for its own
     return 0
+
+
+def _call_hydra(main: Callable[[Any], Callable[[], None]]) -> None:
+    """Run the task, and raise what a callback refused it with as what it is."""
+    from pkt.callbacks import RefusedError
+
+    try:
+        main(task)()
+    except RefusedError as refused:
+        raise refused.error from None
 
 
 def task(cfg: DictConfig) -> float | None:
@@ -193,7 +204,7 @@ def _crashed(error: Exception, run_dir: Path) -> int:
     """Keep the traceback of an error that pkt did not foresee, and say where it is."""
     log = run_dir / "error.log"
     try:
-        log.write_text(traceback.format_exc(), encoding="utf-8")
+        log.write_text(secrets.without(traceback.format_exc()), encoding="utf-8")
         where = f"the traceback is in {log}"
     except OSError as unwritable:
         where = f"the traceback could not be kept ({unwritable}); PKT_DEBUG=1 shows it"
@@ -251,7 +262,7 @@ def _one_run_dir() -> Iterator[None]:
     if run_id == "none" and not same_machine:
         raise PktError("several machines need one run folder: set PKT_RUN_DIR, or give torchrun an --rdzv-id")
     agent = f"-{os.getppid()}" if same_machine else ""
-    os.environ["PKT_RUN_STAMP"] = f"torchrun-{run_id}{agent}"
+    os.environ["PKT_RUN_STAMP"] = re.sub(r"[^\w.-]", "_", f"torchrun-{run_id}{agent}")
     try:
         yield
     finally:

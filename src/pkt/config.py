@@ -19,6 +19,7 @@ from omegaconf import MISSING
 
 from pkt.settings import setting, undecisive
 
+VERBS = ("run", "extract", "align", "transfer", "eval", "analyze")
 STAGES = ("extract", "align", "transfer", "eval", "analyze")
 SPLITS = ("extract", "align", "train", "validation")
 MODELS = ("teacher", "student", "transferred")
@@ -184,7 +185,7 @@ class TrackerConfig:
 class Config:
     """One request: `pkt <verb> key=value ...`."""
 
-    verb: str = undecisive(MISSING)
+    verb: str = undecisive(MISSING, choices=VERBS)
     seed: int = setting(0, at_least=0)
     device: str = undecisive("auto")  # auto | cpu | cuda | cuda:N | mps
     threads: int = undecisive(0, at_least=0)  # CPU threads; 0: torch's own choice

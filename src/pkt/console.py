@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from pkt import __version__
+from pkt import __version__, secrets
 from pkt.searchpath import groups
 
 _USAGE = """\
@@ -60,7 +60,7 @@ def say(message: str) -> None:
 
 def note(message: str) -> None:
     """Print a message that is not a result."""
-    print(message, file=sys.stderr, flush=True)
+    print(secrets.without(message), file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:

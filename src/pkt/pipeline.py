@@ -5,7 +5,6 @@ Config -> strategies (refused here if wrong) -> Workbench -> Plan -> stages -> t
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from pkt import console
+from pkt import console, places, secrets
 from pkt.build import build
 from pkt.config import Config
 from pkt.errors import PktError, RequestError
@@ -28,6 +27,9 @@ from pkt.stages import align, analyze, evaluate, extract, report, transfer
 from pkt.stages.session import Job, Session
 from pkt.store import Store
 from pkt.tracking import open_tracker
+from pkt.tracking.jsonl import METRICS
+
+REQUEST = "config.yaml"  # in a run's folder
 
 Stage = Callable[[Job], Mapping[str, Any]]
 """Writes a result into the job's folder, and returns what its manifest should say."""
@@ -52,7 +54,7 @@ def run_verb(cfg: DictConfig, run_dir: Path) -> float | None:
         return _run_stages(cfg, run_dir, reports)
     except PktError:
         if not reports:  # nothing was computed: leave nothing
-            _forget(run_dir, Path(str(cfg.output_dir)).resolve())
+            places.begun(run_dir).clear()
         raise
 
 
@@ -115,15 +117,6 @@ def check_pairs(session: Session) -> None:
         check(session.method, choice_of(bench), known_pairs(bench.mapping, *depths))
 
 
-def _forget(run_dir: Path, output_dir: Path) -> None:
-    """Remove a run's folder, and those above it that became empty."""
-    shutil.rmtree(run_dir, ignore_errors=True)
-    for parent in run_dir.parents:
-        if parent == output_dir.parent or not parent.is_dir() or any(parent.iterdir()):
-            return
-        parent.rmdir()
-
-
 def request(cfg: DictConfig) -> tuple[Workbench, Method]:
     """Build what a request names; nothing is loaded and nothing is written.
 
@@ -160,10 +153,11 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
         run_dir: this run's folder.
     """
     bench, method = request(cfg)
-    resolved = OmegaConf.to_yaml(cfg, resolve=True)
+    plain: dict[str, Any] = secrets.hide(OmegaConf.to_container(cfg, resolve=True))
+    resolved = OmegaConf.to_yaml(OmegaConf.create(plain))
+    places.begun(run_dir).written += [run_dir / name for name in (REQUEST, METRICS, "wandb")]
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "config.yaml").write_text(resolved, encoding="utf-8")
-    plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    (run_dir / REQUEST).write_text(resolved, encoding="utf-8")
     tracker = open_tracker(bench.config, run_dir, plain)
     bench.log = lambda step, metrics: tracker.log(metrics, step=step, stage="transfer")
     return Session(

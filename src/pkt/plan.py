@@ -21,6 +21,7 @@ from pkt.methods.base import Choice, Method, Reads, choice_of
 from pkt.methods.workbench import Workbench
 from pkt.objectives import Objective
 from pkt.plugins import origins
+from pkt.secrets import hide
 from pkt.settings import deciding, plain, target_of
 
 VERSIONS = {"extract": 1, "align": 1, "transfer": 1, "eval": 1, "analyze": 4}
@@ -264,7 +265,7 @@ def reason(step: Step, others: Iterable[Mapping[str, Any]]) -> str | None:
     Returns:
         Such as ``optim.lr 0.001 -> 0.002``; None where there is nothing to compare with.
     """
-    own = _leaves(step.ingredients)
+    own = _leaves(hide(step.ingredients))  # as manifests have them
     differing = [
         _differing(_leaves(other), own) for other in others if other.get("stage") == step.ingredients["stage"]
     ]

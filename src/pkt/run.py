@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pkt import __version__
+from pkt import __version__, secrets
 from pkt.config import Config
 from pkt.errors import RequestError
 
@@ -144,11 +144,11 @@ def command_line() -> str:
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():
-        return shlex.join(["pkt", *sys.argv[1:]])
+        return secrets.without(shlex.join(["pkt", *sys.argv[1:]]))
     settings = HydraConfig.get()
     verb, primary = str(settings.job.name), str(settings.job.config_name)
     named = [] if primary == verb else ["-cn", primary]
-    return shlex.join(["pkt", verb, *named, *settings.overrides.task])
+    return secrets.without(shlex.join(["pkt", verb, *named, *settings.overrides.task]))
 
 
 def provenance() -> dict[str, Any]:

@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from pkt import console
 from pkt.errors import PktError
 from pkt.manifest import FORMAT, MANIFEST, file_entry, verified, write_atomically, write_manifest
+from pkt.secrets import hide
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ class Store:
         try:
             yield draft
             with _writing(path):
-                write_manifest(draft.folder, stage, key, draft.meta, ingredients or {})
+                write_manifest(draft.folder, stage, key, hide(draft.meta), hide(ingredients or {}))
                 _swap(draft.folder, path)
         except BaseException as error:
             shutil.rmtree(draft.folder, ignore_errors=True)

@@ -1,38 +1,24 @@
 """The end of a sweep: one table over its jobs, seeds averaged, methods side by side, and a report.
 
-hydra -m ──> on_multirun_start (where the jobs' folders are) ──> jobs ──> cli ──> show_table
+hydra -m ──> callbacks (where the jobs' folders are) ──> jobs ──> cli ──> show_table
+
+Hydra calls nothing at the end of a sweep in which a job failed, so the command line notices the end itself.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from pkt import console
+from pkt.callbacks import Guard
 from pkt.errors import RequestError
 
 if TYPE_CHECKING:
     from pkt.reporting.page.report import Report
-
-
-class SweepFolder(Callback):  # type: ignore[misc]  # hydra has no types here
-    """Remembers where the jobs of the sweep that has begun leave their folders.
-
-    Hydra calls nothing at the end of a sweep in which a job failed, so the command line notices the end itself.
-    """
-
-    started: ClassVar[Path | None] = None
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Keep the sweep's folder; make the one that a study's database goes to."""
-        SweepFolder.started = Path(str(config.hydra.sweep.dir))
-        if "storage" in config.hydra.sweeper:
-            Path(str(config.output_dir)).mkdir(parents=True, exist_ok=True)
 
 
 def check_sweeper(cfg: DictConfig) -> None:
@@ -90,7 +76,7 @@ def show_table() -> None:
 
     Nothing is shown where there was no sweep, or fewer than two jobs were scored.
     """
-    folder, SweepFolder.started = SweepFolder.started, None
+    folder, Guard.sweep = Guard.sweep, None
     if folder is None or len(list(folder.glob("*/scores.json"))) < 2:
         return
     from pkt.reporting.page.write import write_report

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pkt.manifest import MANIFEST
+from pkt.secrets import without
 from pkt.stages.session import Session
 from pkt.store import Artifact
 from pkt.tracking import TrackedArtifact
@@ -51,7 +52,7 @@ def _model(session: Session, role: str) -> TrackedArtifact:
         kind="model",
         key=key[:16],
         content={"fingerprint": key},
-        facts={"checkpoint": checkpoint, "layers": spec.layers},
+        facts={"checkpoint": without(checkpoint), "layers": spec.layers},
         made=False,
     )
 

@@ -18,6 +18,7 @@ from pkt.reporting.gaps import MEAN
 from pkt.reporting.headline import headline, named_scores, split_heading
 from pkt.reporting.page.write import write_run_page
 from pkt.reporting.study import shares_of
+from pkt.secrets import hide
 from pkt.stages import transfer as transfer_stage
 from pkt.stages.lineage import tell_artifacts
 from pkt.stages.session import Session
@@ -84,7 +85,7 @@ def _settings(session: Session) -> dict[str, Any]:
     config = session.bench.config
     sizes = {f"data.sizes.{split}": count for split, count in asdict(config.data.sizes).items()}
     named = {"method": session.method.name, "model": config.model.name} | sizes | session.plan.settings
-    return {key: value for key, value in named.items() if key != "seed"}
+    return hide({key: value for key, value in named.items() if key != "seed"})
 
 
 def _track_scores(

@@ -12,6 +12,7 @@ from pkt.mapping import LayerPair
 from pkt.methods.base import Transferred, described
 from pkt.models.load import quiet_transformers
 from pkt.reporting.card import model_card
+from pkt.secrets import without
 from pkt.stages.session import Job, Session
 
 MODEL = "model"  # the student with the update merged into its weights
@@ -81,7 +82,7 @@ def card(session: Session, folder: Path, made: Mapping[str, Any], scores: str | 
         "seed": str(bench.config.seed),
         "made by": session.origin,
     }
-    return model_card(
+    text = model_card(
         method=method.name,
         student=student,
         teacher=teacher if method.results else None,
@@ -90,6 +91,7 @@ def card(session: Session, folder: Path, made: Mapping[str, Any], scores: str | 
         command=session.command,
         scores=scores,
     )
+    return without(text)
 
 
 def _dropped(session: Session) -> dict[str, Any]:

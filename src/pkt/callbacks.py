@@ -1,0 +1,108 @@
+"""What Hydra calls around a request: check it and its folders before anything is written, and take note of what is.
+
+on_run_start, on_multirun_start: nothing is written yet ──> refused here, or the folder is known
+on_job_start: Hydra has written its record into the folder ──> without credentials
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from pkt import places, secrets
+from pkt.checks import check
+from pkt.manifest import write_atomically
+
+
+class RefusedError(BaseException):
+    """Carries an error out of a callback: Hydra makes a warning of every `Exception` and goes on.
+
+    Attributes:
+        error: why the request is refused.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise RefusedError(error) from error
+
+
+class Guard(Callback):  # type: ignore[misc]  # hydra has no types here
+    """Refuses requests before anything is written, and keeps credentials out of Hydra's files.
+
+    Attributes:
+        sweep: the folder of the sweep that has begun.
+    """
+
+    sweep: ClassVar[Path | None] = None
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Check a single run's request and folder."""
+        with _refusing(), _hydra_known(config):
+            check(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+            places.begin(places.run_folder(config))
+        _forget_words()
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Check a sweep's folder, and make the one that a study's database goes to."""
+        with _refusing():
+            places.check_sweep(config)
+            if "storage" in config.hydra.sweeper:
+                places.output_dir(str(config.output_dir)).mkdir(parents=True, exist_ok=True)
+        Guard.sweep = Path(str(config.hydra.sweep.dir))
+        _forget_words()
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Take note of the files that Hydra has written, without credentials."""
+        with _refusing():
+            folder = places.begun(Path(str(config.hydra.runtime.output_dir)))
+            own = folder.path / str(config.hydra.output_subdir)
+            files = sorted(own.glob("*.yaml"))
+            folder.written += [*files, *_log_files()]
+            for file in (*files, Path(str(config.hydra.sweep.dir)) / "multirun.yaml"):
+                _hide(file)
+
+
+@contextmanager
+def _hydra_known(config: DictConfig) -> Iterator[None]:
+    """Let `${hydra:...}` be read, as Hydra does for the job itself."""
+    known = HydraConfig.instance()
+    before = known.cfg
+    known.set_config(config)
+    try:
+        yield
+    finally:
+        known.cfg = before
+
+
+def _log_files() -> list[Path]:
+    handlers = logging.getLogger().handlers
+    return [Path(handler.baseFilename) for handler in handlers if isinstance(handler, logging.FileHandler)]
+
+
+def _hide(file: Path) -> None:
+    """Rewrite a file of Hydra's that holds credentials."""
+    if file.is_file():
+        text = file.read_text(encoding="utf-8")
+        if (hidden := secrets.without(text)) != text:
+            write_atomically(file, hidden)
+
+
+def _forget_words() -> None:
+    """Hide credentials in the process's own words, which libraries write down; Hydra has read them."""
+    sys.argv = [secrets.without(word) for word in sys.argv]

@@ -1,0 +1,198 @@
+"""Where a request may write: the one place that resolves its folders, refuses some, and clears up after a refusal.
+
+    output_dir ─┬─ store/                  artifacts (pkt.store)
+                └─ runs/<verb>/<stamp>/    a run's folder, or PKT_RUN_DIR, or hydra.run.dir
+                   runs/<verb>/multirun/   a sweep's folder, or hydra.sweep.dir, with a folder per job
+
+A run or a sweep gets a folder that is new, empty, or was a run's before: files that are not pkt's are never
+overwritten. What a refused request leaves is removed file by file, and only what this process wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from pkt.config import VERBS
+from pkt.errors import PktError, RequestError
+
+STAMP = "PKT_RUN_STAMP"  # name of the folder that all ranks of one torchrun share
+_SIGN = "_target_: pkt."  # in the files that Hydra leaves in every run's and sweep's folder
+_NAME = re.compile(r"[\w.=,+@ -]+")
+
+
+@dataclass(kw_only=True)
+class RunFolder:
+    """A run's folder, with what was there before the run.
+
+    Attributes:
+        path: the folder.
+        before: what lay in it before.
+        missing: the folders that this process makes: `path` and those above it, the innermost first.
+        written: files, and folders with all that is in them, that this process has put there.
+    """
+
+    path: Path
+    before: frozenset[Path]
+    missing: tuple[Path, ...]
+    written: list[Path] = field(default_factory=list)
+
+    @classmethod
+    def find(cls, path: Path) -> RunFolder:
+        """Look at a folder before anything is written to it."""
+        path = path.resolve()
+        missing = tuple(folder for folder in (path, *path.parents) if not folder.exists())
+        return cls(path=path, before=frozenset(path.rglob("*")), missing=missing)
+
+    def clear(self) -> None:
+        """Remove what this process has written, and the folders that it made, as far as they are empty then."""
+        for place in self.written:
+            inside = sorted(place.rglob("*"), reverse=True) if place.is_dir() else []
+            for path in (*inside, place):
+                if path not in self.before:
+                    _remove(path)
+        for folder in {path.parent for path in self.written} - {self.path}:
+            if folder.is_relative_to(self.path) and folder not in self.before:
+                _remove(folder)
+        for folder in self.missing:
+            _remove(folder)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # not there, not empty, or on a disk that takes no writes
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def output_dir(text: str) -> Path:
+    """Return the folder of the store and of all runs, as a whole path.
+
+    Args:
+        text: what the request says.
+
+    Raises:
+        RequestError: no folder, the root of the file system, or `~`, which only a shell understands.
+        PktError: a file is in its place.
+    """
+    if not text.strip() or "\0" in text:
+        raise RequestError(
+            f"output_dir: the name of a folder is expected, got {text!r}; the default is outputs"
+        )
+    if text.startswith("~"):
+        raise RequestError(
+            f"output_dir={text}: write the whole path, such as {Path.home() / text.lstrip('~/')}; "
+            "the shell reads ~ at the beginning of a word only"
+        )
+    folder = Path(text).resolve()
+    if folder == Path(folder.anchor):
+        raise RequestError(f"output_dir={text} is the root of the file system: name a folder for results")
+    if existing := next(
+        (path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None
+    ):
+        raise PktError(
+            f"cannot write {folder}: {existing} is a file; set output_dir (PKT_OUTPUT_DIR) to a folder"
+        )
+    return folder
+
+
+def run_folder(config: DictConfig) -> RunFolder:
+    """Return the folder of a single run; nothing is written.
+
+    Args:
+        config: the composed request with its `hydra` node.
+
+    Raises:
+        RequestError: the folder may not be a run's.
+    """
+    outputs = _outputs(config)
+    named = "PKT_RUN_DIR" if os.environ.get("PKT_RUN_DIR") else "hydra.run.dir"
+    return _own(str(config.hydra.run.dir), outputs, named)
+
+
+def check_sweep(config: DictConfig) -> None:
+    """Check the folder of a sweep; nothing is written.
+
+    Args:
+        config: the composed request with its `hydra` node; values that are swept are not in it.
+
+    Raises:
+        RequestError: the folder may not be a sweep's, or its jobs could leave it.
+    """
+    words = [str(word) for word in config.hydra.overrides.task]
+    for override in OverridesParser.create().parse_overrides(words):
+        if override.is_sweep_override() and override.key_or_group in ("verb", "output_dir"):
+            raise RequestError(f"{override.key_or_group} cannot be swept over: all jobs of a sweep share one")
+    subdir = str(OmegaConf.to_container(config.hydra.sweep)["subdir"])  # type: ignore[index, call-overload]
+    texts = [subdir, *(words if "override_dirname" in subdir else ())]
+    if Path(subdir).is_absolute() or any(".." in re.split(r"[/=,]", text) for text in texts):
+        raise RequestError(f"hydra.sweep.subdir={subdir}: a folder inside the sweep's is expected")
+    _own(str(config.hydra.sweep.dir), _outputs(config), "hydra.sweep.dir")
+
+
+def _outputs(config: DictConfig) -> Path:
+    """Check all that a run's place is made of, and return the resolved `output_dir`."""
+    if config.verb not in VERBS:
+        raise RequestError(f"verb: got '{config.verb}'; allowed: {', '.join(VERBS)}")
+    if config.hydra.job.chdir:
+        raise RequestError(
+            "hydra.job.chdir=true would make relative paths lead elsewhere: leave it false; "
+            "run folders are named by output_dir and PKT_RUN_DIR"
+        )
+    names = {
+        STAMP: os.environ.get(STAMP),
+        "hydra.output_subdir": config.hydra.output_subdir,
+        "hydra.job.name": config.hydra.job.name,
+    }
+    for key, name in names.items():
+        if name is not None and (not _NAME.fullmatch(str(name)) or str(name) in (".", "..")):
+            raise RequestError(f"{key}: a name without slashes is expected, got '{name}'")
+    return output_dir(str(config.output_dir))
+
+
+def _own(text: str, outputs: Path, named: str) -> RunFolder:
+    """Return a folder for a run or a sweep.
+
+    Args:
+        text: its path.
+        outputs: the resolved `output_dir`.
+        named: what sets it, for messages.
+    """
+    path = Path(text).resolve()
+    remedy = f"set {named} to a new folder, or leave it out"
+    if not text.strip():
+        raise RequestError(f"{named} is empty: {remedy}")
+    if path == outputs or path in outputs.parents:
+        raise RequestError(f"{named}={text} holds output_dir ({outputs}), and more than one run: {remedy}")
+    if path.is_relative_to(outputs / "store"):
+        raise RequestError(f"{named}={text} is inside the store: {remedy}")
+    if path.is_dir() and any(path.iterdir()) and not _signed(path):
+        raise RequestError(f"{named}={text} holds files that are not of a run of pkt: {remedy}")
+    return RunFolder.find(path)
+
+
+def _signed(folder: Path) -> bool:
+    """Return whether Hydra has left its record of a request of pkt in a folder."""
+    for name in (".hydra/hydra.yaml", "multirun.yaml"):
+        with contextlib.suppress(OSError, UnicodeDecodeError):  # another's file, which says nothing
+            if _SIGN in (folder / name).read_text(encoding="utf-8"):
+                return True
+    return False
+
+
+_FOUND: dict[Path, RunFolder] = {}
+
+
+def begin(folder: RunFolder) -> None:
+    """Remember what was there before a run, until the run asks for it."""
+    _FOUND.clear()  # of an earlier request of this process
+    _FOUND[folder.path] = folder
+
+
+def begun(path: Path) -> RunFolder:
+    """Return what is known of a run's folder; where nothing is, what lies in it now counts as there before."""
+    return _FOUND.get(path.resolve()) or RunFolder.find(path)
