@@ -1,7 +1,7 @@
 """Take credentials out of what is written: configs, command lines, manifests, cards, reports, logs.
 
-A credential is known by where it stands (user and password of a URL, a parameter or a setting of a telling name), by its
-form (tokens of the hub, of W&B's and other services), or by its value (that of an environment variable of a telling
+A credential is known by where it stands (user and password of a URL, a parameter or a setting of a telling name), by
+its form (tokens of the hub, of W&B's and other services), or by its value (that of an environment variable of a telling
 name, which `${oc.env:HF_TOKEN}` puts into a config). Rows and answers are data, and are left as they are.
 """
 

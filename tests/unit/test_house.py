@@ -15,7 +15,7 @@ MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 60
 USED_ELSEWHERE = {
     # called or read by a library
     "disable_tqdm", "generate_until",                   # lm-eval
-    "manipulate_search_path", "on_multirun_start", "available", "is_config",   # Hydra
+    "manipulate_search_path", "on_run_start", "on_multirun_start", "on_job_start", "available", "is_config",   # Hydra
     "pre_tokenizer", "filters", "deterministic",        # tokenizers, Jinja, cuDNN
     "lora_dropout", "base_model_name_or_path",          # PEFT
     # called by the terms of plugins (docs/extending.md)
@@ -23,7 +23,7 @@ USED_ELSEWHERE = {
     # dispatched by name
     "_config", "_metrics", "_artifact", "_page",
     # values of an enumeration that are compared as text
-    "FAIL", "TIMEOUT",
+    "FAIL", "TIMEOUT", "WORKS", "REFUSED", "SKIPPED",
     # fields that a whole record's dictionary carries to a file
     "cosine_centred", "explained_variance", "gap_closed_stderr", "difference_low", "difference_high", "inside_noise",
     "teacher_neurons",

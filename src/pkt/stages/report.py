@@ -85,7 +85,8 @@ def _settings(session: Session) -> dict[str, Any]:
     config = session.bench.config
     sizes = {f"data.sizes.{split}": count for split, count in asdict(config.data.sizes).items()}
     named = {"method": session.method.name, "model": config.model.name} | sizes | session.plan.settings
-    return hide({key: value for key, value in named.items() if key != "seed"})
+    shown: dict[str, Any] = hide({key: value for key, value in named.items() if key != "seed"})
+    return shown
 
 
 def _track_scores(
