@@ -61,7 +61,8 @@ format: $(VENV)/.dev ## rewrite the code in the house's format
 	$(BIN)/ruff format .
 
 clean: ## remove the virtual environment and caches (not outputs/)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist
+	[ ! -e $(VENV)/.base ] || rm -rf $(VENV)   # one that these targets made
+	rm -rf .mypy_cache .ruff_cache .pytest_cache dist
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.base: pyproject.toml constraints.txt

@@ -1,6 +1,6 @@
 """Run the jobs of a plan: one `pkt` process each, several at once; a repeat reuses what the store has.
 
-    Plan -> <output_dir>/paper/<pair>/<target>/<job>/ with the run's files and log.txt
+    Plan -> <output_dir>/paper/<pair>/<target>/<job>/ with the run's files, <job>.log beside it
 
 With PKT_LAUNCHER set every job goes to that Hydra launcher as a sweep of one (a cluster's queue, for instance).
 """
@@ -21,7 +21,6 @@ from paper.targets import Job, Plan
 from pkt import console
 from pkt.errors import PktError
 
-LOG = "log.txt"
 LAUNCHER = "PKT_LAUNCHER"
 GRACE = 5.0  # seconds between asking a job to stop and stopping it
 ENDS = {0: "done", 2: "refused", 130: "stopped"}
@@ -30,6 +29,11 @@ ENDS = {0: "done", 2: "refused", 130: "stopped"}
 def command(job: Job) -> str:
     """Return the line that runs a job by hand."""
     return shlex.join(["pkt", job.verb, *job.words])
+
+
+def log_of(folder: Path) -> Path:
+    """Return the file that takes what a job prints; the job's own folder is pkt's to make."""
+    return folder.with_name(f"{folder.name}.log")
 
 
 def run_jobs(plan: Plan, output_dir: Path, words: Sequence[str], *, at_once: int) -> list[Path]:
@@ -55,7 +59,7 @@ def run_jobs(plan: Plan, output_dir: Path, words: Sequence[str], *, at_once: int
         runner.stop()
     if failed := sum(code != 0 for code in codes):
         raise PktError(
-            f"{failed} of {len(codes)} jobs failed; each said why in its {LOG} under {root}. "
+            f"{failed} of {len(codes)} jobs failed; each said why in its .log in {root}. "
             "The same command goes on from here."
         )
     return folders
@@ -78,15 +82,15 @@ class Runner:
 
     def run(self, job: Job, folder: Path) -> int:
         """Run one job, say how it ended, and return its exit code."""
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / LOG).open("wb") as log:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with log_of(folder).open("wb") as log:
             process = subprocess.Popen(self._line(job, folder), stdout=log, stderr=subprocess.STDOUT)
             self._running.append(process)
             code = process.wait()
             self._running.remove(process)
         console.say(f"{ENDS.get(code, f'failed ({code})'):<12}{job.name}")
         if code:
-            console.note(_last_words(folder / LOG))
+            console.note(_last_words(log_of(folder)))
         return code
 
     def stop(self) -> None:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pkt import console, places, secrets
 from pkt.build import build
-from pkt.config import Config
+from pkt.config import Config, TrackerConfig
 from pkt.errors import PktError, RequestError
 from pkt.methods.base import Choice, Method, choice_of
 from pkt.methods.combinations import check, known_pairs
@@ -133,6 +133,7 @@ def request(cfg: DictConfig) -> tuple[Workbench, Method]:
     check(method, choice)
     config = cast(Config, OmegaConf.to_object(cfg))
     settle_learning_rate(config, method.name)
+    _hide_in_labels(config)
     bench = Workbench(
         config=config,
         mapping=choice.mapping,
@@ -179,6 +180,13 @@ def settle_learning_rate(config: Config, method: str) -> None:
     if config.optim.lr is None:
         config.optim.lr = rates[method] if method in rates else rates["default"]
     config.optim.lr_by_method = {}
+
+
+def _hide_in_labels(config: Config) -> None:
+    """Hide credentials in what names models, benchmarks and runs: it goes to every table, file and service."""
+    for node in (config.model, config.benchmark):
+        node.name = secrets.without(node.name)
+    config.tracker = TrackerConfig(**secrets.hide(vars(config.tracker)))
 
 
 def planner(session: Session) -> Planner:

@@ -195,4 +195,6 @@ def begin(folder: RunFolder) -> None:
 
 def begun(path: Path) -> RunFolder:
     """Return what is known of a run's folder; where nothing is, what lies in it now counts as there before."""
-    return _FOUND.get(path.resolve()) or RunFolder.find(path)
+    if path.resolve() not in _FOUND:
+        begin(RunFolder.find(path))
+    return _FOUND[path.resolve()]

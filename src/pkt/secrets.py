@@ -18,9 +18,9 @@ HIDDEN = "<hidden>"
 _SHORTEST, _WORDLIKE = 6, 8  # characters: shorter values, or plain words, occur in texts by chance
 
 _TELLING = re.compile(
-    r"(?:^|.*[._-])(?:token|pass|passwd|password|passphrase|pw|pwd|pat|secret|credentials?|auth|authorization|sig|signature"
-    r"|(?:access|account|api|auth|encryption|private|secret|service|signing|storage|ssh|wandb)[._-]?key|apikey"
-    r"|secret[._-]?access[._-]?key)",
+    r"(?:.*(?:password|passwd|passphrase|secret|credentials?|apikey)"
+    r"|(?:^|.*[._-])(?:token|(?<=[._-])pass|pw|pwd|pat|auth|authorization|sig|signature"
+    r"|(?:access|account|api|auth|encryption|private|secret|service|signing|storage|ssh|wandb)[._-]?key))",
     re.IGNORECASE,
 )
 _SPECIAL = re.compile(

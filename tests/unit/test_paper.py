@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from paper.jobs import LOG, Runner, run_jobs
+from paper.jobs import Runner, log_of, run_jobs
 from paper.layers import similarity
 from paper.published import PUBLISHED, ROWS, beside_table, published_table
 from paper.results import result_of, write_results
@@ -158,7 +158,7 @@ def test_a_failed_job_does_not_keep_the_others_from_running(
     monkeypatch.setattr(Runner, "_line", line)
     with pytest.raises(PktError, match=r"1 of 3 jobs failed.*goes on from here"):
         run_jobs(PLAN, tmp_path, [], at_once=2)
-    logs = {name: (tmp_path / "paper/nano/table1" / name / LOG).read_text() for name in "abc"}
+    logs = {name: log_of(tmp_path / "paper/nano/table1" / name).read_text() for name in "abc"}
     assert logs == {name: f"said {name}\n" for name in "abc"}
     assert "said a" in capsys.readouterr().err
 
@@ -174,7 +174,7 @@ def test_stopping_the_target_stops_its_jobs(tmp_path: Path, deaf: bool):
         "import sys; from pathlib import Path; import reproduce; from paper import jobs;"
         "jobs.Runner._line = lambda self, job, folder: [sys.executable, '-c',"
         " 'import os,time,sys; from pathlib import Path;"
-        ' Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(60)\', str(folder / "pid")];'
+        ' Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(60)\', str(folder.parent / "pid")];'
         "reproduce.heed_termination(); sys.exit(reproduce.main(['figure2']))"
     )
     environment = {**os.environ, "PKT_OUTPUT_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -20,6 +20,7 @@ from pkt.reporting.svg import inline
 from pkt.table import Table
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
+SIGN = '<meta name="generator" content="pkt">'  # in every page
 _NUMERIC = re.compile(r"^(≈ )?[-+–]?[\d(\[]|^–?$")
 
 
@@ -40,7 +41,7 @@ def html(report: Report, beside: tuple[str, ...] = ()) -> str:
     )
     templates.filters |= {"numeric": _numeric, "svg": _svg}
     page = templates.get_template("page.html")
-    return page.render(report=report, beside=beside, version=__version__)
+    return page.render(report=report, beside=beside, version=__version__, sign=Markup(SIGN))
 
 
 def _numeric(table: Table) -> list[bool]:

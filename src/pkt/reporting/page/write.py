@@ -19,6 +19,7 @@ from pkt.reporting.page.report import Report
 from pkt.reporting.runs import load_runs
 
 STEM = "report"
+_RENDERINGS = {".md": render.markdown, ".tex": render.latex, ".jsonl": render.jsonl}
 
 
 def answer_request(cfg: DictConfig) -> None:
@@ -62,7 +63,8 @@ def write_report(
         The report and the files, the page first.
 
     Raises:
-        RequestError: a folder is not there or holds no scores, no run is called `against`, or `out` is another file.
+        RequestError: a folder is not there or holds no scores, no run is called `against`, `out` is another file, or
+            files that are not of a report would be overwritten.
         PktError: `out` cannot be written.
     """
     if out.suffix != ".html" and (out.is_file() or out.suffix in (".htm", ".md", ".tex", ".jsonl", ".pdf")):
@@ -71,8 +73,25 @@ def write_report(
         )
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise RequestError(f"no such folder: {', '.join(missing)}; give folders that `pkt run` has left.")
+    page = out if out.suffix == ".html" else out / f"{STEM}.html"
+    _check_replaceable(page)
     report = collect(load_runs(folders), against=against, pairs=pairs, analyses=read_analyses(folders))
-    return report, write_files(report, out if out.suffix == ".html" else out / f"{STEM}.html")
+    return report, write_files(report, page)
+
+
+def _check_replaceable(page: Path) -> None:
+    """Refuse to overwrite a file that is not of an earlier report: the page tells whose the files of its name are.
+
+    Raises:
+        RequestError: such a file is in the way.
+    """
+    earlier = page.is_file() and render.SIGN in page.read_text(encoding="utf-8", errors="replace")
+    there = [file for suffix in (page.suffix, *_RENDERINGS) if (file := page.with_suffix(suffix)).exists()]
+    if there and not earlier:
+        raise RequestError(
+            f"{there[0]} is there, and not of an earlier report of pkt: give another place with out=..., "
+            "or move the file"
+        )
 
 
 def write_files(report: Report, page: Path) -> list[Path]:
@@ -87,8 +106,7 @@ def write_files(report: Report, page: Path) -> list[Path]:
     Raises:
         PktError: a file cannot be written.
     """
-    renderings = {".md": render.markdown, ".tex": render.latex, ".jsonl": render.jsonl}
-    beside = {page.with_suffix(suffix): rendered(report) for suffix, rendered in renderings.items()}
+    beside = {page.with_suffix(suffix): rendered(report) for suffix, rendered in _RENDERINGS.items()}
     beside = {file: text for file, text in beside.items() if text}
     texts = {page: render.html(report, tuple(file.name for file in beside)), **beside}
     for file, text in texts.items():

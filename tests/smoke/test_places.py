@@ -1,0 +1,150 @@
+"""What is the user's is never deleted or overwritten, and nothing is written outside the folders of the request."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+MISSING = "model.student.checkpoint=/no/such"
+
+
+def contents(root: Path) -> dict[str, str]:
+    """Every path below a folder, with a digest of its content."""
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.is_file()
+        else "-"
+        for path in sorted(root.rglob("*"))
+    }
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch) -> Path:
+    """A working folder with somebody's files, which also lie where pkt would put its own."""
+    desk = tmp_path / "desk"
+    for name in (
+        "thesis/a.tex",
+        "thesis/.hydra/config.yaml",
+        "thesis/config.yaml",
+        "thesis/0/wandb/x",
+        "notes.md",
+    ):
+        (desk / name).parent.mkdir(parents=True, exist_ok=True)
+        (desk / name).write_text("precious", encoding="utf-8")
+    (desk / "empty").mkdir()
+    (desk / "link").symlink_to(desk / "thesis")
+    monkeypatch.chdir(desk)
+    monkeypatch.delenv("PKT_OUTPUT_DIR", raising=False)
+    return desk
+
+
+@pytest.mark.parametrize(
+    "folder", ["thesis", "link", ".", "..", "thesis/0/..", "{desk}/thesis", "outputs", "outputs/store/x"]
+)
+@pytest.mark.parametrize("way", ["PKT_RUN_DIR", "hydra.run.dir", "hydra.sweep.dir"])
+def test_a_folder_of_the_users_is_refused(pkt, desk, monkeypatch, way, folder):
+    monkeypatch.delenv("PKT_OUTPUT_DIR", raising=False)
+    before, folder = contents(desk.parent), folder.format(desk=desk)
+    if way == "PKT_RUN_DIR":
+        monkeypatch.setenv(way, folder)
+        words = ["run"]
+    else:
+        words = ["run", f"{way}={folder}", *(["-m", "seed=0,1"] if "sweep" in way else [])]
+    result = pkt(*words, MISSING)
+    assert (result.code, len(result.err.splitlines())) == (2, 1), result.err
+    assert f"{way}={folder}" in result.err
+    assert contents(desk.parent) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["verb=../../../evil"], "verb: got '../../../evil'"),
+        (["-m", "verb=../../evil,run"], "verb cannot be swept over"),
+        (["-m", "output_dir=a,b"], "output_dir cannot be swept over"),
+        (["-m", "seed=0,1", "hydra.sweep.subdir=../../x"], "hydra.sweep.subdir=../../x"),
+        (["-m", "seed=0,1", "hydra.sweep.subdir=/x"], "hydra.sweep.subdir=/x"),
+        (
+            ["-m", "seed=0,1", "model.name=../../x", "hydra.sweep.subdir=${hydra.job.override_dirname}"],
+            "subdir",
+        ),
+        (["hydra.output_subdir=../../x"], "hydra.output_subdir"),
+        (["hydra.output_subdir=.."], "hydra.output_subdir"),
+        (["hydra.job.name=../../x"], "hydra.job.name"),
+        (["hydra.job.chdir=true"], "hydra.job.chdir"),
+        (["output_dir="], "output_dir: the name of a folder is expected"),
+        (["output_dir=' '"], "output_dir: the name of a folder is expected"),
+        (["output_dir=/"], "root of the file system"),
+        (["output_dir=/tmp/.."], "root of the file system"),
+        (["output_dir='~/results'"], str(Path.home() / "results")),
+        (["hydra.run.dir="], "hydra.run.dir is empty"),
+    ],
+)
+def test_paths_that_lead_elsewhere_are_refused(pkt, desk, words, said):
+    before = contents(desk.parent)
+    result = pkt("run", *words, MISSING)
+    assert (result.code, len(result.err.splitlines())) == (2, 1), result.err
+    assert said in result.err
+    assert contents(desk.parent) == before
+
+
+@pytest.mark.parametrize("stamp", ["../../../evil", "/evil", ".."])
+def test_the_shared_stamp_is_a_name(pkt, desk, monkeypatch, stamp):
+    monkeypatch.setenv("PKT_RUN_STAMP", stamp)
+    before = contents(desk.parent)
+    assert pkt("run", MISSING).code == 2
+    assert contents(desk.parent) == before
+
+
+@pytest.mark.parametrize(
+    ("verb", "place"),
+    [("run", None), ("eval", "new/deep/er"), ("analyze", "empty"), ("transfer", "outputs/runs/mine")],
+)
+def test_a_refused_run_leaves_nothing_and_takes_nothing(pkt, desk, monkeypatch, verb, place):
+    monkeypatch.delenv("PKT_OUTPUT_DIR", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    before = contents(desk)
+    if place:
+        monkeypatch.setenv("PKT_RUN_DIR", place)
+    result = pkt(verb, MISSING, "tracker=none")
+    assert result.code == 2, result.err
+    assert contents(desk) == before
+
+
+def test_a_run_folder_is_used_again_and_keeps_what_a_refusal_finds(pkt, desk, monkeypatch, tiny_request):
+    monkeypatch.setenv("PKT_RUN_DIR", "mine")
+    words = [*tiny_request, "method=identity", "eval.models=[student]"]
+    assert pkt("eval", *words).code == 0
+    (desk / "mine" / "notes.md").write_text("precious", encoding="utf-8")
+    assert pkt("eval", *words).code == 0, "the same folder again"
+    before = contents(desk / "mine")
+    assert pkt("eval", *words, MISSING).code == 2
+    after = contents(desk / "mine")
+    assert before.keys() == after.keys()
+    assert all(after[name] == before[name] for name in ("notes.md", "scores.json"))
+
+
+def test_a_sweep_of_refused_jobs_takes_nothing(pkt, desk):
+    before = contents(desk)
+    assert pkt("run", "-m", "seed=0,1", MISSING, "tracker=none").code == 2
+    assert {
+        name: digest for name, digest in contents(desk).items() if not name.startswith("outputs")
+    } == before
+
+
+@pytest.mark.parametrize("theirs", ["paper.tex", "paper.md", "paper.jsonl", "paper.html"])
+def test_a_report_overwrites_only_reports(pkt, desk, theirs):
+    from run_folders import leave_run
+
+    leave_run(desk / "outputs", "sft", lift=0.5)
+    (desk / theirs).write_text("precious", encoding="utf-8")
+    result = pkt("report", "runs=outputs", "out=paper.html")
+    assert (result.code, len(result.err.splitlines())) == (2, 1), result.err
+    assert theirs in result.err
+    assert (desk / theirs).read_text() == "precious"
+    assert sorted(desk.glob("paper*")) == [desk / theirs]
+    (desk / theirs).unlink()
+    assert pkt("report", "runs=outputs", "out=paper.html").code == 0
+    assert pkt("report", "runs=outputs", "out=paper.html").code == 0, "a report replaces a report"
