@@ -16,7 +16,7 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 FETCH = "fetch or copy it anew"
 _LONGEST_HEADER = 100_000_000  # bytes; safetensors reads no longer one
@@ -156,7 +156,7 @@ def template_problem(text: str) -> str | None:
     class Generation(jinja2.ext.Extension):
         """The tag with which transformers finds answers again; what it encloses is an ordinary part."""
 
-        tags: ClassVar[set[str]] = {"generation"}
+        tags = {"generation"}  # noqa: RUF012  # as its base class has it
 
         def parse(self, parser: Any) -> Any:
             next(parser.stream)
@@ -241,8 +241,8 @@ def _quantised(folder: Path) -> str | None:
         return None
     method = content.get("quant_method", "of a kind it does not name")
     return (
-        f"{folder / 'config.json'} says that the weights are quantised ({method}): pkt reads and trains plain weights; take "
-        "the model's original checkpoint, or dequantise this one and save that"
+        f"{folder / 'config.json'} says that the weights are quantised ({method}): pkt reads and trains plain weights; "
+        "take the model's original checkpoint, or dequantise this one and save that"
     )
 
 
