@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
 from hydra.core.object_type import ObjectType
@@ -23,7 +22,10 @@ from pkt.errors import RequestError
 MOST_BYTES = 200_000  # of a file; the largest of pkt's has 3,000
 MOST_NODES = 50_000  # keys and values, each alias counted as what it stands for
 MOST_LEVELS = 40  # of lists and mappings in each other
-_HINTS = {r"'\t'": "indent with spaces, not tabs", "constructor for the tag": "plain values are enough; take the tag out"}
+_HINTS = {
+    r"'\t'": "indent with spaces, not tabs",
+    "constructor for the tag": "plain values are enough; take the tag out",
+}
 
 
 def read_config(file: Path) -> DictConfig:
@@ -73,7 +75,9 @@ def _text(file: Path) -> str:
         line = content[: error.start].count(b"\n") + 1
         raise RequestError(f"{file}, line {line}: no UTF-8 text; save the file as UTF-8") from error
     except OSError as error:
-        raise RequestError(f"{file}: cannot be read ({error.strerror}); change its permissions, or move it") from error
+        raise RequestError(
+            f"{file}: cannot be read ({error.strerror}); change its permissions, or move it"
+        ) from error
 
 
 def _check_size(text: str, file: Path) -> None:
@@ -99,8 +103,14 @@ def _check_size(text: str, file: Path) -> None:
             nodes += 1
             sizes |= {event.anchor: 1} if event.anchor else {}
         if len(open_nodes) > MOST_LEVELS or nodes > MOST_NODES:
-            what = f"more than {MOST_LEVELS} levels" if nodes <= MOST_NODES else f"more than {MOST_NODES:,} values"
-            raise RequestError(f"{file}, line {line}: {what}; settings are smaller: is it another kind of file?")
+            what = (
+                f"more than {MOST_LEVELS} levels"
+                if nodes <= MOST_NODES
+                else f"more than {MOST_NODES:,} values"
+            )
+            raise RequestError(
+                f"{file}, line {line}: {what}; settings are smaller: is it another kind of file?"
+            )
 
 
 def _explained(error: yaml.YAMLError, file: Path) -> str:
@@ -150,7 +160,9 @@ class ConfigFiles(ConfigSource):  # type: ignore[misc]  # hydra is followed as A
         try:
             header = self._get_header_dict(text[:512])
         except ValueError as error:
-            raise RequestError(f"{file}: its header cannot be read: {error}; such as `# @package _global_`") from error
+            raise RequestError(
+                f"{file}: its header cannot be read: {error}; such as `# @package _global_`"
+            ) from error
         return ConfigResult(
             config=parsed(text, file),
             path=f"{self.scheme()}://{self.path}",

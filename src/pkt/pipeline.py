@@ -263,9 +263,7 @@ def every_option(group: str, foreign: Iterable[str] = ()) -> dict[str, Any]:
         RequestError: a file that builds nothing.
     """
     files = option_files(group, foreign)
-    return {
-        name: build(OmegaConf.create({group: read_config(file)})[group]) for name, file in files.items()
-    }
+    return {name: build(OmegaConf.create({group: read_config(file)})[group]) for name, file in files.items()}
 
 
 VERBS: dict[str, Callable[[Session], float | None]] = {

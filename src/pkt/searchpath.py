@@ -13,20 +13,20 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from pkt.errors import RequestError
+from pkt.errors import PktError, RequestError
 
 
 def builtin_conf_dir() -> Path:
     """Return pkt's own config folder: inside the package (wheel) or beside `src` (checkout).
 
     Raises:
-        FileNotFoundError: the installation has no config folder.
+        PktError: the installation has no config folder.
     """
     here = Path(__file__).resolve().parent
     for folder in (here / "conf", here.parents[1] / "conf"):
         if (folder / "_base.yaml").is_file():
             return folder
-    raise FileNotFoundError(f"pkt's config folder is not beside {here}: reinstall pkt-llm")
+    raise PktError(f"pkt's config folder is not beside {here}: reinstall pkt-llm")
 
 
 def named_conf_dirs() -> list[Path]:
@@ -54,7 +54,22 @@ def conf_dirs(more: Iterable[Path] = ()) -> list[Path]:
     return [*named_conf_dirs(), builtin_conf_dir(), *more, *([found] if found else [])]
 
 
-def check_conf_dir(folder: Path, named_by: str) -> None:
+def check_conf_dirs(more: str | None) -> None:
+    """Check the folders that the user names, and tell which files of `./conf` are not used.
+
+    Args:
+        more: the folder of `--config-dir`, if there is one.
+
+    Raises:
+        RequestError: a folder that no request could use.
+    """
+    for folder in named_conf_dirs():
+        _check_conf_dir(folder, "PKT_CONFIG_DIR")
+    if more is not None:
+        _check_conf_dir(Path(more).expanduser(), "--config-dir")
+
+
+def _check_conf_dir(folder: Path, named_by: str) -> None:
     """Refuse a config folder that holds no configs.
 
     Args:
@@ -66,10 +81,14 @@ def check_conf_dir(folder: Path, named_by: str) -> None:
     """
     if not folder.is_dir():
         what = "a file" if folder.exists() else "not there"
-        raise RequestError(f"{named_by}: {folder} is {what}; name a folder that holds groups, such as model/mine.yaml")
+        raise RequestError(
+            f"{named_by}: {folder} is {what}; name a folder that holds groups, such as model/mine.yaml"
+        )
     if any(folder.glob("*/*.yaml")) or any(folder.glob("*/*/*.yaml")):
         return
-    roots = [file for file in folder.glob("*.yaml") if "defaults:" in file.read_text("utf-8", errors="replace")]
+    roots = [
+        file for file in folder.glob("*.yaml") if "defaults:" in file.read_text("utf-8", errors="replace")
+    ]
     if not roots:
         above = f"; name the folder above it: {folder.parent}" if folder.name in groups() else ""
         raise RequestError(
@@ -77,12 +96,20 @@ def check_conf_dir(folder: Path, named_by: str) -> None:
         )
 
 
-def shadowed() -> list[str]:
-    """Name the files of `./conf` that pkt has too, with other content: pkt's are the ones that are used."""
+def shadowed() -> str | None:
+    """Say which files of `./conf` are not used because pkt has others of that name; None where there are none."""
     folder, own = found_conf_dir(), builtin_conf_dir()
-    files = sorted(file.relative_to(folder) for file in folder.rglob("*.yaml")) if folder else []
-    both = [file for file in files if folder and (own / file).is_file()]
-    return [str(file) for file in both if folder and (own / file).read_bytes() != (folder / file).read_bytes()]
+    if folder is None:
+        return None
+    named = [file.relative_to(folder) for file in sorted(folder.rglob("*.yaml")) if file.is_file()]
+    both = [file for file in named if (own / file).is_file()]
+    other = [str(file) for file in both if (own / file).read_bytes() != (folder / file).read_bytes()]
+    if not other:
+        return None
+    return (
+        f"{folder} has {len(other)} files of names that pkt's own have ({', '.join(other[:3])}); pkt's are used. "
+        "PKT_CONFIG_DIR=conf puts yours first"
+    )
 
 
 def _config_dir() -> list[Path]:
@@ -143,8 +170,8 @@ def register() -> None:
         def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
             for folder in reversed(named_conf_dirs()):
                 search_path.prepend(provider="pkt-user", path=f"file://{folder}")
-            if folder := found_conf_dir():
-                search_path.append(provider="pkt-found", path=f"file://{folder}")
+            if found := found_conf_dir():
+                search_path.append(provider="pkt-found", path=f"file://{found}")
             own = f"{PluginOptions.scheme()}://{builtin_conf_dir()}#{','.join(plugins.asked())}"
             search_path.append(provider="pkt", path=own)
 
