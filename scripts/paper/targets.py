@@ -15,7 +15,7 @@ from itertools import product
 from omegaconf import OmegaConf
 
 from pkt.errors import RequestError
-from pkt.searchpath import builtin_conf_dir, user_conf_dirs
+from pkt.searchpath import conf_dirs
 
 NANO = ("benchmark=nano", "threads=1")
 # pairs with a benchmark of their own, on whose tasks together one student is trained
@@ -174,7 +174,7 @@ TARGETS: Mapping[str, Callable[..., Plan]] = {
 
 def _speaks_chat(pair: str) -> bool:
     """Whether a pair's config puts prompts into a chat template."""
-    for folder in (*user_conf_dirs(), builtin_conf_dir()):
+    for folder in conf_dirs():
         if (file := folder / "model" / f"{pair}.yaml").is_file():
             return bool(OmegaConf.select(OmegaConf.load(file), "chat_template", default=False))
     return False

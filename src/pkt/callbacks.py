@@ -18,7 +18,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from pkt import places, secrets
-from pkt.checks import check
+from pkt.gate import check_request
 from pkt.manifest import write_atomically
 
 
@@ -54,8 +54,8 @@ class Guard(Callback):  # type: ignore[misc]  # hydra has no types here
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Check a single run's request and folder."""
         with _refusing(), _hydra_known(config):
-            check(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
             places.begin(places.run_folder(config))
+            check_request(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
         _forget_words()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:

@@ -6,16 +6,20 @@ The values that a setting may have stand beside it in `pkt.config`; rules betwee
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
+from functools import partial
 from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from pkt import settings
 from pkt.config import PARTS, Config
-from pkt.errors import RequestError, nearest
+from pkt.errors import RequestError, first_line, nearest, together
 
 # key of an earlier version -> what to write instead
 MOVED = {
@@ -36,7 +40,8 @@ MOVED = {
         "scope": "objective.terms.layer.scope",
     }.items()
 }
-_DEVICE = re.compile(r"^(auto|cpu|cuda(:\d+)?|mps)$")
+_DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")
+_DEVICE = re.compile(r"(auto|cpu|cuda(:[0-9]{1,3})?|mps)\Z")
 
 
 def check(cfg: DictConfig) -> None:
@@ -47,8 +52,9 @@ def check(cfg: DictConfig) -> None:
 
     Raises:
         RequestError: a value is missing, not one of its choices, or out of range.
-        OmegaConfBaseException: a key that `+key=` forced in, or an interpolation that leads nowhere.
+        OmegaConfBaseException: a key that `+key=` forced in.
     """
+    together(partial(_check_interpolation, cfg, *leaf) for leaf in _texts(OmegaConf.to_container(cfg), ""))
     for key in MOVED:  # it may come from `+objective.x=`, or from a file of the user's
         if OmegaConf.select(cfg, key) is not None:
             raise RequestError(replaced(key))
@@ -59,15 +65,17 @@ def check(cfg: DictConfig) -> None:
         raise RequestError(
             f"not set: {', '.join(missing)}; add {missing[0]}=... to the command or to a config file"
         )
-    OmegaConf.to_container(cfg, resolve=True)  # finds interpolations that lead nowhere
-    _check_node(cfg, OmegaConf.structured(Config), "")
-    if cfg.model.teacher.init != "load":
-        raise settings.not_allowed("model.teacher.init", cfg.model.teacher.init, ["load"])
-    check_parts(cfg.analyze.parts)
-    if not _DEVICE.match(cfg.device):
-        raise RequestError(f"device: got '{cfg.device}'; allowed: auto, cpu, cuda, cuda:N, mps")
-    _check_time(cfg.model.chat_time)
-    _check_optim(cfg)
+    together(
+        [
+            *(partial(_check_leaf, *leaf) for leaf in _leaves(cfg, OmegaConf.structured(Config), "")),
+            partial(_check_teacher, cfg.model.teacher.init),
+            partial(check_parts, cfg.analyze.parts),
+            partial(_check_device, cfg.device),
+            partial(_check_threads, cfg.threads),
+            partial(_check_time, cfg.model.chat_time),
+            partial(_check_optim, cfg),
+        ]
+    )
 
 
 def replaced(key: str) -> str:
@@ -75,15 +83,72 @@ def replaced(key: str) -> str:
     return f"'{key}' has been replaced: use {MOVED[key]}"
 
 
-def _check_node(node: Any, schema: Any, path: str) -> None:
-    """Check every leaf of a node against what its field allows; strategies check themselves when they are built."""
+def _leaves(node: Any, schema: Any, path: str) -> Iterator[tuple[str, Any, settings.Setting]]:
+    """Yield key, value and setting of every leaf; strategies check their own when they are built."""
     for field in dataclasses.fields(cast(type[Config], OmegaConf.get_type(schema))):
         at = f"{path}.{field.name}" if path else field.name
+        if field.name not in node:
+            raise RequestError(
+                f"'~{at}' takes out a setting that every request has; leave it, or give it a value: {at}=..."
+            )
         value, inner = node[field.name], schema._get_node(field.name)
         if dataclasses.is_dataclass(OmegaConf.get_type(inner)):
-            _check_node(value, inner, at)
+            yield from _leaves(value, inner, at)
         else:
-            settings.check(at, value, settings.known(field))
+            yield at, value, settings.known(field)
+
+
+def _texts(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Yield key and text of every value that refers to others."""
+    if isinstance(node, str):
+        if "${" in node and not ("${hydra:" in node and not HydraConfig.initialized()):
+            yield path, node
+    elif isinstance(node, dict | list):
+        for key, inner in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _texts(inner, f"{path}.{key}" if path else str(key))
+
+
+def _check_interpolation(cfg: DictConfig, key: str, text: str) -> None:
+    try:
+        OmegaConf.select(cfg, key)
+    except OmegaConfBaseException as error:
+        wanted = re.search(r"Interpolation key '([^']+)'", str(error))
+        parent = OmegaConf.select(cfg, wanted[1].rpartition(".")[0]) if wanted and "." in wanted[1] else cfg
+        known = [str(name) for name in parent] if wanted and isinstance(parent, DictConfig) else []
+        hint = nearest(wanted[1].rpartition(".")[2], known) if wanted else ""
+        raise RequestError(
+            f"{key}={text}: {first_line(error)}{hint}; name a key that has a value (${{seed}}), or write the value"
+        ) from error
+
+
+def _check_leaf(key: str, value: Any, about: settings.Setting) -> None:
+    settings.check(key, value, about)
+    texts = [value] if isinstance(value, str) else value if isinstance(value, ListConfig) else ()
+    for text in texts:  # names of files, folders, tasks and runs
+        if isinstance(text, str) and (control := re.search(r"[\x00-\x1f\x7f]", text)):
+            raise RequestError(f"{key}: one line of text is expected, got {text!r} (with {control[0]!r})")
+
+
+def _check_teacher(init: str) -> None:
+    if init == "prune":  # another value is refused as none of the choices
+        raise settings.not_allowed("model.teacher.init", init, ["load"])
+
+
+def _check_device(device: str) -> None:
+    if not _DEVICE.match(device):
+        raise RequestError(
+            f"device: got '{device}'; allowed: auto, cpu, cuda, cuda:N, mps{nearest(device, _DEVICES)}"
+        )
+
+
+def _check_threads(threads: int) -> None:
+    """Refuse more threads than any machine's library starts: the process would end without a word."""
+    processors = os.cpu_count() or 1
+    if threads > (most := max(64, processors)):
+        raise RequestError(
+            f"threads: up to {most} are allowed, got {threads}; this machine has {processors} processors, and more "
+            "threads than that make nothing faster (0: torch's own choice)"
+        )
 
 
 def _check_time(text: str) -> None:

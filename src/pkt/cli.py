@@ -2,8 +2,8 @@
 
     argv -> verb + flags first -> hydra.main(conf/<verb>.yaml) -> task -> pipeline.run_verb(cfg, run_dir)
 
-Exit codes: 0 done, 1 the task failed, 2 the request was wrong, 130 stopped by Ctrl-C. Only the pipeline imports torch,
-so help, completion and config errors answer at once.
+Exit codes: 0 done, 1 the task failed, 2 the request was wrong, 130 stopped by Ctrl-C, 141 nobody read on (`| head`).
+Only the pipeline imports torch, so help, completion and config errors answer at once.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pkt import console, secrets
-from pkt.errors import PktError, nearest
-from pkt.words import hydra_words, named_plugins
+from pkt.errors import PktError, RequestError, first_line, nearest
+from pkt.words import hydra_words, named_conf_dir, named_plugins
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,7 +34,9 @@ VERBS = {
     "analyze": "look inside: resolution, cka, attribution, maps (or some: `pkt analyze cka`)",
     "report": "one page over any runs: `pkt report runs=<folder>[,<folder>...]`",
 }
+PLAIN = {"env": "what a bug report needs: versions, machine, settings (`--json`)"}  # no config is composed
 INTERRUPTED = 130
+CLOSED_PIPE = 141  # as shells tell SIGPIPE
 _MODES = {long: long for long in ("--multirun", "--run", "--cfg", "--info")}
 _MODES |= {"-m": "--multirun", "-r": "--run", "-c": "--cfg", "-i": "--info"}
 
@@ -57,29 +59,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after `pkt`; the process's own when omitted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    console.accept_any_text()
+    try:
+        return _answer(words)
+    except PktError as error:
+        return _failed(str(error), error.exit_code)
+    except BrokenPipeError:  # Hydra prints configs; pkt's own output goes on without a reader
+        console.silence(sys.stdout)
+        return CLOSED_PIPE
+    except KeyboardInterrupt:
+        console.fail("stopped; the same command resumes")
+        return INTERRUPTED
+
+
+def _answer(words: list[str]) -> int:
+    """Do what a command line asks for."""
     if "-sc" in words or "--shell-completion" in words:
         return _complete(words)
     if not words or words[0] in ("-h", "--help", "help"):
-        console.usage(VERBS)
+        console.usage(VERBS | PLAIN)
         return 0
     if words[0] in ("--version", "-V", "version"):
         console.version()
         return 0
     verb, rest = words[0], words[1:]
+    if verb == "env":
+        from pkt import environment
+
+        environment.answer(rest)
+        return 0
     if verb not in VERBS:
-        console.fail(f"unknown verb '{verb}'; allowed: {', '.join(VERBS)}{nearest(verb, VERBS)}")
-        return 2
+        allowed = [*VERBS, *PLAIN]
+        raise RequestError(f"unknown verb '{verb}'; allowed: {', '.join(allowed)}{nearest(verb, allowed)}")
     modes = sorted({_MODES[word.partition("=")[0]] for word in rest if word.partition("=")[0] in _MODES})
     if len(modes) > 1:
-        console.fail(f"{' and '.join(modes)} cannot be combined; give one of them")
-        return 2
+        raise RequestError(f"{' and '.join(modes)} cannot be combined; give one of them")
     if verb == "report" and "--multirun" in modes:
-        console.fail("report is one request over all its folders: give runs=a,b without -m")
-        return 2
-    try:
-        return _request(verb, hydra_words(verb, rest))
-    except PktError as error:
-        return _failed(str(error), error.exit_code)
+        raise RequestError("report is one request over all its folders: give runs=a,b without -m")
+    return _request(verb, hydra_words(verb, rest))
 
 
 def _complete(words: list[str]) -> int:
@@ -88,7 +105,11 @@ def _complete(words: list[str]) -> int:
     if any(word.startswith("query=") for word in words):
         line = os.environ.get("COMP_LINE", "").split(" ")
         if len(line) <= 2:
-            console.say(" ".join(name for name in VERBS if name.startswith(line[1] if len(line) > 1 else "")))
+            console.say(
+                " ".join(
+                    name for name in (*VERBS, *PLAIN) if name.startswith(line[1] if len(line) > 1 else "")
+                )
+            )
             return 0
         verb = line.pop(1)
         if verb not in VERBS:
@@ -102,32 +123,34 @@ def _request(verb: str, words: list[str]) -> int:
     import hydra
 
     from pkt import plugins
-    from pkt.explain import CONFIG_ERRORS, explain
-    from pkt.searchpath import builtin_conf_dir, register
+    from pkt.explain import CONFIG_ERRORS, check_choices, explain
+    from pkt.searchpath import builtin_conf_dir, check_conf_dirs, register, shadowed
 
-    plugins.ask_for(named_plugins(words))
-    register()
     sys.argv = [sys.argv[0], *words]
     try:
+        plugins.ask_for(named_plugins(words))
+        check_conf_dirs(named_conf_dir(words))
+        register()
+        check_choices(words)
+        if shadows := shadowed():
+            console.warn(shadows)
         with _raw_errors(), _one_run_dir(), _closed_logs(), _sweep_table():
             _call_hydra(hydra.main(version_base="1.3", config_path=str(builtin_conf_dir()), config_name=verb))
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except KeyboardInterrupt:
-        console.fail("stopped; the same command resumes")
-        return INTERRUPTED
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        return 2 if code == 1 and "--cfg" in words else code  # `-p` names no part of the config
     except JobFailedError as failed:
         return failed.exit_code
-    except PktError as error:
-        return _failed(str(error), error.exit_code)
-    except CONFIG_ERRORS as error:
+    except (PktError, BrokenPipeError):
+        raise
+    except (*CONFIG_ERRORS, RecursionError) as error:
         return _failed(explain(error), 2)
     except OSError as error:
         return _failed(
             f"cannot write the run folder: {error}; set output_dir or PKT_OUTPUT_DIR to a writable place", 1
         )
-    except ValueError as error:  # what Hydra raises for its own flags and group values
-        return _failed(explain(error), 2)
+    except Exception as error:  # of Hydra's flags and group values (ValueError), and of a sweeper
+        return _stopped(error)
     finally:
         plugins.ask_for(())  # another request of this process asks for its own
     return 0
@@ -160,6 +183,7 @@ def task(cfg: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     from pkt.explain import CONFIG_ERRORS, explain
+    from pkt.foreign import machine_fault
 
     settings = HydraConfig.get()
     run_dir = Path(settings.runtime.output_dir)
@@ -170,7 +194,8 @@ def task(cfg: DictConfig) -> float | None:
     except CONFIG_ERRORS as error:
         code = _failed(explain(error), 2)
     except Exception as error:
-        code = _crashed(error, run_dir)
+        lacking = machine_fault(error)
+        code = _failed(lacking, 1) if lacking else _crashed(error, run_dir)
     raise JobFailedError(code) if settings.mode == RunMode.MULTIRUN else SystemExit(code)
 
 
@@ -181,11 +206,10 @@ def _work(cfg: DictConfig, run_dir: Path) -> float | None:
         answer_request(cfg)
         return None
     from pkt import plugins
-    from pkt.checks import check
+    from pkt.gate import check_request
     from pkt.sweep import check_sweeper, checked_objective
 
-    check(cfg)
-    plugins.ask_for(cfg.plugins)
+    check_request(cfg)
     plugins.load_asked()
     check_sweeper(cfg)
     from pkt.pipeline import run_verb
@@ -210,6 +234,19 @@ def _crashed(error: Exception, run_dir: Path) -> int:
         where = f"the traceback could not be kept ({unwritable}); PKT_DEBUG=1 shows it"
     first = next(iter(str(error).splitlines()), "")
     return _failed(f"unexpected {type(error).__name__}: {first}; {where}", 1)
+
+
+def _stopped(error: Exception) -> int:
+    """Say why Hydra or its sweeper stopped."""
+    from pkt.explain import explain
+    from pkt.sweep import no_best_trial
+
+    if message := no_best_trial(error):
+        return _failed(message, 1)
+    if isinstance(error, ValueError):
+        return _failed(explain(error), 2)
+    package = type(error).__module__.partition(".")[0]
+    return _failed(f"{type(error).__name__} of {package}: {first_line(error)} (PKT_DEBUG=1 shows where)", 1)
 
 
 @contextmanager

@@ -91,7 +91,7 @@ class DataConfig:
     # tokens per row; null: the smaller of the two contexts
     max_length: int | None = undecisive(None, at_least=2)
     # null: rows in the task's own order; an integer draws the rows of each split anew
-    shuffle_seed: int | None = undecisive(None)
+    shuffle_seed: int | None = undecisive(None, at_most=2**63 - 1)
     # tasks whose rows the teacher is read on in `extract`; null: the benchmark's own (a control: the wrong task)
     extract_tasks: list[str] | None = undecisive(None)
     train: str | None = undecisive(None)  # JSONL with prompt, answer, id (benchmark=custom only)
@@ -186,7 +186,7 @@ class Config:
     """One request: `pkt <verb> key=value ...`."""
 
     verb: str = undecisive(MISSING, choices=VERBS)
-    seed: int = setting(0, at_least=0)
+    seed: int = setting(0, at_least=0, at_most=2**63 - 1)
     device: str = undecisive("auto")  # auto | cpu | cuda | cuda:N | mps
     threads: int = undecisive(0, at_least=0)  # CPU threads; 0: torch's own choice
     output_dir: str = undecisive(MISSING)  # store/ and runs/ live here; PKT_OUTPUT_DIR moves it

@@ -9,8 +9,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
+from typing import TextIO
 
 from pkt import __version__, secrets
+from pkt.errors import PktError
 from pkt.searchpath import groups
 
 _USAGE = """\
@@ -40,27 +43,48 @@ examples
 environment
   PKT_OUTPUT_DIR   where store/ and runs/ live (default: outputs)
   PKT_RUN_DIR      the folder of this run (default: a new one under runs/)
-  PKT_CONFIG_DIR   own config folders, the first one wins
+  PKT_CONFIG_DIR   own config folders, the first one wins; ./conf adds options without it
   PKT_LAUNCHER     Hydra launcher of -m (default: basic)
   PKT_DEBUG=1      full tracebacks
   WANDB_MODE       offline (default), online, disabled
   completion       eval "$(pkt -sc install=bash)"
 
-exit codes: 0 done, 1 the task failed, 2 the request was wrong, 130 stopped (the same command resumes)
+exit codes: 0 done, 1 the task failed, 2 the request was wrong, 130 stopped (the same command resumes),
+            141 the reader of a config closed the pipe
 """
 
 
 def say(message: str) -> None:
     """Print a result; a reader that has seen enough (`| head`) does not stop the work."""
-    try:
-        print(message, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _print(message, sys.stdout)
 
 
 def note(message: str) -> None:
     """Print a message that is not a result."""
-    print(secrets.without(message), file=sys.stderr, flush=True)
+    _print(secrets.without(message), sys.stderr)
+
+
+def _print(message: str, stream: TextIO) -> None:
+    try:
+        print(message, file=stream, flush=True)
+    except BrokenPipeError:
+        silence(stream)
+    except OSError as error:  # a full disk behind `> file`
+        silence(stream)
+        name = "standard output" if stream is sys.stdout else "standard error"
+        raise PktError(f"cannot write to {name}: {error.strerror}; send it somewhere else") from error
+
+
+def silence(stream: TextIO) -> None:
+    """Let what is printed from now on go nowhere: nobody reads it, and Python would complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def accept_any_text() -> None:
+    """Print a sign that the terminal's encoding lacks as `?`, rather than fail at the end of a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def warn(message: str) -> None:
@@ -126,7 +150,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
         drawn.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
     console = Console()
     # in a file or a pipe nobody wraps lines: a cut table would lose numbers
-    (console if console.is_terminal else Console(width=500)).print(drawn)
+    console = console if console.is_terminal else Console(width=500)
+    with console.capture() as text:
+        console.print(drawn)
+    say(text.get().rstrip("\n"))
 
 
 @contextmanager

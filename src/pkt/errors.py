@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class PktError(Exception):
@@ -27,6 +27,26 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def together(checks: Iterable[Callable[[], object]]) -> None:
+    """Run checks one after the other, and refuse once, with all that they refuse.
+
+    Args:
+        checks: none of which needs another one to have passed.
+
+    Raises:
+        RequestError: one message.
+    """
+    found: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except RequestError as error:
+            found.append(str(error))
+    if found:
+        several = [f"{len(found)} things are wrong:", *found]
+        raise RequestError(found[0] if len(found) == 1 else "\n  ".join(several))
 
 
 def first_line(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pkt import console, places, secrets
 from pkt.build import build
 from pkt.config import Config, TrackerConfig
+from pkt.config_files import read_config
 from pkt.errors import PktError, RequestError
 from pkt.methods.base import Choice, Method, choice_of
 from pkt.methods.combinations import check, known_pairs
@@ -264,9 +265,7 @@ def every_option(group: str, foreign: Iterable[str] = ()) -> dict[str, Any]:
         RequestError: a file that builds nothing.
     """
     files = option_files(group, foreign)
-    return {
-        name: build(OmegaConf.create({group: OmegaConf.load(file)})[group]) for name, file in files.items()
-    }
+    return {name: build(OmegaConf.create({group: read_config(file)})[group]) for name, file in files.items()}
 
 
 VERBS: dict[str, Callable[[Session], float | None]] = {

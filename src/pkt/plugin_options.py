@@ -11,9 +11,9 @@ from pathlib import Path
 
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
-from omegaconf import OmegaConf
 
 from pkt import plugins
+from pkt.config_files import read_config
 
 
 class PluginOptions(ConfigSource):  # type: ignore[misc]  # hydra is followed as Any
@@ -45,7 +45,7 @@ class PluginOptions(ConfigSource):  # type: ignore[misc]  # hydra is followed as
         file = self._file(config_path)
         assert file is not None, config_path
         return ConfigResult(
-            config=OmegaConf.load(file),
+            config=read_config(file),
             path=f"{self.scheme()}://{file.parent}",
             provider=self.provider,
             header=self._get_header_dict(file.read_text(encoding="utf-8")),

@@ -203,7 +203,7 @@ def _inside(value: object) -> Iterator[object]:
 
 
 @functools.cache
-def _installed() -> tuple[Plugin, ...]:
+def installed() -> tuple[Plugin, ...]:
     """Return the plugins that installed distributions declare; a package that is declared twice counts once."""
     from importlib.metadata import entry_points
 
@@ -220,13 +220,13 @@ def _installed() -> tuple[Plugin, ...]:
 
 def _all() -> list[Plugin]:
     """Return the installed plugins whose package can be found, and the packages named in the request's `plugins`."""
-    installed = [plugin for plugin in _installed() if importlib.util.find_spec(plugin.package)]
-    known = {plugin.package for plugin in installed}
+    there = [plugin for plugin in installed() if importlib.util.find_spec(plugin.package)]
+    known = {plugin.package for plugin in there}
     packages = dict.fromkeys(module.partition(".")[0] for module in _asked)
     named = [
         Plugin(name=name, package=name, version=_version(name)) for name in packages if name not in known
     ]
-    return [*installed, *named]
+    return [*there, *named]
 
 
 def _version(package: str) -> str | None:

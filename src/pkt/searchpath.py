@@ -1,8 +1,9 @@
 """Where configs are looked for: the user's folders first, then pkt's own, then the typed schema.
 
-    PKT_CONFIG_DIR (os.pathsep list) -> ./conf of the working folder -> pkt's conf/ -> --config-dir -> plugins -> schema
+    PKT_CONFIG_DIR (os.pathsep list) -> pkt's conf/ -> --config-dir -> ./conf of the working folder -> plugins
 
-Of two files of one name the first in this order wins; a plugin's options carry the plugin's name (`mylab/kd`).
+Of two files of one name the first in this order wins; a plugin's options carry the plugin's name (`mylab/kd`). `./conf`
+is used without being asked for, and may be another program's, so it adds options and never replaces pkt's.
 Hydra and plugins are imported inside functions, so that `pkt --help` can list groups without them.
 """
 
@@ -12,30 +13,103 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from pkt.errors import PktError, RequestError
+
 
 def builtin_conf_dir() -> Path:
     """Return pkt's own config folder: inside the package (wheel) or beside `src` (checkout).
 
     Raises:
-        FileNotFoundError: the installation has no config folder.
+        PktError: the installation has no config folder.
     """
     here = Path(__file__).resolve().parent
     for folder in (here / "conf", here.parents[1] / "conf"):
         if (folder / "_base.yaml").is_file():
             return folder
-    raise FileNotFoundError(f"pkt's config folder is not beside {here}: reinstall pkt-llm")
+    raise PktError(f"pkt's config folder is not beside {here}: reinstall pkt-llm")
 
 
-def user_conf_dirs() -> list[Path]:
-    """Return the user's config folders, the strongest first; a folder that does not exist is left out."""
-    named = [Path(entry) for entry in os.environ.get("PKT_CONFIG_DIR", "").split(os.pathsep) if entry]
+def named_conf_dirs() -> list[Path]:
+    """Return the folders that `PKT_CONFIG_DIR` names, the strongest first."""
+    entries = [entry for entry in os.environ.get("PKT_CONFIG_DIR", "").split(os.pathsep) if entry]
     own = builtin_conf_dir().resolve()
-    found: list[Path] = []
-    for folder in [*named, Path("conf")]:
-        folder = folder.expanduser().resolve()
-        if folder.is_dir() and folder != own and folder not in found:
-            found.append(folder)
-    return found
+    folders = dict.fromkeys(Path(entry).expanduser().resolve() for entry in entries)
+    return [folder for folder in folders if folder != own]
+
+
+def found_conf_dir() -> Path | None:
+    """Return `./conf`, if it is there and neither pkt's own nor named by `PKT_CONFIG_DIR`."""
+    folder = Path("conf").resolve()
+    known = (builtin_conf_dir().resolve(), *named_conf_dirs())
+    return folder if folder.is_dir() and folder not in known else None
+
+
+def conf_dirs(more: Iterable[Path] = ()) -> list[Path]:
+    """Return every folder of config files, the strongest first.
+
+    Args:
+        more: the folder of `--config-dir`, where there is one.
+    """
+    found = found_conf_dir()
+    return [*named_conf_dirs(), builtin_conf_dir(), *more, *([found] if found else [])]
+
+
+def check_conf_dirs(more: str | None) -> None:
+    """Check the folders that the user names, and tell which files of `./conf` are not used.
+
+    Args:
+        more: the folder of `--config-dir`, if there is one.
+
+    Raises:
+        RequestError: a folder that no request could use.
+    """
+    for folder in named_conf_dirs():
+        _check_conf_dir(folder, "PKT_CONFIG_DIR")
+    if more is not None:
+        _check_conf_dir(Path(more).expanduser(), "--config-dir")
+
+
+def _check_conf_dir(folder: Path, named_by: str) -> None:
+    """Refuse a config folder that holds no configs.
+
+    Args:
+        folder: the folder.
+        named_by: what names it, the first words of the message.
+
+    Raises:
+        RequestError: no folder, or nothing in it that a request could use.
+    """
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "not there"
+        raise RequestError(
+            f"{named_by}: {folder} is {what}; name a folder that holds groups, such as model/mine.yaml"
+        )
+    if any(folder.glob("*/*.yaml")) or any(folder.glob("*/*/*.yaml")):
+        return
+    roots = [
+        file for file in folder.glob("*.yaml") if "defaults:" in file.read_text("utf-8", errors="replace")
+    ]
+    if not roots:
+        above = f"; name the folder above it: {folder.parent}" if folder.name in groups() else ""
+        raise RequestError(
+            f"{named_by}: {folder} holds no config group (a folder such as model/, with YAML files){above}"
+        )
+
+
+def shadowed() -> str | None:
+    """Say which files of `./conf` are not used because pkt has others of that name; None where there are none."""
+    folder, own = found_conf_dir(), builtin_conf_dir()
+    if folder is None:
+        return None
+    named = [file.relative_to(folder) for file in sorted(folder.rglob("*.yaml")) if file.is_file()]
+    both = [file for file in named if (own / file).is_file()]
+    other = [str(file) for file in both if (own / file).read_bytes() != (folder / file).read_bytes()]
+    if not other:
+        return None
+    return (
+        f"{folder} has {len(other)} files of names that pkt's own have ({', '.join(other[:3])}); pkt's are used. "
+        "PKT_CONFIG_DIR=conf puts yours first"
+    )
 
 
 def _config_dir() -> list[Path]:
@@ -49,7 +123,7 @@ def _config_dir() -> list[Path]:
 def groups() -> dict[str, list[str]]:
     """Return every config group with its options, as files lie on disk (no Hydra needed)."""
     found: dict[str, set[str]] = {}
-    for root in [builtin_conf_dir(), *user_conf_dirs()]:
+    for root in conf_dirs():
         for file in root.rglob("*.yaml"):
             group = file.parent.relative_to(root).as_posix()
             if group != "." and not group.startswith("hydra"):
@@ -70,7 +144,7 @@ def option_files(group: str, foreign: Iterable[str] = ()) -> dict[str, Path]:
     from pkt import plugins
 
     found: dict[str, Path] = {}
-    for root in (*_config_dir(), builtin_conf_dir(), *reversed(user_conf_dirs())):
+    for root in reversed(conf_dirs(_config_dir())):
         for file in (root / group).rglob("*.yaml"):
             found[file.relative_to(root / group).with_suffix("").as_posix()] = file
     for name in foreign:
@@ -81,6 +155,7 @@ def option_files(group: str, foreign: Iterable[str] = ()) -> dict[str, Path]:
 
 def register() -> None:
     """Register the user's folders, plugins and the typed root with Hydra; calling it again is harmless."""
+    from hydra._internal.sources_registry import SourcesRegistry
     from hydra.core.config_search_path import ConfigSearchPath
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
@@ -88,12 +163,15 @@ def register() -> None:
 
     from pkt import plugins
     from pkt.config import Config, ReportConfig
+    from pkt.config_files import ConfigFiles
     from pkt.plugin_options import PluginOptions
 
     class PktSearchPath(SearchPathPlugin):  # type: ignore[misc]  # hydra is followed as Any
         def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-            for folder in reversed(user_conf_dirs()):
+            for folder in reversed(named_conf_dirs()):
                 search_path.prepend(provider="pkt-user", path=f"file://{folder}")
+            if found := found_conf_dir():
+                search_path.append(provider="pkt-found", path=f"file://{found}")
             own = f"{PluginOptions.scheme()}://{builtin_conf_dir()}#{','.join(plugins.asked())}"
             search_path.append(provider="pkt", path=own)
 
@@ -101,5 +179,6 @@ def register() -> None:
     if not any(plugin.__name__ == PktSearchPath.__name__ for plugin in known):
         Plugins.instance().register(PktSearchPath)
         Plugins.instance().register(PluginOptions)
+    SourcesRegistry.instance().types[ConfigFiles.scheme()] = ConfigFiles  # in the place of Hydra's
     ConfigStore.instance().store(name="schema", node=Config)
     ConfigStore.instance().store(name="report_schema", node=ReportConfig)

@@ -20,6 +20,9 @@ from pkt.errors import RequestError, nearest
 
 _METADATA = "pkt"
 UNSET: Any = object()
+_MOST = (
+    2**31 - 1
+)  # of a whole number whose setting names no bound: beyond it libraries overflow, each in its own way
 
 Rule = Callable[[Any, Any], bool]
 """(the dataclass that has the field, the request's `Choice` of strategies) -> whether the field decides."""
@@ -41,7 +44,8 @@ class Setting:
         since: the default at the time when the field was introduced, which never changes. A field with this value
             stays out of keys, so that a new setting leaves older keys as they are.
         choices: allowed values; empty: any.
-        at_least, above, at_most, below: bounds of a number. A value of None is not checked.
+        at_least, above, at_most, below: bounds of a number. A value of None is not checked. A number is finite, and a
+            whole one has 31 bits, where no bound says otherwise.
     """
 
     decides: Mapping[str, Rule] | None = None
@@ -55,18 +59,23 @@ class Setting:
 
     def broken(self, value: Any) -> str | None:
         """Return the bound that a number is beyond, such as ``from 1``; None where it is within all."""
+        if value is None or isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        whole = isinstance(value, int)
         bounds = {
-            "from": (self.at_least, operator.ge),
+            "from": (self.at_least if self.at_least is not None or not whole else -_MOST, operator.ge),
             "above": (self.above, operator.gt),
-            "up to": (self.at_most, operator.le),
+            "up to": (self.at_most if self.at_most is not None or not whole else _MOST, operator.le),
             "below": (self.below, operator.lt),
         }
         for word, (bound, fits) in bounds.items():
-            if bound is None or value is None:
-                continue
-            if not (math.isfinite(value) and fits(value, bound)):
-                return f"{word} {bound:g}"
-        return None
+            if bound is not None and not fits(value, bound):  # nothing fits a NaN
+                return f"{word} {_number(bound)}"
+        return None if whole or math.isfinite(value) else "that is finite"
+
+
+def _number(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 NOTHING = Setting()
@@ -133,13 +142,20 @@ def check(key: str, value: Any, about: Setting) -> None:
         if about.choices and value not in about.choices:
             raise not_allowed(key, value, about.choices)
         if bound := about.broken(value):
-            raise RequestError(f"{key}: a value {bound} is expected, got {value}")
+            raise RequestError(f"{key}: a value {bound} is expected, got {_short(value)}")
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) < 60 else f"{text[:20]}... ({len(text)} characters)"
 
 
 def not_allowed(key: str, value: Any, allowed: Iterable[Any]) -> RequestError:
     """Return the refusal of a value that is none of those allowed."""
     names = [str(choice) for choice in allowed]
-    return RequestError(f"{key}: got '{value}'; allowed: {', '.join(names)}{nearest(str(value), names)}")
+    return RequestError(
+        f"{key}: got '{_short(value)}'; allowed: {', '.join(names)}{nearest(str(value), names)}"
+    )
 
 
 class Bounded:

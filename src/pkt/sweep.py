@@ -7,6 +7,7 @@ Hydra calls nothing at the end of a sweep in which a job failed, so the command 
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
@@ -61,6 +62,17 @@ def checked_objective(measured: float | None) -> float | None:
             "on any task; use more of them (data.sizes.validation, eval.limit)"
         )
     return measured
+
+
+def no_best_trial(error: BaseException) -> str | None:
+    """Say that a study has nothing to choose from, where that is why its sweeper stopped; else None."""
+    frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not {"best_trial", "best_trials"} & set(frames):
+        return None
+    return (
+        "no trial of the study ended with a number to optimise, so there is no best one: each trial's message is "
+        "above; mend what they say (or hydra.sweeper.n_trials), and the same command goes on with the study"
+    )
 
 
 def _optimiser() -> str | None:

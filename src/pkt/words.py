@@ -8,10 +8,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
-_TAKES_VALUE = {"-c", "-p", "-cp", "-cn", "-cd", "--cfg", "--package", "--config-path", "--config-name"}
-_TAKES_VALUE |= {"--config-dir", "--experimental-rerun"}
-_INFO = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
+from pkt.errors import RequestError, nearest
+
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_ANY: tuple[str, ...] = ()
+FLAGS: dict[
+    str, tuple[str, ...] | None
+] = {  # Hydra's; None: takes no value, else the values (none named: any)
+    **dict.fromkeys(
+        ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m")
+    ),
+    **dict.fromkeys(("--shell-completion", "-sc")),
+    **dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")),
+    **dict.fromkeys(("--info", "-i"), _INFO),
+    **dict.fromkeys(
+        ("--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"), _ANY
+    ),
+    "--experimental-rerun": _ANY,
+}
+_LONGEST, _DEEPEST = 20_000, 20  # characters and brackets of a word: Hydra's grammar needs minutes for more
 _TEXTS = ("runs", "against", "out")  # of a report: folders and labels
 
 
@@ -43,6 +60,15 @@ def named_plugins(words: Sequence[str]) -> list[str]:
         value for key, _, value in (word.lstrip("+").partition("=") for word in words) if key == "plugins"
     ]
     return [name for value in values for name in re.findall(r"[\w.]+", value)]
+
+
+def named_conf_dir(words: Sequence[str]) -> str | None:
+    """Return the folder of `--config-dir`.
+
+    Args:
+        words: as `hydra_words` returns them.
+    """
+    return next((value for flag, value in pairwise(words) if flag in ("--config-dir", "-cd")), None)
 
 
 def _named_parts(overrides: Sequence[str]) -> list[str]:
@@ -80,11 +106,46 @@ def _split_flags(words: Sequence[str]) -> tuple[list[str], list[str]]:
     while rest:
         word = rest.pop(0)
         if not (word.startswith("-") and len(word) > 1):
-            overrides.append(word)
-        elif word in ("--info", "-i"):
-            flags.append(f"--info={rest.pop(0) if rest and rest[0] in _INFO else 'all'}")
-        else:
-            flags.append(word)
-            if word in _TAKES_VALUE and rest:
-                flags.append(rest.pop(0))
+            overrides.append(_sane(word))
+            continue
+        flag, equals, value = word.partition("=")
+        if flag not in FLAGS:
+            raise RequestError(
+                f"unknown flag '{flag}'{nearest(flag, FLAGS)}; allowed: {', '.join(FLAGS)}; settings have no dashes: "
+                "key=value"
+            )
+        takes = FLAGS[flag]
+        if takes is None:
+            if equals:
+                raise RequestError(f"{flag} takes no value, got '{value}'")
+            flags.append(flag)
+            continue
+        optional = takes is _INFO
+        if not equals and rest and (not optional or rest[0] in _INFO):
+            value = rest.pop(0)
+        flags += _valued(flag, takes, value or ("all" if optional else ""))
     return flags, overrides
+
+
+def _valued(flag: str, takes: tuple[str, ...], value: str) -> list[str]:
+    """Return a flag and its value as Hydra wants them."""
+    if not value:
+        allowed = f": {', '.join(takes)}" if takes else ""
+        raise RequestError(f"{flag} takes a value{allowed}")
+    if takes and value not in takes:
+        raise RequestError(f"{flag}: got '{value}'; allowed: {', '.join(takes)}{nearest(value, takes)}")
+    return [f"{flag}={value}"] if takes is _INFO and flag.startswith("--") else [flag, value]
+
+
+def _sane(word: str) -> str:
+    """Return an override, unless Hydra's grammar would be lost in it."""
+    depth = deepest = 0
+    for character in word:
+        depth += (character in "[{(") - (character in "]})")
+        deepest = max(deepest, depth)
+    if len(word) > _LONGEST or deepest > _DEEPEST:
+        raise RequestError(
+            f"the override '{word[:40]}...' has {len(word):,} characters and {deepest} brackets in each other; "
+            f"allowed: {_LONGEST:,} and {_DEEPEST}: put it into a config file"
+        )
+    return word

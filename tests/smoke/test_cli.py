@@ -35,8 +35,9 @@ sys.modules["pkt.pipeline"] = fake
 from pkt.cli import main
 sys.exit(main())
 """
+NANO = "{checkpoint: package:pkt/assets/nano/student}"
 PLACEHOLDERS = {
-    "model/nano.yaml": "name: nano",
+    "model/nano.yaml": f"name: nano\nteacher: {NANO}\nstudent: {NANO}",
     "benchmark/nano.yaml": "name: nano\ntasks: [facts]",
     "mapping/depth.yaml": "_target_: pkt.mapping.Depth",
     "mapping/critical.yaml": "_target_: pkt.mapping.Critical\ntop_n: 1",

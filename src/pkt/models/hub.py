@@ -23,6 +23,7 @@ from huggingface_hub.errors import (
 )
 
 from pkt.errors import PktError, RequestError, first_line
+from pkt.foreign import foreign, machine_fault
 from pkt.models.source import Source, pickles_only
 
 log = logging.getLogger(__name__)
@@ -58,18 +59,20 @@ def reach(source: Source) -> dict[str, Any]:
 
 @contextmanager
 def explained(source: Source) -> Iterator[None]:
-    """Turn transformers' many errors for a checkpoint that is not available into one message.
+    """Turn the many errors of transformers and what it calls into one message about a checkpoint.
 
     Raises:
-        PktError: a hub source could not be loaded.
-        RequestError: a local source could not be loaded.
+        PktError: a hub source could not be loaded, or the machine lacks something.
+        RequestError: a file of the checkpoint is damaged, or does not fit the others.
     """
-    try:
-        yield
-    except OSError as error:
-        if source.kind == "hub":
-            raise PktError(missing(source, first_line(error))) from error
-        raise RequestError(f"model.{source.who}.checkpoint={source.name}: {first_line(error)}") from error
+    local = source.path or _cached(source)
+    with foreign(f"model.{source.who}.checkpoint={source.name}", local, "try another checkpoint"):
+        try:
+            yield
+        except OSError as error:
+            if source.kind == "hub" and machine_fault(error) is None:
+                raise PktError(missing(source, first_line(error))) from error
+            raise
 
 
 def missing(source: Source, problem: str) -> str:

@@ -8,6 +8,7 @@ the teacher. `cache_dir` is the folder of converted GGUF files; without one, the
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import logging
 import shutil
@@ -28,6 +29,7 @@ from pkt.errors import PktError, RequestError, nearest
 from pkt.models.architecture import Architecture
 from pkt.models.fingerprint import content_digest
 from pkt.models.hub import explained, reach
+from pkt.models.kinds import check_kind
 from pkt.models.source import Source, check_weights, locate
 from pkt.models.surgery import prune, pruned_config
 
@@ -50,6 +52,7 @@ def load_config(
         source = _converted(source, cache_dir)
     with explained(source), quiet_transformers():
         config = transformers.AutoConfig.from_pretrained(**_arguments(source))
+    check_kind(config, f"model.{source.who}.checkpoint={source.name}")
     whole = config.get_text_config()
     return whole if kept is None else pruned_config(whole, kept)
 
@@ -171,7 +174,8 @@ def _arguments(source: Source, *, weights: bool = False) -> dict[str, Any]:
         # without it, whether weights stay packed (and untrainable) depends on an optional package
         packed = {"quantization_config": transformers.GgufConfig(dequantize=True)} if weights else {}
         return named | packed
-    safe = {"use_safetensors": True} if weights else {}
+    # False: transformers would ask on the terminal whether to run a checkpoint's own code
+    safe = {"trust_remote_code": False} | ({"use_safetensors": True} if weights else {})
     if source.kind == "hub":
         return reach(source) | safe
     return {"pretrained_model_name_or_path": str(source.local), "local_files_only": True} | safe
@@ -195,6 +199,8 @@ def _conversion(source: Source, cache_dir: Path) -> Path:
 
 
 def _convert(source: Source, folder: Path) -> None:
+    if importlib.util.find_spec("gguf") is None:
+        raise PktError(f"reading {source.local.name} needs the gguf package: pip install 'pkt-llm[real]'.")
     building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
         # the GGUF reader's own progress bar cannot be switched off
@@ -205,10 +211,6 @@ def _convert(source: Source, folder: Path) -> None:
             model.save_pretrained(building)
             transformers.AutoTokenizer.from_pretrained(**_arguments(source)).save_pretrained(building)
         building.replace(folder)
-    except ImportError as error:
-        raise PktError(
-            f"reading {source.local.name} needs the gguf package: pip install 'pkt-llm[real]'."
-        ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

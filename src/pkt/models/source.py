@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pkt.config import CheckpointSpec
 from pkt.errors import RequestError, nearest
+from pkt.faults import adapter_beside_weights
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FORMS = "a hub id org/name, a local folder, a .gguf file, or package:name/path"
@@ -109,6 +110,8 @@ def pickles_only(name: str, who: str) -> str:
 
 def _check_folder(folder: Path, name: str, who: str) -> None:
     if (folder / "config.json").is_file():
+        if problem := adapter_beside_weights(folder):
+            raise RequestError(f"model.{who}.checkpoint={name}: {problem}.")
         return
     remedy = "point at the folder that has one"
     if (folder / "adapter_config.json").is_file():

@@ -1,0 +1,183 @@
+"""Read config files: within bounds, and with file and line in whatever is wrong with them.
+
+    file -> bytes (bounded) -> UTF-8 -> events of YAML (depth and size with aliases written out, bounded) -> config
+
+Hydra reads every folder of its search path through `ConfigFiles`, so that this holds for whatever a request includes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import yaml
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pkt.errors import RequestError
+
+MOST_BYTES = 200_000  # of a file; the largest of pkt's has 3,000
+MOST_NODES = 50_000  # keys and values, each alias counted as what it stands for
+MOST_LEVELS = 40  # of lists and mappings in each other
+_HINTS = {
+    r"'\t'": "indent with spaces, not tabs",
+    "constructor for the tag": "plain values are enough; take the tag out",
+}
+
+
+def read_config(file: Path) -> DictConfig:
+    """Return the content of a YAML file of settings; empty where the file is.
+
+    Raises:
+        RequestError: it cannot be read, or is no mapping within the bounds; the message names file and line.
+    """
+    return parsed(_text(file), file)
+
+
+def parsed(text: str, file: Path) -> DictConfig:
+    """Return the settings in a text.
+
+    Args:
+        text: YAML.
+        file: where it is from, for messages.
+
+    Raises:
+        RequestError: as `read_config`.
+    """
+    try:
+        _check_size(text, file)
+        content = OmegaConf.load(io.StringIO(text))
+    except yaml.YAMLError as error:
+        raise RequestError(_explained(error, file)) from error
+    except (OmegaConfBaseException, ValueError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise RequestError(f"{file}: {first}; a file of settings holds keys with plain values") from error
+    if not isinstance(content, DictConfig):
+        raise RequestError(f"{file}: a list is at its top, where `key: value` is expected")
+    return content
+
+
+def _text(file: Path) -> str:
+    """Return a file's text, at most `MOST_BYTES` of it."""
+    try:
+        if not file.is_file():
+            raise RequestError(f"{file}: no file of settings (a folder, a pipe or a device)")
+        if (size := file.stat().st_size) > MOST_BYTES:
+            raise RequestError(
+                f"{file}: {size:,} bytes, and a file of settings may have {MOST_BYTES:,}; is it another kind of file?"
+            )
+        content = file.read_bytes()
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise RequestError(f"{file}, line {line}: no UTF-8 text; save the file as UTF-8") from error
+    except OSError as error:
+        raise RequestError(
+            f"{file}: cannot be read ({error.strerror}); change its permissions, or move it"
+        ) from error
+
+
+def _check_size(text: str, file: Path) -> None:
+    """Count what a text would become, without making it: a few lines of aliases may stand for billions of nodes."""
+    open_nodes: list[tuple[str | None, int]] = []  # anchor of each unfinished collection, and nodes before it
+    sizes: dict[str, int] = {}
+    nodes = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in open_nodes):
+                raise RequestError(f"{file}, line {line}: *{event.anchor} stands inside what it stands for")
+            nodes += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, nodes))
+            nodes += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            sizes |= {anchor: nodes - before} if anchor else {}
+        elif isinstance(event, yaml.ScalarEvent):
+            if not open_nodes and event.value not in ("", "~", "null"):
+                raise RequestError(f"{file}, line {line}: a mere value, where `key: value` is expected")
+            nodes += 1
+            sizes |= {event.anchor: 1} if event.anchor else {}
+        if len(open_nodes) > MOST_LEVELS or nodes > MOST_NODES:
+            what = (
+                f"more than {MOST_LEVELS} levels"
+                if nodes <= MOST_NODES
+                else f"more than {MOST_NODES:,} values"
+            )
+            raise RequestError(
+                f"{file}, line {line}: {what}; settings are smaller: is it another kind of file?"
+            )
+
+
+def _explained(error: yaml.YAMLError, file: Path) -> str:
+    """Return one line about a YAML error."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    what = getattr(error, "problem", None) or str(error).splitlines()[0]
+    hint = next((f"; {hint}" for words, hint in _HINTS.items() if words in what), "")
+    return f"{file}{f', line {mark.line + 1}' if mark else ''}: {what}{hint}"
+
+
+def line_of(file: Path, key: str) -> int | None:
+    """Return the number of the first line that sets a key; None where no line does so plainly."""
+    pattern = re.compile(rf"""^[\s-]*["']?{re.escape(key)}["']?\s*:""")
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((number for number, line in enumerate(lines, start=1) if pattern.match(line)), None)
+
+
+class ConfigFiles(ConfigSource):  # type: ignore[misc]  # hydra is followed as Any
+    """A folder of config files; takes the place of Hydra's own source of that scheme."""
+
+    def __init__(self, provider: str, path: str) -> None:
+        super().__init__(provider, path if "://" in path else f"{self.scheme()}://{path}")
+
+    @staticmethod
+    def scheme() -> str:
+        """Return the scheme of its entries in the search path."""
+        return "file"
+
+    def available(self) -> bool:
+        """Return whether the folder is there."""
+        return self.is_group("")
+
+    def is_group(self, config_path: str) -> bool:
+        """Return whether a path is a folder."""
+        return (Path(self.path) / config_path).is_dir()
+
+    def is_config(self, config_path: str) -> bool:
+        """Return whether a path (without `.yaml`) is a file."""
+        return (Path(self.path) / self._normalize_file_name(config_path)).is_file()
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Read a file."""
+        file = (Path(self.path) / self._normalize_file_name(config_path)).resolve()
+        if not file.exists():
+            raise ConfigLoadError(f"Config not found : {file}")
+        text = _text(file)
+        try:
+            header = self._get_header_dict(text[:512])
+        except ValueError as error:
+            raise RequestError(
+                f"{file}: its header cannot be read: {error}; such as `# @package _global_`"
+            ) from error
+        return ConfigResult(
+            config=parsed(text, file),
+            path=f"{self.scheme()}://{self.path}",
+            provider=self.provider,
+            header=header,
+        )
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """Name the files or folders in a group."""
+        found: list[str] = []
+        for entry in sorted((Path(self.path) / config_path).iterdir()):
+            self._list_add_result(
+                files=found,
+                file_path=str(Path(config_path) / entry.name),
+                file_name=entry.name,
+                results_filter=results_filter,
+            )
+        return found

@@ -1,0 +1,90 @@
+"""Check a whole request before anything heavy is imported.
+
+    composed config -> settings (`pkt.checks`) -> plugins -> models, rows and folders that it names
+
+A model's files are looked at as far as the standard library can (`pkt.faults`); loading it finds the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from pkt import plugins
+from pkt.checks import check
+from pkt.config import CheckpointSpec
+from pkt.errors import RequestError, nearest, together
+from pkt.faults import faults
+from pkt.models.source import check_weights, locate
+
+
+def check_request(cfg: DictConfig) -> None:
+    """Check settings, plugins and files of a request.
+
+    Args:
+        cfg: the composed request.
+
+    Raises:
+        RequestError: one message about all that is wrong.
+        OmegaConfBaseException: see `pkt.checks.check`.
+    """
+    check(cfg)
+    plugins.ask_for(cfg.plugins)
+    together(_checks(cfg))
+
+
+def _checks(cfg: DictConfig) -> Iterator[Callable[[], None]]:
+    for who in ("teacher", "student"):
+        spec = cast(CheckpointSpec, OmegaConf.to_object(cfg.model[who]))
+        if spec.init == "load":
+            yield partial(_check_model, spec, who, templates=cfg.model.chat_template)
+    for split in ("train", "extract", "align", "validation", "test"):
+        yield partial(_check_there, f"data.{split}", cfg.data[split], "a file of rows", Path.is_file)
+    yield partial(
+        _check_there, "benchmark.task_path", cfg.benchmark.task_path, "a folder of tasks", Path.is_dir
+    )
+    yield partial(
+        _check_there, "benchmark.data_dir", cfg.benchmark.data_dir, "a file or folder of rows", Path.exists
+    )
+    if cfg.benchmark.code_set.startswith((".", "/", "~")):
+        yield partial(
+            _check_there, "benchmark.code_set", cfg.benchmark.code_set, "a set of code", Path.exists
+        )
+    if cfg.eval.checkpoint is not None:
+        yield partial(_check_saved, cfg.eval.checkpoint)
+
+
+def _check_model(spec: CheckpointSpec, who: str, *, templates: bool) -> None:
+    source = locate(spec, who)
+    if source.path is None:
+        return
+    if source.kind == "folder":
+        check_weights(source.path, source.name, who)
+    _refuse(f"model.{who}.checkpoint={source.name}", source.path, templates)
+
+
+def _check_saved(named: str) -> None:
+    folder = Path(named).expanduser()
+    if not (folder / "config.json").is_file():
+        raise RequestError(f"eval.checkpoint={named}: no model folder there (config.json is missing).")
+    _refuse(f"eval.checkpoint={named}", folder, templates=False)
+
+
+def _refuse(what: str, path: Path, templates: bool) -> None:
+    if found := faults(path, templates=templates):
+        raise RequestError(f"{what}: " + "\n    ".join(found))
+
+
+def _check_there(key: str, named: str | None, what: str, there: Callable[[Path], bool]) -> None:
+    if named is None:
+        return
+    path = Path(named).expanduser()
+    if not there(path):
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise RequestError(
+            f"{key}={named}: {what} is expected, there is none at {path.absolute()}{nearest(path.name, beside)}"
+        )
