@@ -65,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.version()
         return 0
     verb, rest = words[0], words[1:]
+    if verb == "store":
+        from pkt.store_commands import main as store
+
+        return store(rest)
     if verb not in VERBS:
         console.fail(f"unknown verb '{verb}'; allowed: {', '.join(VERBS)}{nearest(verb, VERBS)}")
         return 2

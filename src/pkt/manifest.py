@@ -93,7 +93,11 @@ def of_another_format(path: Path) -> bool:
     """Return whether another version of pkt wrote an artifact: it is not damaged, and not to be read."""
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
-        return isinstance(manifest["format"], int) and manifest["format"] != FORMAT and "checksum" not in manifest
+        return (
+            isinstance(manifest["format"], int)
+            and manifest["format"] != FORMAT
+            and "checksum" not in manifest
+        )
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return False
 

@@ -49,6 +49,11 @@ _NAME = re.compile(r"^[\w.-]+$")
 NEWEST = 100  # artifacts that a missing one is compared with
 
 
+def store_root(output_dir: str, store_dir: str | None) -> Path:
+    """Return the folder of the store: where it is put by name, else inside the outputs."""
+    return Path(store_dir) if store_dir else Path(output_dir) / "store"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
     """A complete, verified folder in the store.
@@ -139,7 +144,9 @@ class Store:
             return _artifact(path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, OSError) and error.errno in PASSING:
-                raise PktError(f"cannot read {path}: {error}; it may be whole: nothing was changed") from error
+                raise PktError(
+                    f"cannot read {path}: {error}; it may be whole: nothing was changed"
+                ) from error
             set_aside(path, error, "computed anew")
             if path.exists():
                 raise PktError(

@@ -40,7 +40,7 @@ class DiskSums:
         totals: sum over each parameter.
         done: number of rows in the sums that the state file names.
         skipped: which of them were left out.
-        files: size and checksum of the slots that the state file names.
+        files: size and checksum of the slots that the state file names, by the file's name.
         ahead: parameters whose other slot is newer than the state file.
     """
 
@@ -73,7 +73,7 @@ class DiskSums:
             raise ValueError(f"it was written for {state['place']}")
         for name, slot in state["slots"].items():
             file = self._file(name, slot)
-            check_file(file, state["files"][name])
+            check_file(file, state["files"][file.name])
             if name not in self.shapes or file.stat().st_size != 4 * math.prod(self.shapes[name]):
                 raise ValueError(f"it has sums of another {name}")
         return state
@@ -90,8 +90,10 @@ class DiskSums:
             return torch.zeros(shape)
         file = self._file(name, self.slots[name])
         values = np.fromfile(file, dtype=np.float32)
-        if hashlib.sha256(values).hexdigest() != self.files[name]["sha256"]:
-            raise PktError(f"{file} is not as it was written a moment ago: the disk fails; run the request again")
+        if hashlib.sha256(memoryview(values)).hexdigest() != self.files[file.name]["sha256"]:
+            raise PktError(
+                f"{file} is not as it was written a moment ago: the disk fails; run the request again"
+            )
         return torch.from_numpy(values).reshape(shape)
 
     def layer_scores(self, arch: Architecture) -> tuple[float, ...]:
@@ -143,8 +145,10 @@ class DiskSums:
         for name in sorted(self.ahead):
             current = self.slots.get(name)
             slot = 0 if current is None else 1 - current
-            sync(self._file(name, slot))
-            self.slots[name], self.files[name] = slot, entry(self._file(name, slot))
+            file = self._file(name, slot)
+            sync(file)
+            self.slots[name], self.files[file.name] = slot, entry(file)
+            self.files.pop(self._file(name, 1 - slot).name, None)
         self.ahead.clear()
         self.done = done
         state = {name: getattr(self, name) for name in _KEPT}

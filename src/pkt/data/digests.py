@@ -2,8 +2,8 @@
 
     texts of rows, tokenizer, template's time, rules of tokenisation -> name of a file -> digest of the tokens
 
-Keys hold the digest of token ids and borders; the texts only serve to find it again. A file holds the digest and a
-checksum of both, so that a damaged one, or one under another's name, is not believed.
+Keys hold the digest of token ids and borders; the texts only serve to find it again. A file is sealed
+and names its texts, so that a damaged one, or one under another's name, is not believed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pkt.durable import write_atomically
+from pkt.durable import read_sealed, sealed, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -33,30 +33,28 @@ class Digests:
 
     def of(self, texts: str) -> str | None:
         """Return the digest remembered under a name that `texts_of` gave, or None."""
+        file = self._file(texts)
+        if not file.exists():
+            return None
         try:
-            kept = self._file(texts).read_bytes()
-        except OSError:
+            kept = read_sealed(file)
+            if kept["texts"] != texts:
+                raise ValueError(f"it is about {kept['texts']}")
+            return str(kept["digest"])
+        except (OSError, ValueError, KeyError) as error:
+            log.warning("%s cannot be used (%s): the rows are tokenised again", file, error)
             return None
-        digest = kept[:16].decode("ascii", errors="replace")
-        if kept != _line(texts, digest).encode():
-            log.warning("%s is damaged: the rows are tokenised again", self._file(texts))
-            return None
-        return digest
 
     def remember(self, texts: str, digest: str) -> None:
         """Remember a digest."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._file(texts), _line(texts, digest))
+            write_atomically(self._file(texts), sealed({"texts": texts, "digest": digest}))
         except OSError as error:
             log.debug("the digest of rows is not kept: %s", error)
 
     def _file(self, texts: str) -> Path:
-        return self.folder / f"{texts}.txt"
-
-
-def _line(texts: str, digest: str) -> str:
-    return f"{digest} {hashlib.sha256(f'{texts} {digest}'.encode()).hexdigest()}\n"
+        return self.folder / f"{texts}.json"
 
 
 def texts_of(rows: Iterable[Mapping[str, Any]], how: Mapping[str, Any]) -> str:

@@ -28,8 +28,8 @@ from pkt.durable import move, set_aside, sync_tree, unique
 from pkt.errors import PktError, RequestError, nearest
 from pkt.manifest import verified, write_manifest
 from pkt.models.architecture import Architecture
-from pkt.models.finite import check_finite
 from pkt.models.fingerprint import content_digest, state
+from pkt.models.finite import check_finite
 from pkt.models.hub import explained, reach
 from pkt.models.source import Source, check_weights, locate
 from pkt.models.surgery import prune, pruned_config

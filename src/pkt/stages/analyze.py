@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pkt import console
-from pkt.errors import PktError, RequestError, nearest
 from pkt.durable import sealed, write_atomically
+from pkt.errors import PktError, RequestError, nearest
 from pkt.methods.workbench import Workbench
 from pkt.plan import Planner
 from pkt.reporting.figures import save

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from pkt import console
-from pkt.evaluation.results import Evaluation
 from pkt.durable import sealed, write_atomically
+from pkt.evaluation.results import Evaluation
 from pkt.methods.base import Extraction
 from pkt.reporting.examples import example_tables
 from pkt.reporting.figures import attribution_figure, pairing_figure, save

@@ -40,7 +40,9 @@ def _save(session: Session, transferred: Transferred, folder: Path) -> None:
     with quiet_transformers():
         transferred.trainable.save_adapter(folder / ADAPTER, base)
         merged = transferred.trainable.merged()
-        check_finite(merged, "the trained student", "Lower optim.lr, or load it in float32 (model.student.dtype).")
+        check_finite(
+            merged, "the trained student", "Lower optim.lr, or load it in float32 (model.student.dtype)."
+        )
         merged.save_pretrained(str(folder / MODEL))
         student.tokenizer.save_pretrained(str(folder / MODEL))
     metrics = {"history": asdict(transferred.history), "budget": transferred.budget}

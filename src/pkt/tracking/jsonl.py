@@ -89,7 +89,11 @@ def _checked(line: bytes) -> Record | None:
     if not isinstance(record, dict) or "kind" not in record:
         return None
     crc = record.pop("crc", None)  # older files have none
-    return record if crc is None or text == f'{(own := text.rpartition(_MARK)[0])}{_MARK}{_crc(own + "}")}"}}' else None
+    return (
+        record
+        if crc is None or text == f'{(own := text.rpartition(_MARK)[0])}{_MARK}{_crc(own + "}")}"}}'
+        else None
+    )
 
 
 def _crc(text: str) -> str:

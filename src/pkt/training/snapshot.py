@@ -1,6 +1,6 @@
 """Resumable state of a run as plain data: tensors in safetensors, the rest in JSON, swapped in atomically.
 
-    <folder>/snapshot/            state.json (sealed: it names the tensors' checksum and the folder), tensors.safetensors
+    <folder>/snapshot/            state.json (sealed; names folder and checksums), tensors.safetensors
     <folder>/snapshot.previous/   the one before: where the newest is damaged, the work goes on from here
 
 A snapshot holds what the next optimiser step depends on and nothing else. The order of batches is a function
@@ -21,7 +21,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pkt.durable import PASSING, check_file, entry, move, read_sealed, sealed, set_aside, sync_tree, write_atomically
+from pkt.durable import (
+    PASSING,
+    check_file,
+    entry,
+    move,
+    read_sealed,
+    sealed,
+    set_aside,
+    sync_tree,
+    write_atomically,
+)
 
 _NAME, _FRESH, _PREVIOUS = "snapshot", ".snapshot.new", "snapshot.previous"
 _STATE, _TENSORS = "state.json", "tensors.safetensors"

@@ -45,7 +45,8 @@ def read_analyses(folders: Iterable[Path]) -> list[Analysis]:
     """Read every `analysis.json` under the folders, the newest last (folders are named by the time)."""
     files = sorted({file for folder in folders for file in folder.rglob(FILE) if file.is_file()})
     return [
-        Analysis(folder=file.parent.resolve(), parts=_parts(file), asked=_asked(file.parent)) for file in files
+        Analysis(folder=file.parent.resolve(), parts=_parts(file), asked=_asked(file.parent))
+        for file in files
     ]
 
 
