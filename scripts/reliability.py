@@ -12,7 +12,10 @@ from pathlib import Path
 from campaigns import trials
 from pkt import console
 
-CAMPAIGNS: dict[str, str] = {}
+CAMPAIGNS: dict[str, str] = {
+    "damage": "files of every kind of state are damaged, in seven ways",
+    "faults": "every operation on the disk fails in turn, in four ways",
+}
 
 
 def main(words: Sequence[str]) -> int:

@@ -84,9 +84,14 @@ def sync(file: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Wait until a folder and all in it are on the disk."""
+    """Wait until a folder and all in it are on the disk; files get the folder's rights of reading and writing.
+
+    (safetensors makes files that their owner alone can read, so that nobody else could reuse a store.)
+    """
+    rights = folder.stat().st_mode & 0o666
     for path in folder.rglob("*"):
         if path.is_file():
+            path.chmod(rights)
             sync(path)
         elif path.is_dir():
             _sync_folder(path)

@@ -284,6 +284,8 @@ def _sweep(path: Path) -> None:
     """Remove what a process that was killed while writing has left; the caller holds the lock."""
     for stale in path.parent.glob(f"{path.name}.tmp-*"):
         shutil.rmtree(stale, ignore_errors=True)
+    for stale in path.rglob(".*.new"):
+        stale.unlink()
     for old in path.parent.glob(f"{path.name}.old-*"):
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)

@@ -90,7 +90,7 @@ class DiskSums:
             return torch.zeros(shape)
         file = self._file(name, self.slots[name])
         values = np.fromfile(file, dtype=np.float32)
-        if hashlib.sha256(memoryview(values)).hexdigest() != self.files[file.name]["sha256"]:
+        if hashlib.sha256(values.data).hexdigest() != self.files[file.name]["sha256"]:
             raise PktError(
                 f"{file} is not as it was written a moment ago: the disk fails; run the request again"
             )

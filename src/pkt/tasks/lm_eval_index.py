@@ -51,7 +51,7 @@ def folders() -> dict[str, Folders]:
 
 @lru_cache(maxsize=2)
 def _index(file: Path) -> dict[str, Folders]:
-    known = _read(file)
+    known = read(file)
     if known is None:
         console.note("lm-eval's tasks are indexed: some ten seconds, once per version of lm-eval")
         known = _made()
@@ -60,7 +60,7 @@ def _index(file: Path) -> dict[str, Folders]:
     return {name: tuple(f"{base}/{folder}" for folder in of) for name, of in known.items()}
 
 
-def _read(file: Path) -> dict[str, list[str]] | None:
+def read(file: Path) -> dict[str, list[str]] | None:
     """Return the kept index, or None where there is none that can be read."""
     try:
         content = read_json(file)
