@@ -12,7 +12,11 @@ from pathlib import Path
 from campaigns import trials
 from pkt import console
 
-CAMPAIGNS: dict[str, str] = {}
+CAMPAIGNS: dict[str, str] = {
+    "damage": "files of every kind of state are damaged, in seven ways",
+    "faults": "every operation on the disk fails in turn, in four ways",
+    "kills": "pkt run is killed at random moments",
+}
 
 
 def main(words: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 from paper.layers import resolution, similarity
 from paper.published import beside_table, published_table
 from paper.targets import OWN, PAPER_PAIR, Plan
-from pkt.manifest import write_atomically
+from pkt.durable import write_atomically
 from pkt.reporting.figures import Drawing, save
 from pkt.reporting.page import render
 from pkt.reporting.page.collect import collect

@@ -34,7 +34,10 @@ VERBS = {
     "analyze": "look inside: resolution, cka, attribution, maps (or some: `pkt analyze cka`)",
     "report": "one page over any runs: `pkt report runs=<folder>[,<folder>...]`",
 }
-PLAIN = {"env": "what a bug report needs: versions, machine, settings (`--json`)"}  # no config is composed
+PLAIN = {  # no config is composed
+    "env": "what a bug report needs: versions, machine, settings (`--json`)",
+    "store": "list, verify or prune what the store keeps (`pkt store --help`)",
+}
 INTERRUPTED = 130
 CLOSED_PIPE = 141  # as shells tell SIGPIPE
 _MODES = {long: long for long in ("--multirun", "--run", "--cfg", "--info")}
@@ -83,11 +86,8 @@ def _answer(words: list[str]) -> int:
         console.version()
         return 0
     verb, rest = words[0], words[1:]
-    if verb == "env":
-        from pkt import environment
-
-        environment.answer(rest)
-        return 0
+    if verb in PLAIN:
+        return _plain(verb, rest)
     if verb not in VERBS:
         allowed = [*VERBS, *PLAIN]
         raise RequestError(f"unknown verb '{verb}'; allowed: {', '.join(allowed)}{nearest(verb, allowed)}")
@@ -97,6 +97,18 @@ def _answer(words: list[str]) -> int:
     if verb == "report" and "--multirun" in modes:
         raise RequestError("report is one request over all its folders: give runs=a,b without -m")
     return _request(verb, hydra_words(verb, rest))
+
+
+def _plain(verb: str, words: list[str]) -> int:
+    """Do what composes no config."""
+    if verb == "env":
+        from pkt import environment
+
+        environment.answer(words)
+        return 0
+    from pkt import store_commands
+
+    return store_commands.main(words)
 
 
 def _complete(words: list[str]) -> int:

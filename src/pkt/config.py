@@ -190,6 +190,8 @@ class Config:
     device: str = undecisive("auto")  # auto | cpu | cuda | cuda:N | mps
     threads: int = undecisive(0, at_least=0)  # CPU threads; 0: torch's own choice
     output_dir: str = undecisive(MISSING)  # store/ and runs/ live here; PKT_OUTPUT_DIR moves it
+    # null: store/ in output_dir; another folder: may be read-only, where all that is asked for is there
+    store_dir: str | None = undecisive(None)
     # stages to compute anew although the store has them
     refresh: list[str] = undecisive(factory=list, choices=STAGES)
     # modules of packages that are not installed as plugins; what they decide is in the keys by their code

@@ -42,6 +42,7 @@ examples
 
 environment
   PKT_OUTPUT_DIR   where store/ and runs/ live (default: outputs)
+  PKT_STORE_DIR    the store alone, which may be read-only where all that is asked for is there
   PKT_RUN_DIR      the folder of this run (default: a new one under runs/)
   PKT_CONFIG_DIR   own config folders, the first one wins; ./conf adds options without it
   PKT_LAUNCHER     Hydra launcher of -m (default: basic)

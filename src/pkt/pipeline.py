@@ -26,7 +26,7 @@ from pkt.run import command_line, prepare, provenance
 from pkt.searchpath import option_files
 from pkt.stages import align, analyze, evaluate, extract, report, transfer
 from pkt.stages.session import Job, Session
-from pkt.store import Store
+from pkt.store import Store, store_root
 from pkt.tracking import open_tracker
 from pkt.tracking.jsonl import METRICS
 
@@ -141,7 +141,7 @@ def request(cfg: DictConfig) -> tuple[Workbench, Method]:
         semantics=choice.semantics,
         objective=choice.objective,
         device=prepare(config),
-        cache_dir=Path(config.output_dir) / "store" / "converted",
+        cache_dir=store_root(config.output_dir, config.store_dir) / "converted",
         track=console.progress,
     )
     return bench, method
@@ -165,7 +165,7 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
     return Session(
         bench=bench,
         method=method,
-        store=Store(Path(bench.config.output_dir) / "store"),
+        store=Store(store_root(bench.config.output_dir, bench.config.store_dir)),
         run_dir=run_dir,
         tracker=tracker,
         command=command_line(),

@@ -6,19 +6,18 @@
     <root>/<stage>/<key>.tmp-*/      being written; what a killed process left is removed under the next lock
     <root>/<stage>/<key>.corrupt-*/  failed verification, moved aside
 
-A folder appears by a rename when it is complete; a reader checks sizes and sha256 before use.
+A folder appears by a rename when it is complete and on the disk; a reader checks sizes and sha256 before use. What is
+complete is read without a lock and without writing, so a store on a read-only mount can be reused.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,14 +26,33 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pkt import console
+from pkt.durable import (
+    PASSING,
+    disk_error,
+    entry,
+    entry_of,
+    move,
+    read_json,
+    read_sealed,
+    sealed,
+    set_aside,
+    sync_tree,
+    unique,
+    write_atomically,
+)
 from pkt.errors import PktError
-from pkt.manifest import FORMAT, MANIFEST, file_entry, verified, write_atomically, write_manifest
+from pkt.manifest import FORMAT, MANIFEST, of_another_format, verified, write_manifest
 from pkt.secrets import hide
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"^[\w.-]+$")
 NEWEST = 100  # artifacts that a missing one is compared with
+
+
+def store_root(output_dir: str, store_dir: str | None) -> Path:
+    """Return the folder of the store: where it is put by name, else inside the outputs."""
+    return Path(store_dir) if store_dir else Path(output_dir) / "store"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,33 +117,52 @@ class Store:
         assert _NAME.match(key), key
         return self.root / stage / key
 
-    def read(self, stage: str, key: str) -> Artifact | None:
-        """Return a verified artifact, or None where there is none.
+    def peek(self, stage: str, key: str) -> Artifact | None:
+        """Return a verified artifact, or None where there is none or it has to be looked at under its lock.
 
-        A folder that does not match its manifest is moved aside with a warning, so that it is computed again.
+        Nothing is locked, moved or waited for.
         """
         path = self.path(stage, key)
-        if not path.exists():
-            return None
         try:
-            manifest = verified(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            aside = _fresh(path, "corrupt")
-            with _writing(aside):
-                path.replace(aside)
-            log.warning(
-                "%s/%s cannot be used (%s): moved to %s, computed anew", stage, key, error, aside.name
-            )
+            found = _artifact(path)
+        except (OSError, ValueError, KeyError, TypeError):  # perhaps it is just being replaced
             return None
-        return Artifact(path=path, manifest=manifest) if manifest["format"] == FORMAT else None
+        if found is not None:
+            with contextlib.suppress(OSError):  # when it was last used; a read-only store does not know
+                os.utime(path / MANIFEST)
+        return found
+
+    def read(self, stage: str, key: str) -> Artifact | None:
+        """Return a verified artifact, or None where there is none; the caller holds the lock.
+
+        A folder that does not match its manifest is moved aside with a warning, so that it is computed again.
+
+        Raises:
+            PktError: whether it is whole cannot be told, or what is damaged cannot be moved.
+        """
+        path = self.path(stage, key)
+        try:
+            return _artifact(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, OSError) and error.errno in PASSING:
+                raise PktError(
+                    f"cannot read {path}: {error}; it may be whole: nothing was changed"
+                ) from error
+            set_aside(path, error, "computed anew")
+            if path.exists():
+                raise PktError(
+                    f"{path} is damaged ({error}) and cannot be moved: set output_dir (PKT_OUTPUT_DIR) or store_dir "
+                    "(PKT_STORE_DIR) to a writable folder"
+                ) from error
+            return None
 
     def ingredients(self, stage: str) -> Iterator[Mapping[str, Any]]:
         """Yield the ingredients of the keys of a stage's newest artifacts."""
         found = sorted((self.root / stage).glob(f"*/{MANIFEST}"), key=_age)
         for path in found[:NEWEST]:
             with contextlib.suppress(OSError, ValueError):  # one that cannot be read explains nothing
-                manifest = json.loads(path.read_text(encoding="utf-8"))
-                if isinstance(manifest, dict) and isinstance(manifest.get("ingredients"), dict):
+                manifest = read_json(path)
+                if isinstance(manifest.get("ingredients"), dict):
                     yield manifest["ingredients"]
 
     @contextlib.contextmanager
@@ -149,30 +186,33 @@ class Store:
             yield draft
             with _writing(path):
                 write_manifest(draft.folder, stage, key, hide(draft.meta), hide(ingredients or {}))
+                sync_tree(draft.folder)
                 _swap(draft.folder, path)
         except BaseException as error:
             shutil.rmtree(draft.folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # not empty: there is something to resume from
                 self._partial(stage, key).rmdir()
-            if isinstance(error, OSError) and error.errno in _FULL:
-                raise PktError(_unwritable(path, error)) from error
+            if (told := disk_error(error)) is not None:
+                raise PktError(_unwritable(path, told)) from error
             raise
         shutil.rmtree(self._partial(stage, key), ignore_errors=True)
 
     def replace(self, artifact: Artifact, name: str, text: str) -> None:
-        """Change one text file of an artifact, and its checksum in the manifest.
+        """Change one text file of an artifact, and its checksum in the manifest; in a read-only store it stays.
 
         Args:
             artifact: what to change.
             name: path inside the artifact.
             text: the new content.
         """
-        with self.lock(artifact.path.parent.name, artifact.path.name), _writing(artifact.path):
-            manifest = json.loads((artifact.path / MANIFEST).read_text(encoding="utf-8"))
-            # the manifest goes first: if we are killed in between, verification sees a mismatch, never a lie
-            manifest["files"][name] = file_entry(text.encode())
-            write_atomically(artifact.path / MANIFEST, json.dumps(manifest, indent=1))
-            write_atomically(artifact.path / name, text)
+        try:
+            with self.lock(artifact.path.parent.name, artifact.path.name), _writing(artifact.path):
+                _replace(artifact.path, name, text)
+        except PktError as error:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in _READ_ONLY:
+                raise
+            log.info("%s/%s stays as it is: %s", artifact.path, name, cause.strerror)
 
     def partial(self, stage: str, key: str) -> Path:
         """Return the folder for resumable state; `write` removes it when the artifact is complete."""
@@ -201,10 +241,29 @@ class Store:
             lock = FileLock(str(path.with_name(f"{key}.lock")), is_singleton=True)
             _acquire(lock, f"{stage} {key}")
         try:
-            _sweep(path)
+            with _writing(path):
+                _sweep(path)
             yield
         finally:
             lock.release()
+
+
+def _artifact(path: Path) -> Artifact | None:
+    """Return a verified artifact; None where there is none, or one of another format."""
+    if not os.path.lexists(path) or of_another_format(path):
+        return None
+    manifest = verified(path)
+    return Artifact(path=path, manifest=manifest) if manifest["format"] == FORMAT else None
+
+
+def _replace(path: Path, name: str, text: str) -> None:
+    """Replace a file of an artifact: whenever the process dies, the manifest allows what is there."""
+    manifest = read_sealed(path / MANIFEST)
+    before, after = entry(path / name), entry_of(text.encode())
+    if before != after:
+        files = {**manifest["files"], name: after}
+        write_atomically(path / MANIFEST, sealed(manifest | {"files": files, "replaced": {name: before}}))
+        write_atomically(path / name, text)
 
 
 def _age(path: Path) -> float:
@@ -226,16 +285,18 @@ def _sweep(path: Path) -> None:
     """Remove what a process that was killed while writing has left; the caller holds the lock."""
     for stale in path.parent.glob(f"{path.name}.tmp-*"):
         shutil.rmtree(stale, ignore_errors=True)
+    for stale in path.rglob(".*.new"):
+        stale.unlink()
     for old in path.parent.glob(f"{path.name}.old-*"):
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:  # killed between the two renames of `_swap`
-            old.replace(path)
+            move(old, path)
 
 
 def _fresh(path: Path, kind: str) -> Path:
     """Return an unused sibling name."""
-    return path.with_name(f"{path.name}.{kind}-{os.getpid()}-{time.time_ns():x}")
+    return path.with_name(f"{path.name}.{kind}-{unique()}")
 
 
 def _swap(fresh: Path, path: Path) -> None:
@@ -243,13 +304,12 @@ def _swap(fresh: Path, path: Path) -> None:
     old = _fresh(path, "old") if path.exists() else None
     if old is not None:
         path.replace(old)
-    fresh.replace(path)
+    move(fresh, path)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-# an OSError out of a stage's own code is about the store when the disk is full
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextlib.contextmanager
@@ -262,4 +322,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _unwritable(path: Path, error: OSError) -> str:
     reason = error.strerror or str(error)
-    return f"cannot write {path}: {reason}; set output_dir (PKT_OUTPUT_DIR) to a writable folder with room"
+    return (
+        f"cannot write {path}: {reason}; set output_dir (PKT_OUTPUT_DIR) to a writable folder with room, or store_dir "
+        "(PKT_STORE_DIR) for the store alone"
+    )

@@ -2,28 +2,30 @@
 
 Each kept parameter has two files (slots). Between two checkpoints the sums are read from the slot that the state file
 names and written to the other one; a checkpoint replaces the state file by one that names the newer slots. Whenever
-the process dies, the slots that the state file names are complete.
+the process dies, the slots that the state file names are complete. The state file is sealed and names their checksums:
+sums that are not as they were written are not gone on from.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pkt.durable import PASSING, check_file, entry, read_sealed, sealed, set_aside, sync, write_atomically
 from pkt.errors import PktError
 from pkt.models.architecture import Architecture
 
 _STATE = "sensitivity.json"
+_KEPT = ("slots", "totals", "done", "skipped", "files")
 _PART = 1 << 20  # weights whose float32 products are alive at once
 
 
@@ -38,6 +40,7 @@ class DiskSums:
         totals: sum over each parameter.
         done: number of rows in the sums that the state file names.
         skipped: which of them were left out.
+        files: size and checksum of the slots that the state file names, by the file's name.
         ahead: parameters whose other slot is newer than the state file.
     """
 
@@ -47,20 +50,50 @@ class DiskSums:
     totals: dict[str, float] = field(default_factory=dict)
     done: int = 0
     skipped: list[int] = field(default_factory=list)
+    files: dict[str, Any] = field(default_factory=dict)
     ahead: set[str] = field(default_factory=set)
 
     def resume(self) -> None:
-        """Read the state file, if there is one."""
+        """Go on from the state file, if there is one; where it or a sum was changed, from the beginning."""
         path = self.folder / _STATE
-        if path.is_file():
-            vars(self).update(json.loads(path.read_text(encoding="utf-8")))
+        if not path.exists():
+            return
+        try:
+            state = self._checked(read_sealed(path))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, OSError) and error.errno in PASSING:
+                raise
+            set_aside(path, error, "the sensitivity is summed from the first row on")
+        else:
+            vars(self).update({name: state[name] for name in _KEPT})
+
+    def _checked(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return a state whose sums are these, of these parameters, as they were written."""
+        if state["place"] != self._place:
+            raise ValueError(f"it was written for {state['place']}")
+        for name, slot in state["slots"].items():
+            file = self._file(name, slot)
+            check_file(file, state["files"][file.name])
+            if name not in self.shapes or file.stat().st_size != 4 * math.prod(self.shapes[name]):
+                raise ValueError(f"it has sums of another {name}")
+        return state
+
+    @property
+    def _place(self) -> str:
+        """What the state file calls its folder, wherever the outputs lie."""
+        return "/".join(self.folder.parts[-2:])
 
     def matrix(self, name: str) -> Tensor:
         """Read S of a parameter that was summed element by element, in float32 and the parameter's own shape."""
         shape = self.shapes[name]
         if name not in self.slots:
             return torch.zeros(shape)
-        values = np.fromfile(self._file(name, self.slots[name]), dtype=np.float32)
+        file = self._file(name, self.slots[name])
+        values = np.fromfile(file, dtype=np.float32)
+        if hashlib.sha256(values.data).hexdigest() != self.files[file.name]["sha256"]:
+            raise PktError(
+                f"{file} is not as it was written a moment ago: the disk fails; run the request again"
+            )
         return torch.from_numpy(values).reshape(shape)
 
     def layer_scores(self, arch: Architecture) -> tuple[float, ...]:
@@ -112,15 +145,14 @@ class DiskSums:
         for name in sorted(self.ahead):
             current = self.slots.get(name)
             slot = 0 if current is None else 1 - current
-            _sync(self._file(name, slot))
-            self.slots[name] = slot
+            file = self._file(name, slot)
+            sync(file)
+            self.slots[name], self.files[file.name] = slot, entry(file)
+            self.files.pop(self._file(name, 1 - slot).name, None)
         self.ahead.clear()
         self.done = done
-        state = {"done": done, "slots": self.slots, "totals": self.totals, "skipped": self.skipped}
-        fresh = self.folder / f"{_STATE}.new"
-        fresh.write_text(json.dumps(state), encoding="utf-8")
-        _sync(fresh)
-        fresh.replace(self.folder / _STATE)
+        state = {name: getattr(self, name) for name in _KEPT}
+        write_atomically(self.folder / _STATE, sealed({"place": self._place, **state}))
 
     def _file(self, name: str, slot: int) -> Path:
         """Return a slot of a parameter: float32 numbers, nothing else."""
@@ -134,11 +166,3 @@ def _add(source: BinaryIO | None, target: BinaryIO, start: int, product: Tensor)
         values += np.frombuffer(source.read(values.nbytes), dtype=np.float32)
     target.seek(4 * start)
     target.write(values.tobytes())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,8 @@
 
     texts of rows, tokenizer, template's time, rules of tokenisation -> name of a file -> digest of the tokens
 
-Keys hold the digest of token ids and borders; the texts only serve to find it again.
+Keys hold the digest of token ids and borders; the texts only serve to find it again. A file is sealed
+and names its texts, so that a damaged one, or one under another's name, is not believed.
 """
 
 from __future__ import annotations
@@ -10,17 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pkt.manifest import write_atomically
+from pkt.durable import read_sealed, sealed, write_atomically
 
 log = logging.getLogger(__name__)
-
-_DIGEST = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -35,22 +33,28 @@ class Digests:
 
     def of(self, texts: str) -> str | None:
         """Return the digest remembered under a name that `texts_of` gave, or None."""
-        try:
-            found = self._file(texts).read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError):
+        file = self._file(texts)
+        if not file.exists():
             return None
-        return found if _DIGEST.fullmatch(found) else None
+        try:
+            kept = read_sealed(file)
+            if kept["texts"] != texts:
+                raise ValueError(f"it is about {kept['texts']}")
+            return str(kept["digest"])
+        except (OSError, ValueError, KeyError) as error:
+            log.warning("%s cannot be used (%s): the rows are tokenised again", file, error)
+            return None
 
     def remember(self, texts: str, digest: str) -> None:
         """Remember a digest."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._file(texts), digest + "\n")
+            write_atomically(self._file(texts), sealed({"texts": texts, "digest": digest}))
         except OSError as error:
             log.debug("the digest of rows is not kept: %s", error)
 
     def _file(self, texts: str) -> Path:
-        return self.folder / f"{texts}.txt"
+        return self.folder / f"{texts}.json"
 
 
 def texts_of(rows: Iterable[Mapping[str, Any]], how: Mapping[str, Any]) -> str:

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
-from transformers import GenerationConfig, StoppingCriteria
+from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
 from pkt.data.encoding import encode_answers, encode_prompt
-from pkt.errors import RequestError
+from pkt.errors import PktError, RequestError
 from pkt.evaluation.sampling import Draw, row_seed
 
 TOKENS_PER_ROW = 128  # a batch of log-likelihoods holds batch_size times as many tokens
@@ -74,6 +74,28 @@ class Stop(StoppingCriteria):  # type: ignore[misc]
             if any(string in text for string in self.strings):
                 self.done[row] = True
         return self.done
+
+
+class Numbers(LogitsProcessor):  # type: ignore[misc]
+    """Stop where the model's logits are not numbers: what would be decoded says nothing about the model."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return the logits as they are."""
+        check_numbers(scores)
+        return scores
+
+
+def check_numbers(logits: torch.Tensor) -> None:
+    """Refuse logits, or what was computed from them, that are NaN.
+
+    Raises:
+        PktError: some are.
+    """
+    if bool(logits.isnan().any()):
+        raise PktError(
+            "the model's logits are not numbers: its states overflow in the type of numbers that it is loaded in; "
+            "load it in float32 (model.teacher.dtype, model.student.dtype)"
+        )
 
 
 class Scorer(HFLM):  # type: ignore[misc]
@@ -152,6 +174,7 @@ class Scorer(HFLM):  # type: ignore[misc]
         targets = torch.tensor([token for ids in answers for token in ids], device=self.device)
         picked_NV = logits_BKV[rows, places].float()
         logs = picked_NV.log_softmax(-1).gather(-1, targets[:, None]).flatten().double().cpu()
+        check_numbers(logs)
         right = (picked_NV.argmax(-1) == targets).cpu()
         sizes = [len(ids) for ids in answers]
         for (_, pair), log, hit in zip(
@@ -218,7 +241,7 @@ class Scorer(HFLM):  # type: ignore[misc]
                 eos_token_id=end,
                 pad_token_id=pad,
             ),
-            logits_processor=self._draws(jobs, settings),
+            logits_processor=[Numbers(), *self._draws(jobs, settings)],
             stopping_criteria=[Stop(self.tokenizer, settings.until, longest)] if settings.until else None,
         )
         new = [_before(row, set(end)) for row in out[:, longest:].tolist()]

@@ -123,7 +123,7 @@ class _Stage:
         """Train the layer, or put back what an earlier process trained."""
         parameters = self._open()
         done = self.folder / f"layer_{self.layer}_done" if self.folder is not None else None
-        snapshot = load_snapshot(done) if done is not None else None
+        snapshot = load_snapshot(done, self._kept(parameters)) if done is not None else None
         if snapshot is not None:
             return self._put_back(parameters, snapshot)
         history = History(steps=0)

@@ -50,10 +50,11 @@ def fingerprint(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) 
 def content_digest(path: Path) -> str:
     """Return a sha256 over a checkpoint's folder or file."""
     files = [path] if path.is_file() else list(_read_by_loader(path))
-    return _content(path, tuple((file, *_state(file)) for file in files))
+    return _content(path, tuple((file, *state(file)) for file in files))
 
 
-def _state(file: Path) -> tuple[int, int]:
+def state(file: Path) -> tuple[int, int]:
+    """Return size and time of change: what is remembered about a file holds as long as these do."""
     known = file.stat()
     return known.st_size, known.st_mtime_ns
 

@@ -13,10 +13,10 @@ import io
 import logging
 import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,12 @@ import transformers
 from filelock import FileLock
 
 from pkt.config import CheckpointSpec
+from pkt.durable import move, set_aside, sync_tree, unique
 from pkt.errors import PktError, RequestError, nearest
+from pkt.manifest import verified, write_manifest
 from pkt.models.architecture import Architecture
-from pkt.models.fingerprint import content_digest
+from pkt.models.fingerprint import content_digest, state
+from pkt.models.finite import check_finite
 from pkt.models.hub import explained, reach
 from pkt.models.kinds import check_kind
 from pkt.models.source import Source, check_weights, locate
@@ -48,7 +51,7 @@ def load_config(
         RequestError: a checkpoint or layer that does not exist.
     """
     source, kept = _source(spec, teacher)
-    if source.kind == "gguf" and cache_dir is not None and _conversion(source, cache_dir).is_dir():
+    if source.kind == "gguf" and cache_dir is not None and _whole(_conversion(source, cache_dir)):
         source = _converted(source, cache_dir)
     with explained(source), quiet_transformers():
         config = transformers.AutoConfig.from_pretrained(**_arguments(source))
@@ -98,6 +101,11 @@ def load_model(
             f"the {source.who} '{source.name}' lacks {len(missing)} weights, for example {missing[0]}; its files "
             "are incomplete: fetch them anew."
         )
+    check_finite(
+        model,
+        f"the {source.who} '{source.name}'",
+        "Its files are damaged, or its training diverged: fetch or train it anew.",
+    )
     if teacher is not None and kept is not None:
         model = prune(model, kept, roles=teacher.roles or None)
     return model.eval() if spec.device_map else model.eval().to(device)
@@ -186,12 +194,31 @@ def _converted(source: Source, cache_dir: Path | None) -> Source:
     if source.kind != "gguf" or cache_dir is None:
         return source
     folder = _conversion(source, cache_dir)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            log.info("converting %s to safetensors, once", source.local.name)
-            _convert(source, folder)
+    if not _whole(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not _whole(folder, aside=True):
+                log.info("converting %s to safetensors, once", source.local.name)
+                _convert(source, folder)
     return Source(who=source.who, name=source.name, kind="folder", path=folder)
+
+
+def _whole(folder: Path, *, aside: bool = False) -> bool:
+    """Whether a conversion is there as it was written; a damaged one is moved aside where that is asked for."""
+    if not folder.exists():
+        return False
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    try:
+        return _verified(folder, tuple((file, *state(file)) for file in files))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if aside:
+            set_aside(folder, error, "converted anew")
+        return False
+
+
+@lru_cache(maxsize=8)  # config, tokenizer and weights are asked for one after the other
+def _verified(folder: Path, _files: tuple[tuple[Path, int, int], ...]) -> bool:
+    return bool(verified(folder))
 
 
 def _conversion(source: Source, cache_dir: Path) -> Path:
@@ -201,7 +228,8 @@ def _conversion(source: Source, cache_dir: Path) -> Path:
 def _convert(source: Source, folder: Path) -> None:
     if importlib.util.find_spec("gguf") is None:
         raise PktError(f"reading {source.local.name} needs the gguf package: pip install 'pkt-llm[real]'.")
-    building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    building = folder.with_name(f"{folder.name}.tmp-{unique()}")
+    building.mkdir()
     try:
         # the GGUF reader's own progress bar cannot be switched off
         with explained(source), quiet_transformers(), redirect_stderr(io.StringIO()):
@@ -210,7 +238,9 @@ def _convert(source: Source, folder: Path) -> None:
             )
             model.save_pretrained(building)
             transformers.AutoTokenizer.from_pretrained(**_arguments(source)).save_pretrained(building)
-        building.replace(folder)
+        write_manifest(building, folder.parent.name, folder.name, {"source": source.name}, {})
+        sync_tree(building)
+        move(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

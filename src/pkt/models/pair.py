@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pkt.config import CheckpointSpec, PairConfig
 from pkt.errors import RequestError
+from pkt.manifest import check_loaded
 from pkt.models.architecture import Architecture
 from pkt.models.load import declared_roles, load_config, load_model, load_tokenizer
 
@@ -41,11 +42,13 @@ class PairReport:
 
 def load_teacher(pair: PairConfig, cache_dir: Path | None, device: torch.device | str) -> LanguageModel:
     """Load the teacher of a pair."""
+    _check_named(pair.teacher, "teacher")
     return _load(pair.teacher, None, cache_dir, device)
 
 
 def load_student(pair: PairConfig, cache_dir: Path | None, device: torch.device | str) -> LanguageModel:
     """Load the student of a pair, or cut it from the teacher (`init=prune`)."""
+    _check_named(pair.student, "student")
     return _load(pair.student, pair.teacher, cache_dir, device)
 
 
@@ -55,6 +58,31 @@ def load_checkpoint(folder: Path, device: torch.device | str) -> LanguageModel:
     saved = getattr(load_config(spec), "dtype", None) or torch.float32
     spec.dtype = str(saved).removeprefix("torch.")
     return _load(spec, None, None, device)
+
+
+def _check_named(spec: CheckpointSpec, who: str) -> None:
+    folder = Path(spec.checkpoint or "").expanduser()
+    if spec.checkpoint and folder.is_dir():
+        check_own(folder, f"model.{who}.checkpoint={spec.checkpoint}")
+
+
+def check_own(folder: Path, named: str) -> None:
+    """Refuse a model folder of pkt's store whose files were changed since they were written.
+
+    Args:
+        folder: any folder of a model; one that is not in a store has nothing to be compared with.
+        named: the setting that names it, with its value.
+
+    Raises:
+        RequestError: it was changed.
+    """
+    try:
+        check_loaded(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RequestError(
+            f"{named}: this checkpoint of pkt's is damaged ({error}); run the command again that made it (its card "
+            "has it), or copy it out of the store if you changed it yourself"
+        ) from error
 
 
 def _load(

@@ -8,6 +8,7 @@ do not add up to the score, are left out.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,10 @@ import numpy as np
 
 from pkt.evaluation.paired import Answers, Floats
 from pkt.evaluation.results import Evaluation
+from pkt.manifest import check_inside
 from pkt.reporting.runs import Run
+
+log = logging.getLogger(__name__)
 
 # metric -> what a record holds of it: numerator, and denominator where rows weigh differently
 PARTS: dict[str, tuple[str, str | None]] = {
@@ -56,9 +60,8 @@ def read_answers(run: Run, role: str) -> dict[str, Answered]:
 
 def read_records(run: Run, role: str) -> dict[str, list[dict[str, Any]]]:
     """Return task -> one record per test row of a role of a run; empty where the store is not there."""
-    folder = artifact_folder(run, f"eval {role}")
-    file = folder / "scores.json" if folder else None
-    return Evaluation.load(file).samples if file and file.is_file() else {}
+    file = artifact_file(run, f"eval {role}", "scores.json")
+    return Evaluation.load(file).samples if file else {}
 
 
 def artifact_folder(run: Run, label: str) -> Path | None:
@@ -71,6 +74,19 @@ def artifact_folder(run: Run, label: str) -> Path | None:
     keys = (stage["key"] for stage in run["stages"] if stage["stage"] == label)
     folders = (Path(run["folder"]).resolve() / run["store"] / label.partition(" ")[0] / key for key in keys)
     return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def artifact_file(run: Run, label: str, name: str) -> Path | None:
+    """Return a file that a stage of a run left; None where it is not there, or not as it was written."""
+    folder = artifact_folder(run, label)
+    if folder is None or not (folder / name).is_file():
+        return None
+    try:
+        check_inside(folder / name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s is left out: %s; `pkt store verify` tells what else is damaged", folder / name, error)
+        return None
+    return folder / name
 
 
 def answered(records: Sequence[Mapping[str, Any]], score: Mapping[str, Any]) -> Answered | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pkt.durable import read_json
 from pkt.errors import RequestError
 
 Run = dict[str, Any]
@@ -64,7 +65,7 @@ def load_runs(folders: Iterable[Path]) -> list[Run]:
 
 def _read(file: Path) -> Run:
     try:
-        return {**json.loads(file.read_text(encoding="utf-8")), "folder": str(file.parent)}
+        return {**read_json(file), "folder": str(file.parent)}
     except (OSError, ValueError) as error:
         raise RequestError(
             f"{file} cannot be read ({error}): leave its folder out, or run it again."

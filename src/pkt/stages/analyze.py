@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pkt import console
+from pkt.durable import sealed, write_atomically
 from pkt.errors import PktError, RequestError, nearest
-from pkt.manifest import write_atomically
 from pkt.methods.workbench import Workbench
 from pkt.plan import Planner
 from pkt.reporting.figures import save
@@ -114,8 +114,7 @@ def show(session: Session, of: Subject) -> None:
             session.tracker.figure(f"{STAGE}/{drawing.name}", save(drawing, session.run_dir))
         listed = [{"title": t.title, "columns": t.columns, "rows": t.rows} for t in tables]
         parts[part] = {"tables": listed, "data": data}
-    text = json.dumps({"parts": parts}, indent=1, allow_nan=False)
-    write_atomically(session.run_dir / FILE, text + "\n")
+    write_atomically(session.run_dir / FILE, sealed({"parts": parts}))
     for name, path in (
         ("analysis", session.run_dir / FILE),
         ("run", session.run_dir),

@@ -16,7 +16,7 @@ from pkt.evaluation.results import Evaluation
 from pkt.evaluation.sampling import Sampling
 from pkt.methods.workbench import Workbench
 from pkt.models.fingerprint import fingerprint as model_fingerprint
-from pkt.models.pair import LanguageModel, load_checkpoint
+from pkt.models.pair import LanguageModel, check_own, load_checkpoint
 from pkt.stages.session import Job, Session
 from pkt.stages.transfer import MODEL
 from pkt.store import Artifact
@@ -109,7 +109,7 @@ def checkpoint(config: Config) -> Path | None:
     """Return the folder that the user names as the transferred student; None: the request makes its own.
 
     Raises:
-        RequestError: no model is there.
+        RequestError: no model is there, or one of pkt's own that was changed since.
     """
     named = config.eval.checkpoint
     if named is None:
@@ -117,6 +117,7 @@ def checkpoint(config: Config) -> Path | None:
     folder = Path(named)
     if not (folder / "config.json").is_file():
         raise RequestError(f"eval.checkpoint={named}: no model folder there (config.json is missing).")
+    check_own(folder, f"eval.checkpoint={named}")
     return folder
 
 

@@ -8,11 +8,9 @@ is its alias. W&B shows what the run reused as its inputs, and what it computed 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from pkt.manifest import MANIFEST
 from pkt.secrets import without
 from pkt.stages.session import Session
 from pkt.store import Artifact
@@ -60,7 +58,7 @@ def _model(session: Session, role: str) -> TrackedArtifact:
 def _result(
     session: Session, stage: str, artifact: Artifact, *, inputs: list[TrackedArtifact], made: bool
 ) -> TrackedArtifact:
-    manifest = json.loads((artifact.path / MANIFEST).read_text(encoding="utf-8"))
+    manifest = artifact.manifest
     files = {name: facts for name, facts in manifest["files"].items() if not name.endswith(REWRITTEN)}
     facts: dict[str, Any] = {**manifest["meta"], "created": manifest["created"], "path": str(artifact.path)}
     if stage in session.method.results or stage == "transfer":

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from pkt import console
+from pkt.durable import sealed, write_atomically
 from pkt.evaluation.results import Evaluation
-from pkt.manifest import write_atomically
 from pkt.methods.base import Extraction
 from pkt.reporting.examples import example_tables
 from pkt.reporting.figures import attribution_figure, pairing_figure, save
@@ -41,7 +41,7 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
     table = headline(summary["scores"], shares, session.method.name, split=split)
     summary["gap_closed"] = {task: share.numbers() for task, share in shares.items() if task != MEAN} or None
     summary["mean_gap_closed"] = shares[MEAN].numbers() if shares else None
-    write_atomically(session.run_dir / "scores.json", json.dumps(summary, indent=1))
+    write_atomically(session.run_dir / "scores.json", sealed(summary))
     write_atomically(session.run_dir / "table.md", f"{split_heading(split)}{table.markdown()}\n")
     _track_scores(session, evaluations, table, summary)
     console.say("")

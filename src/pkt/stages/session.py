@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pkt import console
+from pkt.errors import PktError
 from pkt.methods.base import Method
 from pkt.methods.workbench import Workbench
 from pkt.plan import Plan, Step, reason
@@ -66,18 +67,15 @@ class Session:
             run: writes the result's files into the job's folder, and returns what the manifest should say.
         """
         refresh = step.stage in self.bench.config.refresh
-        with self.store.lock(step.stage, step.key):
-            artifact = None if refresh else self.store.read(step.stage, step.key)
-            reused = artifact is not None
-            watch = Stopwatch.start(self.bench.device)
-            why = None if reused else self._reason(step, refresh=refresh)
-            if artifact is None:
-                with self.store.write(step.stage, step.key, ingredients=step.ingredients) as draft:
-                    draft.note(run(Job(session=self, step=step, folder=draft.folder)) or {})
-                    draft.note({"command": self.command, "provenance": self.origin})
-                    draft.note(watch.stop())
-                artifact = self.store.read(step.stage, step.key)
-                assert artifact is not None
+        artifact, why = None if refresh else self.store.peek(step.stage, step.key), None
+        reused, watch = artifact is not None, Stopwatch.start(self.bench.device)
+        if artifact is None:
+            with self.store.lock(step.stage, step.key):
+                artifact = None if refresh else self.store.read(step.stage, step.key)
+                reused, watch = artifact is not None, Stopwatch.start(self.bench.device)
+                if artifact is None:
+                    why = self._reason(step, refresh=refresh)
+                    artifact = self._computed(step, run, watch)
         self.results[step.name] = artifact
         cost = watch.stop()
         entry = {"stage": step.name, "key": step.key, "reused": reused, **cost}
@@ -85,6 +83,21 @@ class Session:
         console.stage(
             step.name, "reused" if reused else "computed", cost["seconds"], cost["peak_mb"], step.key
         )
+        return artifact
+
+    def _computed(
+        self, step: Step, run: Callable[[Job], Mapping[str, Any] | None], watch: Stopwatch
+    ) -> Artifact:
+        with self.store.write(step.stage, step.key, ingredients=step.ingredients) as draft:
+            draft.note(run(Job(session=self, step=step, folder=draft.folder)) or {})
+            draft.note({"command": self.command, "provenance": self.origin})
+            draft.note(watch.stop())
+        artifact = self.store.read(step.stage, step.key)
+        if artifact is None:
+            raise PktError(
+                f"{step.name} {step.key} was written and reads differently: the disk under {self.store.root} fails; "
+                "set output_dir (PKT_OUTPUT_DIR) to another one"
+            )
         return artifact
 
     def _reason(self, step: Step, *, refresh: bool) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pkt.mapping import LayerPair
 from pkt.methods.base import Transferred, described
+from pkt.models.finite import check_finite
 from pkt.models.load import quiet_transformers
 from pkt.reporting.card import model_card
 from pkt.secrets import without
@@ -39,7 +40,11 @@ def _save(session: Session, transferred: Transferred, folder: Path) -> None:
     base = str(pair.student.checkpoint or pair.teacher.checkpoint)
     with quiet_transformers():
         transferred.trainable.save_adapter(folder / ADAPTER, base)
-        transferred.trainable.merged().save_pretrained(str(folder / MODEL))
+        merged = transferred.trainable.merged()
+        check_finite(
+            merged, "the trained student", "Lower optim.lr, or load it in float32 (model.student.dtype)."
+        )
+        merged.save_pretrained(str(folder / MODEL))
         student.tokenizer.save_pretrained(str(folder / MODEL))
     metrics = {"history": asdict(transferred.history), "budget": transferred.budget}
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")

@@ -8,9 +8,8 @@ each request that names a task of lm-eval's takes these seconds.
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
@@ -19,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from pkt import console
+from pkt.durable import read_json, sealed, write_atomically
+
+log = logging.getLogger(__name__)
 
 Folders = tuple[str, ...]
 
@@ -49,7 +51,7 @@ def folders() -> dict[str, Folders]:
 
 @lru_cache(maxsize=2)
 def _index(file: Path) -> dict[str, Folders]:
-    known = _read(file)
+    known = read(file)
     if known is None:
         console.note("lm-eval's tasks are indexed: some ten seconds, once per version of lm-eval")
         known = _made()
@@ -58,22 +60,24 @@ def _index(file: Path) -> dict[str, Folders]:
     return {name: tuple(f"{base}/{folder}" for folder in of) for name, of in known.items()}
 
 
-def _read(file: Path) -> dict[str, list[str]] | None:
+def read(file: Path) -> dict[str, list[str]] | None:
     """Return the kept index, or None where there is none that can be read."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(file)
+    except OSError:
         return None
-    return content if isinstance(content, dict) and content else None
+    except ValueError as error:
+        log.warning("%s cannot be used (%s): it is made anew", file, error)
+        return None
+    whole = all(isinstance(of, list) and all(isinstance(each, str) for each in of) for of in content.values())
+    return content if content and whole else None
 
 
 def _write(file: Path, index: Mapping[str, Iterable[str]]) -> None:
     """Write the index, whole or not at all."""
     with contextlib.suppress(OSError):  # a read-only home only costs time
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".partial", delete=False) as draft:
-            json.dump(index, draft)
-        Path(draft.name).replace(file)
+        write_atomically(file, sealed(index))
 
 
 def _made() -> dict[str, list[str]]:

@@ -3,13 +3,17 @@
 {"kind": "metrics", "time": 1.5, "step": 3, "values": {"transfer/loss_layer": 0.25}}
 {"kind": "table", "time": 9.1, "name": "eval/scores", "columns": [...], "rows": [[...]]}
 also: config, summary (values), figure, page (name, path), artifact (name, type, key, inputs, made, path)
+
+Each line ends with a checksum of the rest of it (`crc`), which is compared when the file is read back.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,9 @@ from pkt.errors import PktError
 from pkt.tracking.base import Record
 
 METRICS = "metrics.jsonl"
+log = logging.getLogger(__name__)
+
+_MARK = ', "crc": "'
 
 
 class JsonlSink:
@@ -28,7 +35,7 @@ class JsonlSink:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             half = path.is_file() and not path.read_bytes().endswith(b"\n")  # the last run here was killed
-            self._stream = path.open("a", encoding="utf-8", buffering=1)
+            self._stream = path.open("a", encoding="utf-8", buffering=1, newline="\n")
             self._stream.write("\n" if half else "")
         except OSError as error:
             raise PktError(
@@ -42,7 +49,8 @@ class JsonlSink:
             record = {"name": item.name, "type": item.kind, "key": item.key, "inputs": item.inputs}
             record |= {"made": item.made, "path": item.folder}
         line = {"kind": kind, "time": round(time.monotonic() - self._started, 3), **record}
-        self._stream.write(json.dumps(plain(line), ensure_ascii=False, allow_nan=False) + "\n")
+        text = json.dumps(plain(line), ensure_ascii=False, allow_nan=False)
+        self._stream.write(f'{text[:-1]}{_MARK}{_crc(text)}"}}\n')
         self._stream.flush()
 
     def close(self, exit_code: int) -> None:
@@ -51,18 +59,45 @@ class JsonlSink:
 
 
 def read_records(file: Path) -> list[Record]:
-    """Return the lines that the last run in a folder wrote after its request; none where there is no file."""
+    """Return the lines that the last run in a folder wrote after its request; none where there is no file.
+
+    A line that was changed since, or was being written when its run was killed, is left out; the log says how many.
+    """
     records: list[Record] = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:  # the line that was being written when a run was killed
-            continue
-        if record["kind"] == "config":
+    lines = file.read_bytes().split(b"\n") if file.is_file() else []
+    damaged = 0
+    for line in filter(None, lines):
+        record = _checked(line)
+        if record is None:
+            damaged += 1
+        elif record["kind"] == "config":
             records.clear()
         else:
             records.append(record)
+    if damaged:
+        log.warning("%s: %d lines are damaged or were cut off; they are left out", file, damaged)
     return records
+
+
+def _checked(line: bytes) -> Record | None:
+    """Return a line's record, without its checksum; None where it is not as it was written."""
+    try:
+        text = line.decode("utf-8")
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or "kind" not in record:
+        return None
+    crc = record.pop("crc", None)  # older files have none
+    return (
+        record
+        if crc is None or text == f'{(own := text.rpartition(_MARK)[0])}{_MARK}{_crc(own + "}")}"}}'
+        else None
+    )
+
+
+def _crc(text: str) -> str:
+    return f"{zlib.crc32(text.encode(errors='replace')):08x}"
 
 
 def plain(value: Any) -> Any:

@@ -9,7 +9,6 @@ that dies with its process: a request that is still running is not taken for one
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,8 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from pkt.manifest import content_key, write_atomically
+from pkt.durable import read_json, sealed, write_atomically
+from pkt.manifest import content_key
 from pkt.tracking.base import Record, Sink, Tracker
 from pkt.tracking.jsonl import METRICS, read_records
 
@@ -49,7 +49,7 @@ class Unfinished:
         self.run_id, self.earlier_dir = uuid4().hex[:12], None
         if self._file.is_file() and self._hold():
             try:
-                record = json.loads(self._file.read_text(encoding="utf-8"))
+                record = read_json(self._file)
                 self.run_id, self.earlier_dir = str(record["run_id"]), output_dir / record["run_dir"]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("%s cannot be read (%s): this run starts anew in W&B", self._file, error)
@@ -59,7 +59,7 @@ class Unfinished:
         if not self._lock.is_locked:
             try:
                 self._lock.acquire(timeout=0)
-            except Timeout:
+            except (Timeout, OSError):  # another process has it, or the folder cannot be written
                 return False
         return True
 
@@ -68,7 +68,7 @@ class Unfinished:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         if self._hold():  # else the same request is running in another process
             run_dir = os.path.relpath(self._run_dir, self._output_dir)  # outputs can be moved as a whole
-            write_atomically(self._file, json.dumps({"run_id": self.run_id, "run_dir": run_dir}))
+            write_atomically(self._file, sealed({"run_id": self.run_id, "run_dir": run_dir}))
 
     def end(self, *, well: bool) -> None:
         """Let go of the record; a run that ended well leaves none."""

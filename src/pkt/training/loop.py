@@ -235,7 +235,11 @@ class Trainer:
         save_snapshot(self.snapshots, tensors, state)
 
     def _resume(self, optimiser: torch.optim.Optimizer) -> int:
-        snapshot = load_snapshot(self.snapshots) if self.snapshots is not None else None
+        if self.snapshots is None:
+            return 0
+        needed = {f"parameter:{name}": value.data for name, value in self.parameters.items()}
+        needed |= {f"buffer:{name}": value for name, value in self.buffers.items()}
+        snapshot = load_snapshot(self.snapshots, needed)
         if snapshot is None:
             return 0
         restore_optimiser(self.parameters, optimiser, snapshot.tensors)

@@ -1,5 +1,8 @@
 """Resumable state of a run as plain data: tensors in safetensors, the rest in JSON, swapped in atomically.
 
+    <folder>/snapshot/            state.json (sealed; names folder and checksums), tensors.safetensors
+    <folder>/snapshot.previous/   the one before: where the newest is damaged, the work goes on from here
+
 A snapshot holds what the next optimiser step depends on and nothing else. The order of batches is a function
 of (seed, epoch), so the step number stands for the state of the data, and an interrupted run ends with the
 same bits as one that was never stopped.
@@ -7,7 +10,6 @@ same bits as one that was never stopped.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +17,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-_NAME = "snapshot"
+from pkt.durable import (
+    PASSING,
+    check_file,
+    entry,
+    move,
+    read_sealed,
+    sealed,
+    set_aside,
+    sync_tree,
+    write_atomically,
+)
+
+_NAME, _FRESH, _PREVIOUS = "snapshot", ".snapshot.new", "snapshot.previous"
+_STATE, _TENSORS = "state.json", "tensors.safetensors"
+_FORMAT = 2  # another number: of another version of pkt, and not to be read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,32 +47,61 @@ class Snapshot:
 
 
 def save_snapshot(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Replace the snapshot in `folder`; a kill at any moment leaves the old one or the new one."""
+    """Replace the snapshot in `folder`, and keep the one before; a kill at any moment leaves a complete one."""
     folder.mkdir(parents=True, exist_ok=True)
-    fresh, old, target = folder / f".{_NAME}.new", folder / f".{_NAME}.old", folder / _NAME
-    for stale in (fresh, old):
-        shutil.rmtree(stale, ignore_errors=True)
+    fresh, previous, target = folder / _FRESH, folder / _PREVIOUS, folder / _NAME
+    shutil.rmtree(fresh, ignore_errors=True)
+    if target.exists():  # two are kept, and no third one while the new one is written
+        shutil.rmtree(previous, ignore_errors=True)
     fresh.mkdir()
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-        fresh / "tensors.safetensors",
-    )
-    (fresh / "state.tmp").write_text(json.dumps(dict(state)), encoding="utf-8")
-    (fresh / "state.tmp").replace(fresh / "state.json")  # written last: its presence means "complete"
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, fresh / _TENSORS)
+    content = {"format": _FORMAT, "place": _place(folder), "files": {_TENSORS: entry(fresh / _TENSORS)}}
+    write_atomically(fresh / _STATE, sealed({**content, "state": dict(state)}))
+    sync_tree(fresh)
     if target.exists():
-        target.replace(old)
-    fresh.replace(target)
-    shutil.rmtree(old, ignore_errors=True)
+        target.replace(previous)
+    move(fresh, target)
 
 
-def load_snapshot(folder: Path) -> Snapshot | None:
-    """Return the newest complete snapshot in `folder`, or None."""
-    for name in (_NAME, f".{_NAME}.new", f".{_NAME}.old"):
+def load_snapshot(folder: Path, like: Mapping[str, Tensor]) -> Snapshot | None:
+    """Return the newest complete snapshot in `folder`, or None; damaged ones are moved aside.
+
+    Args:
+        folder: where `save_snapshot` wrote.
+        like: tensors that it has to hold, by name: their shapes are compared.
+
+    Raises:
+        OSError: whether there is one cannot be told.
+    """
+    for name in (_NAME, _FRESH, _PREVIOUS):
         candidate = folder / name
-        if (candidate / "state.json").is_file() and (candidate / "tensors.safetensors").is_file():
-            state = json.loads((candidate / "state.json").read_text(encoding="utf-8"))
-            return Snapshot(tensors=load_file(candidate / "tensors.safetensors"), state=state)
+        if not candidate.exists() or (name == _FRESH and not (candidate / _STATE).exists()):
+            continue  # what a kill left half-written is no damage
+        try:
+            return _read(candidate, _place(folder), like)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            if isinstance(error, OSError) and error.errno in PASSING:
+                raise
+            set_aside(candidate, error, "the work goes on from the state before")
     return None
+
+
+def _place(folder: Path) -> str:
+    """Return what a snapshot calls its folder, wherever the outputs lie: one of another training is not taken."""
+    return "/".join(folder.parts[-2:])
+
+
+def _read(snapshot: Path, place: str, like: Mapping[str, Tensor]) -> Snapshot:
+    content = read_sealed(snapshot / _STATE)
+    if (content["format"], content["place"]) != (_FORMAT, place):
+        raise ValueError(f"it was written for {content['place']}")
+    check_file(snapshot / _TENSORS, content["files"][_TENSORS])
+    tensors = load_file(snapshot / _TENSORS)
+    for name, tensor in like.items():
+        if name not in tensors or tensors[name].shape != tensor.shape:
+            raise ValueError(f"it holds no {name} of this shape")
+    return Snapshot(tensors=tensors, state=content["state"])
 
 
 def optimiser_tensors(

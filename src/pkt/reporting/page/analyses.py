@@ -5,7 +5,7 @@ folders -> analysis.json, config.yaml (the request) -> the analyses whose reques
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,12 @@ from typing import Any
 
 import yaml
 
+from pkt.durable import read_json
+from pkt.errors import RequestError
 from pkt.reporting.runs import Run
 from pkt.table import Table
+
+log = logging.getLogger(__name__)
 
 FILE = "analysis.json"
 # what a request has to have in common with another one to be about the same transfer
@@ -41,13 +45,19 @@ def read_analyses(folders: Iterable[Path]) -> list[Analysis]:
     """Read every `analysis.json` under the folders, the newest last (folders are named by the time)."""
     files = sorted({file for folder in folders for file in folder.rglob(FILE) if file.is_file()})
     return [
-        Analysis(
-            folder=file.parent.resolve(),
-            parts=json.loads(file.read_text(encoding="utf-8"))["parts"],
-            asked=_asked(file.parent),
-        )
+        Analysis(folder=file.parent.resolve(), parts=_parts(file), asked=_asked(file.parent))
         for file in files
     ]
+
+
+def _parts(file: Path) -> dict[str, Part]:
+    try:
+        parts: dict[str, Part] = read_json(file)["parts"]
+    except (OSError, ValueError, KeyError) as error:
+        raise RequestError(
+            f"{file} cannot be read ({error}): leave its folder out, or analyse it again."
+        ) from error
+    return parts
 
 
 def tables_of(part: Part) -> tuple[Table, ...]:
@@ -72,5 +82,9 @@ def analysed_parts(run: Run, analyses: Sequence[Analysis]) -> dict[str, Part]:
 
 def _asked(folder: Path) -> dict[str, Any]:
     file = folder / "config.yaml"
-    request = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    try:
+        request = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        log.warning("%s cannot be read (%s): its analysis is shown for no run", file, error)
+        return {}
     return {name: request.get(name) for name in _ASKED} if isinstance(request, dict) else {}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pkt.reporting.answers import artifact_folder
+from pkt.reporting.answers import artifact_file
 from pkt.reporting.figures import Drawing, attribution_figure, pairing_figure
 from pkt.reporting.runs import Arm, Run
 from pkt.table import Table
@@ -18,9 +18,8 @@ _NONE = "–"
 
 def _read_json(run: Run, label: str, name: str) -> dict[str, Any]:
     """Return a JSON object from what a stage of a run left; empty where it is not there."""
-    folder = artifact_folder(run, label)
-    file = folder / name if folder else None
-    content = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
+    file = artifact_file(run, label, name)
+    content = json.loads(file.read_text(encoding="utf-8")) if file else {}
     return content if isinstance(content, dict) else {}
 
 

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from pkt import console
 from pkt.config import ReportConfig
+from pkt.durable import write_atomically
 from pkt.errors import PktError, RequestError
-from pkt.manifest import write_atomically
 from pkt.reporting.page import render
 from pkt.reporting.page.analyses import read_analyses
 from pkt.reporting.page.collect import collect

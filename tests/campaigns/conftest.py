@@ -1,0 +1,14 @@
+"""Campaigns run in forked children: where pytest's own process has threads, Python 3.12 warns of that."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
