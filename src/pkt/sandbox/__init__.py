@@ -1,5 +1,5 @@
 """Generated programs, each run in a confined process of its own; a leaf that knows nothing of tasks or scores."""
 
-from pkt.sandbox.programs import KERNEL, Child, Outcome, run_programs
+from pkt.sandbox.programs import LAYERS, Child, Outcome, run_programs
 
-__all__ = ["KERNEL", "Child", "Outcome", "run_programs"]
+__all__ = ["LAYERS", "Child", "Outcome", "run_programs"]

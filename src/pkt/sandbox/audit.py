@@ -1,14 +1,17 @@
 """An audit hook, which a program cannot remove, refuses calls of Python to a generated program.
 
 Where layers of the kernel are missing, the hook refuses the Python calls that these layers would have refused. It
-always refuses calls that show a program the interpreter that runs it: the heap, tracing, foreign functions, another
-interpreter. Standard library only, loaded by the sandbox's child.
+always refuses what shows or changes the interpreter that runs the program: native code under any name, forged bytecode,
+tracing, foreign functions. Standard library only, loaded by the sandbox's child with builtins of its own, which a
+program cannot change.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,10 +21,6 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "network": ("socket.",),
     "signals": ("os.kill", "signal.pthread_kill", "fcntl."),
     "files": (
-        "os.remove",
-        "os.rename",
-        "os.rmdir",
-        "os.mkdir",
         "os.link",
         "os.symlink",
         "os.truncate",
@@ -38,78 +37,104 @@ EVENTS: dict[str, tuple[str, ...]] = {
         "os.setxattr",
         "os.removexattr",
     ),
+    "code": (),
 }
-# always refused: starting another program, and looking into the interpreter
+# always refused: other programs, other processes' limits, and a look into the interpreter
 ESCAPES = (
     *("ctypes.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.", "os.spawn", "pty.spawn"),
-    *("gc.get_", "sys.settrace", "sys.setprofile", "sys._current_", "cpython.PyInterpreterState_New"),
+    *("gc.get_", "sys.settrace", "sys._current_", "cpython.PyInterpreterState_New", "marshal.load"),
+    *("sqlite3.enable_load_extension", "sqlite3.load_extension", "resource.prlimit", "syslog."),
 )
-# calls that raise no audit event and are removed from their modules: layer -> names
+# calls that raise no audit event: layer -> names in `os` and `signal`
 UNHEARD: dict[str, tuple[str, ...]] = {
-    "network": (),
-    "signals": ("pidfd_open", "pidfd_send_signal"),
     "files": ("mkfifo", "mknod"),
-    "metadata": (),
+    "code": ("raise_signal",),  # a program that kills itself would look like one that the host has killed
 }
-MODULES = ("_ctypes", "_testcapi", "_testinternalcapi", "_xxsubinterpreters", "_interpreters")
+# changes that are allowed in the own folder where files are not the kernel's matter
+CHANGES = ("os.remove", "os.rmdir", "os.mkdir", "os.rename")
+HARMLESS = ("socket.__new__", "socket.__init__")  # a socket that goes nowhere
 
 
 def watch(missing: set[str], writable: str, readable: Iterable[str]) -> None:
     """Install the hook: it refuses `ESCAPES` and the `EVENTS` of missing layers.
+
+    A program can reach the hook's frame, by the traceback of a refusal or from a signal's handler. So the frame refers
+    to nothing that can be changed: no function of Python's, no cell, no list, no name that is looked up.
 
     Args:
         missing: layers that the kernel does not provide.
         writable: the folder that the program may write to.
         readable: folders and files that it may read.
     """
-    for name in (name for layer in missing for name in UNHEARD[layer]):
+    for name in (name for layer in missing for name in UNHEARD.get(layer, ())):
         for module in ("os", "posix", "signal", "_signal"):
             if module in sys.modules:
                 vars(sys.modules[module]).pop(name, None)
-    sys.addaudithook(_hook(missing, _paths(writable, readable)))
+    events = tuple(event for layer in sorted(missing) for event in EVENTS[layer]) + ESCAPES
+    calls = functools.partial(
+        _refuse_calls, events=events, harmless=HARMLESS, coroutine=types.coroutine.__code__, frame=sys._getframe
+    )
+    known = tuple(f"{form}/" for path in readable for form in (path, os.path.realpath(path)))
+    paths = functools.partial(
+        _refuse_paths, inside=f"{writable}/", known=known, changes=CHANGES, devices=DEVICES, status=os.stat
+    )
+    add = sys.addaudithook
+    globals().clear()
+    add(calls)
+    if "files" in missing:
+        add(paths)
 
 
-def _hook(missing: set[str], allows: Callable[..., bool]) -> Callable[[str, tuple[Any, ...]], None]:
-    refused = tuple(event for layer in sorted(missing) for event in EVENTS[layer]) + ESCAPES
-    guarded = ("open", "os.listdir", "os.scandir") if "files" in missing else ()
+def _refuse_calls(
+    event: str,
+    details: tuple[Any, ...],
+    *,
+    events: tuple[str, ...],
+    harmless: tuple[str, ...],
+    coroutine: types.CodeType,
+    frame: Callable[[int], types.FrameType],
+    denied: type[Exception] = PermissionError,
+) -> None:
+    if event == "import" and details[1] is not None:  # a file of native code, whatever it is called
+        raise denied("the sandbox refuses native code")
+    if event == "code.__new__" and frame(1).f_code is not coroutine:  # forged bytecode reads any memory
+        raise denied("the sandbox refuses bytecode")
+    if event.startswith(events) and event not in harmless:
+        raise denied(f"the sandbox refuses {event}")
 
-    def hook(event: str, details: tuple[Any, ...]) -> None:
-        if event in guarded and not allows(event, *details):
-            raise PermissionError(f"the sandbox refuses {event} of {details[0]!r}")
-        if event.startswith(refused) or (event == "import" and details[0] in MODULES):
-            raise PermissionError(f"the sandbox refuses {event}")
 
-    return hook
-
-
-def _paths(writable: str, readable: Iterable[str]) -> Callable[..., bool]:
-    """Return a function that says whether a path may be opened or listed.
-
-    Paths are compared as text, without asking any function that a program could patch. A program may neither change
-    its folder nor make links, so it cannot change what a path means.
-    """
-    inside = writable + "/"
-    known = tuple(form + "/" for path in readable for form in (path, os.path.realpath(path)))
-    writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-    stat, folder, kind = os.stat, 0o040000, 0o170000
-
-    def is_folder(place: str) -> bool:
-        try:
-            return stat(place).st_mode & kind == folder
-        except (OSError, ValueError):
-            return False
-
-    def allows(event: str, path: Any, mode: Any = None, flags: Any = 0) -> bool:
-        if path is None or isinstance(path, int):
-            return not flags & writes
-        text = path.decode("utf-8", "surrogateescape") if isinstance(path, bytes) else path
-        if not isinstance(text, str) or ".." in text.split("/"):
-            return False
-        place = text if text.startswith("/") else inside + text
-        if event == "open" and is_folder(place):  # its handle would take relative paths elsewhere
-            return False
-        if place in DEVICES or f"{place}/".startswith(inside):
-            return True
-        return not flags & writes and f"{place}/".startswith(known)
-
-    return allows
+def _refuse_paths(
+    event: str,
+    details: tuple[Any, ...],
+    *,
+    inside: str,
+    known: tuple[str, ...],
+    changes: tuple[str, ...],
+    devices: tuple[str, ...],
+    status: Callable[[str], os.stat_result],
+    writes: int = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND,
+    kind: Callable[[Any], type] = type,
+    types_of_path: tuple[type, type, type] = (str, bytes, int),
+    denied: type[Exception] = PermissionError,
+) -> None:
+    """Compare paths as text; a program may neither change its folder nor make links, so it cannot change their sense."""
+    if event not in ("open", "os.listdir", "os.scandir", *changes):
+        return
+    text, data, handle = types_of_path
+    both = event == "os.rename"
+    change = event in changes or (event == "open" and kind(details[2]) is handle and details[2] & writes)
+    if event in changes and (details[-1] != -1 or (both and details[-2] != -1)):  # relative to a handle
+        raise denied(f"the sandbox refuses {event}")
+    for path in details[: 2 if both else 1]:
+        if kind(path) is data:
+            path = path.decode("utf-8", "surrogateescape")  # noqa: PLW2901
+        if (path is None or kind(path) is handle) and not change:
+            continue
+        if kind(path) is not text or ".." in path.split("/"):  # a subclass could answer each question differently
+            raise denied(f"the sandbox refuses {event}")
+        place = path if path.startswith("/") else inside + path
+        if place in devices or f"{place}/".startswith(inside):
+            continue
+        # the handle of a folder would take relative paths there
+        if change or not f"{place}/".startswith(known) or (event == "open" and status(place).st_mode >> 12 == 4):
+            raise denied(f"the sandbox refuses {event}")

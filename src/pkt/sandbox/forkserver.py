@@ -7,74 +7,109 @@
 The nonce is drawn after the fork, and no variable of the program's process holds it, so that a program finds it neither
 in the frames above its own nor in memory from before the fork.
 
-Run as ``python -I -S -B forkserver.py <options as JSON>``; standard library only, nothing from pkt is importable.
+Run as ``python -s -P -S -B forkserver.py <options as JSON>`` without an environment; standard library only, nothing from
+pkt is importable.
 """
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import gc
 import importlib.util
 import json
 import os
 import secrets
-import select
 import signal
 import sys
-import time
-from typing import Any, NoReturn
-
-# loaded before the fork, because the user `nobody` may lack the right to read the interpreter's own folder
-PRELOAD = (
-    "abc array base64 bisect calendar cmath collections copy csv dataclasses datetime decimal enum fractions functools "
-    "hashlib heapq io itertools json math numbers operator pprint queue random re resource select signal socket "
-    "statistics string subprocess textwrap threading time traceback types typing unicodedata unittest uuid zlib"
-)
-FAILED, REFUSED = b"fail", b"refused"
-SLICE = 0.1  # seconds between looks at the disk that a program uses
+from collections.abc import Callable, Iterator
+from typing import IO, Any, NoReturn
 
 
 def _load(name: str) -> Any:
-    """Load a file that lies beside this one (the isolated interpreter has no path to it)."""
+    """Load a file that lies beside this one, with builtins of its own, which no program can change."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")  # noqa: PTH100, PTH118, PTH120
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(path)
     module = importlib.util.module_from_spec(spec)
+    vars(module)["__builtins__"] = dict(vars(builtins))
     spec.loader.exec_module(module)
     return module
 
 
-confine, syscalls, audit = _load("confine"), _load("syscalls"), _load("audit")
+inside, verdict, native, confine, syscalls, audit, library = map(
+    _load, ("inside", "verdict", "native", "confine", "syscalls", "audit", "library")
+)
+Layers = dict[str, set[str]]
 
 
-def run(source: str, seconds: float, options: dict[str, Any], held: dict[str, set[str]]) -> str:
-    """Run one program in a fork of this process and return how it ended, in the words of `sandbox.Outcome`."""
-    folder = f"{options['folder']}/{secrets.token_hex(8)}"  # a name that no earlier program could take
-    os.mkdir(folder)  # noqa: PTH102
-    if os.geteuid() == 0:
-        os.chown(folder, confine.NOBODY, confine.NOBODY)
-    reader, writer = os.pipe()
-    gate, key = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(key)
-        _program(source, seconds, options, held, folder, (gate, writer))
-    os.close(writer)
-    os.close(gate)
-    nonce = secrets.token_bytes(16)
+def run(request: dict[str, Any], options: dict[str, Any], held: Layers) -> dict[str, Any]:
+    """Run one program in a fork of this process; return how it ended, in the words of `sandbox.Outcome`, and why."""
+    seconds, disk = request["timeout"], options["disk"]
+    watched = "disk" not in held["namespaces"]  # the kernel bounds a disk of its own
+    shared = request["folder"] if watched else confine.own_disk()
+    if held["landlock"]:
+        confine.rules(native, shared)
+    with _folder(shared, options, held) as folder:
+        reader, writer = os.pipe()
+        gate, key = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(key)
+            os.close(reader)
+            _program(request["program"], seconds, options, held, folder, (gate, writer))
+        os.close(writer)
+        os.close(gate)
+        nonce = secrets.token_bytes(16)
+        try:
+            process = verdict.ready(child, reader)
+            with contextlib.suppress(BrokenPipeError):
+                os.write(key, nonce)
+            answer: dict[str, Any] = verdict.judged(
+                child, reader, nonce, seconds, process, lambda: watched and _size(folder, disk) > disk
+            )
+        finally:
+            os.close(key)
+            os.close(reader)
+        if watched and answer["outcome"] != "pass":
+            _spacious(shared, disk)
+        return answer
+
+
+@contextlib.contextmanager
+def _folder(shared: str, options: dict[str, Any], held: Layers) -> Iterator[str]:
+    """Make a program's folder in the shared one; afterwards remove whatever is there."""
+    folder = f"{shared}/{secrets.token_hex(8)}"  # a name that no earlier program could take
+    os.mkdir(folder, 0o700)  # noqa: PTH102
+    if os.geteuid() == 0 and held["user"]:
+        os.chown(folder, options["user"], options["user"])
     try:
-        os.write(key, nonce)
-        os.close(key)
-        return _verdict(child, reader, nonce, seconds, folder, options["disk"])
+        yield folder
     finally:
-        os.close(reader)
-        _remove(folder)
+        for entry in os.scandir(shared):
+            _remove(entry.path)
+
+
+def _spacious(shared: str, disk: int) -> None:
+    """Check that the shared folder still has the room that a program is promised.
+
+    Raises:
+        HostError: it has not; the program may have failed for that reason.
+    """
+    try:
+        room = os.statvfs(shared)
+    except OSError as error:
+        raise verdict.HostError(f"the temporary folder has gone: {error}") from error
+    if room.f_bavail * room.f_frsize < disk or 0 < room.f_files and room.f_favail < 64:
+        raise verdict.HostError(f"the temporary folder {shared} has less than {disk >> 20} MB left")
 
 
 def _remove(folder: str) -> None:
-    """Remove a program's folder, even if the program made it unreadable or deeper than a path or a stack may be."""
+    """Remove a file or folder, even if the program made it unreadable or deeper than a path or a stack may be."""
     pending = [folder]
+    with contextlib.suppress(OSError):
+        os.unlink(folder)  # noqa: PTH108
     while pending:
         place = pending.pop()
         with contextlib.suppress(OSError):
@@ -91,73 +126,45 @@ def _remove(folder: str) -> None:
 
 
 def _program(
-    source: str,
-    seconds: float,
-    options: dict[str, Any],
-    held: dict[str, set[str]],
-    folder: str,
-    channel: tuple[int, int],
+    source: str, seconds: float, options: dict[str, Any], held: Layers, folder: str, channel: tuple[int, int]
 ) -> NoReturn:
-    """Confine this fork, run the source, and write the nonce if its last statement was reached."""
+    """Confine this fork, say that it is ready, and run the source."""
+    gate, answer = channel
+    write, leave = os.write, os._exit
     try:
-        _confine(seconds, options, held, folder)
-        send_word = os.write
         try:
-            # read before the program runs and kept on the interpreter's stack, where no frame shows it
-            send_word(channel[1], os.read(channel[0], 16) + _completed(source))
-        except PermissionError:  # the kernel's and the audit hook's
-            send_word(channel[1], REFUSED)
-        except BaseException:  # SystemExit and KeyboardInterrupt are failures too
-            send_word(channel[1], FAILED)
-    finally:
-        os._exit(0)
+            process = os.readlink("/proc/self").encode()  # noqa: PTH115 - in the numbers of this /proc, whatever they are
+        except OSError:
+            process = b""
+        _confine(seconds, options, held, folder)
+        write(answer, process + b"\n")
+    except BaseException as error:
+        write(answer, f"the sandbox's process: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+        leave(0)
+    inside.judge(source, folder, gate, answer)
 
 
-def _confine(seconds: float, options: dict[str, Any], held: dict[str, set[str]], folder: str) -> None:
+def _confine(seconds: float, options: dict[str, Any], held: Layers, folder: str) -> None:
     os.setsid()
     os.chdir(folder)
-    null = os.open(os.devnull, os.O_RDWR)
+    null = os.open("/dev/null", os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
-    confine.limit(seconds, options["memory"], options["file_size"])
+    os.close(null)
+    confine.limit(seconds, options["memory"], options["file_size"], options["files"])
     if held["landlock"]:
-        confine.landlock(folder)
-    confine.drop()
+        confine.landlock(native, folder.rpartition("/")[0])
+    if held["user"]:
+        confine.drop(native, options["user"])
+    if sys.platform.startswith("linux"):
+        confine.die_with_parent(native)  # a change of user forgets it
     if held["seccomp"]:
-        syscalls.filter_calls()
-    for name in [name for name in sys.modules if name.startswith(("ctypes", "_ctypes"))]:
-        vars(sys.modules.pop(name)).clear()  # done with; it would give a program the interpreter's memory
-    missing = set(audit.EVENTS).difference(*held.values())
-    audit.watch(missing, folder, confine.readable())
-
-
-def _completed(source: str) -> bytes:
-    """Run a program, and return only if it reaches its end."""
-    exec(compile(source, "<program>", "exec"), {"__name__": "__main__"})
-    return b""
-
-
-def _verdict(child: int, reader: int, nonce: bytes, seconds: float, folder: str, disk: int) -> str:
-    """Wait for the fork's answer until its time is over or its disk is full, then end its whole session."""
-    deadline, word = time.monotonic() + seconds, b""
-    ready: list[int] = []
-    while len(word) < len(nonce) and (left := deadline - time.monotonic()) > 0:
-        ready = select.select([reader], [], [], min(left, SLICE))[0]
-        if not ready and _size(folder, disk) <= disk:
-            continue
-        part = os.read(reader, len(nonce)) if ready else b""
-        if not part:
-            ready = [reader]  # too much on the disk, or the end of the stream: not a matter of time
-            break
-        word += part
-    for end in (os.killpg, os.kill):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            end(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if word in (nonce, FAILED, REFUSED):
-        return {nonce: "pass", FAILED: "fail", REFUSED: "refused"}[word]
-    late = not ready or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU)
-    return "timeout" if late else "crash"
+        syscalls.filter_calls(native)
+    native.forget()
+    if "audit" in options["layers"]:
+        audit.watch(set(audit.EVENTS).difference(*held.values()), folder, confine.readable())
+    for name in ("os", "native", "confine", "syscalls", "audit", "library", "verdict"):
+        del globals()[name]  # a program finds this module's names in the frames above its own
 
 
 def _size(folder: str, most: int) -> int:
@@ -174,32 +181,67 @@ def _size(folder: str, most: int) -> int:
     return total
 
 
+def _layers(options: dict[str, Any], held: Layers) -> Layers:
+    """Return what each layer gives here, and choose a user that this machine knows."""
+    tried: dict[str, Callable[[], set[str]]] = {
+        "landlock": lambda: confine.landlock(native, "/dev/null"),
+        "seccomp": lambda: syscalls.filter_calls(native),
+        "user": lambda: confine.drop(native, options["user"]),
+    }
+    found = held | {
+        name: confine.works(enter) if name in options["layers"] else set() for name, enter in tried.items()
+    }
+    if "user" in options["layers"] and not found["user"] and options["user"] != confine.NOBODY:
+        options["user"] = confine.NOBODY  # a container may know no other
+        return _layers(options, held)
+    return found
+
+
+def _reads_library(options: dict[str, Any]) -> set[str]:
+    confine.drop(native, options["user"])
+    return {"library"} if library.on_disk() else set()
+
+
 def serve(options: dict[str, Any]) -> None:
     """Answer requests until the stream ends."""
-    wanted = options["kernel"]
-    held = {"namespaces": confine.namespaces() if "namespaces" in wanted else set()}
-    if "signals" in held["namespaces"] and (inner := os.fork()):
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    spaces = confine.namespaces(native, options["disk"]) if "namespaces" in options["layers"] else set()
+    if "signals" in spaces and (inner := os.fork()):
         _, status = os.waitpid(inner, 0)  # the child is the first process of the new namespace
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-    confine.die_with_parent()
-    for name in PRELOAD.split():
-        importlib.import_module(name)
-    layers = {"landlock": lambda: confine.landlock(options["folder"]), "seccomp": syscalls.filter_calls}
-    held |= {name: confine.works(enter) if name in wanted else set() for name, enter in layers.items()}
+    confine.die_with_parent(native)
+    inside.preload()
+    held = _layers(options, {"namespaces": spaces})
+    if held["user"] and not confine.works(lambda: _reads_library(options)):
+        library.provide()
     confine.readable()
+    confine.tasks()
+    native.unlist(native, confine, syscalls, audit, library, verdict)
     gc.collect()
     gc.freeze()
-    _say({"layers": sorted(name for name, given in held.items() if given)})
-    for line in sys.stdin.buffer:
-        request = json.loads(line)
-        _say({"outcome": run(request["program"], request["timeout"], options, held)})
+    given = {name for name, what in held.items() if what} | ({"disk"} & spaces)
+    _say(answers, {"layers": sorted(given)})
+    if "interpreter" in options["layers"]:
+        inside.detach(globals(), vars(confine), vars(verdict), vars(syscalls), vars(audit))
+        inside.strip()
+        inside.furnish()
+    for line in requests:
+        try:
+            _say(answers, run(json.loads(line), options, held))
+        except Exception as error:  # whatever it is, it says nothing about the program
+            known = isinstance(error, (OSError, verdict.HostError))
+            reason = str(error) if known else f"{type(error).__name__} in the sandbox: {error}"
+            _say(answers, {"outcome": "error", "reason": reason})
 
 
-def _say(message: dict[str, Any]) -> None:
-    sys.stdout.buffer.write(json.dumps(message).encode() + b"\n")
-    sys.stdout.buffer.flush()
+def _say(answers: IO[bytes], message: dict[str, Any]) -> None:
+    answers.write(json.dumps(message).encode() + b"\n")
+    answers.flush()
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches pkt, which ends this process
-    serve(json.loads(sys.argv[1]))
+    try:
+        serve(json.loads(sys.argv[1]))
+    except (OSError, RuntimeError) as error:
+        _say(sys.__stdout__.buffer, {"error": f"{type(error).__name__}: {error}"})
