@@ -5,6 +5,7 @@ hydra -m ──> on_multirun_start (where the jobs' folders are) ──> jobs �
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from pkt import console
-from pkt.errors import RequestError
+from pkt.errors import PktError, RequestError
 
 if TYPE_CHECKING:
     from pkt.reporting.page.report import Report
@@ -68,7 +69,13 @@ def checked_objective(measured: float | None) -> float | None:
 
     Raises:
         RequestError: there is such a sweeper, and nothing was measured.
+        PktError: there is one, and a score is not a number, which counts as a failed trial and never as the best.
     """
+    if measured is not None and not math.isfinite(measured) and (sweeper := _optimiser()):
+        raise PktError(
+            f"{sweeper} has nothing to optimise: a score of this job is not a number (see its table). Lower optim.lr, or "
+            "load the models in float32 (model.teacher.dtype, model.student.dtype)"
+        )
     if measured is None and (sweeper := _optimiser()):
         raise RequestError(
             f"{sweeper} has nothing to optimise: on these rows teacher and student are no two standard errors apart "
