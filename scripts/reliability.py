@@ -12,7 +12,9 @@ from pathlib import Path
 from campaigns import trials
 from pkt import console
 
-CAMPAIGNS: dict[str, str] = {}
+CAMPAIGNS: dict[str, str] = {
+    "losses": "every loss and fit at the edge of its range, in value and gradient, against float64",
+}
 
 
 def main(words: Sequence[str]) -> int:

@@ -31,8 +31,10 @@ def spoiled(x: Tensor, y: Tensor, where: dict[int, int], times: float) -> tuple[
     """Make a state of side 0 or 1 at some positions long."""
     sides = [x.clone(), y.clone()]
     for position, side in where.items():
-        sides[side][position] = times * sides[side].norm(dim=-1).median() * torch.nn.functional.normalize(
-            draw(sides[side].shape[1], seed=position), dim=0
+        sides[side][position] = (
+            times
+            * sides[side].norm(dim=-1).median()
+            * torch.nn.functional.normalize(draw(sides[side].shape[1], seed=position), dim=0)
         )
     return sides[0], sides[1]
 
@@ -62,7 +64,9 @@ def test_what_the_rule_leaves_alone():
     assert ordinary(x[:0], y[:0]).tolist() == []
 
 
-@pytest.mark.parametrize("strategy", [Ridge(), Ridge(alpha=None), Ridge(intercept=False), Procrustes()], ids=str)
+@pytest.mark.parametrize(
+    "strategy", [Ridge(), Ridge(alpha=None), Ridge(intercept=False), Procrustes()], ids=str
+)
 def test_a_map_is_that_of_the_ordinary_positions(strategy):
     x, y = pair()
     clean = strategy.fit(teacher=NOWHERE, student=NOWHERE, states=(x[KEPT], y[KEPT]))

@@ -102,9 +102,7 @@ def compare_layers(
         for rows in sorted_batches(encoded.lengths, batch_size):
             batch = collate(encoded, rows)
             slots = torch.cat([torch.arange(starts[row], starts[row + 1]) for row in rows])
-            sides = [
-                _states(arch, batch, interface, positions, kept_N[slots]) for arch in (teacher, student)
-            ]
+            sides = [_states(arch, batch, interface, positions, kept_N[slots]) for arch in (teacher, student)]
             sums.add(sides[0], sides[1].to(sides[0].device))
             norm_LN[:, slots[kept_N[slots]]] = torch.cat([side.norm(dim=-1).cpu() for side in sides])
             tell(len(rows), int(batch.attention_mask.sum()))

@@ -7,7 +7,9 @@ from functools import cache
 
 import torch
 
-SLOW = 3.0  # times the seconds of float32, from which on a type counts as one that the processor does not have
+SLOW = (
+    3.0  # times the seconds of float32, from which on a type counts as one that the processor does not have
+)
 SIZE = 128  # rows and columns of the matrices that are multiplied: milliseconds
 
 
@@ -27,9 +29,7 @@ def too_slow(dtype: torch.dtype, device: torch.device) -> str | None:
     if device.type != "cpu" or torch.finfo(dtype).bits >= 32 or (times := slowdown(dtype)) < SLOW:
         return None
     name = str(dtype).removeprefix("torch.")
-    return (
-        f"this processor has no units for {name}: a product of matrices takes {times:.0f} times as long as in float32"
-    )
+    return f"this processor has no units for {name}: a product of matrices takes {times:.0f} times as long as in float32"
 
 
 def _seconds(dtype: torch.dtype) -> float:

@@ -27,9 +27,7 @@ CANCELS = 1e-3  # share of |G| |h|^2 below which too much of h^T G h cancels in 
 ROUND_OFF = 1e-6  # share of |W| |h| below which logits are round-off
 
 
-def output_cosine_sum(
-    states_ND: Tensor, labels_N: Tensor, weight_VD: Tensor, gram_DD: Tensor, *, eps: float = 1e-12
-) -> Tensor:
+def output_cosine_sum(states_ND: Tensor, labels_N: Tensor, weight_VD: Tensor, gram_DD: Tensor) -> Tensor:
     """Return sum_n 1 - cos(z_n, onehot(y_n)) for z = W h, without forming z.
 
     Where h lies nearly in what W does not span (a rank-deficient head), h^T G h is a small difference of large
@@ -40,7 +38,6 @@ def output_cosine_sum(
         labels_N: y.
         weight_VD: W, the head.
         gram_DD: G.
-        eps: lower bound of |z|^2, of states scaled to the size of 1.
 
     Raises:
         ValueError: no position, or not one label per state.
@@ -55,9 +52,13 @@ def output_cosine_sum(
         cosine_N = label_N * torch.where(sure_N, square_N, 1.0).rsqrt()
         total = torch.where(sure_N, cosine_N, 0.0).sum()
         if not bool(sure_N.all()):
-            least_N = (ROUND_OFF**2 * bound_N).clamp_min(eps)
+            least_N = torch.where(
+                bound_N > 0, ROUND_OFF**2 * bound_N, 1.0
+            )  # any number does for a zero state
             unsure = (side[~sure_N] for side in (h_ND, labels_N, least_N))
-            total = total + over_chunks(lambda h_nD, *of: _similarity(h_nD @ weight_VD.float().T, *of), *unsure)
+            total = total + over_chunks(
+                lambda h_nD, *of: _similarity(h_nD @ weight_VD.float().T, *of), *unsure
+            )
         return len(labels_N) - total
 
 

@@ -82,9 +82,7 @@ class Moments:
         )
 
 
-def moments(
-    states: States | None, name: str, *, centred: bool, massive: float | None = MASSIVE
-) -> Moments:
+def moments(states: States | None, name: str, *, centred: bool, massive: float | None = MASSIVE) -> Moments:
     """Sum paired states at the positions that are ordinary on both sides.
 
     Args:
