@@ -16,6 +16,7 @@ CAMPAIGNS: dict[str, str] = {
     "damage": "files of every kind of state are damaged, in seven ways",
     "faults": "every operation on the disk fails in turn, in four ways",
     "kills": "pkt run is killed at random moments",
+    "losses": "every loss and fit at the edge of its range, in value and gradient, against float64",
 }
 
 

@@ -18,8 +18,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from pkt import places, secrets
+from pkt.durable import write_atomically
 from pkt.gate import check_request
-from pkt.manifest import write_atomically
 
 
 class RefusedError(BaseException):

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from pkt import console, places, secrets
@@ -20,6 +21,7 @@ from pkt.errors import PktError, RequestError
 from pkt.methods.base import Choice, Method, choice_of
 from pkt.methods.combinations import check, known_pairs
 from pkt.methods.workbench import Workbench
+from pkt.models.precision import too_slow
 from pkt.plan import Plan, Planner
 from pkt.plugins import origins
 from pkt.run import command_line, prepare, provenance
@@ -82,6 +84,7 @@ def run_plan(session: Session, plan: Plan, **more: Stage) -> None:
         more: stages beside those of `STAGES`, by name.
     """
     session.plan = plan
+    check_precision(session)
     for step in plan:
         session.obtain(step, (STAGES | more)[step.stage])
         if step.name == "extract":  # its pairs may have been made for an objective that asked less of them
@@ -104,6 +107,26 @@ def check_models(bench: Workbench) -> None:
         raise type(problems[0])("\n".join(str(problem) for problem in problems))
     if problems:
         raise problems[0]
+
+
+def check_precision(session: Session) -> None:
+    """Refuse to train in bfloat16 where the processor makes that slower; a result that is there can be used.
+
+    Raises:
+        RequestError: some step of the plan would.
+    """
+    config, store = session.bench.config, session.store
+    trains = any(
+        step.ingredients.get("settings", {}).get("optim.precision") == "bfloat16"
+        and (step.stage in config.refresh or not store.path(step.stage, step.key).exists())
+        for step in session.plan
+    )
+    if trains and (why := too_slow(torch.bfloat16, session.bench.device)):
+        raise RequestError(
+            f"optim.precision=bfloat16 is for devices that compute in it, and {why}. Set optim.precision=float32, or "
+            "device=cuda on a machine with a GPU from Ampere (A100, RTX 30) on, or use a processor with AVX512-BF16 or "
+            "AMX (Intel from Sapphire Rapids, AMD from Zen 4 on)"
+        )
 
 
 def check_pairs(session: Session) -> None:

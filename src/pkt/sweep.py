@@ -7,6 +7,7 @@ Hydra calls nothing at the end of a sweep in which a job failed, so the command 
 
 from __future__ import annotations
 
+import math
 import traceback
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from omegaconf import DictConfig
 
 from pkt import console
 from pkt.callbacks import Guard
-from pkt.errors import RequestError
+from pkt.errors import PktError, RequestError
 
 if TYPE_CHECKING:
     from pkt.reporting.page.report import Report
@@ -55,7 +56,13 @@ def checked_objective(measured: float | None) -> float | None:
 
     Raises:
         RequestError: there is such a sweeper, and nothing was measured.
+        PktError: there is one, and a score is not a number, which counts as a failed trial and never as the best.
     """
+    if measured is not None and not math.isfinite(measured) and (sweeper := _optimiser()):
+        raise PktError(
+            f"{sweeper} has nothing to optimise: a score of this job is not a number (see its table). Lower optim.lr, or "
+            "load the models in float32 (model.teacher.dtype, model.student.dtype)"
+        )
     if measured is None and (sweeper := _optimiser()):
         raise RequestError(
             f"{sweeper} has nothing to optimise: on these rows teacher and student are no two standard errors apart "

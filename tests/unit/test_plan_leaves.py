@@ -213,9 +213,9 @@ SEMANTICS: dict[str, dict[str, Any]] = {
     "cosine": {"fold_norm": True, "anchors": "shared", "rcond": 0.1, "precision": "float32", "top_k": 3},
     "input": {"anchors": "shared"},
     "logit_lstsq": {"fold_norm": True, "anchors": "shared", "normalise": False, "rcond": 0.1},
-    "procrustes": {"scale": False, "intercept": False},
+    "procrustes": {"scale": False, "intercept": False, "massive": None},
     "random": {"seed": 3},
-    "ridge": {"alpha": 0.1, "intercept": False, "rcond": 0.1},
+    "ridge": {"alpha": 0.1, "intercept": False, "massive": 30.0, "rcond": 0.1},
 }
 # a term's settings decide `transfer`; what it makes `align` keep is in that key too
 KEPT, OWN = {ALIGN, TRANSFER}, {TRANSFER}

@@ -91,7 +91,6 @@ class Scene:
             collate=lambda part: collate(self.encoded, part),
             optim=OptimConfig(lr=0.0, batch_size=99, micro_batch_size=micro, max_grad_norm=0.0),
             listen=lambda _step, metrics: found.append(metrics),
-            compares=self.loss.objective.balance == "auto",
             finish_step=self.loss.finish_step,
         ).fit()
         gradients = {n: p.grad for n, p in self.trainable.parameters.items() if p.grad is not None}

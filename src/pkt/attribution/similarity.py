@@ -22,6 +22,7 @@ from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, tap
 from pkt.semantics.basis import compute_device
+from pkt.semantics.massive import MASSIVE, ordinary_norms
 
 MEMORY = 2 << 30  # bytes of the numbers that are summed over the rows
 ROUND_OFF = 1e-12  # a share of a state's length below which it does not vary
@@ -36,11 +37,13 @@ class LayerComparison:
         chance_LL: the mean CKA over all permutations of one side's positions, tr K tr L / ((P - 1) |K|_F |L|_F): few
             positions of states that spread over many directions score high without being alike.
         positions: P, how many positions were compared.
+        left_out: how many more were not, because some layer's state is massive there.
     """
 
     cka_LL: Tensor
     chance_LL: Tensor
     positions: int
+    left_out: int = 0
 
 
 @torch.no_grad()
@@ -53,6 +56,7 @@ def compare_layers(
     positions: str = "all",
     batch_size: int = 8,
     memory: int = MEMORY,
+    massive: float | None = MASSIVE,
     listen: Callable[[int, int], None] | None = None,
 ) -> LayerComparison:
     """Compare every teacher layer with every student layer by linear CKA.
@@ -65,6 +69,9 @@ def compare_layers(
     `memory`, CKA is that of P positions, evenly spread over the split (floor(i N / P)): as many as have Gram matrices
     of all layers that fit (about 1900 for 40 and 32 layers). Neither batch size nor padding matters.
 
+    Positions that are massive at any layer of either model would decide the sums of squares alone. Where there are
+    any, the rows are read a second time without them.
+
     Args:
         teacher: a model in eval mode.
         student: a model in eval mode that reads the same tokens.
@@ -73,7 +80,9 @@ def compare_layers(
         positions: ``answer`` (those that predict an answer token) or ``all`` (every non-padding one).
         batch_size: rows per forward pass.
         memory: bytes, see above.
-        listen: called with rows and tokens of each batch once both models have read it.
+        massive: see `pkt.semantics.massive.ordinary`.
+        listen: called with rows and tokens of each batch once both models have read it; in a second reading with
+            no rows.
 
     Raises:
         RequestError: no position.
@@ -85,19 +94,29 @@ def compare_layers(
         raise RequestError(
             "layers are compared on rows, and the split has none; raise its size (data.sizes)."
         )
-    sums = Moments() if _capacity(teacher, student, memory) is None else Grams()
-    starts = _starts(encoded, positions)
-    for rows in sorted_batches(encoded.lengths, batch_size):
-        batch = collate(encoded, rows)
-        keep_n = torch.cat([kept_N[starts[row] : starts[row + 1]] for row in rows])
-        x_LnD, y_LnE = (_states(arch, batch, interface, positions, keep_n) for arch in (teacher, student))
-        sums.add(x_LnD, y_LnE.to(x_LnD.device))
-        if listen is not None:
-            listen(len(rows), int(batch.attention_mask.sum()))
+    moments = _capacity(teacher, student, memory) is None
+
+    def read(kept_N: Tensor, tell: Callable[[int, int], None]) -> tuple[Moments | Grams, Tensor]:
+        sums, starts = Moments() if moments else Grams(), _starts(encoded, positions)
+        norm_LN = torch.zeros(teacher.depth + student.depth, len(kept_N))
+        for rows in sorted_batches(encoded.lengths, batch_size):
+            batch = collate(encoded, rows)
+            slots = torch.cat([torch.arange(starts[row], starts[row + 1]) for row in rows])
+            sides = [_states(arch, batch, interface, positions, kept_N[slots]) for arch in (teacher, student)]
+            sums.add(sides[0], sides[1].to(sides[0].device))
+            norm_LN[:, slots[kept_N[slots]]] = torch.cat([side.norm(dim=-1).cpu() for side in sides])
+            tell(len(rows), int(batch.attention_mask.sum()))
+        return sums, norm_LN
+
+    tell = listen or (lambda _rows, _tokens: None)
+    sums, norm_LN = read(kept_N, tell)
+    found = int(kept_N.sum())
+    kept_N[kept_N.clone()] = ordinary_norms(norm_LN[:, kept_N], massive)
+    if (count := int(kept_N.sum())) < found:
+        sums, _ = read(kept_N, lambda _rows, tokens: tell(0, tokens))
     cka_LL, spread_T, spread_S = sums.similarity()
-    count = int(kept_N.sum())
     chance_LL = (spread_T[:, None] * spread_S / max(1, count - 1)).clamp_max(1.0)
-    return LayerComparison(cka_LL=cka_LL, chance_LL=chance_LL, positions=count)
+    return LayerComparison(cka_LL=cka_LL, chance_LL=chance_LL, positions=count, left_out=found - count)
 
 
 @dataclass(kw_only=True)

@@ -44,7 +44,7 @@ def best_window(score_RC: Tensor, shape: tuple[int, int]) -> tuple[int, int]:
         shape: rows and columns of the window, at most those of the matrix.
 
     Raises:
-        ValueError: a window that does not fit.
+        ValueError: a window that does not fit, or a score that is not finite.
     """
     _check(score_RC, shape)
     rows, columns = shape
@@ -69,7 +69,7 @@ def cut(score_RC: Tensor, shape: tuple[int, int], *, structure: str = "window", 
         seed: of the random place.
 
     Raises:
-        ValueError: unknown structure, or a shape that does not fit.
+        ValueError: unknown structure, a shape that does not fit, or a score that is not finite.
 
     Source: Zhong et al., "Seeking Neural Nuggets" (ICLR 2024), section 3.2 and its ablation of structures.
     """
@@ -102,5 +102,7 @@ def _largest(sums: Tensor, count: int) -> Tensor:
 
 
 def _check(score_RC: Tensor, shape: tuple[int, int]) -> None:
+    if not bool(score_RC.isfinite().all()):  # to argmax and sort NaN is the largest
+        raise ValueError("a weight's sensitivity is NaN or infinite, so that no window of it is the best")
     if not all(1 <= kept <= size for kept, size in zip(shape, score_RC.shape, strict=True)):
         raise ValueError(f"shape={shape} does not fit into a matrix of {tuple(score_RC.shape)}")

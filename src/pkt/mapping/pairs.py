@@ -168,8 +168,10 @@ def top_layers(scores: Sequence[float], count: int) -> tuple[int, ...]:
     """Return the `count` layers (from 1) with the highest scores, from shallow to deep; of equals, the shallower.
 
     Raises:
-        ValueError: fewer layers than asked for.
+        ValueError: fewer layers than asked for, or a score that is not finite.
     """
+    if not all(map(math.isfinite, scores)):
+        raise ValueError("a layer's score is NaN or infinite, so that none can be called the highest")
     if not 1 <= count <= len(scores):
         raise ValueError(f"{count} of {len(scores)} layers cannot be chosen")
     ranked = sorted(range(1, len(scores) + 1), key=lambda layer: (-scores[layer - 1], layer))

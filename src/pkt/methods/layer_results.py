@@ -106,8 +106,15 @@ class LayerAlignment(Alignment):
         )
 
     def warnings(self) -> list[str]:
-        """Warn of maps that are determined on a part of the space only."""
+        """Warn of positions left out, and of maps that are determined on a part of the space only."""
         notes = []
+        if left := {k: int(own["left_out"] or 0) for k, own in self.quality.items() if own.get("left_out")}:
+            worst = max(left, key=left.__getitem__)
+            notes.append(
+                f"massive activations: up to {left[worst]} of {left[worst] + int(self.quality[worst]['positions'] or 0)} "
+                f"positions of the align split (student layers {', '.join(map(str, left))}) have states many times as "
+                "long as the others, and are left out of fits, statistics and quality cards"
+            )
         for map_ in {map_.name: map_ for map_ in self.maps.values()}.values():
             info, width = map_.info, min(map_.weight.shape)
             notes += [

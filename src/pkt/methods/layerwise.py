@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from pkt import console
 from pkt.attribution import layer_attribution
 from pkt.attribution.similarity import compare_layers
 from pkt.data.batching import Batch, collate, sorted_batches
@@ -27,7 +28,7 @@ from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.objectives import OutputHead
-from pkt.semantics import AlignmentMap, HeadView, quality_card
+from pkt.semantics import AlignmentMap, HeadView, quality_card, without_massive
 from pkt.settings import setting
 from pkt.training.capture import Read, capture
 from pkt.training.states import RowStates
@@ -170,6 +171,11 @@ def similarities(bench: Workbench, interface: str) -> list[list[float]]:
             batch_size=bench.config.optim.batch_size,
             listen=listen,
         )
+    if compared.left_out:
+        console.note(
+            f"similarity of layers: {compared.left_out} of {compared.left_out + compared.positions} positions of the "
+            "extract split have massive activations and are left out"
+        )
     similarity: list[list[float]] = compared.cka_LL.tolist()
     return similarity
 
@@ -216,8 +222,9 @@ def length_ratio(map_: AlignmentMap, teacher: RowStates, student: RowStates) -> 
     """
     if not map_.normalise:
         return 1.0
-    length = torch.cat([map_(part).norm(dim=-1) for part in torch.split(teacher.flat_ND, 4096)]).mean()
-    return float(student.flat_ND.float().norm(dim=-1).mean() / length.clamp_min(1e-12))
+    (teacher_ND, student_ND), _ = without_massive((teacher.flat_ND, student.flat_ND), map_.massive)
+    length = torch.cat([map_(part).norm(dim=-1) for part in torch.split(teacher_ND, 4096)]).mean()
+    return float(student_ND.float().norm(dim=-1).mean() / length.clamp_min(1e-12))
 
 
 def teacher_outputs(bench: Workbench) -> dict[str, TopRows]:

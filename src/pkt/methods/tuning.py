@@ -151,7 +151,6 @@ class Task:
             seed=self.bench.config.seed,
             meters=(self.bench.student_meter, self.bench.teacher_meter),
             buffers=dict(self.auxiliary.named_buffers()),
-            compares=objective.balance == "auto",
             finish_step=losses["train"].finish_step,
         ).fit()
 

@@ -33,6 +33,7 @@ from pkt.models.fingerprint import content_digest, state
 from pkt.models.finite import check_finite
 from pkt.models.hub import explained, reach
 from pkt.models.kinds import check_kind
+from pkt.models.precision import too_slow
 from pkt.models.source import Source, check_weights, locate
 from pkt.models.surgery import prune, pruned_config
 
@@ -92,6 +93,8 @@ def load_model(
     source = _converted(source, cache_dir)
     placement = {"device_map": spec.device_map} if spec.device_map else {}
     dtype = choose_dtype(spec.dtype, torch.device(device), spread=bool(spec.device_map))
+    if not spec.device_map and (why := too_slow(dtype, torch.device(device))):
+        log.warning("the %s is loaded in %s, and %s (dtype: auto chooses)", source.who, spec.dtype, why)
     with explained(source), quiet_transformers():
         model, report = transformers.AutoModelForCausalLM.from_pretrained(
             **_arguments(source, weights=True), dtype=dtype, output_loading_info=True, **placement

@@ -21,8 +21,8 @@ from pkt.objectives.term import BaseTerm
 from pkt.objectives.view import Sums, View
 from pkt.settings import setting
 
-# a log-probability below it counts as this: a zero of the teacher must not make reverse KL infinite
-FLOOR = -60.0
+LOG_ZERO = -1e30  # stands for log 0, because 0 times minus infinity is no number
+FLOOR = -1e4  # of the teacher's log-probabilities in reverse KL, which its zeros must not make infinite
 
 
 def divergence(
@@ -47,11 +47,11 @@ def divergence(
     log_p = teacher.log_probs_nK
     if teacher.log_tail_n is not None:
         log_p = torch.cat([log_p, teacher.log_tail_n[:, None]], dim=-1)
-    log_p, log_q = log_p.clamp_min(FLOOR), log_q.clamp_min(FLOOR)
+    log_p, log_q = log_p.clamp_min(LOG_ZERO), log_q.clamp_min(LOG_ZERO)
     if kind == "forward":
         value_n = _kl(log_p, log_q)
     elif kind == "reverse":
-        value_n = _kl(log_q, log_p)
+        value_n = _kl(log_q, log_p.clamp_min(FLOOR))
     else:
         log_m = torch.logaddexp(log_p, log_q) - torch.log(torch.tensor(2.0))
         value_n = 0.5 * (_kl(log_p, log_m) + _kl(log_q, log_m))

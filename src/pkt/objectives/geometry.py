@@ -18,8 +18,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from pkt.objectives.needs import Need, Sequences, States
+from pkt.objectives.scaling import near_one
 from pkt.objectives.term import LayerTerm
 from pkt.objectives.view import Pair, View
+
+ROUND_OFF = 1e-6  # a share of the tokens' lengths, below which what is left after centring is round-off
 
 
 def geometry_sum(
@@ -31,14 +34,16 @@ def geometry_sum(
       scaled. It is computed from the D x D or from the T x T products, whichever are fewer.
     - ``cosine``: mean over token pairs of (a_st - b_st)^2, a and b the cosines between centred tokens.
 
-    Sequences of one token have no geometry and are left out; with none left the sum is 0.
+    Sequences of one token have no geometry and are left out; with none left the sum is 0. A token that lies at its
+    sequence's mean, to round-off, counts as the mean: where all tokens are equal, the distance is 1 (``cka``) and
+    the gradient 0.
 
     Args:
         states_ND: R; the gradient flows here.
         targets_ND: R*, held constant; its width may differ.
         sequence_N: which sequence each position belongs to, ascending.
         relation: see above.
-        eps: lower bound of |A|_F |B|_F and of a token's length.
+        eps: lower bound of |A|_F |B|_F, of states scaled to the size of 1, and of a token's length.
 
     Raises:
         ValueError: no position, or not one target per state.
@@ -58,11 +63,19 @@ def geometry_sum(
 
 
 def _centred(flat_ND: Tensor, mask_BT: Tensor, counts_B: Tensor) -> Tensor:
-    """Lay positions out by sequence, zero-padded, and take each sequence's mean off."""
+    """Lay positions out by sequence, zero-padded, take each sequence's mean off, and scale it to the size of 1."""
     padded_BTD = flat_ND.new_zeros(*mask_BT.shape, flat_ND.shape[-1])
     padded_BTD = padded_BTD.masked_scatter(mask_BT[..., None], flat_ND)
     mean_B1D = padded_BTD.sum(1, keepdim=True) / counts_B[:, None, None]
-    return (padded_BTD - mean_B1D) * mask_BT[..., None]
+    return near_one((padded_BTD - mean_B1D) * _differs(padded_BTD, mean_B1D, mask_BT), (1, 2))
+
+
+@torch.no_grad()
+def _differs(padded_BTD: Tensor, mean_B1D: Tensor, mask_BT: Tensor) -> Tensor:
+    """Return which tokens, of those that are there, lie apart from the mean by more than round-off, (B, T, 1)."""
+    length_BT, apart_BT = padded_BTD.norm(dim=-1), (padded_BTD - mean_B1D).norm(dim=-1)
+    typical_B1 = length_BT.sum(1, keepdim=True) / mask_BT.sum(1, keepdim=True)
+    return (mask_BT & ~(apart_BT <= ROUND_OFF * (length_BT + typical_B1)))[..., None]
 
 
 def _cka_distance(r_BTD: Tensor, target_BTD: Tensor, eps: float) -> Tensor:

@@ -19,31 +19,47 @@ from torch import Tensor
 from pkt.objectives.chunks import CHUNK, check_labels, over_chunks
 from pkt.objectives.head import ReadOut
 from pkt.objectives.needs import Head, Labels, Need
+from pkt.objectives.scaling import near_one
 from pkt.objectives.term import BaseTerm
 from pkt.objectives.view import Sums, View
 
+CANCELS = 1e-3  # share of |G| |h|^2 below which too much of h^T G h cancels in float32
+ROUND_OFF = 1e-6  # share of |W| |h| below which logits are round-off
 
-def output_cosine_sum(
-    states_ND: Tensor, labels_N: Tensor, weight_VD: Tensor, gram_DD: Tensor, *, eps: float = 1e-12
-) -> Tensor:
+
+def output_cosine_sum(states_ND: Tensor, labels_N: Tensor, weight_VD: Tensor, gram_DD: Tensor) -> Tensor:
     """Return sum_n 1 - cos(z_n, onehot(y_n)) for z = W h, without forming z.
+
+    Where h lies nearly in what W does not span (a rank-deficient head), h^T G h is a small difference of large
+    numbers; the logits of those positions are formed after all.
 
     Args:
         states_ND: final-normed states h.
         labels_N: y.
         weight_VD: W, the head.
         gram_DD: G.
-        eps: lower bound of h^T G h.
 
     Raises:
         ValueError: no position, or not one label per state.
     """
     check_labels(states_ND, labels_N)
     with torch.autocast(states_ND.device.type, enabled=False):  # h^T G h in bfloat16 would lose it all
-        h_ND, gram = states_ND.float(), gram_DD.float()
+        h_ND, gram = near_one(states_ND.float(), -1), gram_DD.float()
         square_N = ((h_ND @ gram) * h_ND).sum(-1)
+        bound_N = gram.norm() * h_ND.detach().square().sum(-1)
+        sure_N = square_N.detach() > CANCELS * bound_N
         label_N = (weight_VD[labels_N].float() * h_ND).sum(-1)
-        return len(labels_N) - (label_N * square_N.clamp_min(eps).rsqrt()).sum()
+        cosine_N = label_N * torch.where(sure_N, square_N, 1.0).rsqrt()
+        total = torch.where(sure_N, cosine_N, 0.0).sum()
+        if not bool(sure_N.all()):
+            least_N = torch.where(
+                bound_N > 0, ROUND_OFF**2 * bound_N, 1.0
+            )  # any number does for a zero state
+            unsure = (side[~sure_N] for side in (h_ND, labels_N, least_N))
+            total = total + over_chunks(
+                lambda h_nD, *of: _similarity(h_nD @ weight_VD.float().T, *of), *unsure
+            )
+        return len(labels_N) - total
 
 
 def dense_output_cosine_sum(
@@ -56,19 +72,24 @@ def dense_output_cosine_sum(
         labels_N: y.
         read_out: states to logits.
         chunk: positions whose V-wide numbers are alive at once, in the forward and in the backward pass.
-        eps: lower bound of |z|^2.
+        eps: lower bound of |z|^2, of logits scaled to the size of 1.
 
     Raises:
         ValueError: no position, not one label per state, or a chunk below 1.
     """
     check_labels(states_ND, labels_N)
+    least_N = torch.full_like(labels_N, eps, dtype=torch.float32)
 
-    def similarity(h_nD: Tensor, labels_n: Tensor) -> Tensor:
-        logits_nV = read_out(h_nD).float()
-        label_n = logits_nV.gather(-1, labels_n[:, None]).squeeze(-1)
-        return (label_n * logits_nV.square().sum(-1).clamp_min(eps).rsqrt()).sum()
+    def similarity(h_nD: Tensor, labels_n: Tensor, least_n: Tensor) -> Tensor:
+        return _similarity(near_one(read_out(h_nD).float(), -1), labels_n, least_n)
 
-    return len(labels_N) - over_chunks(similarity, states_ND, labels_N, chunk=chunk)
+    return len(labels_N) - over_chunks(similarity, states_ND, labels_N, least_N, chunk=chunk)
+
+
+def _similarity(logits_nV: Tensor, labels_n: Tensor, least_n: Tensor) -> Tensor:
+    """Return sum_n z_y / |z|, with |z|^2 at least as large as given."""
+    label_n = logits_nV.gather(-1, labels_n[:, None]).squeeze(-1)
+    return (label_n * torch.maximum(logits_nV.square().sum(-1), least_n).rsqrt()).sum()
 
 
 @dataclass(frozen=True, kw_only=True)

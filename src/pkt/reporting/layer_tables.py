@@ -77,7 +77,7 @@ def cka_tables(data: Mapping[str, Any]) -> list[Table]:
         summary.append(
             (
                 f"{matrix['rows']} × {matrix['columns']}",
-                f"{matrix['tokens']:,}",
+                f"{matrix['tokens']:,}" + (f" ({left} left out)" if (left := matrix.get("left_out")) else ""),
                 value(sum(numbers) / len(numbers)),
                 value(matrix["same_depth"]),
                 f"{min(numbers):.3f} to {max(numbers):.3f}",
@@ -170,12 +170,12 @@ def map_tables(data: Mapping[str, Any]) -> list[Table]:
         for pair, card in zip(data["pairs"], cards, strict=True):
             layers = (str(pair["student"]), " ".join(map(str, pair["teacher"])))
             held = card["held_out"]
-            about = (str(held["rank"]), value(held["condition"]))
+            about = (str(held["rank"]), value(held["condition"]), str(held.get("left_out", 0)))
             pairs.append((name, *layers, *(value(card[side][measure]) for side, measure in shown), *about))
     fitted = f"fitted on {data['fitted_rows']} align rows"
     where = f"at the {data['interface']} interface: {fitted}, held out: {rows_of(data)}"
     title = f"maps, mean over {pairs_of(data)} {where}"
-    per_pair = ("map", "student layer", "teacher layer", *columns, "rank", "condition")
+    per_pair = ("map", "student layer", "teacher layer", *columns, "rank", "condition", "left out")
     return [
         Table(title=title, columns=("map", *columns), rows=tuple(means)),
         Table(title=f"maps per pair of layers {where}", columns=per_pair, rows=tuple(pairs)),

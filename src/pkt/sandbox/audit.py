@@ -72,7 +72,11 @@ def watch(missing: set[str], writable: str, readable: Iterable[str]) -> None:
                 vars(sys.modules[module]).pop(name, None)
     events = tuple(event for layer in sorted(missing) for event in EVENTS[layer]) + ESCAPES
     calls = functools.partial(
-        _refuse_calls, events=events, harmless=HARMLESS, coroutine=types.coroutine.__code__, frame=sys._getframe
+        _refuse_calls,
+        events=events,
+        harmless=HARMLESS,
+        coroutine=types.coroutine.__code__,
+        frame=sys._getframe,
     )
     known = tuple(f"{form}/" for path in readable for form in (path, os.path.realpath(path)))
     paths = functools.partial(
@@ -127,14 +131,20 @@ def _refuse_paths(
         raise denied(f"the sandbox refuses {event}")
     for path in details[: 2 if both else 1]:
         if kind(path) is data:
-            path = path.decode("utf-8", "surrogateescape")  # noqa: PLW2901
+            path = path.decode("utf-8", "surrogateescape")
         if (path is None or kind(path) is handle) and not change:
             continue
-        if kind(path) is not text or ".." in path.split("/"):  # a subclass could answer each question differently
+        if kind(path) is not text or ".." in path.split(
+            "/"
+        ):  # a subclass could answer each question differently
             raise denied(f"the sandbox refuses {event}")
         place = path if path.startswith("/") else inside + path
         if place in devices or f"{place}/".startswith(inside):
             continue
         # the handle of a folder would take relative paths there
-        if change or not f"{place}/".startswith(known) or (event == "open" and status(place).st_mode >> 12 == 4):
+        if (
+            change
+            or not f"{place}/".startswith(known)
+            or (event == "open" and status(place).st_mode >> 12 == 4)
+        ):
             raise denied(f"the sandbox refuses {event}")

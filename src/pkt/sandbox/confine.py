@@ -27,7 +27,7 @@ LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
 READ, WRITE = 1 << 2 | 1 << 3, 1 << 1  # read a file, list a folder
 FILE_ONLY = 1 << 1 | 1 << 2 | 1 << 14
 # folders that a private disk may cover, unless Python lies below them; none is a program's business
-COVERED = ("/tmp", "/var/tmp", "/mnt", "/media", "/srv", "/opt")  # noqa: S108
+COVERED = ("/tmp", "/var/tmp", "/mnt", "/media", "/srv", "/opt")
 
 
 def namespaces(native: Any, size: int) -> set[str]:
@@ -56,7 +56,11 @@ def _own_mounts(native: Any, user: int, group: int, size: int) -> set[str]:
     """Keep later mounts to this process and its children; a user namespace needs its owner's numbers for them."""
     with contextlib.suppress(OSError):
         if user:
-            numbers = (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1"))
+            numbers = (
+                ("setgroups", "deny"),
+                ("uid_map", f"{user} {user} 1"),
+                ("gid_map", f"{group} {group} 1"),
+            )
             for name, text in numbers:
                 with open(f"/proc/self/{name}", "w", encoding="ascii") as file:  # noqa: PTH123
                     file.write(text)

@@ -101,7 +101,7 @@ def _spacious(shared: str, disk: int) -> None:
         room = os.statvfs(shared)
     except OSError as error:
         raise verdict.HostError(f"the temporary folder has gone: {error}") from error
-    if room.f_bavail * room.f_frsize < disk or 0 < room.f_files and room.f_favail < 64:
+    if room.f_bavail * room.f_frsize < disk or (room.f_files > 0 and room.f_favail < 64):
         raise verdict.HostError(f"the temporary folder {shared} has less than {disk >> 20} MB left")
 
 

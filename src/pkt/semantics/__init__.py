@@ -9,12 +9,14 @@ from pkt.semantics.alignment import AlignmentMap, HeadView, Semantics, States
 from pkt.semantics.basis import Basis, alignment_matrix, factorise, gram
 from pkt.semantics.decomposition import TopTokens
 from pkt.semantics.logits import LogitLstsq
+from pkt.semantics.massive import MASSIVE, ordinary, without_massive
 from pkt.semantics.procrustes import Procrustes
 from pkt.semantics.quality import quality_card, readout_kl
 from pkt.semantics.ridge import Ridge
 from pkt.semantics.vocabulary import Cosine, Input, RandomMap
 
 __all__ = [
+    "MASSIVE",
     "AlignmentMap",
     "Basis",
     "Cosine",
@@ -30,6 +32,8 @@ __all__ = [
     "alignment_matrix",
     "factorise",
     "gram",
+    "ordinary",
     "quality_card",
     "readout_kl",
+    "without_massive",
 ]

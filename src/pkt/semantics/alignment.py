@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pkt.semantics.decomposition import TopTokens
+from pkt.semantics.massive import MASSIVE
 
 States = tuple[Tensor, Tensor]
 """Paired states at the same positions: teacher (N, D_T), student (N, D_S)."""
@@ -48,6 +49,8 @@ class AlignmentMap:
         name: of the strategy.
         info: ranks, condition numbers and the like.
         tokens: keep the strongest tokens only; None: all of them, summed into M.
+        massive: states beyond so many medians of the norms are not what the map is fitted on and judged by; None: all
+            states are.
     """
 
     weight: Tensor
@@ -57,6 +60,7 @@ class AlignmentMap:
     name: str = ""
     info: dict[str, float | int] = field(default_factory=dict)
     tokens: TopTokens | None = None
+    massive: float | None = MASSIVE
 
     def __post_init__(self) -> None:
         width_student, width_teacher = self.weight.shape

@@ -5,7 +5,9 @@ Shape suffixes: N positions (n of a block), D width (D_T teacher, D_S student).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,8 +15,27 @@ from torch import Tensor
 from pkt.errors import PktError, RequestError
 from pkt.semantics.alignment import AlignmentMap, States
 from pkt.semantics.basis import compute_device
+from pkt.semantics.massive import MASSIVE, without_massive
+from pkt.settings import Bounded, setting
 
 BLOCK = 4096  # positions alive in float64 at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted(Bounded):
+    """What maps share that are fitted on paired states.
+
+    Attributes:
+        intercept: centre both sides, and add the student's mean.
+        massive: leave positions out whose state, of teacher or student, is longer than so many medians (`massive.py`);
+            None: none.
+    """
+
+    needs_states: ClassVar[bool] = True
+    reads_out: ClassVar[bool] = True
+
+    intercept: bool = True
+    massive: float | None = setting(MASSIVE, above=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,37 +44,52 @@ class Moments:
 
     Attributes:
         name: of the map that is fitted on them.
-        count: N.
+        states: X and Y.
+        left_out: how many positions are not among them, because a state is massive.
+        massive: what that means.
         xx_DD: X^T X, centred if the means are there.
         xy_DD: X^T Y, the same.
         mean_x, mean_y: means over the positions; None: not centred.
     """
 
     name: str
-    count: int
+    states: States
+    left_out: int
+    massive: float | None
     xx_DD: Tensor
     xy_DD: Tensor
     mean_x: Tensor | None
     mean_y: Tensor | None
 
+    @property
+    def count(self) -> int:
+        """N."""
+        return len(self.states[0])
+
+    def blocks(self) -> Iterator[States]:
+        """Yield X and Y in blocks of positions, float64, centred if the means are there."""
+        yield from _blocks(self.states, self.mean_x, self.mean_y)
+
     def map(self, weight_DD: Tensor, device: torch.device, **info: float | int) -> AlignmentMap:
-        """Return h* = M (h - mean_x) + mean_y on a device; info: positions, and what is given."""
+        """Return h* = M (h - mean_x) + mean_y on a device; info: positions, left_out, and what is given."""
         return AlignmentMap(
             weight=weight_DD.float().contiguous().to(device),
             bias=None if self.mean_y is None else self.mean_y.float().to(device),
             mean=None if self.mean_x is None else self.mean_x.float().to(device),
             name=self.name,
-            info={"positions": self.count, **info},
+            info={"positions": self.count, "left_out": self.left_out, **info},
+            massive=self.massive,
         )
 
 
-def moments(states: States | None, name: str, *, centred: bool) -> Moments:
-    """Sum paired states.
+def moments(states: States | None, name: str, *, centred: bool, massive: float | None = MASSIVE) -> Moments:
+    """Sum paired states at the positions that are ordinary on both sides.
 
     Args:
         states: teacher (N, D_T) and student (N, D_S).
         name: of the map that needs them.
         centred: take the means off first.
+        massive: see `pkt.semantics.massive.ordinary`.
 
     Raises:
         ValueError: no states, or not the same number on both sides.
@@ -69,14 +105,12 @@ def moments(states: States | None, name: str, *, centred: bool) -> Moments:
         raise RequestError(
             f"semantics={name} needs states; the align split has none: raise data.sizes.align."
         )
+    states, left_out = without_massive(states, massive)
     mean_x, mean_y = (_mean(side_ND) if centred else None for side_ND in states)
     device = compute_device(x_ND)
     xx = torch.zeros(x_ND.shape[1], x_ND.shape[1], dtype=torch.float64, device=device)
     xy = torch.zeros(x_ND.shape[1], y_ND.shape[1], dtype=torch.float64, device=device)
-    for x_nD, y_nD in zip(torch.split(x_ND, BLOCK), torch.split(y_ND, BLOCK), strict=True):
-        x, y = x_nD.to(device).double(), y_nD.to(device).double()
-        x = x if mean_x is None else x - mean_x.to(device)
-        y = y if mean_y is None else y - mean_y.to(device)
+    for x, y in _blocks(states, mean_x, mean_y):
         xx += x.T @ x
         xy += x.T @ y
     if not (torch.isfinite(xx).all() and torch.isfinite(xy).all()):
@@ -84,7 +118,25 @@ def moments(states: States | None, name: str, *, centred: bool) -> Moments:
             "the states of the align split hold NaN or infinity; load both models in float32 or bfloat16 "
             "(model.teacher.dtype, model.student.dtype)."
         )
-    return Moments(name=name, count=len(x_ND), xx_DD=xx.cpu(), xy_DD=xy.cpu(), mean_x=mean_x, mean_y=mean_y)
+    return Moments(
+        name=name,
+        states=states,
+        left_out=left_out,
+        massive=massive,
+        xx_DD=xx.cpu(),
+        xy_DD=xy.cpu(),
+        mean_x=mean_x,
+        mean_y=mean_y,
+    )
+
+
+def _blocks(states: States, mean_x: Tensor | None, mean_y: Tensor | None) -> Iterator[States]:
+    device = compute_device(states[0])
+    for x_nD, y_nD in zip(*(torch.split(side, BLOCK) for side in states), strict=True):
+        x, y = x_nD.to(device).double(), y_nD.to(device).double()
+        x = x if mean_x is None else x - mean_x.to(device)
+        y = y if mean_y is None else y - mean_y.to(device)
+        yield x, y
 
 
 def _mean(states_ND: Tensor) -> Tensor:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
-from pkt.semantics.paired import moments
+from pkt.semantics.paired import Fitted, moments
 
 RANK_CUT = 1e-10  # singular values of Y^T X below this share of the largest count as zero
 
 
 @dataclass(frozen=True, kw_only=True)
-class Procrustes:
+class Procrustes(Fitted):
     """M = argmax <X M^T, Y> over semi-orthogonal M: M M^T = I if D_T >= D_S, M^T M = I if D_T <= D_S.
 
     X (N, D_T) are the paired teacher layer's states, Y (N, D_S) the student's own at the same positions, both
@@ -28,21 +27,16 @@ class Procrustes:
 
     Attributes:
         scale: fit one scale, so that lengths are those of the student's states.
-        intercept: centre both sides, and add the student's mean.
 
     Source: Schoenemann, "A generalized solution of the orthogonal Procrustes problem" (Psychometrika, 1966).
     """
 
-    needs_states: ClassVar[bool] = True
-    reads_out: ClassVar[bool] = True
-
     scale: bool = True
-    intercept: bool = True
 
     @torch.no_grad()
     def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:
-        """Return the map; info: positions, rank (of Y^T X), scale (c). It raises what `moments` raises."""
-        found = moments(states, "procrustes", centred=self.intercept)
+        """Return the map; info: positions, left_out, rank (of Y^T X), scale (c). It raises what `moments` raises."""
+        found = moments(states, "procrustes", centred=self.intercept, massive=self.massive)
         left, singular, right = torch.linalg.svd(found.xy_DD.T, full_matrices=False)
         turn_DD = left @ right
         length = float((turn_DD @ found.xx_DD * turn_DD).sum())  # |X M^T|^2

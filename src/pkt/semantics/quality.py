@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from pkt.semantics.alignment import AlignmentMap
 from pkt.semantics.basis import compute_device
+from pkt.semantics.massive import without_massive
 
 BLOCK = 4096  # positions alive in float64 at once
 CHUNK = 512  # positions whose V-wide numbers are alive at once
@@ -21,6 +22,8 @@ RANK_CUT = 1e-5  # singular values of M below this share of the largest count as
 @dataclass(frozen=True, kw_only=True)
 class QualityCard:
     """How good a map is on paired states: y = map(h_T), and h, the untouched student's own state.
+
+    Positions that are massive on either side are left out (`AlignmentMap.massive`).
 
     Attributes:
         cosine: mean_n cos(y_n, h_n).
@@ -37,6 +40,7 @@ class QualityCard:
             all tokens).
         rank: number of singular values of M above `RANK_CUT` of the largest.
         positions: N.
+        left_out: positions that are massive.
     """
 
     cosine: float
@@ -45,6 +49,7 @@ class QualityCard:
     condition: float
     rank: int
     positions: int
+    left_out: int = 0
     readout_kl: float | None = None
 
 
@@ -71,6 +76,7 @@ def quality_card(
         raise ValueError(
             f"paired states are needed, got {len(teacher_ND)} teacher and {len(student_ND)} student positions"
         )
+    (teacher_ND, student_ND), left_out = without_massive((teacher_ND, student_ND), alignment.massive)
     count = len(student_ND)
     cosine, mean_y, mean_h, length_y, length_h = 0.0, torch.zeros(()), torch.zeros(()), 0.0, 0.0
     for y_nD, h_nD in _blocks(alignment, teacher_ND, student_ND):
@@ -95,6 +101,7 @@ def quality_card(
         condition=condition,
         rank=rank,
         positions=count,
+        left_out=left_out,
         readout_kl=None
         if read_out is None
         else _card_kl(alignment, teacher_ND, student_ND, read_out, length_h, length_y),

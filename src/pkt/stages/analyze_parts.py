@@ -84,6 +84,7 @@ def _cka(subject: Subject) -> dict[str, Any]:
                     "values": compared.cka_LL.tolist(),
                     "chance": compared.chance_LL.tolist(),
                     "tokens": compared.positions,
+                    "left_out": compared.left_out,
                     "same_depth": _same_depth(compared.cka_LL),
                 }
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from pkt.evaluation.results import Evaluation
 from pkt.methods.base import Extraction
 from pkt.reporting.examples import example_tables
 from pkt.reporting.figures import attribution_figure, pairing_figure, save
-from pkt.reporting.gaps import MEAN
+from pkt.reporting.gaps import MEAN, Share
 from pkt.reporting.headline import headline, named_scores, split_heading
 from pkt.reporting.page.write import write_run_page
 from pkt.reporting.study import shares_of
@@ -54,7 +55,15 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
     _where(session)
     if "transferred" in evaluations and sweep_name() is None:  # a sweep has a page over all its jobs
         console.say(f"{'report':<11}{write_run_page(session.run_dir)}")
-    return shares[MEAN].estimate.value if split != "test" and shares and shares[MEAN].known else None
+    return _objective(summary, shares[MEAN]) if split != "test" and shares else None
+
+
+def _objective(summary: Mapping[str, Any], share: Share) -> float | None:
+    """Return what a sweeper optimises: NaN where any score is, which a mean over the other tasks would hide."""
+    values = [score["value"] for tasks in summary["scores"].values() for score in tasks.values()]
+    if any(map(math.isnan, values)):
+        return math.nan
+    return share.estimate.value if share.known else None
 
 
 def _summary(session: Session, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:

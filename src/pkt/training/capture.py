@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.data.encoding import Encoded
+from pkt.errors import PktError
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, skip_above, skip_below, tap
 from pkt.training.meter import Meter
@@ -114,6 +115,9 @@ def capture(
 
     Returns:
         RowStates per key, on the CPU.
+
+    Raises:
+        PktError: a state that is not finite.
     """
     counts = position_counts(encoded, positions)
     kept = {key: RowStates.empty(counts, read.width, dtype) for key, read in reads.items()}
@@ -128,13 +132,23 @@ def capture(
             decode(arch, batch.input_ids, batch.attention_mask)
         mask_BT = position_mask(batch, positions)
         for key, read in reads.items():
-            kept[key].write(rows, read(states, mask_BT))
+            kept[key].write(rows, _finite(read(states, mask_BT), read, batch))
         if meter is not None:
             run = layers[-1] - (prefix.layer - 1 if prefix is not None else 0)
             meter.count(int(batch.attention_mask.sum()), layers=run)
         if listen is not None:
             listen(len(rows))
     return kept
+
+
+def _finite(states_ND: Tensor, read: Read, batch: Batch) -> Tensor:
+    if not bool(states_ND.isfinite().all()):
+        raise PktError(
+            f"states of layer {', '.join(map(str, read.layers))} are NaN or infinite (rows {batch.index[:4]}...): "
+            "nothing can be learned from them. Load the models in float32 or bfloat16 (model.teacher.dtype, "
+            "model.student.dtype), or look at the model's files."
+        )
+    return states_ND
 
 
 def advance(

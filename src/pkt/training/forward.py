@@ -112,6 +112,11 @@ class TransferLoss:
     meter: Meter = field(default_factory=Meter)
     _later: list[Callable[[], None]] = field(default_factory=list, init=False)
 
+    @property
+    def compares(self) -> bool:
+        """Whether the weights depend on the terms' values."""
+        return self.objective.balance == "auto"
+
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return over how many positions (or sequences) each term ``loss_<name>`` sums; needs no forward pass."""
         seen = Seen(loss=self, batch=batch)

@@ -25,9 +25,18 @@ from pkt.errors import PktError
 from pkt.training.meter import Meter
 from pkt.training.snapshot import load_snapshot, optimiser_tensors, restore_optimiser, save_snapshot
 
+REMEDY = (
+    "Lower optim.lr, set optim.max_grad_norm, or train in float32 (optim.precision, model.student.dtype). A snapshot "
+    "is only ever made of finite weights."
+)
+
 
 class Loss(Protocol):
-    """A training objective: differentiable sums per term, and what they are sums over."""
+    """A training objective: differentiable sums per term, and what they are sums over.
+
+    One whose `weights` read the values says so with an attribute ``compares`` that is true: the values are then
+    those of the whole optimiser step, whatever the micro batch.
+    """
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return what each term's sum over a batch is over."""
@@ -83,7 +92,7 @@ class Trainer:
         seed: before each step torch is seeded with it and the step, so that dropout is the same after a resume.
         meters: their counts are part of the resumable state.
         buffers: tensors that are part of it too, changed in place.
-        compares: whether the terms' weights depend on the terms' values over the whole step.
+        compares: whether to look at the whole step before its first micro batch trains; None: if the loss says so.
         finish_step: called after every optimiser step, before `listen`.
     """
 
@@ -98,7 +107,7 @@ class Trainer:
     seed: int = 0
     meters: Sequence[Meter] = ()
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
-    compares: bool = False
+    compares: bool | None = None
     finish_step: Callable[[], None] = lambda: None
     _validations: list[dict[str, float]] = field(default_factory=list, init=False)
     _best: tuple[int, float, dict[str, Tensor]] | None = field(default=None, init=False)
@@ -147,7 +156,8 @@ class Trainer:
             for name, count in self.loss.counts(batch).items():
                 totals[name] = totals.get(name, 0) + count
         metrics = {name: 0.0 for name, total in totals.items() if total} | {"loss": 0.0}
-        values = self._values(batches, totals) if self.compares and len(batches) > 1 else None
+        compares = getattr(self.loss, "compares", False) if self.compares is None else self.compares
+        values = self._values(batches, totals) if compares and len(batches) > 1 else None
         optimiser.zero_grad(set_to_none=True)
         for batch in batches:
             if (loss := self._total(batch, totals, values, metrics)) is None:
@@ -196,10 +206,14 @@ class Trainer:
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad:
             raise PktError(
-                f"{bad[0]} became {metrics[bad[0]]} at optimiser step {step} (rows {batch.index[:4]}...). "
-                "Lower optim.lr, set optim.max_grad_norm, or train in optim.precision=float32; "
-                "the last good snapshot is kept."
+                f"{bad[0]} became {metrics[bad[0]]} at optimiser step {step} (rows {batch.index[:4]}...). {REMEDY}"
             )
+
+    def _check_weights(self, step: int) -> None:
+        """Refuse to keep weights that are not finite."""
+        for name, parameter in self.parameters.items():
+            if not bool(parameter.isfinite().all()):
+                raise PktError(f"weights of {name} are NaN or infinite after optimiser step {step}. {REMEDY}")
 
     def _validate(self, epoch: int, step: int, *, last: bool) -> dict[str, float]:
         every = self.optim.validate_every
@@ -208,20 +222,28 @@ class Trainer:
         metrics = self.validate()
         self._validations.append({"step": step, **metrics})
         score = metrics.get("cross_entropy", math.inf)  # no validation row may have a label
-        if self.optim.keep == "best" and (self._best is None or score < self._best[1]):
+        comparable = math.isfinite(score) or "cross_entropy" not in metrics
+        if self.optim.keep == "best" and comparable and (self._best is None or score < self._best[1]):
             self._best = (step, score, {n: p.detach().clone() for n, p in self.parameters.items()})
         return {f"validation/{name}": value for name, value in metrics.items()}
 
     def _finish(self, total: int) -> History:
+        if self.optim.keep == "best" and self._validations and self._best is None:
+            raise PktError(
+                f"no validation of this training (optimiser step {total} was the last) had a finite cross-entropy, so "
+                f"optim.keep=best has nothing to choose from. {REMEDY}"
+            )
         if self._best is not None:
             with torch.no_grad():
                 for name, parameter in self.parameters.items():
                     parameter.copy_(self._best[2][name])
+        self._check_weights(total)
         best_step = self._best[0] if self._best is not None else None
         return History(steps=total, validations=self._validations, best_step=best_step)
 
     def _save(self, optimiser: torch.optim.Optimizer, step: int) -> None:
         assert self.snapshots is not None
+        self._check_weights(step)
         tensors = optimiser_tensors(self.parameters, optimiser)
         tensors |= {f"buffer:{name}": value for name, value in self.buffers.items()}
         state: dict[str, Any] = {

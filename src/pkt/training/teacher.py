@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.data.encoding import Encoded
+from pkt.errors import PktError
 from pkt.models.architecture import Architecture
 from pkt.models.taps import decode
 from pkt.objectives import CHUNK, Distributions, TokenDistribution, shared_columns, token_distribution
@@ -115,6 +116,9 @@ def capture_outputs(
 
     Returns:
         float32 log-probabilities, on the CPU.
+
+    Raises:
+        PktError: one that is NaN.
     """
     counts, whole = position_counts(encoded, "answer"), len(teacher.shared)
     kept = whole if teacher.top_k is None else min(teacher.top_k, whole)
@@ -127,6 +131,11 @@ def capture_outputs(
         parts = [
             found.read(*part) for part in zip(*(torch.split(t, CHUNK) for t in found.tensors), strict=True)
         ]
+        if any(bool(part.log_probs_nK.isnan().any()) for part in parts):
+            raise PktError(
+                f"the teacher's next-token distributions are not numbers (rows {rows[:4]}...); load it in float32 or "
+                "bfloat16 (model.teacher.dtype), or look at its files."
+            )
         log_probs.write(rows, torch.cat([part.log_probs_nK for part in parts]))
         if tokens is not None and log_tail is not None:
             tokens.write(rows, torch.cat([part.tokens_nK for part in parts if part.tokens_nK is not None]))
