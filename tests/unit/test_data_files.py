@@ -83,7 +83,7 @@ def test_parquet_with_unusual_columns(tmp_path: Path):
             "prompt": pa.array(texts, pa.large_string()),
             "answer": pa.array([one["answer"] for one in PLAIN]).dictionary_encode(),
             "id": [one["id"] for one in PLAIN],
-            "when": pa.array([2**62] * 3, pa.timestamp("s")),  # beyond what Python's dates hold
+            "when": pa.array([2**62] * 3, pa.timestamp("ms")),  # beyond what Python's dates hold
             "parts": pa.array([{"prompt": 1}, None, {"prompt": 2}]),
         }
     )

@@ -2,8 +2,9 @@
 
     [BOS] prompt | answer EOS        positions prompt-1 .. length-2 predict an answer token or EOS
 
-The prompt gets the special tokens that lm-eval's HFLM gives it, so training and scoring see the same ids. Some
-tokenizers put a space before every text (Llama 2's); an answer continues a text and gets none.
+The prompt gets the special tokens that lm-eval's HFLM gives it, so training and scoring see the same ids; BOS comes
+once, whether the tokenizer adds it, a chat template writes it, or both. Some tokenizers put a space before every text
+(Llama 2's); an answer continues a text and gets none. In a chat template the end is the reply's (see `Chat.end`).
 """
 
 from __future__ import annotations
@@ -83,10 +84,11 @@ def encode(
     prompt_lengths: list[int] = []
     rows = list(rows)
     answers = encode_answers(tokenizer, [row["answer"] for row in rows])
+    end = tokenizer.eos_token_id if chat is None else chat.end(tokenizer)
     for row, tokens in zip(rows, answers, strict=True):
         text = row["prompt"] if chat is None else chat.prompt(tokenizer, row["prompt"])
         prompt = encode_prompt(tokenizer, text)
-        answer = [*tokens, tokenizer.eos_token_id]
+        answer = [*tokens, end]
         _check(row["id"], len(prompt), len(answer), max_length)
         input_ids.append(prompt + answer)
         prompt_lengths.append(len(prompt))
@@ -96,8 +98,10 @@ def encode(
 def encode_prompt(tokenizer: Any, text: str) -> list[int]:
     """Tokenise a prompt with the BOS that its tokenizer adds, once, and without an EOS at its end."""
     bos, eos = tokenizer.bos_token, tokenizer.eos_token_id
-    has_bos = bos is not None and text.startswith(bos)
+    has_bos = bos is not None and text.lstrip().startswith(bos)
     ids: list[int] = tokenizer(text, add_special_tokens=not has_bos).input_ids
+    while has_bos and ids[:2] == [tokenizer.bos_token_id] * 2:
+        ids = ids[1:]
     if ids and ids[-1] == eos and not text.endswith(tokenizer.eos_token):
         return ids[:-1]
     return ids

@@ -18,7 +18,8 @@ import torch
 from datasets import Dataset
 
 from pkt import console
-from pkt.config import Config
+from pkt.config import CheckpointSpec, Config
+from pkt.data.chat import VERSION as CHAT
 from pkt.data.chat import Chat
 from pkt.data.digests import Digests, texts_of
 from pkt.data.encoding import VERSION, Encoded, encode
@@ -26,7 +27,7 @@ from pkt.data.lengths import Fitting
 from pkt.errors import PktError
 from pkt.mapping import Mapping
 from pkt.models.fingerprint import fingerprint
-from pkt.models.load import choose_dtype, context_length, load_config, load_tokenizer
+from pkt.models.load import choose_dtype, context_length, load_config, load_generation, load_tokenizer
 from pkt.models.pair import LanguageModel, PairReport, check_pair, load_student, load_teacher
 from pkt.objectives import Objective
 from pkt.semantics import Semantics
@@ -91,6 +92,15 @@ class Workbench:
     def student_fingerprint(self) -> str:
         """Identity of the untouched student."""
         return fingerprint(self.config.model.student, teacher=self.config.model.teacher)
+
+    def generation(self, role: str) -> Any:
+        """Return the generation settings of a model that is scored; a transferred student has the student's."""
+        pair, saved = self.config.model, self.config.eval.checkpoint
+        if role == "teacher":
+            return load_generation(pair.teacher)
+        if role == "transferred" and saved is not None:
+            return load_generation(CheckpointSpec(checkpoint=saved))
+        return load_generation(pair.student, teacher=pair.teacher)
 
     def dtype(self, role: str) -> str:
         """Return the type of numbers in which a model is loaded on this request's device."""
@@ -195,7 +205,7 @@ class Workbench:
             "version": VERSION,
             "tokenizer": self.student_fingerprint,
             "max_length": self.max_length,
-            "chat_time": None if self.chat is None else self.chat.time.isoformat(),
+            "chat": None if self.chat is None else [CHAT, self.chat.time.isoformat()],
         }
         texts = texts_of(chosen.select_columns(["prompt", "answer"]), how)
         remembered = Digests(self.cache_dir.with_name("rows"))

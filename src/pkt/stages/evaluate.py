@@ -10,6 +10,7 @@ from typing import Any
 from pkt import console
 from pkt.config import CheckpointSpec, Config
 from pkt.errors import RequestError
+from pkt.evaluation.decoding import NEUTRAL
 from pkt.evaluation.harness import evaluate
 from pkt.evaluation.parts import Rows
 from pkt.evaluation.results import Evaluation
@@ -86,6 +87,7 @@ def run(of: Asked, job: Job) -> Mapping[str, Any]:
         chat=bench.chat,
         timeout=config.eval.timeout,
         sampling=of.sampling,
+        decoding=config.eval.decoding,
     )
     bench.release(role)
     evaluation.save(job.folder / SCORES)
@@ -102,7 +104,23 @@ def scores(session: Session) -> dict[str, Evaluation]:
                 f"{task}: {count} of {len(evaluation.samples[task])} prompts do not fit into the {role}'s context "
                 "and were cut on the left, as lm-eval does; their scores say little about the model."
             )
+        tell_decoding(role, evaluation)
     return found
+
+
+def tell_decoding(role: str, evaluation: Evaluation) -> None:
+    """Say what became of a model's own generation settings, where it has any that change an answer."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for task, how in evaluation.decoding.items():
+        if own := ", ".join(f"{name}={value}" for name, value in how["of_the_model"].items()):
+            told.setdefault((how["decoding"], own), []).append(task)
+    for (mode, own), tasks in told.items():
+        done = "left out of" if mode == NEUTRAL else "applied to"
+        other = "model applies them" if mode == NEUTRAL else "neutral leaves them out"
+        console.warn(
+            f"{role}: its own generation settings ({own}) are {done} its answers to {', '.join(tasks)}; "
+            f"eval.decoding={other}."
+        )
 
 
 def checkpoint(config: Config) -> Path | None:
