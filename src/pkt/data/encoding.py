@@ -99,9 +99,9 @@ def encode_prompt(tokenizer: Any, text: str) -> list[int]:
     """Tokenise a prompt with the BOS that its tokenizer adds, once, and without an EOS at its end."""
     bos, eos = tokenizer.bos_token, tokenizer.eos_token_id
     has_bos = bos is not None and text.lstrip().startswith(bos)
+    while has_bos and text.lstrip().startswith(bos + bos):
+        text = text.replace(bos, "", 1)
     ids: list[int] = tokenizer(text, add_special_tokens=not has_bos).input_ids
-    while has_bos and ids[:2] == [tokenizer.bos_token_id] * 2:
-        ids = ids[1:]
     if ids and ids[-1] == eos and not text.endswith(tokenizer.eos_token):
         return ids[:-1]
     return ids
