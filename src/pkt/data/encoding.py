@@ -89,9 +89,9 @@ def encode(
         text = row["prompt"] if chat is None else chat.prompt(tokenizer, row["prompt"])
         prompt = encode_prompt(tokenizer, text)
         answer = [*tokens, end]
-        _check(row["id"], len(prompt), len(answer), max_length)
         input_ids.append(prompt + answer)
         prompt_lengths.append(len(prompt))
+    _check([row["id"] for row in rows], input_ids, prompt_lengths, max_length)
     return Encoded(input_ids=input_ids, prompt_lengths=prompt_lengths)
 
 
@@ -132,15 +132,20 @@ def _behind(tokenizer: Any, text: str) -> list[int] | None:
     return None
 
 
-def _check(row_id: str, prompt: int, answer: int, max_length: int) -> None:
-    if prompt == 0:
+def _check(
+    names: Sequence[str], input_ids: Sequence[Sequence[int]], prompts: Sequence[int], max_length: int
+) -> None:
+    if 0 in prompts:
         raise RequestError(
-            f"row {row_id!r}: its prompt has no tokens and the tokenizer adds no BOS, so nothing "
+            f"row {names[prompts.index(0)]!r}: its prompt has no tokens and the tokenizer adds no BOS, so nothing "
             "predicts the answer's first token."
         )
-    if prompt + answer > max_length:
+    long = [row for row, ids in enumerate(input_ids) if len(ids) > max_length]
+    if long:
+        prompt, whole = prompts[long[0]], len(input_ids[long[0]])
         what = "prompt alone fills" if prompt >= max_length else "prompt and answer together exceed"
+        others = f" {len(long) - 1} more of {len(names)} rows are too long." if long[1:] else ""
         raise RequestError(
-            f"row {row_id!r}: its {what} the context: {prompt} + {answer} tokens, {max_length} allowed. "
-            "Shorten or drop the row, raise data.max_length, or choose models with a longer context."
+            f"row {names[long[0]]!r}: its {what} the context: {prompt} + {whole - prompt} tokens, {max_length} "
+            f"allowed. Shorten or drop the row, raise data.max_length, or choose models with a longer context.{others}"
         )

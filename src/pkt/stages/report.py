@@ -69,6 +69,7 @@ def _summary(session: Session, evaluations: Mapping[str, Evaluation]) -> dict[st
         "command": session.command,
         "scores": {role: named_scores(evaluation) for role, evaluation in evaluations.items()},
         "decoding": {role: evaluation.decoding for role, evaluation in evaluations.items()},
+        "notes": session.bench.notes,
         "budget": _budget(session),
         "stages": session.reports,
         "layers": {
