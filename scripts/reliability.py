@@ -12,7 +12,9 @@ from pathlib import Path
 from campaigns import trials
 from pkt import console
 
-CAMPAIGNS: dict[str, str] = {}
+CAMPAIGNS: dict[str, str] = {
+    "rows": "150 files of rows: valid ones are read exactly, others refused by file and place",
+}
 
 
 def main(words: Sequence[str]) -> int:

@@ -148,3 +148,17 @@ def test_published_sets_are_read_in_the_same_way(tmp_path: Path):
     (tmp_path / "test.jsonl").write_text(json.dumps({**docs[0], "answer": 4}), encoding="utf-8")
     with pytest.raises(RequestError, match=r"test\.jsonl, line 1: 'answer' is int, not a string"):
         required(Gsm8k.upstream, "test", str(tmp_path))
+    (tmp_path / "dev.jsonl").write_text("\n")
+    with pytest.raises(RequestError, match=r"dev\.jsonl: the file has no rows"):
+        required(Gsm8k.upstream, "dev", str(tmp_path))
+
+
+def test_unused_columns_of_a_code_set_are_not_read(tmp_path: Path):
+    from pkt.tasks.humaneval import _code_docs
+
+    codes = [f"def f{n}(x):\n    return x + {n}" for n in range(3)]
+    table = pa.table(
+        {"problem": ["Add."] * 3, "solution": codes, "when": pa.array([2**62] * 3, pa.timestamp("ms"))}
+    )
+    pq.write_table(table, tmp_path / "train.parquet")
+    assert len(_code_docs(str(tmp_path), None)) == 3

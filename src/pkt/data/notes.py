@@ -75,8 +75,8 @@ def inside_tokens(name: str, rows: Rows, encoded: Encoded, tokenizer: Any) -> It
     if cut:
         yield (
             f"{name}: {len(cut)} of {len(rows)} prompts end inside a token {_example(cut[0])}: read in one go, "
-            "prompt and answer have other tokens at their border than in training and scoring. White space at the end of "
-            "a prompt usually belongs to the start of its answer."
+            "prompt and answer have other tokens at their border than in training and scoring. White space at the end "
+            "of a prompt usually belongs to the start of its answer."
         )
 
 

@@ -37,7 +37,7 @@ class Upstream:
         columns: columns that every row has, each a text, and which alone are kept; none: rows are kept as they are.
         lists: columns among them that are lists of texts.
         numbers: columns among them that are numbers, or texts that say one.
-        more: columns that a row may have, each a text.
+        more: columns that a row may have, each a text; where there are no `columns`, the only ones that are looked at.
         config: its configuration on the hub, and the folder of that name in the hub's layout.
         whole: name, without suffix, of a single file that holds all splits.
         part: returns the split of a row of that file; None if there is no such file.
@@ -197,8 +197,11 @@ def _read(source: Upstream, path: Path) -> Sequence[Doc]:
 @lru_cache(maxsize=128)  # MMLU may be 57 folders; each split asks again
 def _parsed(source: Upstream, path: Path, _changed: int, _size: int) -> Sequence[Doc]:
     """Read a file once per process and state of the file."""
-    wanted = (*source.columns, *source.more) if source.columns else ()
-    return [_checked(source, doc, f"{path}, {place}") for place, doc in read_file(path, wanted)]
+    wanted = (*source.columns, *source.more)
+    docs = [_checked(source, doc, f"{path}, {place}") for place, doc in read_file(path, wanted)]
+    if not docs and path.suffix != ".parquet":  # a shard of parquet may hold none
+        raise RequestError(f"{path}: the file has no rows. Fetch it anew, or name another one.")
+    return docs
 
 
 def _checked(source: Upstream, doc: Any, where: str) -> Doc:
