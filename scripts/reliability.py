@@ -17,6 +17,7 @@ CAMPAIGNS: dict[str, str] = {
     "faults": "every operation on the disk fails in turn, in four ways",
     "kills": "pkt run is killed at random moments",
     "losses": "every loss and fit at the edge of its range, in value and gradient, against float64",
+    "rows": "150 files of rows: valid ones are read exactly, others refused by file and place",
 }
 
 

@@ -143,6 +143,9 @@ class EvalConfig:
     # score this saved folder as "transferred" instead of the pipeline's own
     checkpoint: str | None = undecisive(None)
     timeout: float = setting(5.0, above=0)  # seconds of wall clock per generated program
+    # neutral: the model's own generation settings (penalties, beams, forced tokens) are left out; model: they apply.
+    # null: neutral for pkt's tasks, model for lm-eval's, as stock has it. By what it changes in a model's answers
+    decoding: str | None = undecisive(None, choices=("neutral", "model"))
     # answers per row; more than one needs a temperature, and tasks that generate
     samples: int = setting(1, at_least=1, when=_drawn)
     temperature: float = setting(0.0, at_least=0)  # 0: greedy

@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from pkt.data.chat import VERSION as CHAT
 from pkt.data.encoding import VERSION as ENCODING
+from pkt.evaluation.decoding import MODEL, own
 from pkt.manifest import content_key
 from pkt.methods.base import Choice, Method, Reads, choice_of
 from pkt.methods.workbench import Workbench
@@ -180,9 +182,22 @@ class Planner:
             models={} if takes else {"scored": self._identity(role, checkpoint)},
             tasks=dict(known),
             encoding=ENCODING,
+            **({"chat": CHAT} if config.model.chat_template else {}),
+            **self._decoding(role, tasks),
             **_code(*tasks),
         )
         return name
+
+    def _decoding(self, role: str, tasks: Sequence[Any]) -> dict[str, Any]:
+        """Return what the model's generation settings change, or would change; nothing for most models."""
+        config = self.bench.config.eval
+        modes = {config.decoding or task.decoding for task in tasks if task.decoding is not None}
+        drawn = config.temperature > 0
+        known = {
+            mode: own(self.bench.generation(role), drawn=drawn and mode == MODEL) for mode in sorted(modes)
+        }
+        found = {mode: plain(own) for mode, own in known.items() if own or (drawn and mode == MODEL)}
+        return {"decoding": found} if found else {}
 
     def analysis(
         self,
@@ -286,6 +301,8 @@ _TOLD = {
     "rows": "the {} rows",
     "keeps": "what is kept of the teacher ({})",
     "tasks": "task {}",
+    "chat": "the rules of chat templates",
+    "decoding": "what the model's generation settings change ({})",
     "code": "the code of {}",
 }
 

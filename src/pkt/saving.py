@@ -149,9 +149,13 @@ def _one_of(kinds: tuple[Any, ...], data: Any, place: str, tensors: Mapping[str,
 
 def _dataclass(kind: Any, data: Mapping[str, Any], place: str, tensors: Mapping[str, Tensor]) -> Any:
     hints, names = typing.get_type_hints(kind), {field.name for field in dataclasses.fields(kind)}
-    if names != data.keys():
+    newer = {
+        field.name for field in dataclasses.fields(kind) if field.default_factory is not dataclasses.MISSING
+    }
+    if names - newer - data.keys() or data.keys() - names:
         wrong = ", ".join(sorted(names ^ data.keys()))
         raise MisfitError(
             f"{place or 'it'} should have the fields of {kind.__name__}; they differ in: {wrong}"
         )
-    return kind(**{name: _typed(hints[name], data[name], f"{place}/{name}", tensors) for name in names})
+    held = names & data.keys()  # a field that is empty by default may be newer than the file
+    return kind(**{name: _typed(hints[name], data[name], f"{place}/{name}", tensors) for name in held})

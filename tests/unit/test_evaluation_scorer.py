@@ -174,7 +174,7 @@ def test_draws_have_the_softmaxs_frequencies():
     from pkt.evaluation.sampling import Draw, row_seed
 
     logits = torch.tensor([0.0, 1.0, -torch.inf, 2.0]).repeat(4000, 1)
-    picks = Draw([row_seed(0, "p", n) for n in range(4000)], 0.5, 1.0)(torch.zeros(4000, 1).long(), logits)
+    picks = Draw([row_seed(0, "p", n) for n in range(4000)], 0.5, {})(torch.zeros(4000, 1).long(), logits)
     shares = (picks == 0).double().mean(0)
     torch.testing.assert_close(shares, (logits[0].double() / 0.5).softmax(-1), atol=0.02, rtol=0.0)
     assert shares[2] == 0
@@ -189,10 +189,17 @@ def test_the_users_tokenizer_keeps_its_missing_padding_token():
 
 
 def test_settings_of_task_files():
+    judge = scorer(tiny_model(), tiny_tokenizer())
     with quiet():
-        from pkt.evaluation.scorer import Settings, _settings
-    assert _settings({"until": "\n\n"}) == Settings(most=256, until=("\n\n",))
-    assert _settings({"max_new_tokens": 7, "until": None}) == Settings(most=7)
-    assert _settings({"do_sample": False, "top_p": 0.5}) == Settings(most=256)
-    assert _settings({"do_sample": True}) == Settings(most=256, temperature=1.0)
-    assert _settings({"temperature": 0.2, "top_p": 0.9}) == Settings(most=256, temperature=0.2, top_p=0.9)
+        from pkt.evaluation.scorer import Settings
+
+    def told(given):
+        return judge._told("", given)
+
+    assert told({"until": "\n\n"}) == Settings(most=256, until=("\n\n",))
+    assert told({"max_new_tokens": 7, "until": None}) == Settings(most=7)
+    assert told({"do_sample": False, "top_p": 0.5}) == Settings(most=256)
+    assert told({"do_sample": True}) == Settings(most=256, temperature=1.0)
+    drawn = Settings(most=256, temperature=0.2, more='{"top_p": 0.9}')
+    assert told({"temperature": 0.2, "top_p": 0.9}) == drawn
+    assert told({"num_beams": 3, "top_k": 4}) == Settings(most=256, more='{"num_beams": 3}')

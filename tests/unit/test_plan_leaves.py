@@ -118,6 +118,10 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "eval.models": [(["teacher"], NONE, ())],
     "eval.checkpoint": [(STUDENT, {"eval transferred", "analyze cka", "analyze attribution"}, ())],
     "eval.timeout": [(2.0, SCORES, ())],
+    "eval.decoding": [  # the models have no generation settings that change an answer, see test_decoding
+        ("model", NONE, ()),
+        ("model", SCORES, ("eval.temperature=0.5",)),  # stock draws from the 50 likeliest tokens
+    ],
     "eval.samples": [(2, SCORES, ("eval.temperature=0.5",))],
     "eval.temperature": [(0.5, SCORES, ())],
     "eval.top_p": [(0.5, SCORES, ("eval.temperature=0.5",))],

@@ -1,7 +1,10 @@
-"""Prompts as messages in a tokenizer's own chat template, at a time that the request sets.
+"""Prompts as messages in a tokenizer's own chat template, at a time that the request sets, and the end of a reply.
 
 A template may ask for the time (Llama 3's prints the date), so the same request would have other prompts tomorrow,
 under the same key. Every template is therefore given `model.chat_time` instead of the clock.
+
+A reply ends in the token that the template writes behind it (``<|im_end|>``, ``<end_of_turn>``), which need not be EOS:
+training trains this token, and generation stops at it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,11 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
+
+from pkt.errors import RequestError, first_line
+
+VERSION = 1  # raised when prompts or their replies' ends become other tokens; part of keys of scores
+ASKED, REPLY = "Zebra6", "Zebra7"  # stand for a question and its reply, and in no template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +45,36 @@ class Chat:
             messages: with ``role`` and ``content``.
             options: of transformers' `apply_chat_template`.
         """
-        with self.clock():
-            text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
+        import jinja2
+
+        try:
+            with self.clock():
+                text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise RequestError(
+                f"the tokenizer's chat template does not take a conversation of {roles}: {first_line(error)}. Set "
+                "model.chat_template=false, or give the tokenizer another template."
+            ) from error
         return text
+
+    def end(self, tokenizer: Any) -> int:
+        """Return the token that ends a reply: the special token that the template writes behind it, or else EOS."""
+        said = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": REPLY}]
+        special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+        for messages in (said, [*said, said[0]]):  # some templates refuse to end with a reply
+            try:
+                before, found, behind = self.render(tokenizer, messages).partition(REPLY)
+            except RequestError:
+                continue
+            if not found:
+                continue
+            ids: list[int] = tokenizer(behind.lstrip(), add_special_tokens=False)["input_ids"]
+            marks = [token for token in ids if token in special]
+            # a template that always asks for the next reply writes what opens one, without any end before it
+            opens = behind.strip() == before.rpartition(ASKED)[2].strip() and len(marks) < 2
+            return ids[0] if marks[:1] == ids[:1] != [] and not opens else int(tokenizer.eos_token_id)
+        return int(tokenizer.eos_token_id)
 
     @contextmanager
     def clock(self) -> Iterator[None]:

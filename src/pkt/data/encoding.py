@@ -2,8 +2,9 @@
 
     [BOS] prompt | answer EOS        positions prompt-1 .. length-2 predict an answer token or EOS
 
-The prompt gets the special tokens that lm-eval's HFLM gives it, so training and scoring see the same ids. Some
-tokenizers put a space before every text (Llama 2's); an answer continues a text and gets none.
+The prompt gets the special tokens that lm-eval's HFLM gives it, so training and scoring see the same ids; BOS comes
+once, whether the tokenizer adds it, a chat template writes it, or both. Some tokenizers put a space before every text
+(Llama 2's); an answer continues a text and gets none. In a chat template the end is the reply's (see `Chat.end`).
 """
 
 from __future__ import annotations
@@ -83,20 +84,23 @@ def encode(
     prompt_lengths: list[int] = []
     rows = list(rows)
     answers = encode_answers(tokenizer, [row["answer"] for row in rows])
+    end = tokenizer.eos_token_id if chat is None else chat.end(tokenizer)
     for row, tokens in zip(rows, answers, strict=True):
         text = row["prompt"] if chat is None else chat.prompt(tokenizer, row["prompt"])
         prompt = encode_prompt(tokenizer, text)
-        answer = [*tokens, tokenizer.eos_token_id]
-        _check(row["id"], len(prompt), len(answer), max_length)
+        answer = [*tokens, end]
         input_ids.append(prompt + answer)
         prompt_lengths.append(len(prompt))
+    _check([row["id"] for row in rows], input_ids, prompt_lengths, max_length)
     return Encoded(input_ids=input_ids, prompt_lengths=prompt_lengths)
 
 
 def encode_prompt(tokenizer: Any, text: str) -> list[int]:
     """Tokenise a prompt with the BOS that its tokenizer adds, once, and without an EOS at its end."""
     bos, eos = tokenizer.bos_token, tokenizer.eos_token_id
-    has_bos = bos is not None and text.startswith(bos)
+    has_bos = bos is not None and text.lstrip().startswith(bos)
+    while has_bos and text.lstrip().startswith(bos + bos):
+        text = text.replace(bos, "", 1)
     ids: list[int] = tokenizer(text, add_special_tokens=not has_bos).input_ids
     if ids and ids[-1] == eos and not text.endswith(tokenizer.eos_token):
         return ids[:-1]
@@ -128,15 +132,20 @@ def _behind(tokenizer: Any, text: str) -> list[int] | None:
     return None
 
 
-def _check(row_id: str, prompt: int, answer: int, max_length: int) -> None:
-    if prompt == 0:
+def _check(
+    names: Sequence[str], input_ids: Sequence[Sequence[int]], prompts: Sequence[int], max_length: int
+) -> None:
+    if 0 in prompts:
         raise RequestError(
-            f"row {row_id!r}: its prompt has no tokens and the tokenizer adds no BOS, so nothing "
+            f"row {names[prompts.index(0)]!r}: its prompt has no tokens and the tokenizer adds no BOS, so nothing "
             "predicts the answer's first token."
         )
-    if prompt + answer > max_length:
+    long = [row for row, ids in enumerate(input_ids) if len(ids) > max_length]
+    if long:
+        prompt, whole = prompts[long[0]], len(input_ids[long[0]])
         what = "prompt alone fills" if prompt >= max_length else "prompt and answer together exceed"
+        others = f" {len(long) - 1} more of {len(names)} rows are too long." if long[1:] else ""
         raise RequestError(
-            f"row {row_id!r}: its {what} the context: {prompt} + {answer} tokens, {max_length} allowed. "
-            "Shorten or drop the row, raise data.max_length, or choose models with a longer context."
+            f"row {names[long[0]]!r}: its {what} the context: {prompt} + {whole - prompt} tokens, {max_length} "
+            f"allowed. Shorten or drop the row, raise data.max_length, or choose models with a longer context.{others}"
         )

@@ -1,6 +1,6 @@
 """Rows of prompts and answers: their columns, their checks, their fingerprint.
 
-{"id": "task/train/0", "split": "train", "prompt": "...", "answer": " ...", extra columns of the task}
+{"id": "task/train/0", "split": "train", "prompt": "...", "answer": " ...", columns of the task, for its scoring}
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Any
 
 from datasets import Dataset
 
+from pkt.data.files import fault, read
 from pkt.errors import RequestError, nearest
 
-SCHEMA = ("prompt", "answer", "id", "split")
+COLUMNS = ("prompt", "answer", "id")
+SCHEMA = (*COLUMNS, "split")
 
 
 def validate(rows: Sequence[Mapping[str, Any]], *, source: str = "rows") -> Dataset:
-    """Check rows and put them into one table; columns that a row lacks are None.
+    """Check rows and put the columns of `SCHEMA` into one table; whatever else rows have is left out.
 
     Args:
         rows: the rows.
@@ -39,39 +41,35 @@ def validate(rows: Sequence[Mapping[str, Any]], *, source: str = "rows") -> Data
                 "ids have to be unique."
             )
         seen[row["id"]] = index
-    columns = dict.fromkeys([*SCHEMA, *(key for row in rows for key in row)])
-    try:
-        return Dataset.from_dict({key: [row.get(key) for row in rows] for key in columns})
-    except (ValueError, TypeError) as error:  # pyarrow's errors are ValueErrors and TypeErrors
-        raise RequestError(f"{source}: a column holds values of different types ({error}).") from error
+    return Dataset.from_dict({key: [row[key] for row in rows] for key in SCHEMA})
 
 
-def from_jsonl(path: str | Path, *, split: str) -> list[dict[str, Any]]:
-    """Read a JSONL file of rows with prompt, answer and id.
+def from_file(path: str | Path, *, split: str) -> list[dict[str, Any]]:
+    """Read a file of rows with prompt, answer and id; other columns are not looked at.
 
     Args:
-        path: the file.
+        path: the file, in one of the forms that `pkt.data.files` reads.
         split: the split that its rows belong to.
 
     Raises:
-        RequestError: no such file, or a line that is not a row, named by its number.
+        RequestError: no such file, or something in it that is no row, named by its line.
     """
     file = Path(path).expanduser()
     if not file.is_file():
         raise RequestError(f"data.{split}={path}: no file at {file.absolute()}.")
     rows: list[dict[str, Any]] = []
-    lines_of: dict[str, int] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        row = _parsed(line, f"{path}, line {number}")
-        if row["id"] in lines_of:
+    places: dict[str, str] = {}
+    for place, row in read(file, COLUMNS):
+        where = f"{path}, {place}"
+        if not isinstance(row, dict):
+            raise RequestError(f"{where}: {type(row).__name__}, not an object with prompt, answer and id.")
+        _check(row, where, COLUMNS)
+        if row["id"] in places:
             raise RequestError(
-                f"{path}, line {number}: id {row['id']!r} is already on line {lines_of[row['id']]}; "
-                "ids have to be unique."
+                f"{where}: id {row['id']!r} is already on {places[row['id']]}; ids have to be unique."
             )
-        lines_of[row["id"]] = number
-        rows.append({**row, "split": split})
+        places[row["id"]] = place
+        rows.append({key: row[key] for key in COLUMNS} | {"split": split})
     if not rows:
         raise RequestError(f"data.{split}={path}: the file has no rows.")
     return rows
@@ -86,25 +84,14 @@ def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
     return digest.hexdigest()
 
 
-def _parsed(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise RequestError(f"{where}: not JSON ({error}); each line is one object.") from error
-    if not isinstance(row, dict):
-        raise RequestError(f"{where}: a {type(row).__name__}, not an object with prompt, answer and id.")
-    _check(row, where, ("prompt", "answer", "id"))
-    return row
-
-
 def _check(row: Mapping[str, Any], where: str, keys: Sequence[str]) -> None:
     for key in keys:
         if key not in row:
             raise RequestError(
                 f"{where}: '{key}' is missing{nearest(key, row)}; a row needs {', '.join(keys)}."
             )
-        if not isinstance(row[key], str):
-            raise RequestError(f"{where}: '{key}' is {type(row[key]).__name__}, not a string.")
+        if wrong := fault(row[key]):
+            raise RequestError(f"{where}: '{key}' {wrong}.")
     for key in ("prompt", "answer"):
         if not row[key]:
             raise RequestError(f"{where}: '{key}' is empty.")

@@ -11,20 +11,19 @@ the set is not found at all, the error says where it was looked for and how to s
 
 from __future__ import annotations
 
-import gzip
-import json
 import logging
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pkt.errors import PktError, first_line
+from pkt.data.files import fault
+from pkt.data.files import read as read_file
+from pkt.errors import PktError, RequestError, first_line
 
 Doc = dict[str, Any]
-SUFFIXES = (".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz")
+SUFFIXES = (".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,10 @@ class Upstream:
         title: its name in messages.
         hub: its id on the hub.
         name: a subfolder of `data_dir` that may hold it, as may those named by the hub's id and the id's last part.
-        columns: columns that every row has.
+        columns: columns that every row has, each a text, and which alone are kept; none: rows are kept as they are.
+        lists: columns among them that are lists of texts.
+        numbers: columns among them that are numbers, or texts that say one.
+        more: columns that a row may have, each a text; where there are no `columns`, the only ones that are looked at.
         config: its configuration on the hub, and the folder of that name in the hub's layout.
         whole: name, without suffix, of a single file that holds all splits.
         part: returns the split of a row of that file; None if there is no such file.
@@ -47,6 +49,9 @@ class Upstream:
     hub: str
     name: str
     columns: tuple[str, ...]
+    lists: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
     config: str | None = None
     whole: str | None = None
     part: Callable[[Doc], str] | None = None
@@ -67,7 +72,8 @@ def read(source: Upstream, split: str, data_dir: str | None) -> list[Doc] | None
         data_dir: folder or file; None is the hub.
 
     Raises:
-        PktError: no set there, a file that cannot be read, or rows that are not the set's.
+        PktError: no set there.
+        RequestError: a file that cannot be read, or rows that are not the set's.
     """
     docs = _from_hub(source).get(split) if data_dir is None else _from_disk(source, split, data_dir)
     return None if docs is None else [dict(doc) for doc in docs]
@@ -115,7 +121,10 @@ def _from_hub(source: Upstream) -> Mapping[str, Sequence[Doc]]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-    return {split: _checked(source, list(rows), source.hub) for split, rows in found.items()}
+    return {
+        split: [_checked(source, doc, f"{source.hub}, row {n}") for n, doc in enumerate(rows, start=1)]
+        for split, rows in found.items()
+    }
 
 
 def _from_disk(source: Upstream, split: str, data_dir: str) -> Sequence[Doc] | None:
@@ -188,43 +197,43 @@ def _read(source: Upstream, path: Path) -> Sequence[Doc]:
 @lru_cache(maxsize=128)  # MMLU may be 57 folders; each split asks again
 def _parsed(source: Upstream, path: Path, _changed: int, _size: int) -> Sequence[Doc]:
     """Read a file once per process and state of the file."""
-    try:
-        docs = list(_parquet(path)) if _suffix(path) == ".parquet" else list(_json(path))
-    except (OSError, ValueError, EOFError, zlib.error) as error:  # pyarrow's and json's are ValueErrors
-        raise PktError(
-            f"{source.title}: {path} cannot be read ({error}); expected one of {', '.join(SUFFIXES)} "
-            "with one row per line, or a list of rows."
-        ) from error
-    return _checked(source, docs, str(path))
+    wanted = (*source.columns, *source.more)
+    docs = [_checked(source, doc, f"{path}, {place}") for place, doc in read_file(path, wanted)]
+    if not docs and path.suffix != ".parquet":  # a shard of parquet may hold none
+        raise RequestError(f"{path}: the file has no rows. Fetch it anew, or name another one.")
+    return docs
 
 
-def _parquet(path: Path) -> Iterator[Doc]:
-    import pyarrow.parquet  # type: ignore[import-untyped]
+def _checked(source: Upstream, doc: Any, where: str) -> Doc:
+    """Return the set's columns of a row; an older conversion wrapped rows as {"train": row}.
 
-    yield from pyarrow.parquet.ParquetFile(path).read().to_pylist()
-
-
-def _json(path: Path) -> Iterator[Doc]:
-    """Yield the rows of a file with a row per line, or with one list."""
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    text = data.decode("utf-8")
-    if text.lstrip()[:1] == "[":
-        yield from json.loads(text)
-    else:
-        yield from (json.loads(line) for line in text.split("\n") if line.strip())
-
-
-def _checked(source: Upstream, docs: list[Any], where: str) -> list[Doc]:
-    """Refuse rows without the set's columns; unpack rows that an older conversion wrapped as {"train": row}."""
-    rows: list[Doc] = []
-    for number, doc in enumerate(docs, start=1):
-        if isinstance(doc, dict) and set(doc) == {"train"} and isinstance(doc["train"], dict):
-            doc = doc["train"]
-        lacking = [key for key in source.columns if not isinstance(doc, dict) or doc.get(key) is None]
-        if lacking:
-            raise PktError(
-                f"{where}, row {number}: no {', '.join(lacking)}; a row of {source.title} has "
-                f"{', '.join(source.columns)}. Point benchmark.data_dir at that set's files."
+    Raises:
+        RequestError: it is no row of the set.
+    """
+    if isinstance(doc, dict) and set(doc) == {"train"} and isinstance(doc["train"], dict):
+        doc = doc["train"]
+    lacking = [key for key in source.columns if not isinstance(doc, dict) or doc.get(key) is None]
+    if lacking or not isinstance(doc, dict):
+        raise RequestError(
+            f"{where}: no {', '.join(lacking) or 'object'}; a row of {source.title} has "
+            f"{', '.join(source.columns) or 'columns'}. Point benchmark.data_dir at that set's files."
+        )
+    if not source.columns:
+        return doc
+    kept = {key: doc[key] for key in (*source.columns, *source.more) if doc.get(key) is not None}
+    for key, value in kept.items():
+        if wrong := _fault(source, key, value):
+            raise RequestError(
+                f"{where}: '{key}' {wrong}. Point benchmark.data_dir at {source.title}'s files."
             )
-        rows.append(doc)
-    return rows
+    return kept
+
+
+def _fault(source: Upstream, key: str, value: Any) -> str | None:
+    if key in source.lists:
+        if not isinstance(value, list):
+            return f"is {type(value).__name__}, not a list of strings"
+        return next((f"holds an item that {wrong}" for item in value if (wrong := fault(item))), None)
+    if key in source.numbers and isinstance(value, int):
+        return None
+    return fault(value)

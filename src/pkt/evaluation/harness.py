@@ -11,14 +11,18 @@ import contextlib
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pkt.data.chat import Chat
 from pkt.errors import PktError, RequestError, first_line
+from pkt.evaluation.decoding import MODEL
 from pkt.evaluation.parts import Logged, Part, Rows, Sample, Scorable
 from pkt.evaluation.quiet import quiet
 from pkt.evaluation.results import Evaluation, TaskScore
 from pkt.evaluation.sampling import Sampling
+
+if TYPE_CHECKING:
+    from pkt.evaluation.scorer import Scorer
 
 GREEDY = Sampling()
 
@@ -36,6 +40,7 @@ def evaluate(
     chat: Chat | None = None,
     timeout: float = 5.0,
     sampling: Sampling = GREEDY,
+    decoding: str | None = None,
 ) -> Evaluation:
     """Score a model, zero-shot and greedily unless told otherwise.
 
@@ -51,6 +56,7 @@ def evaluate(
         chat: wraps prompts in the tokenizer's chat template; None leaves them as they are.
         timeout: seconds per generated program.
         sampling: how answers are generated.
+        decoding: ``neutral`` or ``model``, see `pkt.evaluation.decoding`; None: as each task has it.
 
     Raises:
         RequestError: no task; no chat template; an answer that exceeds the context; several answers per row of a task
@@ -70,7 +76,10 @@ def evaluate(
             task.name: task.parts(rows.get(task.name, ()), limit=limit, samples=sampling.samples)
             for task in tasks
         }
-        scorer = Scorer(model, tokenizer, batch_size=batch_size, seed=sampling.seed)
+        follow = [
+            part.name for task in tasks for part in parts[task.name] if (decoding or task.decoding) == MODEL
+        ]
+        scorer = Scorer(model, tokenizer, batch_size=batch_size, seed=sampling.seed, chat=chat, follow=follow)
         settings = ({"max_gen_toks": max_new_tokens} if max_new_tokens else {}) | sampling.settings()
         asked = [part for of in parts.values() for part in of]
         most = limit if sampling.samples == 1 else None  # lm-eval would count answers, not rows
@@ -82,7 +91,7 @@ def evaluate(
             higher_is_better=found["higher_is_better"],
             timeout=timeout,
         )
-        return _collect(tasks, parts, logged, scorer.cut, found["versions"])
+        return _collect(tasks, parts, logged, scorer, found["versions"])
 
 
 def _simple_evaluate(
@@ -117,23 +126,26 @@ def _collect(
     tasks: Sequence[Scorable],
     parts: Mapping[str, Sequence[Part]],
     logged: Logged,
-    cut: Collection[str],
+    scorer: Scorer,
     versions: Mapping[str, Any],
 ) -> Evaluation:
-    """Let each task grade its answers, and count the prompts that were cut on the left."""
+    """Let each task grade its answers, count the prompts that were cut on the left, and say how it was decoded."""
     scores: list[TaskScore] = []
     samples: dict[str, list[dict[str, Any]]] = {}
     cuts: dict[str, int] = {}
+    decoded: dict[str, dict[str, Any]] = {}
     for task in tasks:
         graded = task.grade(parts[task.name], logged)
         scores += graded.scores
         samples |= graded.samples
         for name in graded.samples:
             of = [part for part in parts[task.name] if name in (task.name, part.name)]
-            if count := _cut([sample for part in of for sample in logged.samples[part.name]], cut):
+            if count := _cut([sample for part in of for sample in logged.samples[part.name]], scorer.cut):
                 cuts[name] = count
+            for how in [scorer.decoded[part.name] for part in of if part.name in scorer.decoded][:1]:
+                decoded[name] = how
     told = {"lm_eval": version("lm_eval")} | {task: str(number) for task, number in versions.items()}
-    return Evaluation(scores=tuple(scores), samples=samples, versions=told, cut=cuts)
+    return Evaluation(scores=tuple(scores), samples=samples, versions=told, cut=cuts, decoding=decoded)
 
 
 def _cut(logged: Sequence[Sample], contexts: Collection[str]) -> int:

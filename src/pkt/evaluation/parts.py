@@ -72,6 +72,13 @@ class Scorable(Protocol):
     def name(self) -> str:
         """The task's name in scores."""
 
+    @property
+    def decoding(self) -> str | None:
+        """Whether answers are made as the model's generation settings say (``model``) or not (``neutral``).
+
+        None: no answer is generated.
+        """
+
     def check(self, sampling: Sampling) -> None:
         """Raise a RequestError where the task cannot be answered in this way."""
 

@@ -30,12 +30,15 @@ class Evaluation:
         samples: task -> one record per test row: id, prompt, output, target, correct, and fields of its metric.
         versions: of lm-eval and of each task.
         cut: task -> number of rows whose prompt exceeded the context and was cut on the left, where there are any.
+        decoding: task -> the settings under which its answers were generated, and the model's own, which may have been
+            left out.
     """
 
     scores: tuple[TaskScore, ...]
     samples: dict[str, list[dict[str, Any]]]
     versions: dict[str, str]
     cut: dict[str, int] = field(default_factory=dict)
+    decoding: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write everything as JSON."""

@@ -12,18 +12,22 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
+from pkt.data.chat import Chat
 from pkt.data.encoding import encode_answers, encode_prompt
 from pkt.errors import PktError, RequestError
+from pkt.evaluation.decoding import DRAWING, MODEL, NEUTRAL, STOCK_TOP_K, effective, own
 from pkt.evaluation.sampling import Draw, row_seed
 
 TOKENS_PER_ROW = 128  # a batch of log-likelihoods holds batch_size times as many tokens
@@ -47,13 +51,13 @@ class Settings:
         most: the largest number of new tokens.
         until: stop strings.
         temperature: 0 is greedy.
-        top_p: share of the probability that is kept.
+        more: whatever else decides, by transformers' names (``top_p``, ``repetition_penalty``, ...), as JSON.
     """
 
     most: int
     until: tuple[str, ...] = ()
     temperature: float = 0.0
-    top_p: float = 1.0
+    more: str = "{}"
 
 
 class Stop(StoppingCriteria):  # type: ignore[misc]
@@ -62,18 +66,14 @@ class Stop(StoppingCriteria):  # type: ignore[misc]
     def __init__(self, tokenizer: Any, strings: Sequence[str], start: int) -> None:
         self.tokenizer, self.strings, self.start = tokenizer, tuple(strings), start
         self.tail = max(8, *map(len, strings))  # tokens that certainly hold a whole stop string
-        self.done: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        """Return which rows are done."""
-        if self.done is None:
-            self.done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        live = (~self.done).nonzero().flatten().tolist()
-        recent = input_ids[:, max(self.start, input_ids.shape[1] - self.tail) :][live].tolist()
-        for row, text in zip(live, self.tokenizer.batch_decode(recent), strict=True):
-            if any(string in text for string in self.strings):
-                self.done[row] = True
-        return self.done
+        """Return which rows are done; nothing is remembered, because beams change places."""
+        recent = input_ids[:, max(self.start, input_ids.shape[1] - self.tail) :].tolist()
+        done = [
+            any(string in text for string in self.strings) for text in self.tokenizer.batch_decode(recent)
+        ]
+        return torch.tensor(done, device=input_ids.device)
 
 
 class Numbers(LogitsProcessor):  # type: ignore[misc]
@@ -101,16 +101,37 @@ def check_numbers(logits: torch.Tensor) -> None:
 class Scorer(HFLM):  # type: ignore[misc]
     """The model that lm-eval sends its requests to.
 
-    `hits` maps (context, continuation) to `Hits`; `cut` holds the contexts that were cut on the left.
+    `hits` maps (context, continuation) to `Hits`; `cut` holds the contexts that were cut on the left; `decoded` says
+    how the answers of each lm-eval task were made.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        chat: Chat | None = None,
+        follow: Collection[str] = (),
+    ) -> None:
+        """Wrap a model.
+
+        Args:
+            model: see `evaluate`.
+            tokenizer: its tokenizer.
+            batch_size: rows at a time.
+            seed: of draws.
+            chat: the chat template, if prompts are put into it.
+            follow: lm-eval tasks whose answers are made by the model's own generation settings.
+        """
         if tokenizer.pad_token_id is None:
             tokenizer = copy.deepcopy(tokenizer)  # lm-eval would set a padding token on the user's
         super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size)
         self.hits: dict[tuple[str, str], Hits] = {}
         self.cut: set[str] = set()
-        self._seed = seed
+        self.decoded: dict[str, dict[str, Any]] = {}
+        self._seed, self._chat, self._follow = seed, chat, frozenset(follow)
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._vocabulary = int(model.get_output_embeddings().weight.shape[0])
 
@@ -198,8 +219,9 @@ class Scorer(HFLM):  # type: ignore[misc]
         """
         asked: list[tuple[str, Settings, int]] = []
         times: Counter[str] = Counter()
-        for context, given in (request.args for request in requests):
-            settings = _settings(given)
+        for request in requests:
+            context, given = request.args
+            settings = self._told(str(getattr(request, "task_name", "")), given)
             asked.append((context, settings, times[context] if settings.temperature else 0))
             times[context] += 1
         prompts = self.encode_prompts([context for context, _, _ in asked])
@@ -231,19 +253,24 @@ class Scorer(HFLM):  # type: ignore[misc]
         mask = torch.tensor(
             [[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=self.device
         )
-        out = self.model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            generation_config=GenerationConfig(
-                max_new_tokens=min(settings.most, self.max_length - room),
-                do_sample=False,
-                num_beams=1,
-                eos_token_id=end,
-                pad_token_id=pad,
-            ),
-            logits_processor=[Numbers(), *self._draws(jobs, settings)],
-            stopping_criteria=[Stop(self.tokenizer, settings.until, longest)] if settings.until else None,
-        )
+        more = {name: value for name, value in json.loads(settings.more).items() if name not in DRAWING}
+        with mock.patch.object(
+            self.model, "generation_config", GenerationConfig()
+        ):  # nothing is inherited from it
+            out = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=GenerationConfig(
+                    max_new_tokens=min(settings.most, self.max_length - room),
+                    do_sample=False,
+                    eos_token_id=end,
+                    pad_token_id=pad,
+                    **({"num_beams": 1} | more),
+                ),
+                logits_processor=[Numbers(), *self._draws(jobs, settings)],
+                stopping_criteria=[Stop(self.tokenizer, settings.until, longest)] if settings.until else None,
+                tokenizer=self.tokenizer,
+            )
         new = [_before(row, set(end)) for row in out[:, longest:].tolist()]
         return [self._text(prompt, row, settings.until) for prompt, row in zip(prompts, new, strict=True)]
 
@@ -252,13 +279,56 @@ class Scorer(HFLM):  # type: ignore[misc]
         if not settings.temperature:
             return []
         seeds = [row_seed(self._seed, text, number) for text, number in jobs]
-        return [Draw(seeds, settings.temperature, settings.top_p)]
+        return [Draw(seeds, settings.temperature, json.loads(settings.more))]
 
     def _ends(self) -> list[int]:
-        """Return the tokens that end a text: the tokenizer's and those of the model's generation settings."""
+        """Return the tokens that end a text: the tokenizer's, the chat turn's and the model's generation settings'."""
         configured = getattr(self.model.generation_config, "eos_token_id", None)
         more = configured if isinstance(configured, list) else [configured]
-        return sorted({token for token in [self.tokenizer.eos_token_id, *more] if token is not None})
+        turn = None if self._chat is None else self._chat.end(self.tokenizer)
+        return sorted({token for token in [self.tokenizer.eos_token_id, turn, *more] if token is not None})
+
+    def _told(self, task: str, given: dict[str, Any]) -> Settings:
+        """Return how a task's prompts are continued, and keep it for the record."""
+        rules = normalize_gen_kwargs(given)
+        most, until = int(rules.pop("max_gen_toks")), tuple(stop for stop in rules.pop("until") if stop)
+        drawn, mode = bool(rules.pop("do_sample", False)), MODEL if task in self._follow else NEUTRAL
+        temperature = float(rules.pop("temperature", 0) or 1.0) if drawn else 0.0
+        models = own(self.model.generation_config, drawn=drawn)
+        if mode == MODEL and drawn:
+            rules = {"top_k": STOCK_TOP_K} | models | rules
+        elif mode == MODEL:
+            rules = models | rules
+        more = effective(rules, drawn=drawn)
+        if drawn and more.get("num_beams"):
+            raise RequestError(
+                f"{task}: num_beams={more['num_beams']} in the generation settings, and answers that are drawn: beams "
+                "are not drawn; set eval.temperature=0, or eval.decoding=neutral"
+            )
+        self.decoded[task] = {
+            "decoding": mode,
+            "temperature": temperature,
+            "settings": more,
+            "of_the_model": models,
+            "max_new_tokens": most,
+            "until": list(until),
+            "ends": self.tokenizer.convert_ids_to_tokens(self._ends()),
+        }
+        return Settings(
+            most=most, until=until, temperature=temperature, more=json.dumps(more, sort_keys=True)
+        )
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Return messages as text, as training has them."""
+        assert self._chat is not None
+        return self._chat.render(
+            self.tokenizer,
+            chat_history,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
 
     def _text(self, prompt: list[int], new: list[int], until: tuple[str, ...]) -> str:
         """Decode new tokens together with their prompt, and cut at the first stop string."""
@@ -270,18 +340,6 @@ class Scorer(HFLM):  # type: ignore[misc]
         for stop in until:
             text = text.split(stop, 1)[0]
         return text
-
-
-def _settings(given: dict[str, Any]) -> Settings:
-    """Read the generation settings of a task by lm-eval's rules: greedy unless they say ``do_sample``."""
-    rules = normalize_gen_kwargs(given)
-    drawn = bool(rules.get("do_sample"))
-    return Settings(
-        most=int(rules["max_gen_toks"]),
-        until=tuple(stop for stop in rules["until"] if stop),
-        temperature=float(rules.get("temperature") or 1.0) if drawn else 0.0,
-        top_p=float(rules.get("top_p", 1.0)) if drawn else 1.0,
-    )
 
 
 def _before(row: list[int], ends: set[int]) -> list[int]:

@@ -18,7 +18,9 @@ import torch
 from datasets import Dataset
 
 from pkt import console
-from pkt.config import Config
+from pkt.config import CheckpointSpec, Config
+from pkt.data import notes
+from pkt.data.chat import VERSION as CHAT
 from pkt.data.chat import Chat
 from pkt.data.digests import Digests, texts_of
 from pkt.data.encoding import VERSION, Encoded, encode
@@ -26,7 +28,7 @@ from pkt.data.lengths import Fitting
 from pkt.errors import PktError
 from pkt.mapping import Mapping
 from pkt.models.fingerprint import fingerprint
-from pkt.models.load import choose_dtype, context_length, load_config, load_tokenizer
+from pkt.models.load import choose_dtype, context_length, load_config, load_generation, load_tokenizer
 from pkt.models.pair import LanguageModel, PairReport, check_pair, load_student, load_teacher
 from pkt.objectives import Objective
 from pkt.semantics import Semantics
@@ -58,6 +60,7 @@ class Workbench:
         track: progress display.
         log: takes training metrics.
         teacher_meter, student_meter: forward tokens of this request.
+        notes: what the user was told about rows and answers.
     """
 
     config: Config
@@ -70,6 +73,7 @@ class Workbench:
     log: Log = field(default=lambda _step, _metrics: None)
     teacher_meter: Meter = field(default_factory=Meter)
     student_meter: Meter = field(default_factory=Meter)
+    notes: list[str] = field(default_factory=list, init=False)
 
     @cached_property
     def teacher_config(self) -> Any:
@@ -91,6 +95,15 @@ class Workbench:
     def student_fingerprint(self) -> str:
         """Identity of the untouched student."""
         return fingerprint(self.config.model.student, teacher=self.config.model.teacher)
+
+    def generation(self, role: str) -> Any:
+        """Return the generation settings of a model that is scored; a transferred student has the student's."""
+        pair, saved = self.config.model, self.config.eval.checkpoint
+        if role == "teacher":
+            return load_generation(pair.teacher)
+        if role == "transferred" and saved is not None:
+            return load_generation(CheckpointSpec(checkpoint=saved))
+        return load_generation(pair.student, teacher=pair.teacher)
 
     def dtype(self, role: str) -> str:
         """Return the type of numbers in which a model is loaded on this request's device."""
@@ -126,14 +139,20 @@ class Workbench:
 
     @cached_property
     def splits(self) -> dict[str, Dataset]:
-        """Rows of the extract, align, train and validation splits; the console warns of rows that are too long."""
+        """Rows of the extract, align, train and validation splits; the console says what is unusual about them."""
         found = load_splits(self.config.benchmark, self.config.data, self.fitting)
-        for pool, (count, total) in self.fitting.dropped.items():
-            console.warn(
-                f"{pool}: {count} of {total} rows have more than {self.max_length} tokens (data.max_length, the "
-                "models' contexts) and are left out before the splits are drawn."
-            )
+        self.note(*notes.too_long(self.fitting.dropped, self.max_length))
+        self.note(
+            *notes.of_splits({split: rows.to_list() for split, rows in found.items()}, chat=bool(self.chat))
+        )
         return found
+
+    def note(self, *sentences: str) -> None:
+        """Tell the user something about rows or answers, once per request; the report has it too."""
+        for sentence in sentences:
+            if sentence not in self.notes:
+                self.notes.append(sentence)
+                console.warn(sentence)
 
     @cached_property
     def fitting(self) -> Fitting:
@@ -174,6 +193,9 @@ class Workbench:
                     "another text each time, so no result could be reused or repeated. Set "
                     "model.chat_template=false, or mend the template."
                 )
+            if self.chat is None:
+                rows = self.splits[split].to_list()
+                self.note(*notes.inside_tokens(split, rows, found, self._tokenizer))
             self._encoded[split] = found
         return self._encoded[split]
 
@@ -195,7 +217,7 @@ class Workbench:
             "version": VERSION,
             "tokenizer": self.student_fingerprint,
             "max_length": self.max_length,
-            "chat_time": None if self.chat is None else self.chat.time.isoformat(),
+            "chat": None if self.chat is None else [CHAT, self.chat.time.isoformat()],
         }
         texts = texts_of(chosen.select_columns(["prompt", "answer"]), how)
         remembered = Digests(self.cache_dir.with_name("rows"))

@@ -61,6 +61,25 @@ def load_config(
     return whole if kept is None else pruned_config(whole, kept)
 
 
+def load_generation(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) -> Any:
+    """Return the generation settings that a checkpoint's model is loaded with, without its weights.
+
+    They are in a file of their own; older checkpoints have them in the model's config, and GGUF files have none.
+    """
+    source, _ = _source(spec, teacher)
+    if source.kind == "gguf":
+        return transformers.GenerationConfig()
+    named = _arguments(source)
+    where = named.pop("pretrained_model_name_or_path")
+    with explained(source), quiet_transformers():
+        try:
+            return transformers.GenerationConfig.from_pretrained(where, **named)
+        except OSError:  # as its models do
+            return transformers.GenerationConfig.from_pretrained(
+                where, **named, config_file_name="config.json", _from_model_config=True
+            )
+
+
 def load_tokenizer(
     spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None, cache_dir: Path | None = None
 ) -> Any:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pkt import console
 from pkt.config import CheckpointSpec, Config
+from pkt.data import notes
 from pkt.errors import RequestError
+from pkt.evaluation.decoding import NEUTRAL
 from pkt.evaluation.harness import evaluate
 from pkt.evaluation.parts import Rows
 from pkt.evaluation.results import Evaluation
@@ -70,6 +71,18 @@ def asked(bench: Workbench) -> Asked:
     return Asked(tasks=tasks, rows=rows, sampling=sampling)
 
 
+def note_rows(bench: Workbench, of: Asked) -> None:
+    """Tell what is unusual about the rows that are scored, and how many of them the student was trained on."""
+    split = bench.config.eval.split
+    for task, known in of.rows.items():
+        name, rows = f"{task}/{split}", [row for row in known if {"prompt", "answer"} <= row.keys()]
+        if bench.chat is None:
+            bench.note(*notes.unusual(name, rows))
+        for other, held in bench.splits.items():
+            if other != split:
+                bench.note(*notes.overlap(name, rows, other, held.to_list()))
+
+
 def run(of: Asked, job: Job) -> Mapping[str, Any]:
     """Score the model of the step's role."""
     bench, config, role = job.bench, job.bench.config, job.step.of
@@ -86,6 +99,7 @@ def run(of: Asked, job: Job) -> Mapping[str, Any]:
         chat=bench.chat,
         timeout=config.eval.timeout,
         sampling=of.sampling,
+        decoding=config.eval.decoding,
     )
     bench.release(role)
     evaluation.save(job.folder / SCORES)
@@ -98,11 +112,27 @@ def scores(session: Session) -> dict[str, Evaluation]:
     found = {role: Evaluation.load(session.results[f"eval {role}"].path / SCORES) for role in roles}
     for role, evaluation in found.items():
         for task, count in evaluation.cut.items():
-            console.warn(
+            session.bench.note(
                 f"{task}: {count} of {len(evaluation.samples[task])} prompts do not fit into the {role}'s context "
                 "and were cut on the left, as lm-eval does; their scores say little about the model."
             )
+        session.bench.note(*decoding_notes(role, evaluation))
     return found
+
+
+def decoding_notes(role: str, evaluation: Evaluation) -> Iterator[str]:
+    """Say what became of a model's own generation settings, where it has any that change an answer."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for task, how in evaluation.decoding.items():
+        if own := ", ".join(f"{name}={value}" for name, value in how["of_the_model"].items()):
+            told.setdefault((how["decoding"], own), []).append(task)
+    for (mode, own), tasks in told.items():
+        done = "left out of" if mode == NEUTRAL else "applied to"
+        other = "model applies them" if mode == NEUTRAL else "neutral leaves them out"
+        yield (
+            f"{role}: its own generation settings ({own}) are {done} its answers to {', '.join(tasks)}; "
+            f"eval.decoding={other}."
+        )
 
 
 def checkpoint(config: Config) -> Path | None:

@@ -78,6 +78,8 @@ def _summary(session: Session, evaluations: Mapping[str, Evaluation]) -> dict[st
         "settings": _settings(session),
         "command": session.command,
         "scores": {role: named_scores(evaluation) for role, evaluation in evaluations.items()},
+        "decoding": {role: evaluation.decoding for role, evaluation in evaluations.items()},
+        "notes": session.bench.notes,
         "budget": _budget(session),
         "stages": session.reports,
         "layers": {

@@ -17,6 +17,7 @@ from pkt.config import BenchmarkConfig, DataConfig
 from pkt.data.lengths import Fitting
 from pkt.data.rows import fingerprint, validate
 from pkt.errors import RequestError
+from pkt.evaluation.decoding import NEUTRAL
 from pkt.evaluation.parts import Graded, Logged, Part, Record, Rows, Scorable
 from pkt.evaluation.results import TaskScore
 from pkt.evaluation.sampling import Sampling
@@ -100,6 +101,11 @@ class RowTask:
     def columns(self) -> tuple[str, ...]:
         """The columns of a row that scoring reads."""
         return tuple(dict.fromkeys(("id", *(column for one in self.gradings for column in one.columns))))
+
+    @property
+    def decoding(self) -> str | None:
+        """See `Scorable`: the same for all models."""
+        return NEUTRAL if any(one.generates for one in self.gradings) else None
 
     def rows(self, split: str, given: Given) -> list[Row]:
         """See `Task`."""

@@ -1,4 +1,4 @@
-"""custom: rows from the user's own JSONL files; a split without a file is cut from the train file, without overlap."""
+"""custom: rows from the user's own files; a split without a file is cut from the train file, without overlap."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pkt.config import DataConfig
 from pkt.data.pools import FRONT, SHARE, divided
-from pkt.data.rows import from_jsonl
+from pkt.data.rows import from_file
 from pkt.errors import RequestError
 from pkt.tasks.base import Given, Row, RowTask
 from pkt.tasks.grading import Exact, Likelihood
@@ -29,11 +29,11 @@ class Custom(RowTask):
         named = getattr(data, split)
         if split == "test" and named is None:
             raise RequestError(
-                f"task {self.name} has no test rows: give data.test=<file.jsonl> with prompt, answer and id, or score "
+                f"task {self.name} has no test rows: give data.test=<file> with prompt, answer and id, or score "
                 "other tasks (benchmark.tasks=[...])."
             )
         if split in (*FRONT, "test") and named is not None:
-            return from_jsonl(named, split=split)
+            return from_file(named, split=split)
         if data.train is None:
             raise RequestError(f"task {self.name} needs rows: set data.train=/path/to/train.jsonl.")
         return _cut(data)[split]
@@ -42,7 +42,7 @@ class Custom(RowTask):
 def _cut(data: DataConfig) -> dict[str, list[Row]]:
     """Divide the train file between train and the splits that have no file."""
     assert data.train is not None
-    rows = from_jsonl(data.train, split="train")
+    rows = from_file(data.train, split="train")
     wanted = [split for split in FRONT if getattr(data, split) is None]
     if wanted and len(rows) < SHARE:
         raise RequestError(

@@ -171,7 +171,8 @@ def _located(code_set: str, data_dir: str | None) -> tuple[Upstream, str | None]
     """Return the code set and where it lies: a path of the user's, the data folder, or the hub."""
     short = code_set.rstrip("/").rpartition("/")[2]
     title = "humaneval's train rows (benchmark.code_set; =pystdlib needs no download)"
-    source = Upstream(title=title, hub=code_set, name=short, columns=())
+    looked_at = (*INSTRUCTION, "input", *CODE)
+    source = Upstream(title=title, hub=code_set, name=short, columns=(), more=looked_at)
     if Path(code_set).expanduser().exists():
         return replace(source, hub=short, part=lambda doc: "train"), code_set
     has_folder = data_dir is not None and Path(data_dir).expanduser().is_dir()

@@ -18,6 +18,7 @@ from typing import Any
 
 from pkt.data.pools import FRONT, distinct, divided, same
 from pkt.errors import PktError, RequestError, first_line
+from pkt.evaluation.decoding import MODEL
 from pkt.evaluation.parts import Graded, Logged, Part, Record, Rows, Sample
 from pkt.evaluation.quiet import quiet
 from pkt.evaluation.results import TaskScore
@@ -40,6 +41,11 @@ class LmEvalTask:
     name: str
     folders: tuple[str, ...]
     local: bool = False
+
+    @property
+    def decoding(self) -> str | None:
+        """See `Scorable`: as stock lm-eval has it."""
+        return MODEL
 
     @cached_property
     def _manager(self) -> Any:

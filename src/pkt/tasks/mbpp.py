@@ -39,6 +39,8 @@ class Mbpp(Suite):
         config="full",
         name="mbpp",
         columns=("task_id", "text", "code", "test_list"),
+        lists=("test_list",),
+        numbers=("task_id",),
         whole="mbpp",
         part=part,
     )

@@ -53,6 +53,9 @@ class Mmlu(Suite):
         config="all",
         name="mmlu",
         columns=("question", "choices", "answer"),
+        lists=("choices",),
+        numbers=("answer",),
+        more=("subject",),
         subsets=SUBJECTS,
         also=(("auxiliary_train", "train"),),
     )

@@ -63,6 +63,8 @@ def _section(study: Study, pairs: bool, analyses: Sequence[Analysis]) -> Section
 def _score_topics(study: Study, *, pairs: bool) -> Iterator[Topic]:
     scores, budget = scores_table(study), budget_table(study)
     yield Topic(name="scores", title="Scores", sentences=findings(study), tables=(scores,), kept=True)
+    noted = dict.fromkeys(note for run in study.runs for note in run.get("notes", ()))
+    yield Topic(name="notes", title="Notes on rows and answers", sentences=tuple(noted), kept=True)
     yield Topic(
         name="gap",
         title="Gap closed",

@@ -1,0 +1,120 @@
+"""What the user should know of rows before believing their scores: one sentence each, with a count and an example.
+
+rows -> rows that are also in another split | answers that begin or are in an unusual way | prompts that end in a token
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pkt.data.encoding import Encoded, encode_prompt
+from pkt.data.pools import same
+
+Rows = Sequence[Mapping[str, Any]]
+SHOWN = 24  # characters of a text in an example
+
+
+def overlap(name: str, rows: Rows, other: str, held: Rows) -> Iterator[str]:
+    """Say how many rows are also in another split, white space aside.
+
+    Args:
+        name: what the rows are called.
+        rows: with prompt and answer, such as test rows.
+        other: what the other split is called.
+        held: its rows.
+    """
+    whole = {_key(row) for row in held}
+    prompts = {prompt for prompt, _ in whole}
+    found = [row for row in rows if _key(row) in whole]
+    near = [row for row in rows if _key(row)[0] in prompts and _key(row) not in whole]
+    if found or near:
+        more = f"; {len(near)} have a prompt of {other} with another answer" if near else ""
+        example = (found or near)[0]["id"]
+        yield (
+            f"{name}: {len(found)} of {len(rows)} rows are also in {other} (white space aside; row {example!r}){more}. "
+            "Scores on such rows say what was learnt by heart."
+        )
+
+
+def unusual(name: str, rows: Rows) -> Iterator[str]:
+    """Say how many answers are blank, and how many begin without the white space that belongs before them.
+
+    Args:
+        name: what the rows are called.
+        rows: with prompt and answer; prompts as they are, not in a chat template.
+    """
+    blank = [row for row in rows if not row["answer"].strip()]
+    if blank:
+        yield (
+            f"{name}: {len(blank)} of {len(rows)} answers are blank {_example(blank[0])}. They teach to stop at "
+            "once, and an empty answer is never right in scoring."
+        )
+    joined = [row for row in rows if _joins(row["prompt"], row["answer"])]
+    if joined:
+        yield (
+            f"{name}: {len(joined)} of {len(rows)} answers begin without white space behind a prompt that ends "
+            f"without any {_example(joined[0])}. Begin an answer with the space or line break that belongs before it."
+        )
+
+
+def inside_tokens(name: str, rows: Rows, encoded: Encoded, tokenizer: Any) -> Iterator[str]:
+    """Say how many prompts end inside a token: read in one go, prompt and answer have other tokens at their border.
+
+    Args:
+        name: what the rows are called.
+        rows: with prompt and answer.
+        encoded: their tokens, without a chat template.
+        tokenizer: of the model.
+    """
+    cut = [
+        row
+        for row, ids in zip(rows, encoded.input_ids, strict=True)
+        if encode_prompt(tokenizer, row["prompt"] + row["answer"]) != ids[:-1]
+    ]
+    if cut:
+        yield (
+            f"{name}: {len(cut)} of {len(rows)} prompts end inside a token {_example(cut[0])}: read in one go, "
+            "prompt and answer have other tokens at their border than in training and scoring. White space at the end "
+            "of a prompt usually belongs to the start of its answer."
+        )
+
+
+def too_long(dropped: Mapping[str, tuple[int, int]], most: int) -> Iterator[str]:
+    """Say how many rows of published sets are left out because they are too long.
+
+    Args:
+        dropped: pool -> rows left out, all rows.
+        most: tokens that a row may have.
+    """
+    for pool, (count, total) in dropped.items():
+        yield (
+            f"{pool}: {count} of {total} rows have more than {most} tokens (data.max_length, the models' contexts) and "
+            "are left out before the splits are drawn."
+        )
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, str]:
+    return same(row["prompt"]), same(str(row.get("answer", "")))
+
+
+def _joins(prompt: str, answer: str) -> bool:
+    """Return whether two words run into each other; scripts without spaces between words are not looked at."""
+    return not prompt[-1:].isspace() and answer[:1].isascii() and answer[:1].isalnum()
+
+
+def _example(row: Mapping[str, Any]) -> str:
+    return f"(row {row['id']!r}: {row['prompt'][-SHOWN:]!r} | {row['answer'][:SHOWN]!r})"
+
+
+def of_splits(splits: Mapping[str, Rows], *, chat: bool) -> Iterator[str]:
+    """Say what is to be said of the rows that a transfer reads.
+
+    Args:
+        splits: train and validation among them.
+        chat: whether prompts are put into a chat template, which sets off the answer itself.
+    """
+    kept: Iterable[str] = () if chat else ("train", "validation")
+    for name in kept:
+        yield from unusual(name, splits[name])
+    yield from overlap("validation", splits["validation"], "train", splits["train"])

@@ -1,0 +1,73 @@
+"""What the user is told of rows: counted, with an example, once, and in the report too."""
+
+from __future__ import annotations
+
+import json
+
+from pkt.data import notes
+from pkt.data.encoding import encode
+from tiny import tiny_tokenizer
+
+
+def row(name, prompt="Q: Why?\nA:", answer=" so", **more):
+    return {"id": name, "prompt": prompt, "answer": answer, **more}
+
+
+def test_rows_that_are_in_another_split_are_counted_without_regard_to_white_space():
+    held = [row("a"), row("b", "Q: Who?\nA:", " Ada")]
+    rows = [
+        row("x", "Q: Why? A: ", "so"),
+        row("y", "Q:\tWho?\n\nA:", " Ben"),
+        row("z", "Q: When?\nA:", " now"),
+    ]
+    (told,) = notes.overlap("test", rows, "train", held)
+    assert told.startswith(
+        "test: 1 of 3 rows are also in train (white space aside; row 'x'); 1 have a prompt of train"
+    )
+    assert list(notes.overlap("test", rows[2:], "train", held)) == []
+
+
+def test_unusual_answers_are_counted():
+    rows = [
+        row("a"),
+        row("b", answer="so"),
+        row("c", answer=" \n"),
+        row("d", "def f():\n", "x"),
+        row("e", answer=")"),
+    ]
+    blank, joined = notes.unusual("train", rows)
+    assert blank.startswith("train: 1 of 5 answers are blank (row 'c': ")
+    assert joined.startswith("train: 1 of 5 answers begin without white space ")
+    assert "(row 'b': 'Q: Why?\\nA:' | 'so')" in joined
+    assert list(notes.unusual("train", [rows[0], rows[3], row("f", "問題", "答え")])) == []
+
+
+def test_prompts_that_end_inside_a_token_are_counted():
+    tokenizer = tiny_tokenizer(bos=True)
+    rows = [row("a", "Ada has 3 ", "apples"), row("b", "Ada has 3", " apples"), row("c", "Ada ha", "s 3")]
+    encoded = encode(rows, tokenizer, max_length=64)
+    (told,) = notes.inside_tokens("train", rows, encoded, tokenizer)
+    assert told.startswith("train: 2 of 3 prompts end inside a token (row 'a': 'Ada has 3 ' | 'apples'): ")
+
+
+def test_everything_is_told_once_and_kept(pkt, pair, tmp_path, tiny_request):
+    rows = [json.loads(line) for line in (pair["root"] / "train.jsonl").read_text().splitlines()]
+    rows = [one | {"answer": one["answer"].strip()} if n % 2 else one for n, one in enumerate(rows)]
+    train, test = tmp_path / "own.jsonl", tmp_path / "own_test.jsonl"
+    train.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    test.write_text("".join(json.dumps(one) + "\n" for one in rows[:3]) + json.dumps(row("new")) + "\n")
+    words = [word for word in tiny_request if not word.startswith(("data.train=", "data.test="))]
+    told = pkt("run", *words, f"data.train={train}", f"data.test={test}", "method=sft", "objective=ce")
+    assert told.code == 0, told.err
+    (scores,) = pkt.outputs.rglob("runs/**/scores.json")
+    kept = json.loads(scores.read_text())["notes"]
+    for said in (
+        " rows are also in train ",
+        " answers begin without white space ",
+        " prompts end inside a token ",
+    ):
+        assert any(said in note for note in kept)
+    assert all(told.err.count(note) == 1 for note in kept)
+    page = (scores.parent / "report.html").read_text(encoding="utf-8")
+    assert "Notes on rows and answers" in page
+    assert "learnt by heart" in page
