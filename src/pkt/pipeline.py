@@ -242,7 +242,8 @@ def _evaluate(session: Session) -> float | None:
 
 
 def _analyze(session: Session) -> None:
-    maps = every_option("semantics", session.bench.config.analyze.maps or ())
+    config = session.bench.config
+    maps = every_option("semantics", config.analyze.maps or (), seed=config.seed)
     subject = analyze.subject(session.bench, session.results, maps)
     planned = planner(session)
     analyze.plan(planned, subject)
@@ -251,19 +252,21 @@ def _analyze(session: Session) -> None:
     analyze.show(session, subject)
 
 
-def every_option(group: str, foreign: Iterable[str] = ()) -> dict[str, Any]:
+def every_option(group: str, foreign: Iterable[str] = (), *, seed: int = 0) -> dict[str, Any]:
     """Build every option of a config group of strategies, as its file has it; the user's files win.
 
     Args:
         group: such as ``semantics``.
         foreign: names of options in the request; those of plugins are built too.
+        seed: the request's, by which random controls are drawn.
 
     Raises:
         RequestError: a file that builds nothing.
     """
     files = option_files(group, foreign)
     return {
-        name: build(OmegaConf.create({group: OmegaConf.load(file)})[group]) for name, file in files.items()
+        name: build(OmegaConf.create({"seed": seed, group: OmegaConf.load(file)})[group])
+        for name, file in files.items()
     }
 
 

@@ -40,6 +40,9 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "seed": [
         (1, {TRANSFER}, ()),
         (1, {ALIGN, TRANSFER}, ("method.targets=shuffled",)),
+        (1, {EXTRACT, TRANSFER}, ("mapping=random",)),
+        (1, {ALIGN, MAPS, TRANSFER}, ("semantics=random",)),  # drawn by another seed, it is measured beside the option
+        (1, {TRANSFER}, ("semantics=random", "semantics.seed=3")),
         (1, {TRANSFER} | SCORES, ("eval.temperature=0.5",)),
         (1, {EXTRACT, TRANSFER}, ("method=seeking", "method.structure=random")),
         (1, {ALIGN}, ("method=laten",)),
