@@ -24,7 +24,7 @@ from pkt.plan import Plan, Planner
 from pkt.plugins import origins
 from pkt.run import command_line, prepare, provenance
 from pkt.searchpath import option_files
-from pkt.stages import align, analyze, evaluate, extract, report, transfer
+from pkt.stages import align, analyze, evaluate, extract, identity, report, transfer
 from pkt.stages.session import Job, Session
 from pkt.store import Store
 from pkt.tracking import open_tracker
@@ -176,6 +176,7 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
         provenance=provenance(),
         resolved_config=resolved,
         plugins=origins(method, *vars(choice_of(bench)).values()),
+        seeded=identity.seeded(cfg),
     )
 
 
