@@ -73,7 +73,7 @@ def write_results(plan: Plan, report: Report, data: Mapping[str, Any], out: Path
     drawings = [one for section in report.sections for topic in section.topics for one in topic.drawings]
     saved = [save(replace(drawing, name=_file_name(plan, drawing)), folder) for drawing in drawings]
     pictures = [
-        f"\n**{drawing.title}**\n\n![{drawing.alt}]({file.name})\n"
+        f"\n**{drawing.heading}**\n\n![{drawing.alt}]({file.name})\n"
         for drawing, file in zip(drawings, saved, strict=True)
     ]
     page = folder / f"{plan.target}.md"
@@ -141,7 +141,7 @@ def _figure(plan: Plan, folders: Sequence[Path]) -> tuple[Report, Mapping[str, A
         title="Layer by layer",
         sentences=(CLAIMS[plan.target],),
         tables=tables,
-        drawings=drawings,
+        drawings=tuple(replace(drawing, about=plan.pair) for drawing in drawings),
         kept=True,
     )
     section = Section(title=f"{plan.pair} on validation rows", table=tables[0], topics=(topic,))

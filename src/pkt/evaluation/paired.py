@@ -42,6 +42,11 @@ class Interval:
     differing: int | None = None
 
     @property
+    def known(self) -> bool:
+        """Whether it has ends."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
     def holds_zero(self) -> bool:
         """Whether zero is inside, or the interval is not known."""
         return not (self.low > 0 or self.high < 0)
@@ -197,8 +202,8 @@ def _per_row(task: Answers) -> Floats:
 def sign_flip(parts_M: Floats) -> float:
     """Return the two-sided p-value of the exact sign-flip test: how often chance makes a sum as far from 0.
 
-    Null hypothesis: each row's part is as likely to have the other sign. For right/wrong answers of one run each this is
-    McNemar's exact test. All `2^M` ways are tried, so M is small.
+    Null hypothesis: each row's part is as likely to have the other sign. For right/wrong answers of one run each this
+    is McNemar's exact test. All `2^M` ways are tried, so M is small.
     """
     sums = np.zeros(1)
     for part in np.abs(parts_M[1:]):  # the first row's sign is the other half of the ways, mirrored

@@ -133,9 +133,7 @@ def gap_closed(*, teacher: Estimate, student: Estimate, transferred: Estimate) -
         return UNKNOWN
     share = (transferred.value - student.value) / gap
     variance = (
-        _square(transferred.stderr)
-        + _square((1 - share) * student.stderr)
-        + _square(share * teacher.stderr)
+        _square(transferred.stderr) + _square((1 - share) * student.stderr) + _square(share * teacher.stderr)
     ) / _square(gap)
     return Estimate(value=share, stderr=math.sqrt(variance))
 

@@ -24,7 +24,7 @@ class Share:
     """A share of the gap.
 
     Attributes:
-        estimate: with the standard error of three independent scores; NaN where there is no gap, or a score is no number.
+        estimate: with the standard error of three independent scores; NaN where there is no gap, or no score.
         interval: on the same rows; None where the answers are not known, or too few to give one.
         why: why it is not known.
     """
@@ -42,7 +42,9 @@ class Share:
     def sign(self) -> int:
         """1 where some of the gap was closed beyond the noise, -1 where the student ended below its start, else 0."""
         value, noise = self.estimate.value, 2 * self.estimate.stderr
-        low, high = (self.interval.low, self.interval.high) if self.interval else (value - noise, value + noise)
+        low, high = (
+            (self.interval.low, self.interval.high) if self.interval else (value - noise, value + noise)
+        )
         return int(low > 0) - int(high < 0)
 
     @property
@@ -54,8 +56,10 @@ class Share:
         if not self.known:
             return "–"
         stderr = 100 * self.estimate.stderr
-        return f"{round(100 * self.estimate.value)} % ± {stderr:.0f}" if math.isfinite(stderr) else (
-            f"{round(100 * self.estimate.value)} %"
+        return (
+            f"{round(100 * self.estimate.value)} % ± {stderr:.0f}"
+            if math.isfinite(stderr)
+            else (f"{round(100 * self.estimate.value)} %")
         )
 
     def numbers(self) -> dict[str, float]:
@@ -75,7 +79,8 @@ def no_gap(teacher: Estimate, student: Estimate, *, rises: bool, rows: int | Non
     """Return why there is no gap to close on a task; None where there is one.
 
     Args:
-        teacher, student: the scores.
+        teacher: its score.
+        student: the untouched student's.
         rises: whether more is better.
         rows: that were scored; None: not known.
     """

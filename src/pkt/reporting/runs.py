@@ -163,7 +163,7 @@ def _facts(score: Mapping[str, Any]) -> list[Any]:
 
 def arm_of(run: Run) -> dict[str, Any]:
     """Return what made a run's student, the seed left out; of an older run its settings."""
-    return dict(run.get("arm", run["settings"]))
+    return dict(run["arm"] if "arm" in run else run["settings"])
 
 
 def same(found: Mapping[str, Any]) -> str:

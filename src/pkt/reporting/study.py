@@ -143,7 +143,9 @@ class Study:
     def answers(self) -> dict[str, list[Answers]]:
         """Label -> answers per task of `answered`, for the arms that answered the same rows as the reference."""
         answers = {}
-        for arm in (*self.fixed, *self.arms) if self._like else ():
+        for arm in (
+            (*self.fixed, *self.as_read) if self._like else ()
+        ):  # `arms` are sorted by what follows from this
             if own := stack([read_answers(run, arm.role) for run in arm.runs], self._like):
                 answers[arm.label] = own
         return answers if self.reference.label in answers else {}
@@ -170,7 +172,8 @@ class Study:
 
     def row_count(self, task: str) -> int | None:
         """Return how many rows of a task were scored; None where an older run does not say."""
-        return self.reference.runs[0]["scores"]["transferred"][task].get("n")
+        count = self.reference.runs[0]["scores"]["transferred"][task].get("n")
+        return None if count is None else int(count)
 
     @cached_property
     def gapless(self) -> Mapping[str, str]:
@@ -182,7 +185,11 @@ class Study:
         for task in self.tasks:
             scores = {role: self.score(arm, [task]) for role, arm in by_role.items()}
             why = no_gap(**scores, rises=self.rises(task), rows=self.row_count(task))
-            if why is None and (differ := self._differing([task], FIXED)) is not None and len(differ) < FEWEST:
+            if (
+                why is None
+                and (differ := self._differing([task], FIXED)) is not None
+                and len(differ) < FEWEST
+            ):
                 why = f"teacher and student differ on {len(differ)} rows, too few to tell"
             if why:
                 found[task] = why
@@ -204,7 +211,7 @@ class Study:
             return Share(estimate=estimate)
         teacher, student, transferred = (self.sampled[label].only(columns) for label in labels)
         interval = gap_interval(teacher=teacher, student=student, transferred=transferred)
-        interval = supported(interval, self._differing(known, ("student", arm.label)))
+        interval = self._supported(interval, known, ("student", arm.label))
         return Share(estimate=estimate, interval=None if math.isnan(interval.low) else interval)
 
     def _closed(self, arm: Arm, tasks: Sequence[str]) -> Estimate:
@@ -236,7 +243,11 @@ class Study:
         if not columns:
             return None
         found = difference(*(self.sampled[label].only(columns) for label in labels))
-        return supported(found, self._differing(chosen, labels))
+        return self._supported(found, chosen, labels)
+
+    def _supported(self, found: Interval, tasks: Sequence[str], labels: Sequence[str]) -> Interval:
+        parts = self._differing(tasks, labels)
+        return found if parts is None else supported(found, parts)
 
     def _differing(self, tasks: Sequence[str], labels: Sequence[str]) -> Floats | None:
         """Return what rows add to a difference of two arms, of those that add anything; None: answers not known."""
@@ -260,7 +271,6 @@ class Study:
         if not set(labels) <= set(self.sampled) or not set(tasks) <= set(self.answered):
             return []
         return [self.answered.index(task) for task in tasks]
-
 
     def _place(self, arm: Arm) -> tuple[int, float]:
         """Return what arms are sorted by: the share of the gap, else the score; what is no number comes last."""

@@ -19,7 +19,6 @@ from pkt.stages.session import Session
 
 SEED = "seed"
 _OWN = ("stage", "inputs", "models")  # ingredients that an identity has in another form
-_SAID = ("tasks", "version")  # kinds that a name is a word of
 
 
 def seeded(request: DictConfig) -> frozenset[str]:
@@ -81,3 +80,8 @@ def _ingredients(step: Step, stage: str, seeded: Collection[str]) -> Iterator[tu
 
 def _text(value: Any) -> Any:
     return json.dumps(value, sort_keys=True) if isinstance(value, dict | list | tuple) else value
+
+
+def about(session: Session) -> str:
+    """Return whose numbers a request's pictures show."""
+    return f"{session.bench.config.model.name} on {session.bench.config.benchmark.name}"
