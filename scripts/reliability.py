@@ -12,7 +12,9 @@ from pathlib import Path
 from campaigns import trials
 from pkt import console
 
-CAMPAIGNS: dict[str, str] = {}
+CAMPAIGNS: dict[str, str] = {
+    "tables": "studies drawn at random: what tables, shares and sentences say of them",
+}
 
 
 def main(words: Sequence[str]) -> int:
