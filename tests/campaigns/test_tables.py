@@ -21,5 +21,7 @@ def test_a_planted_fault_is_found(fault: str, monkeypatch):
     if fault == "sign":  # whatever the best arm did, it is said to close the gap
         monkeypatch.setattr(Share, "sign", property(lambda _self: 1))
     else:  # a teacher below the student counts as one above it
-        monkeypatch.setattr("pkt.reporting.study.no_gap", lambda **given: gaps.no_gap(**given | {"rises": False}))
+        monkeypatch.setattr(
+            "pkt.reporting.study.no_gap", lambda **given: gaps.no_gap(**given | {"rises": False})
+        )
     assert bad(run(trials(count=12, seed=0)))
