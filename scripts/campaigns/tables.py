@@ -81,12 +81,17 @@ def draw(rng: np.random.Generator) -> Truth:
     tasks = tuple(f"task_{letter}" for letter in "abc"[: int(rng.integers(1, 4))])
     ease = {task: rng.normal(size=rows) for task in tasks}
     levels = {"teacher": {"gap": 1.2, "none": -0.5, "reversed": -1.8}[gap], "student": -0.5}
-    fixed = {role: _answers(rng, ease, level, 0.0 if gap == "none" else 0.2, falls) for role, level in levels.items()}
+    fixed = {
+        role: _answers(rng, ease, level, 0.0 if gap == "none" else 0.2, falls)
+        for role, level in levels.items()
+    }
     if gap == "none":
         fixed["teacher"] = fixed["student"]
     arms: dict[str, dict[int, Answers]] = {}
     for label in ("sft", "kd", "mylab/method", "identity")[: int(rng.integers(1, 5))]:
-        lift = 0.0 if label == "identity" else float(rng.uniform(-1.5, -0.3) if harm else rng.uniform(-0.6, 1.6))
+        lift = (
+            0.0 if label == "identity" else float(rng.uniform(-1.5, -0.3) if harm else rng.uniform(-0.6, 1.6))
+        )
         seeds = range(int(rng.integers(1, 4)))
         arms[label] = {s: _answers(rng, ease, lift - 0.5, 0.3 if lift else 0.0, falls) for s in seeds}
         if not lift:
@@ -94,7 +99,11 @@ def draw(rng: np.random.Generator) -> Truth:
     broken = (str(rng.choice(list(arms))), 0) if rng.random() < 0.2 else None
     repeated = str(rng.choice(list(arms))) if rng.random() < 0.2 else None
     older = bool(rng.random() < 0.3)
-    name = f"{gap}, {rows} rows, {len(tasks)} tasks, {len(arms)} arms" + ", all harm" * harm + ", falling" * falls
+    name = (
+        f"{gap}, {rows} rows, {len(tasks)} tasks, {len(arms)} arms"
+        + ", all harm" * harm
+        + ", falling" * falls
+    )
     name += ", a NaN" * bool(broken) + ", a repeat" * bool(repeated) + ", older format" * older
     return Truth(name=name, tasks=tasks, gap=gap, falls=falls, fixed=fixed, arms=arms, broken=broken, older=older,
                  repeated=repeated)  # fmt: skip
@@ -122,7 +131,9 @@ def attempt(truth: Truth, *, page: bool) -> tuple[Verdict, str]:
         report = collect(found.runs, left_out=found.left_out, pairs=True)
         wrong = [*faults(report.sections[0], truth), *of_report(report, truth)]
         rendered = [render.markdown(report), render.latex(report), render.html(report) if page else ""]
-        wrong += [f"a rendering prints {word}" for text in rendered for word in ("+nan", "inf %") if word in text]
+        wrong += [
+            f"a rendering prints {word}" for text in rendered for word in ("+nan", "inf %") if word in text
+        ]
     finally:
         shutil.rmtree(folder)
     return (Verdict.WRONG, "; ".join(wrong)) if wrong else (Verdict.WORKS, "")
@@ -165,7 +176,9 @@ def _store(folder: Path, answers: Answers, truth: Truth) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     samples = {}
     for task, own in answers.items():
-        graded = [{"bits": value, "bytes": 8} if truth.falls else {"correct": bool(value)} for value in own.tolist()]
+        graded = [
+            {"bits": value, "bytes": 8} if truth.falls else {"correct": bool(value)} for value in own.tolist()
+        ]
         samples[task] = [{"id": f"{task}/{row}", "prompt": "p", "target": "x", "output": "", **mark}
                          for row, mark in enumerate(graded)]  # fmt: skip
     Evaluation(scores=(), samples=samples, versions={}).save(folder / "scores.json")
@@ -216,7 +229,9 @@ def share(truth: Truth, label: str) -> float:
     for task in truth.tasks:
         gap = truth.fixed["teacher"][task].mean() - truth.fixed["student"][task].mean()
         if may_have_gap(truth, task):
-            means = [own[task].mean() - truth.fixed["student"][task].mean() for own in truth.arms[label].values()]
+            means = [
+                own[task].mean() - truth.fixed["student"][task].mean() for own in truth.arms[label].values()
+            ]
             found.append(np.mean(means) / gap)
     return float(np.mean(found)) if found else math.nan
 
@@ -226,7 +241,10 @@ def may_have_gap(truth: Truth, task: str) -> bool:
     teacher, student = (truth.fixed[role][task] for role in ("teacher", "student"))
     gap = (teacher.mean() - student.mean()) * (-1 if truth.falls else 1)
     enough = len(teacher) >= FEWEST and int((teacher != student).sum()) >= FEWEST
-    return bool(enough and gap > 2 * math.hypot(*(own.std(ddof=1) / math.sqrt(len(own)) for own in (teacher, student))))
+    return bool(
+        enough
+        and gap > 2 * math.hypot(*(own.std(ddof=1) / math.sqrt(len(own)) for own in (teacher, student)))
+    )
 
 
 def _of_gap(

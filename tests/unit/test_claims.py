@@ -23,6 +23,7 @@ from pkt.reporting.page.numbers import findings
 from pkt.reporting.runs import arms, find_runs, load_runs
 from pkt.reporting.study import Study, shares_of, studies
 from pkt.reporting.study_tables import study_table
+from pkt.sweep import SweepFolder, show_table
 from run_folders import leave_run
 
 SAID = r"closes (most|this share) of the gap"
@@ -310,3 +311,28 @@ def test_drawings_say_whose_numbers_they_show(tmp_path: Path):
     ticks = [text.get_text() for text in drawings[0].figure.axes[0].get_yticklabels()]
     assert "a_method_with_a_name_that_is_longer_than_any_label" in [tick.replace("\n", "") for tick in ticks]
     assert not any("…" in tick for tick in ticks)
+
+
+def test_a_sweep_over_two_students_ends_in_two_tables_and_loses_no_number(
+    tmp_path: Path, monkeypatch, capsys
+):
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "pkt.tracking.sweep_run.log_sweep", lambda _, tables, numbers: told.update(t=tables, n=numbers)
+    )
+    for seed, student in enumerate(("one", "two")):
+        made = {"study": {"teacher": "t", "student": student}, "arm": {"optim.lr": 1}}
+        job = leave_run(tmp_path, "sft", lift=0.5 + 0.2 * seed, seed=seed, **made)
+        (job / "config.yaml").write_text("verb: run\n", encoding="utf-8")
+    failed = job.parent / "failed"
+    failed.mkdir()
+    (failed / "config.yaml").write_text("verb: run\n", encoding="utf-8")
+    monkeypatch.setattr(SweepFolder, "started", tmp_path / "runs")
+    show_table()
+    shown = capsys.readouterr()
+    assert f"{failed} is left out: it has no scores" in shown.err
+    assert "student one" in shown.out
+    assert "student two" in shown.out
+    assert len({table.title for table in told["t"]}) == 2
+    scores = {name: value for name, value in told["n"].items() if name.endswith("/sft/mean")}
+    assert len(set(scores.values())) == 2

@@ -30,7 +30,7 @@ from pkt.evaluation.paired import (
 )
 from pkt.evaluation.statistics import FEWEST, UNKNOWN, Estimate, gap_closed, mean_of_all, over_seeds
 from pkt.manifest import content_key
-from pkt.reporting.answers import read_answers, stack
+from pkt.reporting.answers import Answered, read_answers, stack
 from pkt.reporting.cells import SHARES, score_head
 from pkt.reporting.gaps import MEAN, ROLES, Share, estimate_of, no_gap
 from pkt.reporting.runs import FIXED, Arm, Run, arms, key_of, once, same, short, study_of
@@ -148,12 +148,17 @@ class Study:
         ):  # `arms` are sorted by what follows from this
             if own := stack([read_answers(run, arm.role) for run in arm.runs], self._like):
                 answers[arm.label] = own
-        return answers if self.reference.label in answers else {}
+        return answers
 
     @cached_property
-    def _like(self) -> Mapping[str, Any]:
-        own = read_answers(self.reference.runs[0], "transferred")
-        return {task: own[task] for task in self.tasks if task in own}
+    def _like(self) -> Mapping[str, Answered]:
+        """Task -> answers to the rows that count: the reference's, else (it has none) those of the next arm."""
+        like: dict[str, Answered] = {}
+        for arm in (self.reference, *self.fixed, *self.as_read):
+            if set(like) >= set(self.tasks):
+                break
+            like = {**read_answers(arm.runs[0], arm.role), **like}
+        return {task: like[task] for task in self.tasks if task in like}
 
     @property
     def answered(self) -> tuple[str, ...]:

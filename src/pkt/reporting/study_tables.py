@@ -107,10 +107,10 @@ def _against(study: Study) -> list[str]:
 
 def _title(study: Study) -> str:
     title = f"mean ± standard error over seeds and rows ({_rows(study)}); best first"
-    if not study.sampled:
+    if study.reference.label not in study.sampled:
         return (
             f"{title}; no differences: no graded answers of {study.reference.label} found"
-            " (its store is elsewhere, or its tasks keep none)"
+            " (its store is elsewhere, its tasks keep none, or a score is no number)"
         )
     title += "; [95 % interval on the same rows], ≈ where it holds 0"
     if lacking := [task for task in study.compared if task not in study.answered]:

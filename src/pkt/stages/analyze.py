@@ -61,7 +61,8 @@ def plan(planner: Planner, of: Subject) -> None:
             rows={"read": of.bench.digest(of.config.split, of.chosen)}
             | ({"align": of.bench.digest("align")} if chosen.maps else {}),
             settings=chosen.settings,
-            also={"analyze.maps": measured(of)} if chosen.maps else {},
+            also=({"analyze.maps": measured(of)} if chosen.maps else {})
+            | ({"seed": of.bench.config.seed} if chosen.drawn else {}),
             extract=chosen.maps,
             checkpoint=evaluate.checkpoint_identity(of.bench.config),
         )
