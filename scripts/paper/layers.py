@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pkt.errors import PktError
 from pkt.evaluation.statistics import Estimate, over_seeds
 from pkt.mapping import depth_layer
 from pkt.reporting.cells import score_cell
@@ -43,8 +44,12 @@ def resolution(target: str, folders: Sequence[Path]) -> Shown:
 
 
 def _part(folder: Path, name: str) -> Part:
-    (analysis,) = read_analyses([folder])
-    return analysis.parts[name]
+    found = [analysis.parts[name] for analysis in read_analyses([folder]) if name in analysis.parts]
+    if not found:
+        raise PktError(
+            f"{folder} holds no analysis '{name}': its job did not end; the same command goes on from here."
+        )
+    return found[-1]  # the newest
 
 
 def similarity(target: str, folders: Sequence[Path]) -> Shown:
@@ -90,7 +95,7 @@ def _cells(seeds: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     values = np.mean([matrix["values"] for matrix in seeds], axis=0)
     first, second = values.shape
     per_layer = [float(values[depth_layer(k, first, second) - 1, k - 1]) for k in range(1, second + 1)]
-    return score_cell(mean, "cka"), f"{min(per_layer):.3f}", f"{max(per_layer):.3f}"
+    return score_cell(mean, "cka"), f"{np.min(per_layer):.3f}", f"{np.max(per_layer):.3f}"  # NaN stays NaN
 
 
 def _named(drawings: Sequence[Drawing], name: str, heading: str) -> tuple[Drawing, ...]:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pkt.reporting.cells import score_cell
-from pkt.reporting.runs import arms
 from pkt.reporting.study import Study
 from pkt.table import Table
 
@@ -68,20 +67,25 @@ def beside_table(studies: Sequence[Study], target: str) -> Table | None:
         None where no task is a benchmark of the paper, or the target has no published numbers.
     """
     claims = PUBLISHED.get(target, {})
-    ours: dict[tuple[str, str], dict[str, str]] = {}  # (pair, method) -> benchmark -> cell
+    ours: dict[tuple[str, str, str], dict[str, str]] = {}  # (row, pair, method) -> benchmark -> cell
     for study in studies:
-        for arm in (*reversed(study.fixed), *arms(study.runs)):
+        for arm in (*reversed(study.fixed), *study.as_read):
             for task in study.tasks:
                 if (bench := task.removesuffix("_instruct")) in ROWS:
+                    row = study.pair
+                    if bench in ours.get(
+                        (row, study.pair, arm.label), {}
+                    ):  # of another student, or on other rows
+                        row = study.title
                     cell = score_cell(study.score(arm, [task]), study.metric(task))
-                    ours.setdefault((study.pair, arm.label), {})[bench] = cell
+                    ours.setdefault((row, study.pair, arm.label), {})[bench] = cell
     benches = [bench for bench in ROWS if any(bench in cells for cells in ours.values())]
     if not claims or not benches:
         return None
     rows = []
-    for (pair, method), cells in ours.items():
+    for (row, pair, method), cells in ours.items():
         own = [(cells.get(bench, "–"), _claim(claims, pair, method, bench)) for bench in benches]
-        rows.append((f"{pair}: {method}", *(cell for both in own for cell in both)))
+        rows.append((f"{row}: {method}", *(cell for both in own for cell in both)))
     title = "ours (mean ± standard error over seeds and test rows) beside the published number, in per cent"
     columns = [column for bench in benches for column in (bench, f"{bench}, published")]
     return Table(title=title, columns=("", *columns), rows=tuple(rows))

@@ -6,6 +6,7 @@ folders of finished jobs -> runs or analyses -> Report -> <out>/<pair>/<target>.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ from pkt.reporting.page import render
 from pkt.reporting.page.collect import collect
 from pkt.reporting.page.report import Report, Section, Topic
 from pkt.reporting.page.write import write_files
-from pkt.reporting.runs import load_runs
+from pkt.reporting.runs import find_runs
 from pkt.reporting.study import Study
 from pkt.reporting.study_tables import BUDGET, cost_values, share_cell
 from pkt.run import provenance
@@ -73,7 +74,7 @@ def write_results(plan: Plan, report: Report, data: Mapping[str, Any], out: Path
     drawings = [one for section in report.sections for topic in section.topics for one in topic.drawings]
     saved = [save(replace(drawing, name=_file_name(plan, drawing)), folder) for drawing in drawings]
     pictures = [
-        f"\n**{drawing.title}**\n\n![{drawing.alt}]({file.name})\n"
+        f"\n**{drawing.heading}**\n\n![{drawing.alt}]({file.name})\n"
         for drawing, file in zip(drawings, saved, strict=True)
     ]
     page = folder / f"{plan.target}.md"
@@ -87,8 +88,12 @@ def write_results(plan: Plan, report: Report, data: Mapping[str, Any], out: Path
 def _table(plan: Plan, folders: Sequence[Path]) -> tuple[Report, Mapping[str, Any]]:
     """Return the report on a target's runs, with the published numbers behind ours where there are any."""
     ablations = plan.target == "ablations"
+    found = find_runs(folders)
     report = collect(
-        load_runs(folders), against="semalign_joint" if ablations else "sft", pairs=not ablations
+        found.runs,
+        against="semalign_joint" if ablations else "sft",
+        pairs=not ablations,
+        left_out=found.left_out,
     )
     studies = [section.study for section in report.sections if section.study]
     claims = [table for table in (beside_table(studies, plan.target), published_table(plan.target)) if table]
@@ -106,7 +111,7 @@ def _table(plan: Plan, folders: Sequence[Path]) -> tuple[Report, Mapping[str, An
 
 def _cost_table(study: Study) -> Table:
     """Return one row per arm, the cheapest in seconds first."""
-    order = sorted(study.arms, key=lambda arm: statistics.fmean(cost_values(arm, "seconds") or [0.0]))
+    order = sorted(study.arms, key=lambda arm: statistics.fmean(cost_values(arm, "seconds") or [math.inf]))
     rows = []
     for arm in order:
         cells = [_cell(cost_values(arm, key), unit) for key, unit in BUDGET.values()]
@@ -115,13 +120,15 @@ def _cost_table(study: Study) -> Table:
     return Table(title=title, columns=("", *BUDGET, "gap closed"), rows=tuple(rows))
 
 
-def _costs(studies: Sequence[Study]) -> dict[str, dict[str, list[float]]]:
-    """Return arm -> cost -> its value of every seed, in the units of a run's budget."""
-    return {
-        arm.label: {key: cost_values(arm, key) for key, _ in BUDGET.values()}
+def _costs(studies: Sequence[Study]) -> dict[str, Any]:
+    """Return arm -> cost -> its value of every seed, in a run's units; by study where there are several."""
+    costs = {
+        study.title: {
+            arm.label: {key: cost_values(arm, key) for key, _ in BUDGET.values()} for arm in study.arms
+        }
         for study in studies
-        for arm in study.arms
     }
+    return costs if len(costs) > 1 else next(iter(costs.values()))
 
 
 def _cell(values: Sequence[float], unit: int) -> str:
@@ -141,7 +148,7 @@ def _figure(plan: Plan, folders: Sequence[Path]) -> tuple[Report, Mapping[str, A
         title="Layer by layer",
         sentences=(CLAIMS[plan.target],),
         tables=tables,
-        drawings=drawings,
+        drawings=tuple(replace(drawing, about=plan.pair) for drawing in drawings),
         kept=True,
     )
     section = Section(title=f"{plan.pair} on validation rows", table=tables[0], topics=(topic,))

@@ -26,7 +26,7 @@ from pkt.plan import Plan, Planner
 from pkt.plugins import origins
 from pkt.run import command_line, prepare, provenance
 from pkt.searchpath import option_files
-from pkt.stages import align, analyze, evaluate, extract, report, transfer
+from pkt.stages import align, analyze, evaluate, extract, identity, report, transfer
 from pkt.stages.session import Job, Session
 from pkt.store import Store, store_root
 from pkt.tracking import open_tracker
@@ -195,6 +195,7 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
         provenance=provenance(),
         resolved_config=resolved,
         plugins=origins(method, *vars(choice_of(bench)).values()),
+        seeded=identity.seeded(cfg),
     )
 
 
@@ -270,7 +271,8 @@ def _evaluate(session: Session) -> float | None:
 
 
 def _analyze(session: Session) -> None:
-    maps = every_option("semantics", session.bench.config.analyze.maps or ())
+    config = session.bench.config
+    maps = every_option("semantics", config.analyze.maps or (), seed=config.seed)
     subject = analyze.subject(session.bench, session.results, maps)
     planned = planner(session)
     analyze.plan(planned, subject)
@@ -279,18 +281,22 @@ def _analyze(session: Session) -> None:
     analyze.show(session, subject)
 
 
-def every_option(group: str, foreign: Iterable[str] = ()) -> dict[str, Any]:
+def every_option(group: str, foreign: Iterable[str] = (), *, seed: int = 0) -> dict[str, Any]:
     """Build every option of a config group of strategies, as its file has it; the user's files win.
 
     Args:
         group: such as ``semantics``.
         foreign: names of options in the request; those of plugins are built too.
+        seed: the request's, by which random controls are drawn.
 
     Raises:
         RequestError: a file that builds nothing.
     """
     files = option_files(group, foreign)
-    return {name: build(OmegaConf.create({group: read_config(file)})[group]) for name, file in files.items()}
+    return {
+        name: build(OmegaConf.create({"seed": seed, group: read_config(file)})[group])
+        for name, file in files.items()
+    }
 
 
 VERBS: dict[str, Callable[[Session], float | None]] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import traceback
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
@@ -65,8 +66,8 @@ def checked_objective(measured: float | None) -> float | None:
         )
     if measured is None and (sweeper := _optimiser()):
         raise RequestError(
-            f"{sweeper} has nothing to optimise: on these rows teacher and student are no two standard errors apart "
-            "on any task; use more of them (data.sizes.validation, eval.limit)"
+            f"{sweeper} has nothing to optimise: on these rows the teacher is not above the student by two standard "
+            "errors on any task; use more of them (data.sizes.validation, eval.limit)"
         )
     return measured
 
@@ -91,15 +92,19 @@ def _optimiser() -> str | None:
 
 
 def show_table() -> None:
-    """Print the table over the jobs of the sweep that has ended; leave it and a report in the sweep's folder.
+    """Print the tables over the jobs of the sweep that has ended; leave them and a report in the sweep's folder.
 
-    Nothing is shown where there was no sweep, or fewer than two jobs were scored.
+    Jobs of different models, test rows or ways of scoring get a table each; jobs without scores are named. Nothing is
+    shown where there was no sweep of at least two jobs, or none was scored.
     """
     folder, Guard.sweep = Guard.sweep, None
-    if folder is None or len(list(folder.glob("*/scores.json"))) < 2:
+    if folder is None:
+        return
+    from pkt.tracking.sweep_run import job_requests, log_sweep
+
+    if len(job_requests(folder)) < 2 or not any(folder.rglob("scores.json")):
         return
     from pkt.reporting.page.write import write_report
-    from pkt.tracking import log_sweep
 
     report, files = write_report([folder], out=folder)
     for index, section in enumerate(report.sections):
@@ -109,7 +114,10 @@ def show_table() -> None:
         )
         console.say("")
         console.table(title, section.table.columns, section.table.rows)
-    log_sweep(folder, [section.table for section in report.sections], _numbers(report))
+    for told in report.left_out:
+        console.note(told)
+    titled = [replace(one.table, title=f"{one.title}: {one.table.title}") for one in report.sections]
+    log_sweep(folder, titled, _numbers(report))
     console.say(f"{'sweep':<11}{folder}")
     console.say(f"{'report':<11}{files[0]}")
 
@@ -117,8 +125,10 @@ def show_table() -> None:
 def _numbers(report: Report) -> dict[str, float]:
     """Return every arm's scores and shares of the gap, by name."""
     named: dict[str, float | None] = {}
+    benchmarks = [section.numbers[0].benchmark for section in report.sections]
     for number in (number for section in report.sections for number in section.numbers):
-        name = f"{number.benchmark}/{number.arm}/{number.task}"
+        study = number.benchmark if benchmarks.count(number.benchmark) == 1 else number.study
+        name = f"{study}/{number.arm}/{number.task}"
         named |= {
             name: number.value,
             f"{name}/stderr": number.stderr,
@@ -126,4 +136,4 @@ def _numbers(report: Report) -> dict[str, float]:
             f"{name}/gap_closed/low": number.gap_closed_low,
             f"{name}/gap_closed/high": number.gap_closed_high,
         }
-    return {name: value for name, value in named.items() if value is not None}
+    return {name: value for name, value in named.items() if value is not None and math.isfinite(value)}

@@ -250,7 +250,9 @@ def test_bits_per_byte_are_compared_in_their_own_unit(outputs):
     rng = np.random.default_rng(3)
     length, hard = rng.integers(20, 90, ROWS), rng.uniform(1, 3, ROWS)
     for file in (outputs / "store" / "eval").glob("*/scores.json"):
-        found, lift = Evaluation.load(file), {"kd": -0.2, "sf": 0.0, "pl": 0.5}[file.parent.name[:2]]
+        found, (method, role, _) = Evaluation.load(file), file.parent.name.split("-")
+        lift = {"kd": -0.2, "sft": 0.0, "plain": 0.5}[method] if role == "transferred" else 0.0
+        rng = np.random.default_rng([3, *(file.parent.name if role == "transferred" else role).encode()])
         for i, record in enumerate(found.samples["a"]):
             bits = length[i] * (hard[i] + lift + rng.normal(0, 0.1))
             record |= {"bits": bits, "bytes": int(length[i])}

@@ -264,7 +264,7 @@ def test_pair_refusals():
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_option_builds(path):
-    node = OmegaConf.load(path)
+    node = OmegaConf.create({"seed": 0, "mapping": OmegaConf.load(path)}).mapping
     if path.stem == "explicit":
         with pytest.raises(RequestError, match="layers is not set"):
             build(node)

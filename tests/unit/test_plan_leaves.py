@@ -29,6 +29,7 @@ STAGES = {EXTRACT, ALIGN, TRANSFER}
 UNTOUCHED = {"eval teacher", "eval student"}
 SCORES = UNTOUCHED | {"eval transferred"}
 MAPS = "analyze maps"
+DRAWN = "analyze resolution"  # whose random directions are drawn by the seed
 READ = {"analyze resolution", "analyze cka", MAPS}  # parts that read states at an interface
 PARTS = READ | {"analyze attribution"}
 NONE: set[str] = set()
@@ -38,12 +39,16 @@ TEACHER, STUDENT, HERE = "<teacher>", "<student>", "<root>"
 ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "verb": [("eval", NONE, ())],
     "seed": [
-        (1, {TRANSFER}, ()),
-        (1, {ALIGN, TRANSFER}, ("method.targets=shuffled",)),
-        (1, {TRANSFER} | SCORES, ("eval.temperature=0.5",)),
-        (1, {EXTRACT, TRANSFER}, ("method=seeking", "method.structure=random")),
-        (1, {ALIGN}, ("method=laten",)),
-        (1, NONE, ("method=identity",)),
+        (1, {TRANSFER, DRAWN}, ()),
+        (1, {ALIGN, TRANSFER, DRAWN}, ("method.targets=shuffled",)),
+        (1, {EXTRACT, TRANSFER, DRAWN}, ("mapping=random",)),
+        # drawn by another seed, it is measured beside the option
+        (1, {ALIGN, MAPS, TRANSFER, DRAWN}, ("semantics=random",)),
+        (1, {TRANSFER, DRAWN}, ("semantics=random", "semantics.seed=3")),
+        (1, {TRANSFER, DRAWN} | SCORES, ("eval.temperature=0.5",)),
+        (1, {EXTRACT, TRANSFER, DRAWN}, ("method=seeking", "method.structure=random")),
+        (1, {ALIGN, DRAWN}, ("method=laten",)),
+        (1, {DRAWN}, ("method=identity",)),
     ],
     "device": [("cpu", NONE, ())],
     "threads": [(2, NONE, ())],

@@ -313,7 +313,7 @@ def test_map_refusals():
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_option_builds(path):
-    strategy = build(OmegaConf.load(path), Semantics)
+    strategy = build(OmegaConf.create({"seed": 0, "semantics": OmegaConf.load(path)}).semantics, Semantics)
     assert type(strategy).__name__.lower().removesuffix("map") == path.stem.replace("_", "")
     assert strategy.needs_states == isinstance(strategy, (Ridge, Procrustes))
     assert strategy == type(strategy)()  # the YAML repeats the defaults

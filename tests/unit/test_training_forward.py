@@ -168,5 +168,5 @@ def test_measure_counts_right_tokens_and_rows():
         right += hits
         whole.append(all(hits))
     measured = loss.measure(batch)
-    assert measured["token_accuracy"] == (sum(right), len(right))
+    assert measured["label_accuracy"] == (sum(right), len(right))
     assert measured["row_accuracy"] == (sum(whole), 6)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +23,28 @@ Floats = NDArray[np.float64]
 DRAWS = 2000
 _LEVEL = 0.95
 _CHUNK = 250_000  # counts held at a time: small enough to stay in cache
+_ROUNDING = 1e-12  # what a row may seem to add to a difference by rounding alone
+_EXACT = 14  # rows of which all signs are tried (2^13 ways); of more the bootstrap can be trusted
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A value with the ends of its 95 % interval; NaN ends where no interval can be given."""
+    """A value with the ends of its 95 % interval; NaN ends where no interval can be given.
+
+    Attributes:
+        value, low, high: of the interval.
+        differing: rows on which what is compared differs, where they were counted: its support.
+    """
 
     value: float
     low: float
     high: float
+    differing: int | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether it has ends."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
 
     @property
     def holds_zero(self) -> bool:
@@ -167,6 +180,52 @@ def gap_interval(*, teacher: Sampled, student: Sampled, transferred: Sampled, se
     if (lost_T > (1 - _LEVEL) / 2).any():
         return Interval(value=value, low=math.nan, high=math.nan)
     return interval(value, draws_BT.mean(1), [shares_KT.mean(1)], seed=seed)
+
+
+def differing(first: Sequence[Answers], second: Sequence[Answers]) -> Floats:
+    """Return what each row adds to the difference of the means over tasks, of the rows that add anything.
+
+    Args:
+        first: an arm's answers, one entry per task.
+        second: another arm's to the same rows.
+    """
+    parts = [_per_row(own) - _per_row(other) for own, other in zip(first, second, strict=True)]
+    return np.concatenate([own_N[np.abs(own_N) > _ROUNDING] for own_N in parts])
+
+
+def _per_row(task: Answers) -> Floats:
+    """Return what each row adds to an arm's score, averaged over its runs; (N)."""
+    added_N: Floats = (task.value_KN / task.weight_KN.sum(1, keepdims=True)).mean(0)
+    return added_N
+
+
+def sign_flip(parts_M: Floats) -> float:
+    """Return the two-sided p-value of the exact sign-flip test: how often chance makes a sum as far from 0.
+
+    Null hypothesis: each row's part is as likely to have the other sign. For right/wrong answers of one run each this
+    is McNemar's exact test. All `2^M` ways are tried, so M is small.
+    """
+    sums = np.zeros(1)
+    for part in np.abs(parts_M[1:]):  # the first row's sign is the other half of the ways, mirrored
+        sums = np.concatenate([sums + part, sums - part])
+    first, observed = abs(float(parts_M[0])), abs(float(parts_M.sum()))
+    return float((np.abs(sums + first) >= observed * (1 - 1e-9)).mean())
+
+
+def supported(found: Interval, parts_M: Floats) -> Interval:
+    """Return an interval with its support; its ends are NaN where so few rows cannot keep it away from 0.
+
+    A bootstrap of a few rows knows nothing but these few rows: of two rows that both changed it says that all rows do.
+    So where 0 is outside and few rows differ, the exact test has to agree (of fewer than 6 rows it never does).
+
+    Args:
+        found: of a difference or a share.
+        parts_M: what the rows add to it, of those that add anything (`differing`).
+    """
+    found = replace(found, differing=len(parts_M))
+    if found.holds_zero or len(parts_M) > _EXACT or (len(parts_M) and sign_flip(parts_M) <= 1 - _LEVEL):
+        return found
+    return replace(found, low=math.nan, high=math.nan)
 
 
 def _share(teacher: Floats, student: Floats, transferred: Floats) -> Floats:

@@ -8,10 +8,11 @@ All are closed forms, so that equal samples give bitwise equal errors; the tests
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 NAN = float("nan")
+FEWEST = 6  # rows: of fewer, no exact sign test reaches 5 % (2 * 0.5^5 = 0.0625)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,25 @@ class Estimate:
 
     value: float
     stderr: float
+
+
+UNKNOWN = Estimate(value=NAN, stderr=NAN)
+
+
+def total(terms: Iterable[float]) -> float:
+    """Return the exact sum, rounded once; NaN or infinite where a term is, or where it is too large for a float."""
+    terms = list(terms)
+    try:
+        return math.fsum(terms)
+    except (OverflowError, ValueError):  # too large in between, or infinities of both signs
+        return sum(terms)
+
+
+def _square(value: float) -> float:
+    try:
+        return value**2
+    except OverflowError:
+        return math.inf
 
 
 def mean(values: Sequence[float]) -> Estimate:
@@ -37,10 +57,10 @@ def mean(values: Sequence[float]) -> Estimate:
     count = len(values)
     if not count:
         raise ValueError("no values: a mean needs at least one")
-    centre = math.fsum(values) / count
+    centre = total(values) / count
     if count == 1:
         return Estimate(value=centre, stderr=NAN)
-    squares = math.fsum((value - centre) ** 2 for value in values)
+    squares = total(_square(value - centre) for value in values)
     return Estimate(value=centre, stderr=math.sqrt(squares / (count - 1) / count))
 
 
@@ -60,14 +80,14 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimat
         raise ValueError(
             f"{len(numerators)} numerators and {len(denominators)} denominators; give one per row"
         )
-    total = math.fsum(denominators)
-    if not total > 0:
-        raise ValueError(f"denominators sum to {total}; a ratio needs a positive sum")
-    count, value = len(numerators), math.fsum(numerators) / total
+    whole = total(denominators)
+    if not whole > 0:
+        raise ValueError(f"denominators sum to {whole}; a ratio needs a positive sum")
+    count, value = len(numerators), total(numerators) / whole
     if count == 1:
         return Estimate(value=value, stderr=NAN)
-    squares = math.fsum((a - value * b) ** 2 for a, b in zip(numerators, denominators, strict=True))
-    return Estimate(value=value, stderr=math.sqrt(count / (count - 1) * squares) / total)
+    squares = total(_square(a - value * b) for a, b in zip(numerators, denominators, strict=True))
+    return Estimate(value=value, stderr=math.sqrt(count / (count - 1) * squares) / whole)
 
 
 def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
@@ -81,10 +101,17 @@ def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
     """
     known = [estimate for estimate in estimates if not math.isnan(estimate.value)]
     if not known:
-        return Estimate(value=NAN, stderr=NAN)
-    value = math.fsum(estimate.value for estimate in known) / len(known)
-    stderr = math.sqrt(math.fsum(estimate.stderr**2 for estimate in known)) / len(known)
+        return UNKNOWN
+    value = total(estimate.value for estimate in known) / len(known)
+    stderr = math.sqrt(total(_square(estimate.stderr) for estimate in known)) / len(known)
     return Estimate(value=value, stderr=stderr)
+
+
+def mean_of_all(estimates: Sequence[Estimate]) -> Estimate:
+    """Return `mean_estimate`, or NaN where one of the values is no number: without it the mean is of something else."""
+    if any(math.isnan(estimate.value) for estimate in estimates):
+        return UNKNOWN
+    return mean_estimate(estimates)
 
 
 def gap_closed(*, teacher: Estimate, student: Estimate, transferred: Estimate) -> Estimate:
@@ -94,19 +121,20 @@ def gap_closed(*, teacher: Estimate, student: Estimate, transferred: Estimate) -
     `se^2 = (se_x^2 + (1 - g)^2 se_s^2 + g^2 se_t^2) / d^2`.
 
     Limitations: the models answer the same rows, so their errors are positively correlated and this error is an
-    upper bound in practice. Works for metrics that fall (bits per byte) as for those that rise.
+    upper bound in practice. Works for metrics that fall (bits per byte) as for those that rise; so it does not notice
+    a teacher that is worse than the student, on whose way down there is nothing to close (`reporting.gaps` does).
 
     Returns:
         NaN with NaN error where there is no gap: teacher and student are within two standard errors of each other,
         where the ratio has heavy tails and its error says little.
     """
     gap = teacher.value - student.value
-    if not abs(gap) > 2 * math.hypot(teacher.stderr, student.stderr):
-        return Estimate(value=NAN, stderr=NAN)
+    if not (math.isfinite(gap) and abs(gap) > 2 * math.hypot(teacher.stderr, student.stderr)):
+        return UNKNOWN
     share = (transferred.value - student.value) / gap
     variance = (
-        transferred.stderr**2 + ((1 - share) * student.stderr) ** 2 + (share * teacher.stderr) ** 2
-    ) / gap**2
+        _square(transferred.stderr) + _square((1 - share) * student.stderr) + _square(share * teacher.stderr)
+    ) / _square(gap)
     return Estimate(value=share, stderr=math.sqrt(variance))
 
 
@@ -124,6 +152,6 @@ def over_seeds(runs: Sequence[Estimate]) -> Estimate:
         ValueError: no runs.
     """
     spread = mean([run.value for run in runs])
-    rows = math.fsum(run.stderr**2 for run in runs) / len(runs)
-    seeds = 0.0 if len(runs) == 1 else spread.stderr**2
+    rows = total(_square(run.stderr) for run in runs) / len(runs)
+    seeds = 0.0 if len(runs) == 1 else _square(spread.stderr)
     return Estimate(value=spread.value, stderr=math.sqrt(seeds + rows))

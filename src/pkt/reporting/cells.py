@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pkt.evaluation.paired import Interval
 from pkt.evaluation.statistics import Estimate
 
@@ -9,9 +11,17 @@ SHARES = ("acc", "exact_match", "pass@1", "token_accuracy")  # metrics that are 
 
 
 def score_cell(estimate: Estimate, metric: str) -> str:
-    """Return ``72.4 ± 1.2`` (per cent) for shares of right answers, ``1.234 ± 0.012`` for the rest."""
+    """Return ``72.4 ± 1.2`` (per cent) for shares of right answers, ``1.234 ± 0.012`` for the rest.
+
+    An error that is not known, such as that of a single row, is a question mark; a score that is no number is ``nan``.
+    """
     scale, digits = (100, 1) if metric in SHARES else (1, 3)
-    return f"{scale * estimate.value:.{digits}f} ± {scale * estimate.stderr:.{digits}f}"
+    if not math.isfinite(estimate.value):
+        return "nan"
+    known = math.isfinite(estimate.stderr)
+    return f"{scale * estimate.value:.{digits}f} ± " + (
+        f"{scale * estimate.stderr:.{digits}f}" if known else "?"
+    )
 
 
 def score_head(task: str, metric: str, *, higher_is_better: bool) -> str:
@@ -20,7 +30,9 @@ def score_head(task: str, metric: str, *, higher_is_better: bool) -> str:
 
 
 def difference_cell(difference: Interval, *, points: bool, ends: bool = True) -> str:
-    """Return ``+1.2 [+0.3, +2.1]``, marked with ``≈`` where the interval holds zero.
+    """Return ``+1.2 [+0.3, +2.1]``, marked with ``≈`` where the interval holds zero or cannot be given.
+
+    Where too few rows differ for an interval, ``≈ +50.0 (2 rows differ)``.
 
     Args:
         difference: of scores.
@@ -32,4 +44,7 @@ def difference_cell(difference: Interval, *, points: bool, ends: bool = True) ->
         f"{round(scale * number, digits) + 0.0:+.{digits}f}"  # + 0.0: no -0.0
         for number in (difference.value, difference.low, difference.high)
     )
-    return ("≈ " if difference.holds_zero else "") + value + (f" [{low}, {high}]" if ends else "")
+    shown = f" [{low}, {high}]"
+    if not difference.known:
+        shown = " (no interval)" if difference.differing is None else f" ({difference.differing} rows differ)"
+    return ("≈ " if difference.holds_zero else "") + value + (shown if ends else "")

@@ -8,6 +8,7 @@ theme.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+_LETTERS, _LINE = 12, 0.17  # of a heading: letters per inch, inches per line
 INK, TEACHER, STUDENT, QUIET, MARK = "#222222", "#3b6fb6", "#c4622d", "#c9ced6", "#2f7d5b"
 
 
@@ -28,12 +30,19 @@ class Drawing:
         title: one line above it.
         alt: what a reader who cannot see it should know.
         figure: matplotlib's.
+        about: whose numbers it shows: the pair, and the benchmark where it is about scores.
     """
 
     name: str
     title: str
     alt: str
     figure: Figure
+    about: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Its title, and whose numbers it shows."""
+        return f"{self.title} · {self.about}" if self.about else self.title
 
 
 def plain_axes(axes: Any) -> None:
@@ -50,6 +59,21 @@ def as_text(label: str) -> str:
     return label.replace("$", r"\$")
 
 
+def wrapped(label: str, width: int) -> str:
+    """Return a label on as many lines as it needs: nothing of it is cut off.
+
+    Args:
+        label: broken after spaces and signs, or anywhere where a word is longer than a line.
+        width: letters of a line.
+    """
+    lines = [""]
+    for word in re.findall(rf"[^\s_,/]{{1,{width - 1}}}[\s_,/]?|[\s_,/]", label):
+        if len(lines[-1]) + len(word.rstrip()) > width:
+            lines.append("")
+        lines[-1] += word if lines[-1] else word.lstrip()
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def plain_logarithm(axis: Any) -> None:
     """Label a logarithmic axis with plain numbers at 1, 2 and 5, and with nothing between."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -63,9 +87,13 @@ def ticks(count: int, most: int = 16) -> list[int]:
 
 
 def save(drawing: Drawing, folder: Path) -> Path:
-    """Write a drawing as ``<name>.png`` into a folder and return the file."""
-    path = folder / f"{drawing.name}.png"
-    drawing.figure.savefig(path, dpi=150)
+    """Write a drawing as ``<name>.png`` into a folder, its heading above it, and return the file."""
+    path, figure = folder / f"{drawing.name}.png", drawing.figure
+    width, height = figure.get_size_inches()
+    heading = wrapped(drawing.heading, int(_LETTERS * width))
+    figure.set_size_inches(width, height + _LINE * (1 + heading.count("\n")))
+    figure.suptitle(as_text(heading), fontsize=9, color=INK)
+    figure.savefig(path, dpi=150)
     return path
 
 

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from pkt.evaluation.results import Evaluation
-from pkt.evaluation.statistics import mean_estimate
+from pkt.evaluation.statistics import mean_of_all
 from pkt.reporting.cells import SHARES, score_cell, score_head
-from pkt.reporting.gaps import Scores, Share, estimate_of
+from pkt.reporting.gaps import MEAN, Scores, Share, estimate_of
 from pkt.table import Table
 
 
@@ -34,10 +34,11 @@ def headline(
         split: whose rows were scored; where they are not the test rows, the title names them.
     """
     names = {"transferred": f"student + {method}"}
-    rows = [(names.get(role, role), *_cells(own)) for role, own in scores.items()]
-    if shares:
-        rows.append(("gap closed", *(share.cell for share in shares.values())))
     first = next(iter(scores.values()))
+    rows = [(names.get(role, role), *_cells(own, first)) for role, own in scores.items()]
+    if shares:
+        known = (shares.get(column) for column in (*first, MEAN))
+        rows.append(("gap closed", *(share.cell if share else "–" for share in known)))
     heads = [
         score_head(task, score["metric"], higher_is_better=score["higher_is_better"])
         for task, score in first.items()
@@ -45,6 +46,9 @@ def headline(
     title = "scores ± standard error; gap closed: share of teacher minus student"
     if any(share.interval for share in shares.values()):
         title += " [95 % interval on the same rows]"
+    without = [f"{name}: {share.why}" for name, share in shares.items() if share.why and name != MEAN]
+    if without:
+        title += f"; –: no gap to close ({'; '.join(without)})"
     return Table(title=split_heading(split) + title, columns=("", *heads, "mean"), rows=tuple(rows))
 
 
@@ -53,9 +57,10 @@ def split_heading(split: str) -> str:
     return "" if split == "test" else f"{split.upper()} rows, not test: "
 
 
-def _cells(scores: Scores) -> list[str]:
-    estimates = {task: estimate_of(score) for task, score in scores.items()}
-    cells = [score_cell(estimates[task], score["metric"]) for task, score in scores.items()]
-    if not all(score["metric"] in SHARES for score in scores.values()):
-        return [*cells, "–"]
-    return [*cells, score_cell(mean_estimate(list(estimates.values())), SHARES[0])]
+def _cells(scores: Scores, columns: Scores) -> list[str]:
+    """Return a model's scores by the columns' tasks, and their mean where all are shares of right answers."""
+    estimates = [estimate_of(scores.get(task)) for task in columns]
+    metrics = [score["metric"] for score in columns.values()]
+    cells = [score_cell(estimate, metric) for estimate, metric in zip(estimates, metrics, strict=True)]
+    averaged = all(metric in SHARES for metric in metrics)
+    return [*cells, score_cell(mean_of_all(estimates), SHARES[0]) if averaged else "–"]

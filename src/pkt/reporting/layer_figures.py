@@ -18,9 +18,11 @@ from pkt.reporting.figures import (
     STUDENT,
     TEACHER,
     Drawing,
+    as_text,
     plain_axes,
     plain_logarithm,
     ticks,
+    wrapped,
 )
 from pkt.reporting.layer_tables import (
     BASES,
@@ -171,13 +173,14 @@ def map_figures(data: Mapping[str, Any]) -> list[Drawing]:
     """Draw each map's quality, mean over pairs of layers: on the rows that it fits (hollow) and on others (filled)."""
     measures = [name for name in ("cosine", "explained_variance", "readout_kl") if measured(data, name)]
     maps = list(data["maps"])
-    height = 0.24 * len(maps) + 0.8
+    labels = [as_text(wrapped(name, 26)) for name in reversed(maps)]
+    height = (0.24 + 0.11 * max(label.count("\n") for label in labels)) * len(maps) + 0.8
     figure = Figure(figsize=(5.2, height * len(measures) + 0.5), layout="constrained")
     panels = figure.subplots(len(measures), 1, squeeze=False)[:, 0]
     for axes, measure in zip(panels, measures, strict=True):
         for place, name in enumerate(reversed(maps)):
             _map_row(axes, place, data["maps"][name], measure)
-        axes.set_yticks(range(len(maps)), list(reversed(maps)), fontsize=8)
+        axes.set_yticks(range(len(maps)), labels, fontsize=8)
         axes.set_ylim(-0.6, len(maps) - 0.4)
         if measure == "readout_kl":
             sides = (side for cards in data["maps"].values() for card in cards for side in card.values())

@@ -1,6 +1,10 @@
-"""Read the folders that `pkt run` and `pkt eval` leave, and group runs of equal settings into arms.
+"""Read the folders that `pkt run` and `pkt eval` leave, and group runs of equal making into arms.
 
-folders of scores.json -> runs -> arms (the same settings, different seeds)
+    folders of scores.json -> Found (runs, and what was left out, with reasons) -> arms (differ in their seed alone)
+
+What makes runs alike is what their results were made from (`stages.identity`), which a run keeps beside its scores:
+``study`` (models, test rows, how they were scored) and ``arm`` (what made the student, without the seed). Runs of older
+formats kept neither; they are told apart by names, settings and the scores of the untouched models.
 """
 
 from __future__ import annotations
@@ -11,16 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pkt.durable import read_json
 from pkt.errors import RequestError
 
 Run = dict[str, Any]
 STRATEGY = "_target_"  # a setting that ends in this names the class of a strategy
+FIXED = ("teacher", "student")  # models that are the same for all runs of a study
+_NEEDED = ("method", "model", "benchmark", "split", "seed", "settings", "scores", "stages")
+_SCORING = ("run", "eval")  # the verbs that leave scores
+_DIGITS = 8  # of a digest in a label
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """Runs that differ in their seed alone. The teacher and the untouched student are arms too, of one run each.
+    """Runs that differ in their seed alone. The teacher and the untouched student are arms too.
 
     Attributes:
         label: its name in tables.
@@ -42,34 +52,90 @@ class Arm:
         """The run of the lowest seed: the one that pictures and examples are of."""
         return min(self.runs, key=lambda run: int(run["seed"]))
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of its runs, ascending."""
+        return tuple(sorted(int(run["seed"]) for run in self.runs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The runs below some folders.
+
+    Attributes:
+        runs: what their files hold, and under ``folder`` where each one lies.
+        left_out: what could not be used, a sentence each with the reason.
+    """
+
+    runs: tuple[Run, ...]
+    left_out: tuple[str, ...]
+
 
 def load_runs(folders: Iterable[Path]) -> list[Run]:
+    """Return the runs that `find_runs` finds."""
+    return list(find_runs(folders).runs)
+
+
+def find_runs(folders: Iterable[Path]) -> Found:
     """Read every `scores.json` under the folders that holds a transferred student's scores.
 
-    Returns:
-        What the files hold, and under ``folder`` where each one lies. Scores of other rows than the test rows are a
-        benchmark of their own, whose name says so.
+    Scores of other rows than the test rows are a benchmark of their own, whose name says so.
 
     Raises:
-        RequestError: there is none, or one cannot be read.
+        RequestError: there is none that can be used; the message has the reasons.
     """
     folders = list(folders)
-    files = sorted({file for folder in folders for file in folder.rglob("scores.json") if file.is_file()})
+    files = {file.resolve(): file for folder in folders for file in folder.rglob("scores.json")}
     # a store keeps files of this name too, with the answers behind the scores
-    runs = [_read(file) for file in files if not (file.parent / "manifest.json").exists()]
-    runs = [_named_by_split(run) for run in runs if "transferred" in run["scores"]]
+    files = {real: file for real, file in files.items() if not (file.parent / "manifest.json").exists()}
+    runs, left_out = [], []
+    for file in sorted(files.values()):
+        read = _read(file)
+        if isinstance(read, str):
+            left_out.append(read)
+        else:
+            runs.append(_named_by_split(read))
+    left_out += _unscored(folders)
     if not runs:
-        raise RequestError(f"no scores.json under {', '.join(map(str, folders))}: run `pkt run` first.")
-    return runs
-
-
-def _read(file: Path) -> Run:
-    try:
-        return {**read_json(file), "folder": str(file.parent)}
-    except (OSError, ValueError) as error:
+        where = ", ".join(map(str, folders))
         raise RequestError(
-            f"{file} cannot be read ({error}): leave its folder out, or run it again."
-        ) from error
+            "; ".join(left_out) if left_out else f"no scores.json under {where}: run `pkt run` first."
+        )
+    return Found(runs=tuple(runs), left_out=tuple(left_out))
+
+
+def _read(file: Path) -> Run | str:
+    """Return a run, or why it cannot be used."""
+    try:
+        content = read_json(file)
+    except (OSError, ValueError) as error:
+        return f"{file} cannot be read ({error}): leave its folder out, or run it again."
+    lacking = [name for name in _NEEDED if name not in content] if isinstance(content, dict) else _NEEDED
+    if lacking:
+        return f"{file} is left out: not the scores of a run (no {', '.join(lacking)})."
+    if not content["scores"].get("transferred"):
+        return f"{file.parent} is left out: no transferred student was scored there (eval.models)."
+    return {**content, "folder": str(file.parent)}
+
+
+def _unscored(folders: Sequence[Path]) -> list[str]:
+    """Name the runs that should have left scores and did not."""
+    files = {file.resolve() for folder in folders for file in folder.rglob("config.yaml")}
+    bare = [file for file in sorted(files) if not (file.parent / "scores.json").is_file()]
+    return [
+        f"{file.parent} is left out: it has no scores (the run failed, was stopped, or is not done)."
+        for file in bare
+        if _verb(file) in _SCORING and not (file.parent / "manifest.json").exists()
+    ]
+
+
+def _verb(file: Path) -> Any:
+    """Return the verb that a request in a run's folder asked for; None where the file is something else."""
+    try:
+        request = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None  # whatever it is, no run has written it
+    return request.get("verb") if isinstance(request, dict) else None
 
 
 def _named_by_split(run: Run) -> Run:
@@ -78,22 +144,116 @@ def _named_by_split(run: Run) -> Run:
     return run | {"benchmark": f"{run['benchmark']} ({run['split'].upper()} rows, not test)"}
 
 
+def study_of(run: Run) -> dict[str, Any]:
+    """Return what all runs of a study have in common: models, tasks with their rows, how they were scored.
+
+    Of an older run: the names, and the tasks with the scores of the models that no run changes.
+    """
+    if "study" in run:
+        return dict(run["study"])
+    names = {"model": run["model"], "benchmark": run["benchmark"]}
+    asked = {task: _facts(score) for task, score in run["scores"]["transferred"].items()}
+    fixed = {f"{role} on {task}": [score["value"], score["stderr"]] for role in FIXED for task, score in
+             run["scores"].get(role, {}).items()}  # fmt: skip
+    return names | asked | fixed
+
+
+def _facts(score: Mapping[str, Any]) -> list[Any]:
+    return [score.get(name) for name in ("metric", "n", "higher_is_better")]
+
+
+def arm_of(run: Run) -> dict[str, Any]:
+    """Return what made a run's student, the seed left out; of an older run its settings."""
+    return dict(run["arm"] if "arm" in run else run["settings"])
+
+
+def same(found: Mapping[str, Any]) -> str:
+    """Return a text that is equal for equal things."""
+    return json.dumps(found, sort_keys=True)
+
+
+def key_of(run: Run, label: str) -> str | None:
+    """Return the key of a stage of a run, such as ``eval student``; None where the run does not name it."""
+    return next((str(stage["key"]) for stage in run.get("stages", ()) if stage["stage"] == label), None)
+
+
 def arms(runs: Sequence[Run]) -> list[Arm]:
-    """Group runs into arms.
+    """Group the runs of a study into arms.
 
     A label names what sets its arm apart from most arms of the same method; no two labels are equal.
     """
-    grouped: dict[str, dict[int, Run]] = {}
+    grouped: dict[str, list[Run]] = {}
+    for run in once(runs)[0]:
+        grouped.setdefault(same(arm_of(run)), []).append(run)
+    groups = [tuple(own) for own in grouped.values()]
+    return [Arm(label=label, runs=own) for label, own in zip(_labels(groups), groups, strict=True)]
+
+
+def once(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Return every arm's run of each seed once, and a sentence for each run that was passed over.
+
+    Of equal runs the last one counts. A run of an older format whose settings and seed are those of another one with
+    another student cannot be placed: it kept too little to say what else differs.
+    """
+    kept: dict[tuple[str, int], Run] = {}
+    told = []
     for run in runs:
-        identity = json.dumps(run["settings"], sort_keys=True)
-        grouped.setdefault(identity, {})[run["seed"]] = run  # a seed that was run twice counts once
-    groups = [tuple(by_seed.values()) for by_seed in grouped.values()]
-    labels = [_label(group[0], runs) for group in groups]
-    shared = {label for label in labels if labels.count(label) > 1}
-    return [
-        Arm(label=_label(group[0], runs, all_settings=True) if label in shared else label, runs=group)
-        for group, label in zip(groups, labels, strict=True)
-    ]
+        place = (same(arm_of(run)), run["seed"])
+        earlier = kept.setdefault(place, run)
+        if earlier is run:
+            continue
+        both = f"{_where(run)} and {_where(earlier)}"
+        keys = [key_of(one, "transfer") for one in (run, earlier)]
+        if "arm" not in run and None not in keys and keys[0] != keys[1]:
+            told.append(
+                f"{_where(run)} is left out: its settings and seed are those of {_where(earlier)}, its student is "
+                "another one, and this older format does not say why. Run both again: their stages are reused."
+            )
+            continue
+        differ = "" if run["scores"] == earlier["scores"] else " (their scores differ; the later one counts)"
+        told.append(f"{both} are the same arm with the same seed and count once{differ}.")
+        kept[place] = run
+    return list(kept.values()), told
+
+
+def _where(run: Run) -> str:
+    return str(run.get("folder", f"{run['method']}, seed {run['seed']}"))
+
+
+def _labels(groups: Sequence[tuple[Run, ...]]) -> list[str]:
+    """Return a label per arm; more is said where less would leave two alike, and a number where nothing else helps."""
+    first = [group[0] for group in groups]
+    labels = [_label(run, first) for run in first]
+    for more in (_all_settings, _digests):
+        shared = {label for label in labels if labels.count(label) > 1}
+        labels = [more(label, run, first) if label in shared else label
+                  for label, run in zip(labels, first, strict=True)]  # fmt: skip
+    taken = list(FIXED)  # what the rows of the untouched models are called
+    for place, label in enumerate(labels):
+        number = 1 + sum(other == label for other in (*FIXED, *labels[:place]))
+        unique = label if label not in taken else f"{label} #{number}"
+        taken.append(unique)
+    return taken[len(FIXED) :]
+
+
+def _all_settings(_: str, run: Run, first: Sequence[Run]) -> str:
+    return _label(run, first, all_settings=True)
+
+
+def _digests(label: str, run: Run, first: Sequence[Run]) -> str:
+    """Add what differs beside the settings: rows, models, code."""
+    siblings = [arm_of(other) for other in first if other["method"] == run["method"]]
+    own = arm_of(run)
+    keys = sorted({key for each in siblings for key in each} - set(run["settings"]))
+    shown = [key for key in keys if any(each.get(key) != own.get(key) for each in siblings)]
+    return f"{label} ({', '.join(f'{key} {short(own.get(key))}' for key in shown)})" if shown else label
+
+
+def short(value: Any) -> str:
+    """Return a value as labels show it: the first digits of a digest."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    digest = len(text) >= 2 * _DIGITS and set(text.partition("/")[0]) <= set("0123456789abcdef")
+    return text[:_DIGITS] if digest else text
 
 
 def _label(run: Run, runs: Sequence[Run], *, all_settings: bool = False) -> str:

@@ -64,7 +64,7 @@ def budget_table(study: Study) -> Table:
 
 def cost_values(arm: Arm, key: str) -> list[float]:
     """Return one entry of the budget of an arm's runs, of those that have it."""
-    return [float(run["budget"][key]) for run in arm.runs if key in run["budget"]]
+    return [float(run["budget"][key]) for run in arm.runs if key in run.get("budget", {})]
 
 
 def share_cell(study: Study, arm: Arm, tasks: Sequence[str]) -> str:
@@ -81,7 +81,7 @@ def gap_table(study: Study) -> Table | None:
     rows = tuple(
         (arm.label, *(share_cell(study, arm, tasks) for tasks in columns.values())) for arm in study.arms
     )
-    title = "share of teacher minus student, with its 95 % interval on the same rows"
+    title = "share of teacher minus student, with its 95 % interval on the same rows; –: no gap to close"
     return Table(title=title, columns=("", *columns), rows=rows)
 
 
@@ -106,17 +106,30 @@ def _against(study: Study) -> list[str]:
 
 
 def _title(study: Study) -> str:
-    title = "mean ± standard error over seeds and rows; best first"
-    if not study.sampled:
+    title = f"mean ± standard error over seeds and rows ({_rows(study)}); best first"
+    if study.reference.label not in study.sampled:
         return (
             f"{title}; no differences: no graded answers of {study.reference.label} found"
-            " (its store is elsewhere, or its tasks keep none)"
+            " (its store is elsewhere, its tasks keep none, or a score is no number)"
         )
     title += "; [95 % interval on the same rows], ≈ where it holds 0"
     if lacking := [task for task in study.compared if task not in study.answered]:
         title += f"; no differences: no graded answers to {', '.join(lacking)}"
     missing = [arm.label for arm in study.arms if arm.label not in study.sampled]
     return title + (f"; no answers to the same rows found of {', '.join(missing)}" if missing else "")
+
+
+def _rows(study: Study) -> str:
+    """Return how many rows each task was scored on."""
+    counts = {task: study.row_count(task) for task in study.tasks}
+    if len(set(counts.values())) > 1:
+        return ", ".join(
+            f"{task}: {'?' if count is None else f'{count:,}'}" for task, count in counts.items()
+        )
+    count = next(iter(counts.values()))
+    return (
+        "number of rows not kept" if count is None else f"{count:,} row{'' if count == 1 else 's'} per task"
+    )
 
 
 def _difference_cell(study: Study, arm: Arm) -> str:

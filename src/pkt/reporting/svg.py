@@ -53,7 +53,7 @@ def inline(drawing: Drawing, key: str) -> str:
     width = round(float(box[1].split()[2]) * 96 / 72)
     return (
         f'<svg viewBox="{box[1]}" role="img" aria-labelledby="{key}-title" style="max-width:{width}px">'
-        f'<title id="{key}-title">{escape(drawing.title)}. {escape(drawing.alt)}</title>'
+        f'<title id="{key}-title">{escape(drawing.heading)}. {escape(drawing.alt)}</title>'
         f"{_own_ids(_squeezed(body), key)}</svg>"
     )
 

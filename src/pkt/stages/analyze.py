@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pkt import console
@@ -20,7 +21,7 @@ from pkt.reporting.layer_figures import FIGURES
 from pkt.reporting.layer_tables import SHOWN, TABLES
 from pkt.reporting.page.analyses import FILE
 from pkt.semantics import Semantics
-from pkt.stages import evaluate
+from pkt.stages import evaluate, identity
 from pkt.stages.analyze_maps import measured
 from pkt.stages.analyze_parts import PARTS
 from pkt.stages.analyze_subject import Subject
@@ -60,7 +61,8 @@ def plan(planner: Planner, of: Subject) -> None:
             rows={"read": of.bench.digest(of.config.split, of.chosen)}
             | ({"align": of.bench.digest("align")} if chosen.maps else {}),
             settings=chosen.settings,
-            also={"analyze.maps": measured(of)} if chosen.maps else {},
+            also=({"analyze.maps": measured(of)} if chosen.maps else {})
+            | ({"seed": of.bench.config.seed} if chosen.drawn else {}),
             extract=chosen.maps,
             checkpoint=evaluate.checkpoint_identity(of.bench.config),
         )
@@ -111,7 +113,8 @@ def show(session: Session, of: Subject) -> None:
         tables = TABLES[part](data)
         _track(session, part, tables)
         for drawing in FIGURES[part](data):
-            session.tracker.figure(f"{STAGE}/{drawing.name}", save(drawing, session.run_dir))
+            named = replace(drawing, about=identity.about(session))
+            session.tracker.figure(f"{STAGE}/{drawing.name}", save(named, session.run_dir))
         listed = [{"title": t.title, "columns": t.columns, "rows": t.rows} for t in tables]
         parts[part] = {"tables": listed, "data": data}
     write_atomically(session.run_dir / FILE, sealed({"parts": parts}))

@@ -44,7 +44,7 @@ def _resolution_of(subject: Subject, arch: Architecture, advance: Callable[[int]
     bases = {
         "output": recomposition(head, "output"),
         "input": recomposition(embedding, "input"),
-        "random": random_recomposition(*head.shape, device=head.device),
+        "random": random_recomposition(*head.shape, seed=subject.bench.config.seed, device=head.device),
     }
     interface = subject.config.interface
     measured = resolution(
@@ -144,7 +144,7 @@ def _kept(models: Mapping[str, Any]) -> dict[str, dict[str, float | None]] | Non
 
 
 PARTS: dict[str, Part] = {
-    "resolution": Part(compute=_resolution, roles=UNTOUCHED),
+    "resolution": Part(compute=_resolution, roles=UNTOUCHED, drawn=True),
     "cka": Part(compute=_cka, roles=ALL, needs=("student", "transferred")),
     # it reads every interface, and answers only
     "attribution": Part(compute=_attribution, roles=ALL, settings=()),

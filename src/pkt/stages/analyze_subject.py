@@ -118,6 +118,7 @@ class Part:
         needs: one of these models has to be asked for; any of `roles` where this is empty.
         settings: leaves of the node ``analyze`` that it reads.
         maps: whether it fits maps between both models, on the align rows and the method's pairs of layers.
+        drawn: whether a control in it is drawn by the request's seed.
     """
 
     compute: Callable[[Subject], dict[str, Any]]
@@ -125,6 +126,7 @@ class Part:
     needs: tuple[str, ...] = ()
     settings: tuple[str, ...] = ("interface", "positions")
     maps: bool = False
+    drawn: bool = False
 
     def check(self, name: str, asked: AnalyzeConfig) -> None:
         """Refuse a request that leaves out the models that the part reads, or whose rows are those that maps fit.

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from pkt import console
@@ -20,6 +20,7 @@ from pkt.reporting.headline import headline, named_scores, split_heading
 from pkt.reporting.page.write import write_run_page
 from pkt.reporting.study import shares_of
 from pkt.secrets import hide
+from pkt.stages import identity, steps
 from pkt.stages import transfer as transfer_stage
 from pkt.stages.lineage import tell_artifacts
 from pkt.stages.session import Session
@@ -39,18 +40,19 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
     split = session.bench.config.eval.split
     summary = _summary(session, evaluations)
     shares = shares_of(summary | {"folder": str(session.run_dir)})
-    table = headline(summary["scores"], shares, session.method.name, split=split)
+    table = headline(summary["scores"], shares, summary["method"], split=split)
     summary["gap_closed"] = {task: share.numbers() for task, share in shares.items() if task != MEAN} or None
     summary["mean_gap_closed"] = shares[MEAN].numbers() if shares else None
-    write_atomically(session.run_dir / "scores.json", sealed(summary))
+    write_atomically(session.run_dir / "scores.json", sealed(_numbers(summary)))
     write_atomically(session.run_dir / "table.md", f"{split_heading(split)}{table.markdown()}\n")
     _track_scores(session, evaluations, table, summary)
     console.say("")
     console.table(table.title, table.columns, table.rows)
     if "transferred" in evaluations and session.bench.config.eval.checkpoint is None:
         _track_results(session)
+        steps.replay(session)
         if split == "test":
-            _finish_checkpoint(session, table.markdown())
+            _finish_checkpoint(session, f"{table.title}\n\n{table.markdown()}")
     tell_artifacts(session)
     _where(session)
     if "transferred" in evaluations and sweep_name() is None:  # a sweep has a page over all its jobs
@@ -70,12 +72,17 @@ def _summary(session: Session, evaluations: Mapping[str, Evaluation]) -> dict[st
     """Return what `scores.json` holds, without the shares of the gap."""
     config = session.bench.config
     return {
-        "method": session.method.name,
+        "method": session.method.name
+        if config.eval.checkpoint is None
+        else f"checkpoint {config.eval.checkpoint}",
         "model": config.model.name,
         "benchmark": config.benchmark.name,
         "split": config.eval.split,
         "seed": config.seed,
         "settings": _settings(session),
+        "study": identity.study(session),
+        "arm": identity.arm(session),
+        "names": _names(session),
         "command": session.command,
         "scores": {role: named_scores(evaluation) for role, evaluation in evaluations.items()},
         "decoding": {role: evaluation.decoding for role, evaluation in evaluations.items()},
@@ -91,12 +98,33 @@ def _summary(session: Session, evaluations: Mapping[str, Evaluation]) -> dict[st
     }
 
 
+def _numbers(value: Any) -> Any:
+    """Return plain data as JSON has it: null for what is no number."""
+    if isinstance(value, Mapping):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_numbers(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _names(session: Session) -> dict[str, str]:
+    """Return what the models and the test file are called, for titles; they decide nothing."""
+    config, found = session.bench.config, {}
+    for role in ("teacher", "student"):
+        spec = getattr(config.model, role)
+        layers = f" (layers {spec.layers})" if spec.layers else ""
+        found[role] = f"{spec.checkpoint or config.model.teacher.checkpoint}{layers}"
+    return found | ({"test": str(config.data.test)} if config.data.test else {})
+
+
 def _settings(session: Session) -> dict[str, Any]:
     """Return everything that decides a run's result besides its seed, by its key on the command line."""
     config = session.bench.config
+    if config.eval.checkpoint is not None:
+        return {"model": config.model.name, "eval.checkpoint": str(config.eval.checkpoint)}
     sizes = {f"data.sizes.{split}": count for split, count in asdict(config.data.sizes).items()}
     named = {"method": session.method.name, "model": config.model.name} | sizes | session.plan.settings
-    shown: dict[str, Any] = hide({key: value for key, value in named.items() if key != "seed"})
+    shown: dict[str, Any] = hide({key: value for key, value in named.items() if key not in session.seeded})
     return shown
 
 
@@ -126,7 +154,10 @@ def _flat(summary: Mapping[str, Any], prefix: str) -> dict[str, float]:
     for task, share in shares.items():
         flat[f"{prefix}/gap_closed/{task}"] = share["value"]
         flat |= {f"{prefix}/gap_closed/{task}/{name}": share[name] for name in share if name != "value"}
-    return flat | {f"budget/{name}": value for name, value in summary["budget"].items()}
+    flat |= {f"budget/{name}": value for name, value in summary["budget"].items()}
+    return {
+        name: value for name, value in flat.items() if math.isfinite(value)
+    }  # a tracker would plot it as 0
 
 
 def _budget(session: Session) -> dict[str, Any]:
@@ -191,13 +222,14 @@ def _track(session: Session, stage: str, tables: Sequence[Table], *, shown: bool
 def _draw(session: Session, extraction: Extraction) -> None:
     chosen = sorted({layer for pair in extraction.pairs for layer in pair.teacher})
     if extraction.scores is not None:
-        drawing = attribution_figure(extraction.scores, chosen)
+        drawing = replace(attribution_figure(extraction.scores, chosen), about=identity.about(session))
         session.tracker.figure("extract/attribution", save(drawing, session.run_dir))
     drawing = pairing_figure(
         [(pair.student, pair.teacher) for pair in extraction.pairs],
         session.bench.teacher_config.num_hidden_layers,
         session.bench.student_config.num_hidden_layers,
     )
+    drawing = replace(drawing, about=identity.about(session))
     session.tracker.figure("extract/pairing", save(drawing, session.run_dir))
 
 
@@ -209,5 +241,6 @@ def show_transfer(session: Session) -> None:
         last = validations[-1]
         console.table("last validation", tuple(last), [tuple(f"{value:.4g}" for value in last.values())])
     session.tracker.summary({f"budget/{name}": value for name, value in _budget(session).items()})
+    steps.replay(session)
     tell_artifacts(session)
     _where(session)

@@ -32,6 +32,7 @@ class Session:
         provenance: versions and platform, for the record.
         resolved_config: the request as YAML, interpolations filled in.
         plugins: version and code of other people's packages among the strategies.
+        seeded: the settings that follow the request's seed, the seed itself among them.
         plan: the steps; empty until the pipeline has made it.
         results: what this run has computed or reused, by the step's name.
         reports: one entry per step: computed or reused, seconds, peak memory, key.
@@ -46,6 +47,7 @@ class Session:
     provenance: Mapping[str, Any]
     resolved_config: str
     plugins: Mapping[str, Any] = field(default_factory=dict)
+    seeded: frozenset[str] = frozenset({"seed"})
     plan: Plan = field(default_factory=lambda: Plan(steps={}))
     results: dict[str, Artifact] = field(default_factory=dict, init=False)
     reports: list[dict[str, Any]] = field(default_factory=list)

@@ -14,6 +14,7 @@ from pkt.models.finite import check_finite
 from pkt.models.load import quiet_transformers
 from pkt.reporting.card import model_card
 from pkt.secrets import without
+from pkt.stages import steps
 from pkt.stages.session import Job, Session
 
 MODEL = "model"  # the student with the update merged into its weights
@@ -23,8 +24,9 @@ ADAPTER = "adapter"  # the PEFT adapter, where update.kind=lora
 def run(job: Job) -> Mapping[str, Any]:
     """Let the method change the student, and save it."""
     job.count_on()
-    transferred = job.method.transfer(job.bench, job.taken(), job.scratch)
-    _save(job.session, transferred, job.folder)
+    with steps.kept(job):
+        transferred = job.method.transfer(job.bench, job.taken(), job.scratch)
+    _save(job, transferred)
     job.bench.release("student", "teacher")
     return {
         "layers": list(transferred.layers),
@@ -34,7 +36,8 @@ def run(job: Job) -> Mapping[str, Any]:
     }
 
 
-def _save(session: Session, transferred: Transferred, folder: Path) -> None:
+def _save(job: Job, transferred: Transferred) -> None:
+    session, folder = job.session, job.folder
     pair = session.bench.config.model
     student = session.bench.student
     base = str(pair.student.checkpoint or pair.teacher.checkpoint)
@@ -46,6 +49,7 @@ def _save(session: Session, transferred: Transferred, folder: Path) -> None:
         )
         merged.save_pretrained(str(folder / MODEL))
         student.tokenizer.save_pretrained(str(folder / MODEL))
+    steps.store(job)
     metrics = {"history": asdict(transferred.history), "budget": transferred.budget}
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     (folder / "config.yaml").write_text(session.resolved_config, encoding="utf-8")

@@ -39,7 +39,7 @@ def log_sweep(folder: Path, tables: Sequence[Table], numbers: Mapping[str, float
         tags=list(settings.tags),
     )
     run = Tracker([sink])
-    run.config({"jobs": len(list(folder.glob("*/config.yaml"))), "verb": request.get("verb")})
+    run.config({"jobs": len(job_requests(folder)), "verb": request.get("verb")})
     for number, table in enumerate(tables, start=1):
         name = "sweep/leaderboard" if number == 1 else f"sweep/table_{number}"
         run.table(name, table.columns, table.rows)
@@ -52,12 +52,18 @@ def log_sweep(folder: Path, tables: Sequence[Table], numbers: Mapping[str, float
     run.close()
 
 
+def job_requests(folder: Path) -> list[Path]:
+    """Return the requests of a sweep's jobs, which lie in a folder each, at any depth; W&B's files are named alike."""
+    files = sorted(folder.rglob("config.yaml"))
+    return [file for file in files if "wandb" not in file.relative_to(folder).parts]
+
+
 def _settings(folder: Path) -> tuple[TrackerConfig, Mapping[str, Any]] | None:
-    """Return the tracker's settings of the sweep's first job and its request; None where W&B is not asked for."""
-    file = min(folder.glob("*/config.yaml"), default=None)
-    if file is None:
-        return None
-    request: Any = OmegaConf.load(file)
-    settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrackerConfig), request.tracker))
-    assert isinstance(settings, TrackerConfig)
-    return (settings, request) if settings.name == "wandb" and settings.mode != "disabled" else None
+    """Return the tracker's settings of the first job that asks for W&B, and its request; None where none does."""
+    for file in job_requests(folder):
+        request: Any = OmegaConf.load(file)
+        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrackerConfig), request.tracker))
+        assert isinstance(settings, TrackerConfig)
+        if settings.name == "wandb" and settings.mode != "disabled":
+            return settings, request
+    return None

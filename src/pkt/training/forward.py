@@ -163,7 +163,7 @@ class TransferLoss:
         total = cross_entropy_sum(final_nD, labels_n, self.head.read_out)
         measured["cross_entropy"] = (float(total), len(labels_n))
         right_n = self.head.top1(final_nD) == labels_n
-        measured["token_accuracy"] = (float(right_n.sum()), len(labels_n))
+        measured["label_accuracy"] = (float(right_n.sum()), len(labels_n))
         rows, row_n = torch.unique_consecutive(where.row_N, return_inverse=True)
         wrong_r = torch.zeros(len(rows), device=right_n.device).index_add_(0, row_n, (~right_n).float())
         measured["row_accuracy"] = (float((wrong_r == 0).sum()), len(rows))

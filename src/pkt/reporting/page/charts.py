@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from pkt.evaluation.paired import Interval
-from pkt.reporting.figures import INK, MARK, QUIET, Drawing, as_text
+from pkt.reporting.figures import INK, MARK, QUIET, Drawing, as_text, wrapped
 from pkt.reporting.gaps import MEAN
 from pkt.reporting.study import Study
 
@@ -64,7 +64,8 @@ def difference_charts(study: Study) -> tuple[Drawing, ...]:
     """Chart each arm's difference to the reference: the mean, then each task; the first task where there is no mean."""
     reference = study.reference.label
     axis = Axis(
-        label="points" if study.points else "in the score's own unit",
+        label=("points" if study.points else "in the score's own unit")
+        + ("" if study.rises(study.tasks[0]) else " (less is better)"),
         scale=100 if study.points else 1,
         ends={0.0: reference},
     )
@@ -84,20 +85,22 @@ def _chart(name: str, title: str, rows: Sequence[Row], axis: Axis) -> tuple[Draw
     rows = [(label, interval) for label, interval in rows if math.isfinite(interval.value)]
     if not rows:
         return ()
-    labels = [_label(label) for label, _ in rows]
-    height = 0.34 if any("\n" in label for label in labels) else 0.26
+    labels = [as_text(wrapped(label, _WIDEST)) for label, _ in rows]
+    lines = max(label.count("\n") for label in labels)
+    height = 0.26 + 0.13 * lines
     figure = Figure(figsize=(4.2, 0.9 + height * len(rows)), layout="constrained")
     axes = figure.subplots()
-    for at, who in axis.ends.items():
+    sides = ["center"] if len(axis.ends) == 1 else ["right", "left"]  # apart, however close the two lines are
+    for (at, who), side in zip(axis.ends.items(), sides, strict=True):
         axes.axvline(axis.scale * at, color=INK, lw=0.8, ls=(0, (2, 2)))
-        across = axes.get_xaxis_transform()
-        axes.text(axis.scale * at, 1.01, as_text(who), transform=across, ha="center", va="bottom", fontsize=8)
+        across, text = axes.get_xaxis_transform(), as_text(wrapped(who, _WIDEST))
+        axes.text(axis.scale * at, 1.01, text, transform=across, ha=side, va="bottom", fontsize=8)
     for y, (_, interval) in enumerate(rows):
         ends = (end if math.isfinite(end) else interval.value for end in (interval.low, interval.high))
         axes.plot([axis.scale * end for end in ends], [y, y], color=MARK, lw=1.6, solid_capstyle="butt")
         face = "#ffffff" if interval.holds_zero else MARK
         axes.plot(axis.scale * interval.value, y, "o", ms=6, mfc=face, mec=MARK, mew=1.4)
-    axes.set_yticks(range(len(rows)), labels, fontsize=8 if height > 0.3 else 9)
+    axes.set_yticks(range(len(rows)), labels, fontsize=8 if lines else 9)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="x", labelsize=8)
     axes.tick_params(axis="y", length=0)
@@ -115,14 +118,7 @@ def _in_words(rows: Sequence[Row], axis: Axis) -> str:
     for label, interval in rows:
         ends = (interval.value, interval.low, interval.high)
         value, low, high = (f"{axis.scale * number:.{digits}f}" for number in ends)
+        shown = f"[{low}, {high}]" if interval.known else "(too few rows for an interval)"
         noise = ", inside the noise" if interval.holds_zero else ""
-        sentences.append(f"{label} {value} [{low}, {high}]{noise}")
+        sentences.append(f"{label} {value} {shown}{noise}")
     return f"Values in {axis.label} with 95 % intervals: {'; '.join(sentences)}"
-
-
-def _label(text: str) -> str:
-    """Return an arm's label on two lines where it is long, the second one cut."""
-    if len(text) <= _WIDEST or " (" not in text:
-        return as_text(text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…")
-    name, _, rest = text.partition(" (")
-    return as_text(f"{name}\n({rest}" if len(rest) < _WIDEST else f"{name}\n({rest[: _WIDEST - 2]}…")

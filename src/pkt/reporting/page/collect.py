@@ -1,6 +1,6 @@
 """From runs to a `Report`: what each section holds, in the order in which it is shown.
 
-runs -> a Study per model pair and benchmark -> topics, each only where its data is there
+runs -> studies (equal models, rows and scoring) -> topics, each only where its data is there
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ def collect(
     against: str | None = None,
     pairs: bool = False,
     analyses: Sequence[Analysis] = (),
+    left_out: Sequence[str] = (),
 ) -> Report:
     """Make the report over these runs.
 
@@ -36,6 +37,7 @@ def collect(
         against: method or label of the arm that the others are compared with (default: `sft`, or the first arm).
         pairs: compare every arm with every other.
         analyses: what `pkt analyze` left for some of them.
+        left_out: a sentence for each thing that was found beside the runs and is not shown.
 
     Raises:
         RequestError: no run is called `against`.
@@ -46,18 +48,29 @@ def collect(
     title = f"{runs[0]['method']}: {names[0]}" if len(runs) == 1 else names[0]
     if len(sections) > 1:
         title = f"{len(sections)} studies"
-    return Report(title=title, lead=f"{what} of {'; '.join(names)}.", sections=sections)
+    passed_over = [told for section in sections if section.study for told in section.study.passed_over]
+    return Report(
+        title=title,
+        lead=f"{what} of {'; '.join(names)}.",
+        sections=sections,
+        left_out=(*left_out, *passed_over),
+    )
 
 
 def _section(study: Study, pairs: bool, analyses: Sequence[Analysis]) -> Section:
     topics = (*_score_topics(study, pairs=pairs), *_run_topics(study, analyses))
     return Section(
-        title=f"{study.pair} on {study.benchmark}",
+        title=study.title,
         table=study_table(study),
-        topics=tuple(topic for topic in topics if topic),
+        topics=tuple(_named(topic, study.title) for topic in topics if topic),
         numbers=tuple(numbers(study)),
         study=study,
     )
+
+
+def _named(topic: Topic, about: str) -> Topic:
+    """Return a topic whose drawings say whose numbers they show; a picture travels without its page."""
+    return replace(topic, drawings=tuple(replace(drawing, about=about) for drawing in topic.drawings))
 
 
 def _score_topics(study: Study, *, pairs: bool) -> Iterator[Topic]:
@@ -86,7 +99,7 @@ def _score_topics(study: Study, *, pairs: bool) -> Iterator[Topic]:
 
 def _run_topics(study: Study, analyses: Sequence[Analysis]) -> Iterator[Topic]:
     arms = study.arms
-    yield Topic(name="losses", title="Losses", drawings=_curves(arms), folded=len(arms) > 3)
+    yield _loss_topic(arms)
     yield _layer_topic(arms, analyses)
     yield example_topic(arms[0].first, arms[0].label)
     recipe = (*facts.recipe_tables(arms), facts.commands(arms))
@@ -101,13 +114,31 @@ def _there(table: Table | None) -> tuple[Table, ...]:
     return (table,) if table else ()
 
 
-def _curves(arms: Sequence[Arm]) -> tuple[Drawing, ...]:
-    curves = [(arm, index, loss_curves(arm.first)) for index, arm in enumerate(arms)]
-    return tuple(
-        curve_chart(f"{arm.label}, seed {arm.first['seed']}", own, f"loss_{index}")
-        for arm, index, own in curves
-        if own
+def _loss_topic(arms: Sequence[Arm]) -> Topic:
+    """Return each arm's losses; whose training was reused, and where that left no losses to show."""
+    curves = {arm.label: loss_curves(arm.first) for arm in arms}
+    reused = {arm.label for arm in arms if _reused(arm.first, "transfer")}
+    drawings = [
+        curve_chart(
+            f"{arm.label}, seed {arm.first['seed']}" + (" (training reused)" if arm.label in reused else ""),
+            curves[arm.label],
+            f"loss_{index}",
+        )
+        for index, arm in enumerate(arms)
+        if curves[arm.label]
+    ]
+    bare = [label for label in reused if not curves[label]]
+    trained = [
+        arm.label for arm in arms if arm.label in bare and arm.first.get("budget", {}).get("optimiser_steps")
+    ]
+    told = (f"Reused from a result that kept no losses: {', '.join(trained)}.",) if trained else ()
+    return Topic(
+        name="losses", title="Losses", sentences=told, drawings=tuple(drawings), folded=len(arms) > 3
     )
+
+
+def _reused(run: Run, label: str) -> bool:
+    return any(stage["stage"] == label and stage["reused"] for stage in run["stages"])
 
 
 def _layer_topic(arms: Sequence[Arm], analyses: Sequence[Analysis]) -> Topic:

@@ -10,10 +10,21 @@ from statistics import fmean
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from pkt.reporting.figures import INK, MARK, QUIET, STUDENT, TEACHER, Drawing, as_text, plain_logarithm
+from pkt.reporting.figures import (
+    INK,
+    MARK,
+    QUIET,
+    STUDENT,
+    TEACHER,
+    Drawing,
+    as_text,
+    plain_logarithm,
+    wrapped,
+)
 from pkt.reporting.runs import Run
 from pkt.tracking.jsonl import METRICS, read_records
 
+_WIDEST = 20  # letters of a term in a legend of two columns
 _BINS = 80  # points that are left of a curve: a page draws no more than that
 _VALIDATION = "transfer/validation/cross_entropy"
 _STYLES = {
@@ -63,7 +74,16 @@ def curve_chart(label: str, curves: Mapping[str, Points], name: str) -> Drawing:
         colour, line = _STYLES.get(term, _MORE[index % len(_MORE)])
         steps, values = zip(*points, strict=True)
         mark = "o" if len(points) <= 12 else ""
-        axes.plot(steps, values, color=colour, ls=line, lw=1.4, marker=mark, ms=4, label=as_text(term))
+        axes.plot(
+            steps,
+            values,
+            color=colour,
+            ls=line,
+            lw=1.4,
+            marker=mark,
+            ms=4,
+            label=as_text(wrapped(term, 2 * _WIDEST)),
+        )
     if all(value > 0 for points in curves.values() for _, value in points):
         axes.set_yscale("log")
         plain_logarithm(axes.yaxis)
@@ -72,7 +92,8 @@ def curve_chart(label: str, curves: Mapping[str, Points], name: str) -> Drawing:
     axes.tick_params(which="both", labelsize=8)
     axes.grid(axis="y", color=QUIET, lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False, handlelength=2.6)
+    columns = 2 if max(map(len, curves)) <= _WIDEST else 1
+    figure.legend(loc="outside lower center", ncols=columns, fontsize=8, frameon=False, handlelength=2.6)
     ends = "; ".join(
         f"{term} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for term, points in curves.items()
     )

@@ -47,7 +47,7 @@ def _value(value: Any) -> str:
 
 def commands(arms: Sequence[Arm]) -> Table:
     """Return the command that repeats each arm's first seed."""
-    rows = tuple((arm.label, str(arm.first["command"])) for arm in arms)
+    rows = tuple((arm.label, str(arm.first.get("command", _NONE))) for arm in arms)
     return Table(title="the command of each arm's first seed", columns=("arm", "command"), rows=rows)
 
 
@@ -116,6 +116,6 @@ def layer_drawings(run: Run) -> list[Drawing]:
     drawings = []
     if scores := extraction.get("scores"):
         drawings.append(attribution_figure(scores, sorted({layer for _, own in pairs for layer in own})))
-    if pairs:
+    if pairs and "layers" in run:
         drawings.append(pairing_figure(pairs, run["layers"]["teacher"], run["layers"]["student"]))
     return drawings

@@ -21,7 +21,7 @@ from pkt.table import Table
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 SIGN = '<meta name="generator" content="pkt">'  # in every page
-_NUMERIC = re.compile(r"^(≈ )?[-+–]?[\d(\[]|^–?$")
+_NUMERIC = re.compile(r"^(≈ )?[-+–]?[\d(\[]|^(–|nan)?$")
 
 
 def html(report: Report, beside: tuple[str, ...] = ()) -> str:
@@ -57,6 +57,7 @@ def _svg(drawing: Drawing, key: str) -> Markup:
 def markdown(report: Report) -> str:
     """Return what a README can take: sentences and tables, without pictures."""
     lines = [f"# {report.title}", "", report.lead, ""]
+    lines += [*(f"- {told}" for told in report.left_out), ""] if report.left_out else []
     for section in report.sections:
         lines += [f"## {section.title}", ""]
         for topic in _kept(section.topics):
@@ -70,7 +71,7 @@ def markdown(report: Report) -> str:
 
 def latex(report: Report) -> str:
     """Return the same tables for a paper."""
-    lines = [HEADER]
+    lines = [HEADER, *(f"% {escaped(told)}\n" for told in report.left_out)]
     for section in report.sections:
         lines.append(f"% {escaped(section.title)}\n")
         lines += [f"{latex_table(table)}\n" for topic in _kept(section.topics) for table in topic.tables]

@@ -1,6 +1,6 @@
 """The content of a report; its page, Markdown, LaTeX and JSONL are all made from this, so that they agree.
 
-Report -> Section (one model pair and benchmark) -> Topic (a heading with sentences, tables, drawings, examples)
+Report -> Section (one study) -> Topic (a heading with sentences, tables, drawings, examples)
                                                  -> Number (an arm's score of a task, for JSONL)
 """
 
@@ -18,7 +18,8 @@ class Number:
     """One line of `report.jsonl`: an arm's score of a task, or its mean over them (`task` is then ``mean``).
 
     Attributes:
-        pair, benchmark: which section it belongs to.
+        study: which section it belongs to: its title.
+        pair, benchmark: of that section.
         role: ``teacher``, ``student`` or ``transferred``.
         arm: as tables call it.
         task, metric: of the score.
@@ -31,6 +32,7 @@ class Number:
         inside_noise: whether that interval holds 0.
     """
 
+    study: str
     pair: str
     benchmark: str
     role: str
@@ -102,7 +104,7 @@ class Topic:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """What is known of one model pair and benchmark.
+    """What is known of one study: runs of equal models, scored on equal rows.
 
     Attributes:
         title: the heading.
@@ -126,9 +128,11 @@ class Report:
     Attributes:
         title: of the page.
         lead: what was read, in one sentence.
-        sections: one per model pair and benchmark.
+        sections: one per study.
+        left_out: what was found and is not shown, a sentence each with the reason.
     """
 
     title: str
     lead: str
     sections: tuple[Section, ...]
+    left_out: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from pkt.reporting.page import render
 from pkt.reporting.page.analyses import read_analyses
 from pkt.reporting.page.collect import collect
 from pkt.reporting.page.report import Report
-from pkt.reporting.runs import load_runs
+from pkt.reporting.runs import find_runs
 
 STEM = "report"
 _RENDERINGS = {".md": render.markdown, ".tex": render.latex, ".jsonl": render.jsonl}
@@ -44,6 +44,8 @@ def answer_request(cfg: DictConfig) -> None:
     report, files = write_report(folders, out=out, against=typed.against, pairs=typed.pairs)
     for section in report.sections:
         console.table(f"{section.title}: {section.table.title}", section.table.columns, section.table.rows)
+    for told in report.left_out:
+        console.note(told)
     for file in files:
         console.say(f"{'report':<11}{file}")
 
@@ -75,7 +77,10 @@ def write_report(
         raise RequestError(f"no such folder: {', '.join(missing)}; give folders that `pkt run` has left.")
     page = out if out.suffix == ".html" else out / f"{STEM}.html"
     _check_replaceable(page)
-    report = collect(load_runs(folders), against=against, pairs=pairs, analyses=read_analyses(folders))
+    found = find_runs(folders)
+    report = collect(
+        found.runs, against=against, pairs=pairs, analyses=read_analyses(folders), left_out=found.left_out
+    )
     return report, write_files(report, page)
 
 
@@ -121,7 +126,7 @@ def write_run_page(run_dir: Path) -> Path:
         run_dir: a run's folder, with a transferred student's scores in its `scores.json`.
     """
     page = run_dir / f"{STEM}.html"
-    _write(page, render.html(collect(load_runs([run_dir]), analyses=read_analyses([run_dir]))))
+    _write(page, render.html(collect(find_runs([run_dir]).runs, analyses=read_analyses([run_dir]))))
     return page
 
 

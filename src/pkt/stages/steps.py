@@ -1,0 +1,67 @@
+"""The metrics of every optimiser step, kept in the result that they led to.
+
+    training ──log──> tracker
+                └──> <scratch>/steps.jsonl ──the stage ends──> steps.json of the result ──it is reused──> tracker
+
+So a run that reuses a training shows its curves too. The lines lie beside the snapshot, and outlive a kill as it does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pkt.stages.session import Job, Session
+
+_LINES = "steps.jsonl"
+_RESULT = "steps.json"
+Steps = dict[int, dict[str, float]]
+
+
+@contextmanager
+def kept(job: Job) -> Iterator[None]:
+    """Keep what a stage logs of its steps, until `store` puts it into the result."""
+    bench, told = job.bench, job.bench.log
+    with (job.scratch / _LINES).open("a", encoding="utf-8", buffering=1) as stream:
+
+        def log(step: int, metrics: dict[str, float]) -> None:
+            told(step, metrics)
+            stream.write(json.dumps([step, metrics]) + "\n")
+
+        bench.log = log
+        try:
+            yield
+        finally:
+            bench.log = told
+
+
+def store(job: Job) -> None:
+    """Write step -> metrics into the result, in order; what a resumed training did again counts once."""
+    found: Steps = {}
+    file = job.scratch / _LINES
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        try:
+            step, metrics = json.loads(line)
+        except ValueError:  # the line that was being written at a kill; its step was done again
+            continue
+        found[step] = metrics
+    (job.folder / _RESULT).write_text(json.dumps(dict(sorted(found.items()))), encoding="utf-8")
+
+
+def replay(session: Session) -> None:
+    """Tell the tracker the steps of a training that this run has reused; it told those of its own as they were made."""
+    reused = any(entry["stage"] == "transfer" and entry["reused"] for entry in session.reports)
+    if not reused:
+        return
+    session.tracker.summary({"transfer/reused": 1})
+    for step, metrics in stored(session.results["transfer"].path).items():
+        session.tracker.log(metrics, step=step, stage="transfer")
+
+
+def stored(folder: Path) -> Steps:
+    """Return the steps that a result holds; none of a result that was made before they were kept."""
+    file = folder / _RESULT
+    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {int(step): metrics for step, metrics in content.items()}
