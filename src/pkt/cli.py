@@ -32,6 +32,7 @@ VERBS = {
     "transfer": "train the student; writes a model folder",
     "eval": "score teacher, student and transferred student with lm-eval",
     "analyze": "look inside: resolution, cka, attribution, maps (or some: `pkt analyze cka`)",
+    "doctor": "what pkt finds out about both models before it uses them, with numbers",
     "report": "one page over any runs: `pkt report runs=<folder>[,<folder>...]`",
 }
 PLAIN = {  # no config is composed

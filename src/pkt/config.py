@@ -19,7 +19,7 @@ from omegaconf import MISSING
 
 from pkt.settings import setting, undecisive
 
-VERBS = ("run", "extract", "align", "transfer", "eval", "analyze")
+VERBS = ("run", "extract", "align", "transfer", "eval", "analyze", "doctor")
 STAGES = ("extract", "align", "transfer", "eval", "analyze")
 SPLITS = ("extract", "align", "train", "validation")
 MODELS = ("teacher", "student", "transferred")

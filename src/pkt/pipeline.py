@@ -26,7 +26,7 @@ from pkt.plan import Plan, Planner
 from pkt.plugins import origins
 from pkt.run import command_line, prepare, provenance
 from pkt.searchpath import option_files
-from pkt.stages import align, analyze, evaluate, extract, identity, report, transfer
+from pkt.stages import align, analyze, doctor, evaluate, extract, identity, report, transfer
 from pkt.stages.session import Job, Session
 from pkt.store import Store, store_root
 from pkt.tracking import open_tracker
@@ -52,6 +52,10 @@ def run_verb(cfg: DictConfig, run_dir: Path) -> float | None:
         RequestError: the request does not make sense.
         PktError: it does, and failed.
     """
+    if cfg.verb == "doctor":
+        bench, method = request(cfg)
+        check_models(bench)
+        return doctor.show(bench, method)
     reports: list[dict[str, Any]] = []
     try:
         return _run_stages(cfg, run_dir, reports)

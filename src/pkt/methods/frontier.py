@@ -84,7 +84,7 @@ def tune_frontier(
     with bench.track("transfer", len(flat)) as advance_bar:
         for i, layer in enumerate(layers):
             start, stop = (len(flat) * n // len(layers) for n in (i, i + 1))
-            if cache_prefix and layer > 1:
+            if cache_prefix and layer > 1 and bench.student.arch.starts_at(layer):
                 prefixes = {s: task.prefix(s, layer - 1, prefixes.get(s)) for s in SPLITS}
 
             def listen(step: int, metrics: dict[str, float], offset: int = start, k: int = layer) -> None:

@@ -188,6 +188,9 @@ def fit_maps(
 ) -> dict[int, AlignmentMap]:
     """Fit the request's semantics: per pair where it reads states, otherwise once for all pairs."""
     shared = bench.pair_report.shared_ids
+    for arch in (bench.teacher.arch, bench.student.arch):
+        if getattr(bench.semantics, "fold_norm", False) and arch.probe is not None:
+            arch.probe.require("norm_weight")
     fit = partial(
         bench.semantics.fit,
         teacher=head_view(bench.teacher.arch, shared),

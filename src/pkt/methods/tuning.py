@@ -277,7 +277,7 @@ def tune(
         bench=bench, trainable=trainable, alignment=alignment or LayerAlignment(), through=through or {}
     )
     first, prefixes = min(layers), dict[str, Prefix]()
-    if cache_prefix and first > 1:
+    if cache_prefix and first > 1 and bench.student.arch.starts_at(first):
         prefixes = {split: task.prefix(split, first - 1) for split in SPLITS}
     with bench.track("transfer", task.steps) as advance_bar:
 

@@ -1,6 +1,7 @@
 """What a causal language model is made of, read from the model itself.
 
     model.config.model_type -> Roles (dotted module paths) -> Architecture (the modules, by role)
+                                                           -> Behaviour (what they do, measured)
 
 Layers are numbered from 1, here and in everything built on it; only this package indexes `model.layers`.
 Shape suffixes: N positions, D width, V vocabulary rows of the head.
@@ -9,12 +10,15 @@ Shape suffixes: N positions, D width, V vocabulary rows of the head.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pkt.errors import RequestError
+from pkt.models.behaviour import Norm, Reading, logits_of, norm_of, reading_of, returned_by_layers
+from pkt.models.findings import Probe
 from pkt.models.roles import Roles, roles_of
 
 
@@ -27,22 +31,23 @@ class Architecture:
         width: D, size of the residual stream.
         vocab_size: V, rows of the head (padding rows included).
         tied: whether head and input embedding are one tensor.
-        logit_softcap: logits become c * tanh(logits / c) (Gemma 2), or None.
-        logit_scale: factor on the logits (Cohere's `logit_scale`, one over Granite's `logits_scaling`).
+        probe: what was found when the model was loaded; None where nobody looked.
     """
 
     def __init__(self, model: Any, roles: Roles) -> None:
         self.model = model
         self.roles = roles
-        config = model.config.get_text_config()
-        self.width = int(config.hidden_size)
-        self.logit_softcap: float | None = getattr(config, "final_logit_softcapping", None)
-        scale = getattr(config, "logit_scale", None) or 1.0
-        self.logit_scale = float(scale) / float(getattr(config, "logits_scaling", None) or 1.0)
-        self._check()
-        weight = _weight(self.head)
+        self.probe: Probe | None = None
+        for role, path in roles.model_paths():
+            _resolve(model, path, role)
+        for role, path in roles.layer_paths():
+            if not self.layers_with(path):
+                _resolve(self.layers[0], path, role)
+        weight = _matrix(self.head, "head", roles.head)
         self.vocab_size = int(weight.shape[0])
-        self.tied = weight is _weight(self.embedding)
+        self.tied = weight is _matrix(self.embedding, "embed", roles.embed)
+        self.width = int(getattr(model.config.get_text_config(), "hidden_size", weight.shape[1]))
+        self._check_head(weight.shape[1])
 
     @classmethod
     def of(cls, model: Any, declared: Mapping[str, Any] | None = None) -> Architecture:
@@ -59,12 +64,7 @@ class Architecture:
         model = model.get_base_model() if hasattr(model, "get_base_model") else model
         return cls(model, roles_of(model.config, declared))
 
-    def _check(self) -> None:
-        for role, path in self.roles.model_paths():
-            _resolve(self.model, path, role)
-        for role, path in self.roles.layer_paths():
-            _resolve(self.layers[0], path, role)
-        columns = _weight(self.head).shape[1]
+    def _check_head(self, columns: int) -> None:
         if columns != self.width:
             raise RequestError(
                 f"the head of this {self.model.config.model_type} model reads {columns} channels of a "
@@ -76,7 +76,11 @@ class Architecture:
     def layers(self) -> nn.ModuleList:
         """The decoder's layers; `layers[0]` is layer 1."""
         layers = self.model.get_submodule(self.roles.layers)
-        assert isinstance(layers, nn.ModuleList)
+        if not isinstance(layers, nn.ModuleList) or not len(layers):
+            raise RequestError(
+                f"role 'layers' points to '{self.roles.layers}', a {type(layers).__name__} and no list of layers. "
+                "Set it to the path of the nn.ModuleList: model.<teacher|student>.roles.layers=..."
+            )
         return layers
 
     @property
@@ -93,6 +97,14 @@ class Architecture:
         if not 1 <= number <= self.depth:
             raise RequestError(f"layer {number} does not exist: layers are numbered from 1 to {self.depth}.")
         return self.layers[number - 1]
+
+    def layers_with(self, path: str) -> list[int]:
+        """Return the numbers of the layers that have a module at a path: hybrids and mixtures differ by layer."""
+        return [number for number, layer in enumerate(self.layers, 1) if _has(layer, path)]
+
+    def starts_at(self, number: int) -> bool:
+        """Return whether a pass may start at a layer, from the states that enter it."""
+        return self.probe is None or self.probe.starts_at(number)
 
     @property
     def decoder(self) -> nn.Module:
@@ -138,10 +150,19 @@ class Architecture:
         """Return the input embedding, (V, D)."""
         return _materialised(_weight(self.embedding), "input embedding")
 
+    @cached_property
+    def norm(self) -> Norm:
+        """What the final norm does, measured."""
+        return norm_of(self.final_norm, self.width, self.device, self.dtype)
+
     def norm_weight(self) -> Tensor | None:
-        """Return what the final norm multiplies a state with, (D), or None where it has no weight."""
-        weight = getattr(self.final_norm, "weight", None)
-        return weight + self.roles.norm_offset if isinstance(weight, Tensor) else None
+        """Return what the final norm multiplies a state with, (D), or None where it has no weight.
+
+        A family's norm may multiply with its weight, or with one plus it (Gemma): what the norm does decides.
+        """
+        if self.roles.final_norm is None:
+            return None
+        return self.norm.gain(getattr(self.final_norm, "weight", None))
 
     def sublayer_out(self, number: int, sublayer: str) -> nn.Module:
         """Return the module whose output a layer adds to the residual stream.
@@ -149,10 +170,23 @@ class Architecture:
         Args:
             number: layer, from 1.
             sublayer: ``mlp`` or ``attention``.
+
+        Raises:
+            RequestError: this layer has none, as in models that mix layers of several kinds.
         """
         assert sublayer in ("mlp", "attention")
         path = self.roles.mlp_out if sublayer == "mlp" else self.roles.attention_out
-        return self.layer(number).get_submodule(path)
+        return self._inside(number, path, sublayer, "another interface (method.interface=block or residual)")
+
+    def _inside(self, number: int, path: str | None, what: str, remedy: str) -> nn.Module:
+        layer = self.layer(number)
+        if path is not None and _has(layer, path):
+            return layer.get_submodule(path)
+        having = ", ".join(map(str, self.layers_with(path))) if path is not None else "none"
+        raise RequestError(
+            f"layer {number} of this {self.model.config.model_type} model has no {what} ({path}); layers that have it: "
+            f"{having}. Choose among these, or {remedy}."
+        )
 
     def projection_names(self) -> tuple[str, ...]:
         """Name the linear maps of a layer: some of q k v qkv o gate up down."""
@@ -172,15 +206,37 @@ class Architecture:
         return self.roles.projections[name]
 
     def projection(self, number: int, name: str) -> nn.Module:
-        """Return one linear map of a layer (`nn.Linear`; `Conv1D` in GPT-2; a PEFT layer if wrapped)."""
-        return self.layer(number).get_submodule(self.projection_path(name))
+        """Return one linear map of a layer (`nn.Linear`; `Conv1D` in GPT-2; a PEFT layer if wrapped).
+
+        Raises:
+            RequestError: this layer has none.
+        """
+        path = self.projection_path(name)
+        return self._inside(number, path, f"projection '{name}'", "another projection")
+
+    @cached_property
+    def reading(self) -> Reading:
+        """How the model makes logits of final-normed states, measured."""
+        return reading_of(self.model, self.decoder, self.head, self.width)
 
     def read_out(self, states_ND: Tensor) -> Tensor:
-        """Return logits (..., V) of final-normed states (..., D): scale * softcap(W h + b)."""
-        logits: Tensor = self.head(states_ND.to(_weight(self.head).dtype))
-        if self.logit_softcap is not None:
-            logits = torch.tanh(logits / self.logit_softcap) * self.logit_softcap
-        return logits if self.logit_scale == 1.0 else logits * self.logit_scale
+        """Return logits (..., V) of final-normed states (..., D), as the model itself makes them.
+
+        Raises:
+            RequestError: the probe found that these are not the model's logits.
+        """
+        if self.probe is not None:
+            self.probe.require("logits")
+        states_ND = states_ND.to(_weight(self.head).dtype)
+        if self.reading.plain:
+            logits: Tensor = self.head(states_ND)
+            return logits
+        return logits_of(self.model, self.decoder, states_ND)
+
+    @cached_property
+    def layer_returns(self) -> int | None:
+        """How many things a layer returns in a tuple; None: the state alone."""
+        return returned_by_layers(self.decoder, self.layers[0], self.device)
 
     def _module(self, path: str) -> nn.Module:
         module: nn.Module = self.model.get_submodule(path)
@@ -198,6 +254,24 @@ def _weight(module: nn.Module) -> Tensor:
     weight = _base(module).weight
     assert isinstance(weight, Tensor)
     return weight
+
+
+def _matrix(module: nn.Module, role: str, path: str) -> Tensor:
+    weight = getattr(_base(module), "weight", None)
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
+        raise RequestError(
+            f"role '{role}' points to '{path}', a {type(module).__name__} without a weight matrix, which pkt reads. "
+            f"Set it to the linear map or embedding itself: model.<teacher|student>.roles.{role}=..."
+        )
+    return weight
+
+
+def _has(layer: nn.Module, path: str) -> bool:
+    try:
+        layer.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
 
 
 def _materialised(weight: Tensor, what: str) -> Tensor:

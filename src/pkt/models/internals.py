@@ -10,7 +10,7 @@ Shape suffixes: B rows, T positions, D width, I FFN neurons, H heads, K attentio
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.roles import Roles
-from pkt.models.taps import decode
+from pkt.models.taps import Interface, decode
 
 NEEDED = ("gate", "up", "down", "v", "o")
 SUM_TOLERANCE = 0.03  # bfloat16 rounds each of the two additions by up to 2^-8 of what it returns
@@ -90,8 +90,8 @@ def check_neurons(config: Any, roles: Roles, who: str) -> None:
         who: ``teacher`` or ``student``, for the message.
 
     Raises:
-        RequestError: no gated MLP, fused projections, a norm after a sublayer, a parallel residual, scaled
-            residuals, a final norm that is no RMSNorm, or logits that are not linear.
+        RequestError: no gated MLP, fused projections, or a norm after a sublayer. What only the loaded model can
+            tell is refused by `internals`: a parallel residual, scaled residuals, another norm or read-out.
     """
     text = config.get_text_config()
     missing = [name for name in NEEDED if name not in roles.projections]
@@ -102,20 +102,37 @@ def check_neurons(config: Any, roles: Roles, who: str) -> None:
         "a norm follows its sublayers, so a neuron's column is not what reaches the residual stream": (
             roles.attention_out != roles.attention or roles.mlp_out != roles.mlp
         ),
-        "attention and MLP read the same state": bool(getattr(text, "use_parallel_residual", False)),
-        "it scales what its layers add": (getattr(text, "residual_multiplier", None) or 1.0) != 1.0,
-        "its final norm is not an RMSNorm": getattr(text, "rms_norm_eps", None) is None,
-        "its logits are soft-capped or scaled": bool(
-            getattr(text, "final_logit_softcapping", None)
-            or (getattr(text, "logit_scale", None) or 1.0) != 1.0
-            or (getattr(text, "logits_scaling", None) or 1.0) != 1.0
+        "its config names no rms_norm_eps, which the read-out through an RMSNorm needs": (
+            getattr(text, "rms_norm_eps", None) is None
         ),
     }
+    _refuse(reasons, f"the {who} ({config.model_type})")
+
+
+def _check_measured(arch: Architecture) -> None:
+    """Refuse a loaded model whose layers or read-out do not do what `check_neurons` assumes of their names.
+
+    Raises:
+        RequestError: see `check_neurons`.
+    """
+    probe = arch.probe
+    reasons = {
+        "its final norm is not an RMSNorm": arch.norm.centres or arch.norm.shifts,
+        "its logits are not those of its head (they are soft-capped or scaled)": not arch.reading.plain,
+        "attention and MLP read the same state": probe is not None and not probe.check("sequential").holds,
+    }
+    _refuse(reasons, f"this {arch.model.config.model_type} model")
+    if probe is not None:
+        for interface in (Interface.mlp, Interface.attention):
+            probe.require_interface(interface)
+
+
+def _refuse(reasons: Mapping[str, bool], who: str) -> None:
     for reason, applies in reasons.items():
         if applies:
             raise RequestError(
-                f"the {who} ({config.model_type}) has no neurons that can be located: {reason}. Choose a "
-                "Llama, Mistral or Qwen model, or a method that works on layers (method=semalign)."
+                f"{who} has no neurons that can be located: {reason}. Choose a Llama, Mistral or Qwen model, or a "
+                "method that works on layers (method=semalign)."
             )
 
 
@@ -138,8 +155,10 @@ def internals(
         One `Internals` per layer (layer 1 first), and what enters the final norm, (B, D) float32.
 
     Raises:
-        RequestError: the model does not return attention weights, or its layers do not add up to x + a + f.
+        RequestError: the model does not return attention weights, or its layers do not add up to x + a + f; see
+            `check_neurons`.
     """
+    _check_measured(arch)
     rows_B = torch.arange(len(position_B), device=position_B.device)
     readers = [_Reader(arch, number, (rows_B, position_B)) for number in range(1, arch.depth + 1)]
     with _eager(arch.model), ExitStack() as stack:

@@ -13,7 +13,9 @@ from pkt.config import CheckpointSpec, PairConfig
 from pkt.errors import RequestError
 from pkt.manifest import check_loaded
 from pkt.models.architecture import Architecture
+from pkt.models.fingerprint import fingerprint
 from pkt.models.load import declared_roles, load_config, load_model, load_tokenizer
+from pkt.models.probe import probed
 
 _EXAMPLES = 5
 
@@ -41,15 +43,16 @@ class PairReport:
 
 
 def load_teacher(pair: PairConfig, cache_dir: Path | None, device: torch.device | str) -> LanguageModel:
-    """Load the teacher of a pair."""
+    """Load the teacher of a pair, and probe it."""
     _check_named(pair.teacher, "teacher")
-    return _load(pair.teacher, None, cache_dir, device)
+    return _probed(_load(pair.teacher, None, cache_dir, device), fingerprint(pair.teacher), cache_dir)
 
 
 def load_student(pair: PairConfig, cache_dir: Path | None, device: torch.device | str) -> LanguageModel:
-    """Load the student of a pair, or cut it from the teacher (`init=prune`)."""
+    """Load the student of a pair, or cut it from the teacher (`init=prune`), and probe it."""
     _check_named(pair.student, "student")
-    return _load(pair.student, pair.teacher, cache_dir, device)
+    identity = fingerprint(pair.student, teacher=pair.teacher)
+    return _probed(_load(pair.student, pair.teacher, cache_dir, device), identity, cache_dir)
 
 
 def load_checkpoint(folder: Path, device: torch.device | str) -> LanguageModel:
@@ -94,6 +97,13 @@ def _load(
         tokenizer=load_tokenizer(spec, teacher=teacher, cache_dir=cache_dir),
         arch=Architecture.of(model, declared_roles(spec, teacher)),
     )
+
+
+def _probed(loaded: LanguageModel, identity: str, cache_dir: Path | None) -> LanguageModel:
+    """Let a model's architecture know what its probe found; probes are kept beside the converted checkpoints."""
+    folder = cache_dir.with_name("probes") if cache_dir is not None else None
+    loaded.arch.probe = probed(loaded.arch, loaded.tokenizer, identity, folder)
+    return loaded
 
 
 def check_pair(pair: PairConfig, *, cache_dir: Path | None = None) -> PairReport:

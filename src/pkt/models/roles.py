@@ -24,22 +24,23 @@ class Roles:
         final_norm: norm before the head; None where there is none.
         head: LM head.
         attention, mlp: sublayers, relative to a layer (mlp is None where a layer holds its maps directly).
-        attention_out, mlp_out: modules whose output is added to the residual stream, relative to a layer.
+        attention_out, mlp_out: modules whose output is added to the residual stream, relative to a layer; None
+            where layers have no such sublayer.
         projections: linear maps by name (q k v qkv o gate up down), relative to a layer.
-        norm_offset: what a norm adds to its weight (1 in Gemma).
+
+    What is relative to a layer need not be in every layer: hybrids and mixtures of experts have layers of several kinds.
     """
 
     decoder: str
     layers: str
     embed: str
     final_norm: str | None
-    attention: str
-    attention_out: str
+    attention: str | None
+    attention_out: str | None
     mlp: str | None
-    mlp_out: str
+    mlp_out: str | None
     head: str = "lm_head"
     projections: Mapping[str, str] = field(default_factory=dict)
-    norm_offset: float = 0.0
 
     def model_paths(self) -> Iterator[tuple[str, str]]:
         """Yield (role, path) of the modules found from the model."""
@@ -79,7 +80,6 @@ _GEMMA = replace(
     _LLAMA,
     attention_out="post_attention_layernorm",
     mlp_out="post_feedforward_layernorm",
-    norm_offset=1.0,
 )
 ROLES: dict[str, Roles] = {
     "llama": _LLAMA,
@@ -168,6 +168,11 @@ def roles_of(config: Any, declared: Mapping[str, Any] | None = None) -> Roles:
         if role not in allowed:
             raise RequestError(
                 f"'{role}' is not a module role{nearest(role, allowed)}; roles are {', '.join(allowed)} (and like)."
+            )
+    for role in ("decoder", "layers", "embed", "head"):
+        if not isinstance(given.get(role, ""), str):
+            raise RequestError(
+                f"role '{role}' is {given[role]!r}; a dotted module path is expected, like model.layers."
             )
     if model_type in ROLES:
         return _without_missing_norm(replace(ROLES[model_type], **given), config)

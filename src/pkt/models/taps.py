@@ -37,11 +37,31 @@ class Interface(StrEnum):
 
 
 class PassThrough(nn.Module):
-    """Stands in for a layer that is skipped: returns the hidden states it is given."""
+    """Stands in for a layer that is skipped: returns the hidden states it is given, in the form of the layer's output.
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+    A decoder that asks a layer for something else (which mask it wants) gets the layer's own answer.
+
+    Args:
+        layer: the layer, whose parameters are hidden meanwhile.
+        returns: how many things it returns in a tuple; None: the state alone.
+    """
+
+    def __init__(self, layer: nn.Module, returns: int | None) -> None:
+        super().__init__()
+        self.stands_for = (layer,)  # in a tuple, so that it is no submodule
+        self.returns = returns
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the layer."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["stands_for"][0], name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return `hidden_states`."""
-        return _entering(args, kwargs)
+        state = entering_state(args, kwargs)
+        return state if self.returns is None else (state, *[None] * (self.returns - 1))
 
 
 @contextmanager
@@ -61,8 +81,10 @@ def tap(
         Layer -> (B, T, D), filled anew by each forward pass; in the graph, not detached.
 
     Raises:
-        RequestError: a layer that does not exist.
+        RequestError: a layer that does not exist, or an interface that this architecture does not have.
     """
+    if arch.probe is not None:
+        arch.probe.require_interface(interface)
     states: dict[int, Tensor] = {}
     handles: list[RemovableHandle] = []
     try:
@@ -80,34 +102,80 @@ def _listen(
     layer = arch.layer(number)
     assert not isinstance(layer, PassThrough), f"layer {number} is skipped, so it has no state to tap"
 
-    def on_layer(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        out_BTD = _first(output)
-        if interface is Interface.block:
+    if interface is Interface.block:
+
+        def on_block(_m: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+            out_BTD = first_output(output)
             states[number] = _tracked(out_BTD) if retain_grad else out_BTD
             return _like(output, states[number]) if retain_grad else None
-        in_BTD = _entering(args, kwargs)
+
+        return [layer.register_forward_hook(on_block)]
+    if interface is Interface.residual:
+        return _listen_to_residual(layer, number, states, retain_grad)
+    sublayer = arch.sublayer_out(number, interface.value)
+    return _listen_to_sublayer(layer, sublayer, number, states, retain_grad)
+
+
+def _listen_to_residual(
+    layer: nn.Module, number: int, states: dict[int, Tensor], retain_grad: bool
+) -> list[RemovableHandle]:
+    entering: list[_Kept] = []
+
+    def on_entry(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        entering[:] = [_Kept(entering_state(args, kwargs))]
+
+    def on_layer(_m: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+        out_BTD, in_BTD = first_output(output), entering.pop().value()
         states[number] = _tracked(out_BTD - in_BTD) if retain_grad else out_BTD - in_BTD
         return _like(output, _through(in_BTD, states[number], out_BTD)) if retain_grad else None
 
-    if interface in (Interface.block, Interface.residual):
-        return [layer.register_forward_hook(on_layer, with_kwargs=True)]
+    return [
+        layer.register_forward_pre_hook(on_entry, with_kwargs=True),
+        layer.register_forward_hook(on_layer),
+    ]
 
+
+def _listen_to_sublayer(
+    layer: nn.Module, sublayer: nn.Module, number: int, states: dict[int, Tensor], retain_grad: bool
+) -> list[RemovableHandle]:
     shape: list[int] = []
+    leaving: list[_Kept] = []
 
     def on_entry(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        shape[:] = _entering(args, kwargs).shape[:2]  # OPT's MLP flattens its rows
+        shape[:] = entering_state(args, kwargs).shape[:2]  # OPT's MLP flattens its rows
 
     def on_sublayer(_m: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
-        out = _first(output)
+        if not shape:
+            return None  # another layer uses the same module (Zamba)
+        out = first_output(output)
         state_BTD = out.reshape(*shape, out.shape[-1])
-        states[number] = _tracked(state_BTD) if retain_grad else state_BTD
-        return _like(output, states[number].reshape(out.shape)) if retain_grad else None
+        if not retain_grad:
+            leaving[:] = [_Kept(state_BTD)]
+            return None
+        states[number] = _tracked(state_BTD)
+        return _like(output, states[number].clone().reshape(out.shape))  # a copy: Falcon writes into it
 
-    sublayer = arch.sublayer_out(number, interface.value)
+    def on_layer(_m: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+        shape.clear()
+        if leaving:
+            states[number] = leaving.pop().value()
+
     return [
         layer.register_forward_pre_hook(on_entry, with_kwargs=True),
         sublayer.register_forward_hook(on_sublayer),
+        layer.register_forward_hook(on_layer),
     ]
+
+
+class _Kept:
+    """A state as it is now, although its layer may go on writing into it (Falcon adds its attention in place)."""
+
+    def __init__(self, state: Tensor) -> None:
+        self.state, self.version, self.copy = state, state._version, state.clone()
+
+    def value(self) -> Tensor:
+        """Return the state itself if nothing was written into it (so gradients add up in the same order), or the copy."""
+        return self.state if self.state._version == self.version else self.copy
 
 
 def _tracked(state: Tensor) -> Tensor:
@@ -154,9 +222,10 @@ def skip_below(arch: Architecture, first: int, states_BTD: Tensor) -> Iterator[N
 
 @contextmanager
 def skip_above(arch: Architecture, last: int) -> Iterator[None]:
-    """Stop after a layer: those above `last` (from 1) are passed through."""
+    """Stop after a layer: those above `last` (from 1) are passed through, unless the probe found that they have to run."""
     arch.layer(last)
-    with _skipped(arch, range(last + 1, arch.depth + 1)):
+    stops = arch.probe is None or arch.probe.check("stop").holds is not False
+    with _skipped(arch, range(last + 1, arch.depth + 1) if stops else ()):
         yield
 
 
@@ -165,8 +234,8 @@ def _skipped(arch: Architecture, numbers: Iterable[int]) -> Iterator[None]:
     layers = arch.layers
     before = {number - 1: layers[number - 1] for number in numbers}
     try:
-        for index in before:
-            layers[index] = PassThrough()
+        for index, layer in before.items():
+            layers[index] = PassThrough(layer, arch.layer_returns)
         yield
     finally:
         for index, layer in before.items():
@@ -174,7 +243,14 @@ def _skipped(arch: Architecture, numbers: Iterable[int]) -> Iterator[None]:
 
 
 def decode(arch: Architecture, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
-    """Run the decoder: tokens to final-normed states (B, T, D), without head and without KV cache."""
+    """Run the decoder: tokens to final-normed states (B, T, D), without head and without KV cache.
+
+    Raises:
+        RequestError: the probe found that the model is no causal one, or computes no finite numbers.
+    """
+    if arch.probe is not None:
+        arch.probe.require("causal")
+        arch.probe.require("finite")
     run: Callable[..., Any] = arch.decoder
     states_BTD: Tensor = run(
         input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False
@@ -182,16 +258,16 @@ def decode(arch: Architecture, input_ids_BT: Tensor, attention_mask_BT: Tensor) 
     return states_BTD
 
 
-def _entering(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+def entering_state(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     state: Tensor = args[0] if args else kwargs["hidden_states"]
     return state
 
 
-def _first(output: Any) -> Tensor:
-    state: Tensor = output[0] if isinstance(output, tuple) else output
+def first_output(output: Any) -> Tensor:
+    state: Tensor = output[0] if isinstance(output, (tuple, list)) else output
     return state
 
 
 def _like(output: Any, state: Tensor) -> Any:
-    """Return a changed state in the form of the module's own output: alone, or first in a tuple."""
-    return (state, *output[1:]) if isinstance(output, tuple) else state
+    """Return a changed state in the form of the module's own output: alone, or first in a tuple or list."""
+    return type(output)([state, *output[1:]]) if isinstance(output, (tuple, list)) else state

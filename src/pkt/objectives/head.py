@@ -41,7 +41,7 @@ class OutputHead:
     @cached_property
     def is_linear(self) -> bool:
         """Whether the logits are W h up to a positive scale, which the vocabulary-free cosine needs."""
-        linear = self.arch.head_bias is None and self.arch.logit_softcap is None
+        linear = self.arch.reading.linear
         if not linear:
             log.warning(
                 "the student's head has a bias or soft-capped logits: output cosine computed from logits"
@@ -59,6 +59,8 @@ class OutputHead:
 
     def lens(self, states_nD: Tensor) -> Tensor:
         """Return logits (n, V) of a layer's output, through the final norm."""
+        if self.arch.probe is not None:
+            self.arch.probe.require("final_norm")
         return self.arch.read_out(self.arch.final_norm(states_nD.to(self.arch.device, self.arch.dtype)))
 
     @torch.no_grad()

@@ -1,0 +1,138 @@
+"""Try on a loaded model what pkt relies on: a few tokens, every layer, and a number for each check.
+
+    model ──> tokens finite causal logits final_norm norm_weight is what pkt reads what the model does?
+          ──> block residual mlp attention sequential            what the taps give adds up, and a write moves the output
+          ──> start stop                                         a pass may start from cached states, and end early
+
+What does not hold is refused where it is needed (`Probe.require`), or the feature is off. A check that could not be tried
+is an error of pkt's, and never a verdict on the model: it says so, and what it guards is used as if nobody had looked,
+but for starting from cached states, which is only worth seconds and is off then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from pkt import console, saving
+from pkt.errors import PktError, first_line
+from pkt.models import sublayers
+from pkt.models.architecture import Architecture
+from pkt.models.cuts import cuts
+from pkt.models.findings import Check, Probe
+from pkt.models.readings import Sample, causal, final_norm, finite, logits, norm_weight, tokens
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # raise it when the same model is judged otherwise
+
+
+def probe(arch: Architecture, tokenizer: Any = None) -> Probe:
+    """Try everything on a model, which is left as it was.
+
+    Args:
+        arch: a loaded model.
+        tokenizer: its tokenizer; None leaves out the check of token ids.
+    """
+    checks, bound = list[Check](), tuple[int, ...]()
+    with _still(arch):
+        sample = Sample.of(arch)
+
+        def attempt(names: tuple[str, ...], judge: Callable[[], tuple[Check, ...]]) -> None:
+            try:
+                checks.extend(judge())
+            except Exception as error:
+                log.debug("a check of the probe failed", exc_info=True)
+                failed = f"could not be tried ({type(error).__name__}: {first_line(error)})"
+                checks.extend(Check(name=name, holds=None, number=None, sentence=failed) for name in names)
+
+        def cut() -> tuple[Check, ...]:
+            nonlocal bound
+            found, bound = cuts(arch, sample)
+            return found
+
+        attempt(("tokens",), lambda: (tokens(arch, tokenizer),))
+        attempt(("finite", "logits"), lambda: (finite(sample), logits(sample)))
+        attempt(("causal",), lambda: (causal(sample),))
+        attempt(("final_norm",), lambda: (final_norm(sample),))
+        attempt(("norm_weight",), lambda: (norm_weight(arch),))
+        attempt(("block",), lambda: (sublayers.whole(arch, sample, "block"),))
+        attempt(("residual",), lambda: (sublayers.whole(arch, sample, "residual"),))
+        attempt(("mlp", "attention"), lambda: sublayers.parts(arch, sample))
+        attempt(("sequential",), lambda: (sublayers.sequential(arch, sample),))
+        attempt(("start", "stop"), cut)
+    return Probe(model_type=arch.model.config.model_type, checks=tuple(checks), bound=bound)
+
+
+def probed(arch: Architecture, tokenizer: Any, identity: str, folder: Path | None) -> Probe:
+    """Return a model's probe, kept from an earlier load where there is one, and say what is off.
+
+    Args:
+        arch: the loaded model.
+        tokenizer: its tokenizer.
+        identity: its fingerprint.
+        folder: where probes are kept; None keeps nothing.
+    """
+    file = folder / f"{_key(arch, identity)}.json" if folder is not None else None
+    found = _kept(file) if file is not None else None
+    if found is None:
+        found = probe(arch, tokenizer)
+        if file is not None:
+            _keep(found, file)
+    for name in ("start", "stop"):
+        if (check := found.check(name)).holds is not True:
+            console.note(f"{found.model_type}: {check.sentence}")
+    return found
+
+
+def _key(arch: Architecture, identity: str) -> str:
+    """Return the name under which a probe is kept: of the model as it is loaded, and of the code that judged it."""
+    code = [VERSION, torch.__version__, transformers.__version__]
+    parts = [identity, str(arch.dtype), arch.device.type, repr(arch.roles), *code]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _kept(file: Path) -> Probe | None:
+    try:
+        return saving.load(Probe, file) if file.is_file() else None
+    except PktError as error:
+        log.debug("the probe is made anew: %s", error)
+        return None
+
+
+def _keep(found: Probe, file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = file.with_suffix(f".{os.getpid()}")
+        saving.save(found, new)
+        new.replace(file)
+    except OSError as error:
+        log.debug("the probe is not kept: %s", error)
+
+
+@contextmanager
+def _still(arch: Architecture) -> Iterator[None]:
+    """Put a model into eval mode without gradients of parameters, and leave the global generators alone."""
+    modes = {module: module.training for module in arch.model.modules()}
+    wanted = [parameter for parameter in arch.model.parameters() if parameter.requires_grad]
+    devices = [arch.device] if arch.device.type == "cuda" else []
+    try:
+        arch.model.eval()
+        for parameter in wanted:
+            parameter.requires_grad_(False)
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+        for module, training in modes.items():
+            module.training = training
