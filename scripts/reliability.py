@@ -12,7 +12,9 @@ from pathlib import Path
 from campaigns import trials
 from pkt import console
 
-CAMPAIGNS: dict[str, str] = {}
+CAMPAIGNS: dict[str, str] = {
+    "architectures": "every causal decoder of transformers, declared, cut, trained, saved and scored again",
+}
 
 
 def main(words: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 pkt analyze cka -m seed=0,1     ->  -m analyze.parts=[cka] seed=0,1
 pkt report runs=a,b out=my=page ->  runs=['a','b'] out='my=page'
+model.teacher.roles.like=llama  ->  ++model.teacher.roles.like=llama
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ _TAKES_VALUE = {"-c", "-p", "-cp", "-cn", "-cd", "--cfg", "--package", "--config
 _TAKES_VALUE |= {"--config-dir", "--experimental-rerun"}
 _INFO = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
 _TEXTS = ("runs", "against", "out")  # of a report: folders and labels
+_ROLES = re.compile(r"model\.(teacher|student)\.roles[.=]")  # an open mapping; `roles_of` knows the names
 
 
 def hydra_words(verb: str, words: Sequence[str]) -> list[str]:
@@ -30,7 +32,7 @@ def hydra_words(verb: str, words: Sequence[str]) -> list[str]:
         overrides = _named_parts(overrides)
     if verb == "report":
         overrides = _quoted_texts(overrides)
-    return flags + overrides
+    return flags + [f"++{word}" if _ROLES.match(word) else word for word in overrides]
 
 
 def named_plugins(words: Sequence[str]) -> list[str]:

@@ -96,7 +96,7 @@ def load_model(
             "are incomplete: fetch them anew."
         )
     if teacher is not None and kept is not None:
-        model = prune(model, kept, roles=teacher.roles or None)
+        model = prune(model, kept, roles=declared_roles(spec, teacher))
     return model.eval() if spec.device_map else model.eval().to(device)
 
 
