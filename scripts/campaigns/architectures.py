@@ -11,6 +11,7 @@ what that module returned, and what it adds reaches the layer's output. Anything
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -18,19 +19,22 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from campaigns.tiny_families import guessed_roles, is_causal, model_types, tiny_family
 from campaigns.trials import Trial, Verdict
 from pkt.cli import main
 from pkt.models.architecture import Architecture
-from pkt.models.load import quiet_transformers
+from pkt.config import CheckpointSpec, PairConfig
+from pkt.models.quiet import quiet_transformers
+from pkt.models.pair import load_student
 from pkt.models.taps import tap
 from tiny import tiny_tokenizer
 
@@ -52,6 +56,7 @@ READS = {  # where a method reads layers
     "hidden_kd": "block",
     "semalign_fisher": "block",
 }
+AFTER = ("eval", "analyze", "again")
 CUTS = ([1, 3, 4, 6], [2, 3, 5], [1, 2, 5, 6])
 TOLERANCE = 2e-3  # of losses and logits, relative: float32 through other kernels
 IDS = torch.randint(3, 300, (2, 12), generator=torch.Generator().manual_seed(0))
@@ -77,14 +82,14 @@ class Family:
     words: list[str] = field(default_factory=list)
     said: str = ""
 
-    def pkt(self, *words: str) -> int:
-        """Make a request in this process and return its exit code."""
+    def pkt(self, *words: str, last: Sequence[str] = ()) -> int:
+        """Make a request in this process and return its exit code; `last` are the words behind the family's own."""
         kept = io.StringIO()
         environment = {"PKT_OUTPUT_DIR": str(self.root / "outputs"), "WANDB_MODE": "disabled"}
         with mock.patch.dict(os.environ, environment), contextlib.chdir(self.root):
             with contextlib.redirect_stdout(kept), contextlib.redirect_stderr(kept):
                 try:
-                    code = main([*words, *self.words])
+                    code = main([*words, *self.words, *last])
                 except SystemExit as stop:
                     code = int(stop.code or 0)
         self.said = kept.getvalue()
@@ -111,14 +116,26 @@ def trials(count: int | None, seed: int) -> Iterable[Trial]:
     for number, model_type in list(enumerate(types))[seed % step :: step][:count]:
         method, kind = WAYS[(number + seed) % len(WAYS)]
         layers = CUTS[number % len(CUTS)]
+        after = AFTER[number % len(AFTER)]
         yield Trial(
-            name=f"{model_type} {method} {kind}".strip(),
-            attempt=lambda t=model_type, m=method, k=kind, c=layers: attempt(t, m, k, c),
+            name=f"{model_type} {method} {kind} {after}",
+            attempt=partial(attempt, model_type, method, kind, layers, after),
         )
 
 
-def attempt(model_type: str, method: str, kind: str, layers: Sequence[int]) -> tuple[Verdict, str]:
-    """Try one family with one method."""
+def attempt(
+    model_type: str, method: str, kind: str, layers: Sequence[int], after: str
+) -> tuple[Verdict, str]:
+    """Try one family.
+
+    Args:
+        model_type: of transformers.
+        method: of pkt.
+        kind: what trains: ``lora``, ``full``, or nothing.
+        layers: of the teacher that the student keeps.
+        after: what is asked of the saved folder then: one of `AFTER`.
+    """
+    gc.freeze()  # pkt frees models by collecting garbage; imported modules need not be looked through each time
     try:
         teacher = tiny_family(model_type)
         causal = is_causal(teacher)
@@ -131,7 +148,7 @@ def attempt(model_type: str, method: str, kind: str, layers: Sequence[int]) -> t
     root = Path(tempfile.mkdtemp(prefix="pkt-architectures-"))
     try:
         family = prepare(root, teacher, roles, layers)
-        return _tried(family, method, kind, causal=causal)
+        return _tried(family, method, kind, after, causal=causal)
     except _Ended as end:
         return end.verdict, end.detail
     finally:
@@ -184,7 +201,7 @@ def declared(roles: Mapping[str, Any], who: str = "teacher") -> Iterator[str]:
             yield f"model.{who}.roles.{role}={'null' if value is None else value}"
 
 
-def _tried(family: Family, method: str, kind: str, *, causal: bool) -> tuple[Verdict, str]:
+def _tried(family: Family, method: str, kind: str, after: str, *, causal: bool) -> tuple[Verdict, str]:
     update = [f"method.update.kind={kind}"] if kind and method not in ("seeking", "pissa") else []
     rank = ["method.update.rank=4", "method.update.alpha=4"] if kind == "lora" else []
     chosen = [f"method={method}", *update, *rank]
@@ -196,21 +213,26 @@ def _tried(family: Family, method: str, kind: str, *, causal: bool) -> tuple[Ver
     if method in READS:
         _check_taps(family, READS[method])
     before = _scores(family)
-    _request(family, "eval", *chosen, f"eval.checkpoint={folder}", "eval.models=[transferred]")
-    if _scores(family) != before:
-        return Verdict.WRONG, "the saved folder has other scores than the transferred student"
-    _request(family, "analyze", "cka", *chosen, f"eval.checkpoint={folder}")
-    _request(family, "transfer", "method=identity")
-    _check_cut(family, family.transferred())
+    if after == "eval":
+        _request(family, "eval", *chosen, f"eval.checkpoint={folder}", "eval.models=[transferred]")
+        if _scores(family) != before:
+            return Verdict.WRONG, "the saved folder has other scores than the transferred student"
+    elif after == "analyze":
+        _request(family, "analyze", "cka", *chosen, f"eval.checkpoint={folder}", "analyze.rows=2")
+    else:  # the saved folder is the next request's student, without declared roles
+        again = ["optim.epochs=0", "model.student.init=load", "model.student.layers=null", f"model.student.checkpoint={folder}"]
+        _request(family, "transfer", *chosen, last=again)
+        _same(_plain(folder), _plain(family.transferred()), "a student that nothing trained has changed")
+    _check_cut(family)
     return Verdict.WORKS, ""
 
 
-def _request(family: Family, *words: str) -> None:
-    """Make a request that has to go through."""
-    code = family.pkt(*words)
+def _request(family: Family, *words: str, last: Sequence[str] = ()) -> None:
+    """Make a request that has to go through; `last` overrides the family's own words."""
+    code = family.pkt(*words, last=last)
     told = family.said.strip().splitlines()
-    first = next((i for i, line in enumerate(told) if "error" in line.lower() or "unexpected" in line), 0)
-    message = f"`pkt {' '.join(words[:4])}`: {' '.join(told[first:])}"
+    begins = [i for i, line in enumerate(told) if line.startswith("pkt: ") and "warning" not in line]
+    message = f"`pkt {' '.join(words[:4])}`: {' '.join(told[begins[-1] if begins else 0:])}"
     if "unexpected " in family.said or "Traceback" in family.said:
         logs = sorted(family.root.glob("outputs/runs/**/error.log"))
         raise _Ended(Verdict.TRACEBACK, message + (logs[-1].read_text()[-1500:] if logs else ""))
@@ -240,7 +262,7 @@ def _check_loss(family: Family, folder: Path) -> None:
     validations = json.loads((folder.parent / "metrics.json").read_text())["history"]["validations"]
     if not validations or "cross_entropy" not in validations[-1]:
         return
-    model, tokenizer = _plain(folder), tiny_tokenizer()
+    model, tokenizer = _plain(folder), AutoTokenizer.from_pretrained(folder)
     losses: list[float] = []
     for line in (family.root / "validation.jsonl").read_text().splitlines():
         row = json.loads(line)
@@ -284,18 +306,26 @@ class _Bypassed(nn.Module):
         return (entering, *out[1:]) if isinstance(out, tuple) else entering
 
 
-def _check_cut(family: Family, folder: Path) -> None:
+def _check_cut(family: Family) -> None:
     """Compare the untouched cut student with a teacher whose other layers are bypassed."""
     layers = family.teacher.get_submodule(family.roles["layers"])
     for index in range(len(layers)):
         if index + 1 not in family.layers:
             layers[index] = _Bypassed(layers[index])
+    roles = {name: dict(v) if isinstance(v, Mapping) else v for name, v in family.roles.items()}
+    whole = CheckpointSpec(checkpoint=str(family.root / "teacher"), dtype="float32", roles=roles)
+    own = CheckpointSpec(init="prune", layers=list(family.layers), dtype="float32")
+    student = load_student(PairConfig(name="cut", teacher=whole, student=own), None, "cpu").model
+    _same(family.teacher, student, "the cut student is not the teacher's layers")
+
+
+def _same(one: Any, other: Any, otherwise: str) -> None:
+    """Compare the logits of two models."""
     with torch.no_grad():
-        expected = family.teacher(input_ids=IDS, use_cache=False).logits
-        found = _plain(folder)(input_ids=IDS, use_cache=False).logits
+        expected, found = (model(input_ids=IDS, use_cache=False).logits.float() for model in (one, other))
     error = float((found - expected).abs().max() / expected.abs().max())
     if not error <= TOLERANCE:
-        raise _Ended(Verdict.WRONG, f"the cut student is not the teacher's layers: relative error {error:.3g}")
+        raise _Ended(Verdict.WRONG, f"{otherwise}: relative error {error:.3g}")
 
 
 def _check_taps(family: Family, interface: str) -> None:

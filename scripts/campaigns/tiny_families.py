@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from pkt.models.load import quiet_transformers
+from pkt.models.quiet import quiet_transformers
 
 DEPTH = 6
 LARGEST = 2_000_000  # parameters; what stays larger has parts beside the decoder
@@ -53,7 +53,8 @@ _SMALL = {
     "mamba_n_groups n_groups mamba_ngroups num_mem_blocks o_groups zero_expert_num",
 }
 SIZES = {name: size for size, names in _SMALL.items() for name in names.split()}
-_ATTENTION, _FULL = "linear_attention", "full_attention"
+_FULL = "full_attention"
+UNUSUAL = {"residual_multiplier": 0.5, "embedding_multiplier": 3.0, "logits_scaling": 2.0}  # released models have such
 SPECIAL: dict[str, dict[str, Any]] = {  # what small numbers alone leave inconsistent
     "bamba": {"attn_layer_indices": [2, 4]},
     "cohere_compass_text": {"layer_types": ["sliding_attention", _FULL] * 3},
@@ -89,6 +90,7 @@ def tiny_config(model_type: str, **changes: Any) -> Any:
     except Exception:  # a default that its own class refuses
         known = {}
     size = {name: _small(name, known) for name in known if name in SIZES and _counts(name, known[name])}
+    size |= {name: value for name, value in UNUSUAL.items() if name in known}
     size |= {"is_decoder": True} if "is_decoder" in known else {}
     size |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     return kind(**(size | SPECIAL.get(model_type, {}) | changes))
@@ -234,6 +236,4 @@ def _projections(layer: nn.Module, attention: str, mlp: str | None) -> Iterator[
 
 def _last_map(layer: nn.Module, attention: str) -> str:
     maps = [n for n, m in layer.named_modules() if isinstance(m, nn.Linear) and not n.startswith(attention)]
-    if not maps:
-        raise ValueError("no MLP")
-    return maps[-1]
+    return maps[-1] if maps else attention  # Mamba has one sublayer

@@ -13,9 +13,8 @@ import logging
 import shutil
 import sys
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from pkt.errors import PktError, RequestError, nearest
 from pkt.models.architecture import Architecture
 from pkt.models.fingerprint import content_digest
 from pkt.models.hub import explained, reach
+from pkt.models.quiet import quiet_transformers
 from pkt.models.source import Source, check_weights, locate
 from pkt.models.surgery import prune, pruned_config
 
@@ -50,8 +50,10 @@ def load_config(
         source = _converted(source, cache_dir)
     with explained(source), quiet_transformers():
         config = transformers.AutoConfig.from_pretrained(**_arguments(source))
-    whole = config.get_text_config()
-    return whole if kept is None else pruned_config(whole, kept)
+    if kept is None:
+        return config.get_text_config()
+    with explained(source):
+        return pruned_config(config, kept, roles=declared_roles(spec, teacher))
 
 
 def load_tokenizer(
@@ -211,21 +213,3 @@ def _convert(source: Source, folder: Path) -> None:
         ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' bars and reports; missing weights are checked by `load_model` itself."""
-    logs = transformers.utils.logging
-    verbosity, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
-    logs.set_verbosity_error()
-    logs.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            # transformers 5 warns peft 0.21 about a name that peft reads
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-            yield
-    finally:
-        logs.set_verbosity(verbosity)
-        if bars:
-            logs.enable_progress_bar()

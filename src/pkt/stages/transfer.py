@@ -10,7 +10,7 @@ from typing import Any
 
 from pkt.mapping import LayerPair
 from pkt.methods.base import Transferred, described
-from pkt.models.load import quiet_transformers
+from pkt.models.quiet import quiet_transformers
 from pkt.reporting.card import model_card
 from pkt.stages.session import Job, Session
 
