@@ -13,6 +13,7 @@ from campaigns import trials
 from pkt import console
 
 CAMPAIGNS: dict[str, str] = {
+    "architectures": "every causal decoder of transformers, declared, cut, trained, saved and scored again",
     "damage": "files of every kind of state are damaged, in seven ways",
     "faults": "every operation on the disk fails in turn, in four ways",
     "kills": "pkt run is killed at random moments",

@@ -40,7 +40,7 @@ class CheckpointSpec:
     dtype: str = undecisive("auto", choices=("auto", "float32", "bfloat16", "float16"))
     device_map: str | None = undecisive(None)  # accelerate's device_map for a model larger than one device
     # declared module roles for an architecture that pkt does not know
-    roles: dict[str, Any] | None = undecisive(None)
+    roles: dict[str, Any] | None = undecisive(factory=dict)
 
 
 @dataclass(kw_only=True)

@@ -2,6 +2,7 @@
 
 pkt analyze cka -m seed=0,1     ->  -m analyze.parts=[cka] seed=0,1
 pkt report runs=a,b out=my=page ->  runs=['a','b'] out='my=page'
+model.teacher.roles.like=llama  ->  ++model.teacher.roles.like=llama
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ FLAGS: dict[
 }
 _LONGEST, _DEEPEST = 20_000, 20  # characters and brackets of a word: Hydra's grammar needs minutes for more
 _TEXTS = ("runs", "against", "out")  # of a report: folders and labels
+_ROLES = re.compile(r"model\.(teacher|student)\.roles[.=]")  # an open mapping; `roles_of` knows the names
 
 
 def hydra_words(verb: str, words: Sequence[str]) -> list[str]:
@@ -47,7 +49,7 @@ def hydra_words(verb: str, words: Sequence[str]) -> list[str]:
         overrides = _named_parts(overrides)
     if verb == "report":
         overrides = _quoted_texts(overrides)
-    return flags + overrides
+    return flags + [f"++{word}" if _ROLES.match(word) else word for word in overrides]
 
 
 def named_plugins(words: Sequence[str]) -> list[str]:

@@ -36,7 +36,8 @@ def fingerprint(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) 
     """
     if spec.init == "prune":
         assert teacher is not None
-        cut = [fingerprint(replace(teacher, dtype=spec.dtype)), *map(str, spec.layers or [])]
+        own = replace(teacher, dtype=spec.dtype, roles=spec.roles or teacher.roles)
+        cut = [fingerprint(own), *map(str, spec.layers or [])]
         return _short(cut)
     source = locate(spec, "teacher" if teacher is None else "student")
     if source.kind == "hub":

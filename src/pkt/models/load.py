@@ -13,9 +13,8 @@ import io
 import logging
 import shutil
 import sys
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Mapping
+from contextlib import redirect_stderr
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from pkt.models.finite import check_finite
 from pkt.models.hub import explained, reach
 from pkt.models.kinds import check_kind
 from pkt.models.precision import too_slow
+from pkt.models.quiet import quiet_transformers
 from pkt.models.source import Source, check_weights, locate
 from pkt.models.surgery import prune, pruned_config
 
@@ -57,8 +57,10 @@ def load_config(
     with explained(source), quiet_transformers():
         config = transformers.AutoConfig.from_pretrained(**_arguments(source))
     check_kind(config, f"model.{source.who}.checkpoint={source.name}")
-    whole = config.get_text_config()
-    return whole if kept is None else pruned_config(whole, kept)
+    if kept is None:
+        return config.get_text_config()
+    with explained(source):
+        return pruned_config(config, kept, roles=declared_roles(spec, teacher))
 
 
 def load_generation(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) -> Any:
@@ -129,7 +131,7 @@ def load_model(
         "Its files are damaged, or its training diverged: fetch or train it anew.",
     )
     if teacher is not None and kept is not None:
-        model = prune(model, kept, roles=teacher.roles or None)
+        model = prune(model, kept, roles=declared_roles(spec, teacher))
     return model.eval() if spec.device_map else model.eval().to(device)
 
 
@@ -265,21 +267,3 @@ def _convert(source: Source, folder: Path) -> None:
         move(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' bars and reports; missing weights are checked by `load_model` itself."""
-    logs = transformers.utils.logging
-    verbosity, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
-    logs.set_verbosity_error()
-    logs.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            # transformers 5 warns peft 0.21 about a name that peft reads
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-            yield
-    finally:
-        logs.set_verbosity(verbosity)
-        if bars:
-            logs.enable_progress_bar()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pkt.models.architecture import Architecture
 from pkt.models.fingerprint import fingerprint
 from pkt.models.load import declared_roles, load_config, load_model, load_tokenizer
 from pkt.models.probe import probed
+from pkt.models.roles import KEPT_ROLES
 
 _EXAMPLES = 5
 
@@ -55,11 +57,20 @@ def load_student(pair: PairConfig, cache_dir: Path | None, device: torch.device 
     return _probed(_load(pair.student, pair.teacher, cache_dir, device), identity, cache_dir)
 
 
-def load_checkpoint(folder: Path, device: torch.device | str) -> LanguageModel:
-    """Load a model folder in the dtype in which it was saved."""
+def load_checkpoint(
+    folder: Path, device: torch.device | str, *, roles: Mapping[str, Any] | None = None
+) -> LanguageModel:
+    """Load a model folder in the dtype in which it was saved.
+
+    Args:
+        folder: what `transfer` or a user saved.
+        device: where the model goes.
+        roles: module roles, for a folder whose config does not keep them.
+    """
     spec = CheckpointSpec(checkpoint=str(folder))
-    saved = getattr(load_config(spec), "dtype", None) or torch.float32
-    spec.dtype = str(saved).removeprefix("torch.")
+    config = load_config(spec)
+    spec.dtype = str(getattr(config, "dtype", None) or torch.float32).removeprefix("torch.")
+    spec.roles = dict(getattr(config, KEPT_ROLES, None) or roles or {})
     return _load(spec, None, None, device)
 
 
@@ -92,10 +103,12 @@ def _load(
     spec: CheckpointSpec, teacher: CheckpointSpec | None, cache_dir: Path | None, device: torch.device | str
 ) -> LanguageModel:
     model = load_model(spec, cache_dir, device, teacher=teacher)
+    if declared := declared_roles(spec, teacher):
+        setattr(model.config, KEPT_ROLES, declared)  # so that the folder it is saved to needs no declaration
     return LanguageModel(
         model=model,
         tokenizer=load_tokenizer(spec, teacher=teacher, cache_dir=cache_dir),
-        arch=Architecture.of(model, declared_roles(spec, teacher)),
+        arch=Architecture.of(model, declared),
     )
 
 

@@ -147,6 +147,7 @@ ROLES: dict[str, Roles] = {
     ),
 }
 
+KEPT_ROLES = "pkt_roles"  # a saved model's config keeps the declared roles under this name
 _REQUIRED = ("decoder", "layers", "embed", "final_norm", "attention", "mlp")
 
 
@@ -155,13 +156,13 @@ def roles_of(config: Any, declared: Mapping[str, Any] | None = None) -> Roles:
 
     Args:
         config: the model's transformers config.
-        declared: fields of `Roles` that the user gives; `attention_out` and `mlp_out` default to the
+        declared: fields of `Roles` that the user gives, else those that the config keeps; `attention_out` and `mlp_out` default to the
             sublayers. `like`: a model type whose roles are taken for those that are not given.
 
     Raises:
         RequestError: an unknown role, or an unknown model type without the roles that it takes.
     """
-    given = dict(declared or {})
+    given = dict(declared or getattr(config, KEPT_ROLES, None) or {})
     model_type = given.pop("like", config.model_type)
     allowed = [f.name for f in fields(Roles)]
     for role in given:

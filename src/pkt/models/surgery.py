@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+import transformers
 from peft import LoraConfig
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
+from pkt.models.cut_config import built, cut_config
+from pkt.models.quiet import quiet_transformers
+from pkt.models.structure import adopt
 
 _FUSED = ("q", "k", "v")  # what `qkv` stands for where a family computes the three in one map
 _ENDS = ("embed", "head")  # matrices outside the layers that can get an adapter too
+_TOKENS = 12  # that a cut model is tried on
+_NEAR = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +34,12 @@ class Site:
     layer: int | None = None
 
 
-def prune(model: Any, layers: Sequence[int], *, roles: dict[str, Any] | None = None) -> Any:
+def prune(model: Any, layers: Sequence[int], *, roles: Mapping[str, Any] | None = None) -> Any:
     """Keep only some layers of a model; the embedding, final norm and head stay.
 
-    The model is changed in place and returned; its config and the layers' own numbering follow, so that
-    generation with a KV cache and saving work.
+    The model is changed in place and returned; its config and the layers' own numbering follow, so that generation with
+    a KV cache and saving work. What transformers loads with that config and these weights has to compute what the model
+    computed with its other layers bypassed.
 
     Args:
         model: a causal language model.
@@ -39,41 +47,84 @@ def prune(model: Any, layers: Sequence[int], *, roles: dict[str, Any] | None = N
         roles: declared module roles, see `Architecture.of`.
 
     Raises:
-        RequestError: no layer to keep, one that does not exist, or no ascending order; or a model whose layers
-            depend on their numbers.
+        RequestError: no layer to keep, one that does not exist, or no ascending order; or layers that no config
+            describes, or that need those that go.
     """
     arch = Architecture.of(model, roles)
     check_kept(layers, arch.depth)
-    if getattr(model.config, "scale_attn_by_inverse_layer_idx", False):
-        raise RequestError(
-            "a model with scale_attn_by_inverse_layer_idx cannot be pruned: its layers' scales depend on "
-            "their numbers."
-        )
-    depth = arch.depth
+    if len(layers) == arch.depth:
+        return model
+    path, make = arch.roles.layers, type(model)
+    text = cut_config(model.config, layers, lambda config: (built(config, make), path))
+    expected = _bypassed(arch, layers)
     stack = arch.layers
     kept = [stack[number - 1] for number in layers]
-    for _ in range(depth):
-        del stack[-1]
+    del stack[:]
     stack.extend(kept)
-    for index, layer in enumerate(kept):
-        for module in layer.modules():
-            if isinstance(getattr(module, "layer_idx", None), int):
-                module.layer_idx = index  # type: ignore[assignment]
     for config in _configs(model):
-        _cut(config, layers, depth)
+        vars(config).update(vars(copy.deepcopy(text)))
+    with quiet_transformers():
+        again = make.from_pretrained(  # shares the weights
+            None, config=copy.deepcopy(model.config), state_dict=model.state_dict(), dtype=model.dtype
+        ).eval()
+    adopt(model, again)
+    for own in (again, model):
+        _check_same(own, expected, layers)
     return model
 
 
-def pruned_config(config: Any, layers: Sequence[int]) -> Any:
-    """Return a copy of a config that describes the model after `prune`.
+def pruned_config(config: Any, layers: Sequence[int], *, roles: Mapping[str, Any] | None = None) -> Any:
+    """Return the text config that describes the model after `prune`; no weights are needed.
 
     Raises:
         RequestError: see `prune`.
     """
-    check_kept(layers, config.num_hidden_layers)
-    cut = copy.deepcopy(config)
-    _cut(cut, layers, config.num_hidden_layers)
-    return cut
+    check_kept(layers, config.get_text_config().num_hidden_layers)
+    if len(layers) == config.get_text_config().num_hidden_layers:
+        return copy.deepcopy(config.get_text_config())
+
+    def build(own: Any) -> tuple[Any, str]:
+        arch = Architecture.of(built(own, transformers.AutoModelForCausalLM.from_config), roles)
+        return arch.model, arch.roles.layers
+
+    return cut_config(config, layers, build)
+
+
+@torch.no_grad()
+def _bypassed(arch: Architecture, layers: Sequence[int]) -> Tensor:
+    """Return the logits of a few tokens with the layers that go bypassed: each gives back what enters it."""
+
+    def give_back(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        entering = args[0] if args else kwargs["hidden_states"]
+        return type(output)([entering, *output[1:]]) if type(output) in (tuple, list) else entering
+
+    gone = [number for number in range(1, arch.depth + 1) if number not in layers]
+    handles = [arch.layer(number).register_forward_hook(give_back, with_kwargs=True) for number in gone]
+    try:
+        return _logits(arch.model)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def _logits(model: Any) -> Tensor:
+    ids = torch.arange(_TOKENS, device=model.get_input_embeddings().weight.device)[None] * 7 + 3
+    ids = ids % model.get_input_embeddings().weight.shape[0]
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits.float().cpu()
+    return logits
+
+
+def _check_same(model: Any, expected: Tensor, layers: Sequence[int]) -> None:
+    """Refuse a cut model that computes something else than its layers did."""
+    error = float((_logits(model) - expected).norm() / expected.norm())
+    if not error <= _NEAR[model.dtype]:
+        raise RequestError(
+            f"model.student.layers={list(layers)}: as a model of its own, these layers of the {model.config.model_type} "
+            f"teacher compute something else than in it (relative error of the logits {error:.2g}): they need the layers "
+            "that go (keys and values, or counts, taken from them). Keep other layers, or load a student instead "
+            "(model.student.init=load)."
+        )
 
 
 def check_kept(layers: Sequence[int], depth: int) -> None:
@@ -101,20 +152,6 @@ def _configs(model: Any) -> Iterator[Any]:
             if id(config) not in seen:
                 seen.add(id(config))
                 yield config
-
-
-def _cut(config: Any, layers: Sequence[int], depth: int) -> None:
-    """Set the depth of a config, and shorten its lists of one entry per layer (layer_types, no_rope_layers, ...)."""
-    if getattr(config, "num_hidden_layers", None) != depth:
-        return
-    per_layer = {
-        key: value
-        for key, value in config.to_dict().items()
-        if key.endswith(("layer_types", "_layers")) and isinstance(value, list) and len(value) == depth
-    }
-    config.num_hidden_layers = len(layers)
-    for key, value in per_layer.items():
-        setattr(config, key, [value[number - 1] for number in layers])
 
 
 def sites(arch: Architecture, layers: Iterable[int], roles: Iterable[str]) -> dict[str, Site]:

@@ -17,6 +17,7 @@ from pkt.evaluation.results import Evaluation
 from pkt.evaluation.sampling import Sampling
 from pkt.methods.workbench import Workbench
 from pkt.models.fingerprint import fingerprint as model_fingerprint
+from pkt.models.load import declared_roles
 from pkt.models.pair import LanguageModel, check_own, load_checkpoint
 from pkt.stages.session import Job, Session
 from pkt.stages.transfer import MODEL
@@ -163,4 +164,5 @@ def model_of(bench: Workbench, results: Mapping[str, Artifact], role: str) -> La
         model: LanguageModel = getattr(bench, role)
         return model
     folder = checkpoint(bench.config) or results["transfer"].path / MODEL
-    return load_checkpoint(folder, bench.device)
+    pair = bench.config.model
+    return load_checkpoint(folder, bench.device, roles=declared_roles(pair.student, pair.teacher))

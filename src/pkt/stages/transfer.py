@@ -11,7 +11,7 @@ from typing import Any
 from pkt.mapping import LayerPair
 from pkt.methods.base import Transferred, described
 from pkt.models.finite import check_finite
-from pkt.models.load import quiet_transformers
+from pkt.models.quiet import quiet_transformers
 from pkt.reporting.card import model_card
 from pkt.secrets import without
 from pkt.stages import steps

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
-from pkt.models.load import quiet_transformers
+from pkt.models.quiet import quiet_transformers
 from pkt.models.surgery import lora_config, sites
 from pkt.settings import Bounded, setting
 from pkt.training.lora_start import TRAINED, LoraStart, begin, folded, joined
