@@ -11,10 +11,12 @@ import contextlib
 import hashlib
 import json
 import os
+import select
 import shutil
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +158,11 @@ def in_child(work: Callable[[], object], said: Path, *, kill_after: float | None
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # Python 3.12 on threads, of which there are none busy
+        child = os.fork()
     if child == 0:
         _be_child(work, said)
     if kill_after is not None:
@@ -173,8 +179,6 @@ def _wait(child: int, seconds: float) -> None:
     """Wait until a process has ended, without collecting it, or some seconds have gone."""
     handle = os.pidfd_open(child)
     try:
-        import select
-
         select.select([handle], [], [], seconds)
     finally:
         os.close(handle)

@@ -41,7 +41,7 @@ def main(words: Sequence[str]) -> int:
         words: the command line after ``pkt store``.
     """
     try:
-        asked = _parser().parse_args(words)
+        asked = _parser().parse_intermixed_args(words)
         root, runs = _folders(asked.where)
         return int({"list": _list, "verify": _verify, "prune": _prune}[asked.command](asked, root, runs))
     except PktError as error:

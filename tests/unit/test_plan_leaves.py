@@ -53,6 +53,7 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "device": [("cpu", NONE, ())],
     "threads": [(2, NONE, ())],
     "output_dir": [(f"{HERE}/elsewhere", NONE, ())],
+    "store_dir": [(f"{HERE}/elsewhere", NONE, ())],
     "refresh": [(["align"], NONE, ())],
     "plugins": [(["json"], NONE, ())],  # by the digest of their code, see test_extending
     "model.name": [("other", NONE, ())],

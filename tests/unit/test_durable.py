@@ -1,0 +1,148 @@
+"""What is read back: whole or not there, and any other bit is noticed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import SafetensorError
+
+from pkt import durable
+
+CONTENT = {
+    "format": 4,
+    "é": [1.5e-300, None, True],
+    "text": 'a "quoted" \n line',
+    "files": {"a.json": {"size": 7}},
+}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=20, database=None, derandomize=True)
+@given(st.dictionaries(st.text().filter(lambda key: key != "checksum"), JSON, max_size=4))
+def test_what_was_sealed_comes_back(content):
+    assert durable.unsealed(durable.sealed(content).encode()) == content
+
+
+def test_every_flipped_bit_is_noticed():
+    text = durable.sealed(CONTENT).encode()
+    believed = []
+    for place in range(8 * len(text)):
+        changed = bytearray(text)
+        changed[place // 8] ^= 1 << place % 8
+        try:
+            durable.unsealed(bytes(changed))
+            believed.append(place)
+        except ValueError:
+            continue
+    assert believed == []
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[]", b"3", b"\xff\xfe", b"[" * 100_000, b'{"a": 1}', b'{"a": 1, "checksum": 0}']
+)
+def test_what_was_never_sealed_is_refused_as_damage(text):
+    with pytest.raises(ValueError, match=r"\w"):
+        durable.unsealed(text)
+
+
+def test_json_without_a_checksum_is_taken_as_it_is_and_with_one_it_has_to_fit(tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text('{"a": 1}')
+    assert durable.read_json(file) == {"a": 1}
+    file.write_text(durable.sealed({"a": 1}))
+    assert durable.read_json(file) == {"a": 1}
+    file.write_text(durable.sealed({"a": 1}).replace("1", "2", 1))
+    with pytest.raises(ValueError, match="checksum does not fit"):
+        durable.read_json(file)
+
+
+def test_a_file_is_synchronised_before_it_takes_its_place_and_the_folder_after(tmp_path, monkeypatch):
+    done = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: done.append(stat.S_ISDIR(os.fstat(handle).st_mode)) or fsync(handle)
+    )
+    monkeypatch.setattr(os, "replace", lambda *names: done.append("rename") or replace(*names))
+    durable.write_atomically(tmp_path / "x", "new")
+    assert done == [False, "rename", True]
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_failure_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch, failing):
+    (tmp_path / "x").write_text("old")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(OSError, match="No space"):
+        durable.write_atomically(tmp_path / "x", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert (tmp_path / "x").read_text() == "old"
+
+
+def test_a_tree_can_be_read_by_whoever_can_read_its_folder(tmp_path):
+    """Safetensors makes files for their owner alone, and a store is shared."""
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("x")
+    (folder / "model.safetensors").chmod(0o600)
+    folder.chmod(0o755)
+    durable.sync_tree(folder)
+    assert stat.S_IMODE((folder / "model.safetensors").stat().st_mode) == 0o644
+
+
+def test_what_is_set_aside_is_told_in_one_line(tmp_path, caplog):
+    (tmp_path / "x").write_text("?")
+    durable.set_aside(tmp_path / "x", "it was changed", "made anew")
+    (aside,) = tmp_path.iterdir()
+    assert aside.name.startswith("x.corrupt-")
+    assert len(caplog.records) == 1
+    assert "it was changed" in caplog.text
+    assert aside.name in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (OSError(errno.ENOSPC, "full"), errno.ENOSPC),
+        (
+            SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            errno.ENOSPC,
+        ),
+        (SafetensorError("Error while serializing: IoError(Os { code: 5, kind: Uncategorized })"), errno.EIO),
+        (OSError(errno.ENOENT, "not there"), None),
+        (SafetensorError("Error while deserializing header: invalid JSON"), None),
+        (ValueError("os error 28"), None),
+    ],
+)
+def test_what_the_disk_said(error, number):
+    found = durable.disk_error(error)
+    assert (found and found.errno) == number
+
+
+def test_a_digest_of_rows_that_was_changed_or_is_of_other_texts_is_not_believed(tmp_path):
+    from pkt.data.digests import Digests
+
+    digests = Digests(tmp_path)
+    digests.remember("a" * 16, "1" * 16)
+    digests.remember("b" * 16, "2" * 16)
+    first, second = tmp_path / f"{'a' * 16}.json", tmp_path / f"{'b' * 16}.json"
+    assert digests.of("a" * 16) == "1" * 16
+    text = first.read_text()
+    first.write_text(text.replace("1111", "1112"))
+    assert digests.of("a" * 16) is None
+    first.write_text(second.read_text())
+    assert digests.of("a" * 16) is None
+    first.write_text(json.dumps({"texts": "a" * 16, "digest": "3" * 16}))
+    assert digests.of("a" * 16) is None
