@@ -40,11 +40,11 @@ def namespaces(native: Any, size: int) -> set[str]:
         size: bytes of the disk that is mounted at `own_disk`.
 
     Returns:
-        Of ``network``, ``signals``, ``disk`` those that the kernel grants.
+        Of ``internet``, ``signals``, ``disk`` those that the kernel grants (sockets of Unix are not bound to a network).
     """
     user, group = os.geteuid(), os.getegid()
     alone = 0 if user == 0 else NEWUSER  # root needs none, and could not change its user inside one
-    for flags, given in ((NEWPID | NEWNET | NEWIPC, {"network", "signals"}), (NEWNET, {"network"})):
+    for flags, given in ((NEWPID | NEWNET | NEWIPC, {"internet", "signals"}), (NEWNET, {"internet"})):
         for mounts in (NEWNS, 0):
             with contextlib.suppress(OSError):
                 native.call("unshare", alone | flags | mounts)
@@ -56,7 +56,11 @@ def _own_mounts(native: Any, user: int, group: int, size: int) -> set[str]:
     """Keep later mounts to this process and its children; a user namespace needs its owner's numbers for them."""
     with contextlib.suppress(OSError):
         if user:
-            numbers = (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1"))
+            numbers = (
+                ("setgroups", "deny"),
+                ("uid_map", f"{user} {user} 1"),
+                ("gid_map", f"{group} {group} 1"),
+            )
             for name, text in numbers:
                 with open(f"/proc/self/{name}", "w", encoding="ascii") as file:  # noqa: PTH123
                     file.write(text)

@@ -59,6 +59,7 @@ GONE = {
     "gc": "get_objects get_referrers get_referents freeze unfreeze set_debug",
     "marshal": "load loads",
     "sys": "_current_frames _current_exceptions _settraceallthreads",
+    "_multiprocessing": "SemLock sem_unlink",
     "_imp": "create_dynamic create_builtin get_frozen_object",
 }
 KEPT = 2**24  # characters of output
@@ -105,8 +106,13 @@ def strip() -> None:
         for name in names.split():
             if held.pop(name, None) is not None and module == "_imp":
                 held[name] = _refuse_import
-    trace = sys.settrace
-    sys.settrace = lambda function: None if function is None else trace(function)
+    sys.settrace = _trace
+
+
+def _trace(function: Any) -> None:
+    """Stand in for `sys.settrace`: end tracing, which the library does here and there, but begin none."""
+    if function is not None:
+        raise PermissionError("the sandbox refuses tracing")
 
 
 def _refuse_import(*_: Any) -> NoReturn:
@@ -146,7 +152,7 @@ def judge(source: str, folder: str, gate: int, answer: int) -> NoReturn:
 
 def _completed(source: str) -> bytes:
     """Run a program, and return only if it reaches its end."""
-    exec(compile(source, "<string>", "exec", dont_inherit=True), {})
+    exec(compile(source, "<string>", "exec", dont_inherit=True), {"__builtins__": vars(builtins)})
     return b""
 
 
@@ -154,5 +160,5 @@ def _described(error: BaseException) -> bytes:
     kind = type(error)
     try:
         return f" {kind.__name__}: {error}"[:300].encode("utf-8", "replace")
-    except builtins.BaseException:  # a program's exception may refuse to say what it is
+    except BaseException:  # a program's exception may refuse to say what it is
         return b""

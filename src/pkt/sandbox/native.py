@@ -59,7 +59,10 @@ def unlist(*modules: ModuleType) -> None:
                     del thing[number]
     if left := _types():
         raise RuntimeError(f"types of ctypes cannot be hidden from programs: {left[:3]}")
-    kept: list[Any] = [*modules, *(sys.modules[name] for name in sys.modules if name.partition(".")[0] in _PACKAGES)]
+    kept: list[Any] = [
+        *modules,
+        *(sys.modules[name] for name in sys.modules if name.partition(".")[0] in _PACKAGES),
+    ]
     kept.append(kept)
 
 

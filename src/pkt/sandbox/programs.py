@@ -44,7 +44,10 @@ FILES = 256  # open at a time
 DISK = 64 * 2**20
 LAYERS = ("namespaces", "landlock", "seccomp", "user", "audit", "interpreter")
 START = 120.0  # seconds that a child has to start
-GRACE = (20, 180.0)  # times a program's seconds, and seconds more, until a child that does not answer is given up
+GRACE = (
+    20,
+    180.0,
+)  # times a program's seconds, and seconds more, until a child that does not answer is given up
 PROOF = 2.0  # seconds after which verdicts other than `pass` are confirmed by a right program
 USERS = (61184, 4336)  # numbers that systemd leaves to services without a user of their own
 # needs what every program is promised: the library, room in files, a thread, memory

@@ -67,8 +67,29 @@ GUARDED: dict[str, tuple[_Number, _Number]] = {
 EXECUTE, ANY = 4, 0xFFFFFFFF
 _SELF = 0x7ABCDEF7  # stands for the number of the process that the filter is for
 THREAD = (0x3D0F00, 0x7D0F00)  # the flags by which glibc and musl start a thread: everything shared
-FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032)  # duplicate, flags, locks; no owner, signal, lease, seal
-IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # is it a terminal, its size, bytes left, blocking, at exec
+FCNTL = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    36,
+    37,
+    38,
+    1030,
+    1032,
+)  # duplicate, flags, locks; no owner, signal, lease, seal
+IOCTL = (
+    0x5401,
+    0x5413,
+    0x541B,
+    0x5421,
+    0x5450,
+    0x5451,
+)  # is it a terminal, its size, bytes left, blocking, at exec
 NO_STOP = tuple(number for number in range(65) if number not in (9, 19))  # a kill from outside is the host's
 
 
@@ -121,7 +142,14 @@ def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
 @functools.cache  # built before the first fork; a process then puts in its own number
 def program(column: int, machine: int, pid: int = _SELF) -> bytes:
     """Return the filter: another architecture or x32 is refused, then guarded calls are checked, then free ones."""
-    steps = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, machine), REFUSE, (LOAD, 0, 0, 0), (AT_LEAST, 0, 1, 0x40000000), REFUSE]
+    steps = [
+        (LOAD, 0, 0, 4),
+        (EQUAL, 1, 0, machine),
+        REFUSE,
+        (LOAD, 0, 0, 0),
+        (AT_LEAST, 0, 1, 0x40000000),
+        REFUSE,
+    ]
     for name, rules in _rules(pid).items():
         number = GUARDED[name][column]
         assert number is not None

@@ -17,7 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 SLICE = 0.1  # seconds between looks at a program
-PATIENCE = (20, 60)  # the machine has so many times a program's seconds, and as many more, before it is too busy
+PATIENCE = (
+    20,
+    60,
+)  # the machine has so many times a program's seconds, and as many more, before it is too busy
 READY = 60.0  # seconds until a fork has confined itself
 WORDS = {b"fail": "fail", b"refused": "refused"}
 Answer = dict[str, Any]
@@ -69,7 +72,9 @@ def ready(child: int, reader: int) -> str:
         letter = os.read(reader, 1)
         if not letter:
             status, _ = end(child, SLICE)
-            raise HostError(f"a process ended before the program began (status {status}) {line.decode()}".strip())
+            raise HostError(
+                f"a process ended before the program began (status {status}) {line.decode()}".strip()
+            )
         line += letter
     word = line[:-1].decode("utf-8", "replace")
     if word and not word.isdigit():
