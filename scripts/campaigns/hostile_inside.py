@@ -60,7 +60,8 @@ NATIVE = _table(
         gc.unfreeze()
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
-        space = {thing.__name__: thing for thing in gc.garbage if isinstance(thing, type) and 'ctypes' in thing.__module__}
+        kinds = [thing for thing in gc.garbage if isinstance(thing, type) and 'ctypes' in thing.__module__]
+        space = {kind.__name__: kind for kind in kinds}
         space['c_size_t']
     """,
     modules_above="""
@@ -123,8 +124,9 @@ BYTECODE = _table(
     new_code="""
         import types
         c = (lambda: 1).__code__
-        types.CodeType(*[getattr(c, 'co_' + n) for n in 'argcount posonlyargcount kwonlyargcount nlocals stacksize flags '
-            'code consts names varnames filename name qualname firstlineno linetable exceptiontable freevars cellvars'.split()])
+        names = '''argcount posonlyargcount kwonlyargcount nlocals stacksize flags code consts names varnames
+            filename name qualname firstlineno linetable exceptiontable freevars cellvars'''
+        types.CodeType(*[getattr(c, 'co_' + name) for name in names.split()])
     """,
     code_by_another_frame="""
         import types
@@ -152,7 +154,11 @@ BYTECODE = _table(
             return jump
         sys.settrace(jump)
     """,
-    jump_by_all_threads="import threading, sys\nthreading.settrace(print)\ngetattr(threading, 'settrace_all_threads', lambda f: 1 / 0)(print)",
+    jump_by_all_threads="""
+        import threading, sys
+        threading.settrace(print)
+        getattr(threading, 'settrace_all_threads', lambda f: 1 / 0)(print)
+    """,
 )
 
 HOOK = _table(
@@ -268,14 +274,25 @@ ANSWER = _table(
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
         for _ in range(10**5): pass
     """,
-    asserts_are_silent="import builtins\nbuiltins.AssertionError = type('S', (StopIteration,), {})\nsetattr(builtins, '__debug__', False)",
+    asserts_are_silent="""
+        import builtins
+        builtins.AssertionError = type('S', (StopIteration,), {})
+        setattr(builtins, '__debug__', False)
+    """,
     everything_is_an_exception="""
         import builtins
         for name in dir(builtins):
             if isinstance(getattr(builtins, name), type) and issubclass(getattr(builtins, name), BaseException):
                 setattr(builtins, name, ZeroDivisionError)
     """,
-    says_that_it_is_ready="import os\nfor handle in range(3, 20):\n    try:\n        os.write(handle, b'1\\n0123456789abcdef')\n    except OSError:\n        pass",
+    says_that_it_is_ready="""
+        import os
+        for handle in range(3, 20):
+            try:
+                os.write(handle, b'1\\n0123456789abcdef')
+            except OSError:
+                pass
+    """,
 )
 
 PROGRAMS: dict[str, str] = (

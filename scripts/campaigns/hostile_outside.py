@@ -26,10 +26,14 @@ LIMITS = _table(
     """,
     priority_of_the_server="import posix; posix.setpriority(0, posix.getppid(), 19)",
     priority_of_all="import posix; posix.setpriority(2, posix.getuid(), 19)",
-    priority_of_a_neighbour="import posix; posix.setpriority(0, $bystander, 19); assert posix.getpriority(0, $bystander) == 19",
+    priority_of_a_neighbour="""
+        import posix; posix.setpriority(0, $bystander, 19); assert posix.getpriority(0, $bystander) == 19
+    """,
     processors_of_the_server="import posix; posix.sched_setaffinity(posix.getppid(), {0})",
     processors_of_a_neighbour="import posix; posix.sched_setaffinity($bystander, {0})",
-    schedule_of_the_server="import posix; posix.sched_setscheduler(posix.getppid(), posix.SCHED_IDLE, posix.sched_param(0))",
+    schedule_of_the_server="""
+        import posix; posix.sched_setscheduler(posix.getppid(), posix.SCHED_IDLE, posix.sched_param(0))
+    """,
     schedule_of_itself="import posix; posix.sched_setscheduler(0, posix.SCHED_FIFO, posix.sched_param(1))",
     many_threads="""
         import threading, time
@@ -90,7 +94,7 @@ SIGNALS = _table(
         def stay():
             while True: pass
         args = [(b'x',), [b'/bin/true'], True, (), None, None, -1, -1, -1, -1, -1, -1, *os.pipe(), True, False, -1]
-        p.fork_exec(*args, None, None, None, -1, stay, *([True] if __import__('sys').version_info >= (3, 12) else [True]))
+        p.fork_exec(*args, None, None, None, -1, stay, True)
     """,
     spawn_by_posix="import posix; posix.posix_spawn('/bin/sh', ['sh', '-c', 'echo x > $outside/new'], {})",
     become_the_loader="import posix; posix.execv('/lib64/ld-linux-x86-64.so.2', ['ld', '/bin/true'])",
@@ -109,7 +113,11 @@ MEMORY = _table(
     """,
     anonymous_file="import posix; posix.memfd_create('x')",
     other_namespaces="import posix; posix.unshare(0x10000000)",
-    memory_that_runs="import mmap; mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)[:1] = b'x'; assert False",
+    memory_that_runs="""
+        import mmap
+        mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)[:1] = b'x'
+        assert False
+    """,
     memory_of_the_server="import posix; open(f'/proc/{posix.getppid()}/mem', 'r+b')",
     limits_by_proc="import posix; open(f'/proc/{posix.getppid()}/oom_score_adj', 'w').write('1000')",
     core_pattern="open('/proc/sys/kernel/core_pattern', 'w').write('|/bin/true')",
@@ -117,7 +125,9 @@ MEMORY = _table(
     chmod_by_posix="import posix; posix.chmod('$outside/victim', 0)",
     unlink_by_posix="import posix; posix.unlink('$outside/victim')",
     rename_by_posix="import posix; posix.rename('$outside/victim', 'mine')",
-    leave_beside_the_folder="import posix; posix.mkdir('../beside'); open('../beside/f', 'w').write('x'); raise SystemExit",
+    leave_beside_the_folder="""
+        import posix; posix.mkdir('../beside'); open('../beside/f', 'w').write('x'); raise SystemExit
+    """,
     link_beside_the_folder="import posix; posix.symlink('$outside', '../beside'); raise SystemExit",
 )
 
@@ -133,7 +143,11 @@ SOCKETS = _table(
         one.sendmsg([b'x'], [], 0, '$gram')
     """,
     stream_by_a_pair="import socket\none, other = socket.socketpair()\none.sendto(b'x', '$unix')",
-    packets_by_a_pair="import socket\none, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)\none.sendto(b'x', '$unix')",
+    packets_by_a_pair="""
+        import socket
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        one.sendto(b'x', '$unix')
+    """,
     connect_a_pair="import socket\none, other = socket.socketpair()\none.connect('$unix')\none.send(b'x')",
     hand_over_a_file="""
         import array, socket

@@ -28,7 +28,11 @@ NAMES = _table(
     builtins_are_a_dict="assert isinstance(__builtins__, dict)",
     locals_are_globals="assert locals() is globals()",
     annotations_are_values="def f(x: int) -> str: ...\nassert f.__annotations__ == {'x': int, 'return': str}",
-    annotations_are_evaluated_late="from __future__ import annotations\ndef f(x: Nowhere): ...\nassert f.__annotations__['x'] == 'Nowhere'",
+    annotations_are_evaluated_late="""
+        from __future__ import annotations
+        def f(x: Nowhere): ...
+        assert f.__annotations__['x'] == 'Nowhere'
+    """,
     module_annotations="x: int = 1\nassert __annotations__ == {'x': int}",
     coding_line="# -*- coding: latin-1 -*-\nassert len('ä') == 1",
     doc="'''A docstring.'''\nassert __doc__ == 'A docstring.'",
@@ -100,7 +104,13 @@ LIBRARY = _table(
             y: list = field(default_factory=list)
         assert P(1) < P(2)
     """,
-    slotted_dataclass="from dataclasses import dataclass\n@dataclass(slots=True, frozen=True)\nclass P:\n    x: int = 0\nassert P().x == 0",
+    slotted_dataclass="""
+        from dataclasses import dataclass
+        @dataclass(slots=True, frozen=True)
+        class P:
+            x: int = 0
+        assert P().x == 0
+    """,
     dataclass_with_late_annotations="""
         from __future__ import annotations
         from dataclasses import dataclass
@@ -115,7 +125,15 @@ LIBRARY = _table(
     enum="from enum import Enum, auto\nclass C(Enum):\n    A = auto()\nassert C.A.value == 1",
     type_hints_of_a_function="import typing\ndef f(x: 'int'): ...\nassert typing.get_type_hints(f) == {'x': int}",
     generic="from typing import Generic, TypeVar\nT = TypeVar('T')\nclass B(Generic[T]): ...\nassert B[int]()",
-    protocol="from typing import Protocol, runtime_checkable\n@runtime_checkable\nclass P(Protocol):\n    def f(self): ...\nclass A:\n    def f(self): ...\nassert isinstance(A(), P)",
+    protocol="""
+        from typing import Protocol, runtime_checkable
+        @runtime_checkable
+        class P(Protocol):
+            def f(self): ...
+        class A:
+            def f(self): ...
+        assert isinstance(A(), P)
+    """,
     pickles_data="import pickle\nassert pickle.loads(pickle.dumps({'a': [1, (2,)]})) == {'a': [1, (2,)]}",
     copies="import copy\nclass A:\n    def __init__(self): self.x = [1]\na = A()\nassert copy.deepcopy(a).x is not a.x",
     asynchronous="""
@@ -126,7 +144,11 @@ LIBRARY = _table(
         async def main(): return await asyncio.gather(*(f(i) for i in range(3)))
         assert asyncio.run(main()) == [0, 1, 2]
     """,
-    asynchronous_in_a_thread="import asyncio\nasync def f(): return await asyncio.to_thread(sum, [1, 2])\nassert asyncio.run(f()) == 3",
+    asynchronous_in_a_thread="""
+        import asyncio
+        async def f(): return await asyncio.to_thread(sum, [1, 2])
+        assert asyncio.run(f()) == 3
+    """,
     threads="""
         import threading
         found = []
@@ -135,9 +157,16 @@ LIBRARY = _table(
         for t in some: t.join()
         assert sorted(found) == list(range(8))
     """,
-    a_thread_that_never_ends="import threading, time\nthreading.Thread(target=time.sleep, args=(99,)).start()\nassert True",
+    a_thread_that_never_ends="""
+        import threading, time
+        threading.Thread(target=time.sleep, args=(99,)).start()
+        assert True
+    """,
     a_daemon="import threading, time\nthreading.Thread(target=time.sleep, args=(99,), daemon=True).start()",
-    thread_pool="from concurrent.futures import ThreadPoolExecutor as P\nwith P(4) as p: assert list(p.map(abs, [-1, -2])) == [1, 2]",
+    thread_pool="""
+        from concurrent.futures import ThreadPoolExecutor as P
+        with P(4) as p: assert list(p.map(abs, [-1, -2])) == [1, 2]
+    """,
     queue_and_lock="import queue, threading\nq = queue.Queue()\nwith threading.Lock(): q.put(1)\nassert q.get() == 1",
     timer="import threading\ndone = threading.Event()\nthreading.Timer(0.01, done.set).start()\nassert done.wait(2)",
     main_thread="import threading\nassert threading.current_thread() is threading.main_thread()",
@@ -152,16 +181,53 @@ LIBRARY = _table(
         except Late:
             signal.setitimer(signal.ITIMER_REAL, 0)
     """,
-    raises_a_signal="import signal\ngot = []\nsignal.signal(signal.SIGUSR1, lambda *_: got.append(1))\nsignal.raise_signal(signal.SIGUSR1)\nassert got",
-    temporary_file="import tempfile\nwith tempfile.NamedTemporaryFile('w+') as f:\n    f.write('x'); f.seek(0)\n    assert f.read() == 'x'",
-    files="import os\nopen('a', 'w').write('x')\nos.mkdir('d')\nos.symlink('a', 'd/l')\nassert sorted(os.listdir()) == ['a', 'd']",
+    raises_a_signal="""
+        import signal
+        got = []
+        signal.signal(signal.SIGUSR1, lambda *_: got.append(1))
+        signal.raise_signal(signal.SIGUSR1)
+        assert got
+    """,
+    temporary_file="""
+        import tempfile
+        with tempfile.NamedTemporaryFile('w+') as f:
+            f.write('x'); f.seek(0)
+            assert f.read() == 'x'
+    """,
+    files="""
+        import os
+        open('a', 'w').write('x')
+        os.mkdir('d')
+        os.symlink('a', 'd/l')
+        assert sorted(os.listdir()) == ['a', 'd']
+    """,
     many_files_at_once="some = [open(f'f{i}', 'w') for i in range(200)]\nassert len(some) == 200",
-    paths="from pathlib import Path\nPath('x').write_text('é', encoding='utf-8')\nassert Path('x').read_text(encoding='utf-8') == 'é'",
+    paths="""
+        from pathlib import Path
+        Path('x').write_text('é', encoding='utf-8')
+        assert Path('x').read_text(encoding='utf-8') == 'é'
+    """,
     touches_again="from pathlib import Path\nPath('a').touch()\nPath('a').touch()",
-    database="import sqlite3\nc = sqlite3.connect('d')\nc.execute('create table t (x)')\nc.execute('insert into t values (1)')\nc.commit()\nassert c.execute('select x from t').fetchall() == [(1,)]",
-    archives="import zipfile, tarfile, gzip, bz2, lzma\nwith zipfile.ZipFile('z', 'w') as z: z.writestr('a', 'b')\nassert zipfile.ZipFile('z').read('a') == b'b'\nassert lzma.decompress(lzma.compress(b'x')) == b'x'",
+    database="""
+        import sqlite3
+        c = sqlite3.connect('d')
+        c.execute('create table t (x)')
+        c.execute('insert into t values (1)')
+        c.commit()
+        assert c.execute('select x from t').fetchall() == [(1,)]
+    """,
+    archives="""
+        import zipfile, tarfile, gzip, bz2, lzma
+        with zipfile.ZipFile('z', 'w') as z: z.writestr('a', 'b')
+        assert zipfile.ZipFile('z').read('a') == b'b'
+        assert lzma.decompress(lzma.compress(b'x')) == b'x'
+    """,
     memory_map="import mmap\nm = mmap.mmap(-1, 4096)\nm[:2] = b'ab'\nassert m[:2] == b'ab'",
-    decimals="from decimal import Decimal, getcontext\ngetcontext().prec = 50\nassert str(Decimal(2).sqrt()).startswith('1.41421356237309504880168872420969807856967187537')",
+    decimals="""
+        from decimal import Decimal, getcontext
+        getcontext().prec = 50
+        assert str(Decimal(2).sqrt()).startswith('1.41421356237309504880168872420969807856967187537')
+    """,
     fractions="from fractions import Fraction as F\nassert sum([F(1, 3)] * 3) == 1",
     big_numbers="assert len(str(3 ** 5000)) == 2386",
     too_many_digits="try:\n    str(10 ** 5000)\n    assert False\nexcept ValueError:\n    pass",
@@ -169,7 +235,10 @@ LIBRARY = _table(
     codecs="assert 'й'.encode('cp1251').decode('cp1251') == 'й' and 'あ'.encode('shift_jis')",
     time_zones="from datetime import datetime, timezone\nassert datetime.fromtimestamp(0, timezone.utc).year == 1970",
     random_numbers="import random\nrandom.seed(1)\nassert random.randint(0, 10**6) == 140891",
-    secrets="import secrets, uuid, hashlib\nassert len(secrets.token_hex(4)) == 8 and uuid.uuid4() and hashlib.sha256(b'').hexdigest()[:4] == 'e3b0'",
+    secrets="""
+        import secrets, uuid, hashlib
+        assert len(secrets.token_hex(4)) == 8 and uuid.uuid4() and hashlib.sha256(b'').hexdigest()[:4] == 'e3b0'
+    """,
     expressions="import re, ast\nassert re.findall(r'\\d+', 'a1b22') == ['1', '22'] and ast.literal_eval('[1]') == [1]",
     unit_tests="""
         import unittest
@@ -191,18 +260,41 @@ LIBRARY = _table(
     """,
     profiles="import cProfile\np = cProfile.Profile()\np.enable()\nsum(range(9))\np.disable()",
     own_importer="import importlib, sys, types\nsys.modules['mine'] = types.ModuleType('mine')\nimport mine",
-    own_module="open('own.py', 'w').write('x = 7')\nimport sys\nsys.path.insert(0, '.')\ntry:\n    import own\nexcept TypeError:\n    pass",
-    rare_modules="import colorsys, wsgiref.util, xml.etree.ElementTree as E, html.entities\nassert E.fromstring('<a/>').tag == 'a'",
+    own_module="""
+        open('own.py', 'w').write('x = 7')
+        import sys
+        sys.path.insert(0, '.')
+        try:
+            import own
+        except TypeError:
+            pass
+    """,
+    rare_modules="""
+        import colorsys, wsgiref.util, xml.etree.ElementTree as E, html.entities
+        assert E.fromstring('<a/>').tag == 'a'
+    """,
     at_exit="import atexit\natexit.register(lambda: 1 / 0)",
     resource_is_hidden="try:\n    import resource\n    assert False\nexcept ImportError:\n    pass",
-    coroutine_by_types="import types\n@types.coroutine\ndef f():\n    yield 1\nasync def g(): await f()\nassert g().send(None) == 1",
+    coroutine_by_types="""
+        import types
+        @types.coroutine
+        def f():
+            yield 1
+        async def g(): await f()
+        assert g().send(None) == 1
+    """,
     garbage="import gc, weakref\nclass A: pass\na = A(); r = weakref.ref(a); del a\ngc.collect()\nassert r() is None",
     set_order="assert {1, 2, 3} == {3, 2, 1} and len({'a', 'b'}) == 2",
 )
 DEEP = _table(
     recursion_to_900="def f(n): return n and 1 + f(n - 1)\nassert f(900) == 900",
     catches_recursion="def f(): f()\ntry:\n    f()\nexcept RecursionError:\n    pass",
-    higher_recursion="import sys\nsys.setrecursionlimit(20000)\ndef f(n): return n and 1 + f(n - 1)\nassert f(10000) == 10000",
+    higher_recursion="""
+        import sys
+        sys.setrecursionlimit(20000)
+        def f(n): return n and 1 + f(n - 1)
+        assert f(10000) == 10000
+    """,
     deep_list="x = []\nfor _ in range(500): x = [x]\nassert repr(x)",
     large_list="assert sum(range(10 ** 6)) == 499999500000",
     a_hundred_megabytes="x = bytearray(10 ** 8)\nassert len(x) == 10 ** 8",
@@ -254,7 +346,12 @@ FAILS = _table(
     endless="while True: pass",
     endless_sleep="import time\ntime.sleep(99)",
     endless_and_deaf="while True:\n    try:\n        while True: pass\n    except BaseException: pass",
-    waits_for_a_thread="import threading, time\nt = threading.Thread(target=time.sleep, args=(99,))\nt.start()\nt.join()",
+    waits_for_a_thread="""
+        import threading, time
+        t = threading.Thread(target=time.sleep, args=(99,))
+        t.start()
+        t.join()
+    """,
     deadlock="import threading\nlock = threading.Lock()\nlock.acquire()\nlock.acquire()",
     recursion="def f(): f()\nf()",
     huge="x = bytearray(2 ** 50)",
@@ -276,7 +373,10 @@ FAILS = _table(
     runs_a_command="import os\nos.system('true')",
     runs_a_process="import subprocess\nsubprocess.run(['true'])",
     forks="import os\nif os.fork() == 0: os._exit(0)",
-    process_pool="from concurrent.futures import ProcessPoolExecutor as P\nwith P(1) as p: assert list(p.map(abs, [-1])) == [1]",
+    process_pool="""
+        from concurrent.futures import ProcessPoolExecutor as P
+        with P(1) as p: assert list(p.map(abs, [-1])) == [1]
+    """,
     child_process="import multiprocessing\np = multiprocessing.Process(target=print)\np.start()\np.join()",
     kills_itself_softly="import os, signal\nos.kill(os.getpid(), signal.SIGUSR1)",
     needs_resource="import resource",

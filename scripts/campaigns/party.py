@@ -1,6 +1,7 @@
 """Hostile programs in one sandbox, run by one user: what each of them did beyond what it may.
 
-Run as ``python -m campaigns.party <options as JSON>`` by the user who is to be tried; prints one line of JSON per program.
+Run as ``python -m campaigns.party <options as JSON>`` by the user who is to be tried; prints a line of JSON
+per program.
 """
 
 from __future__ import annotations

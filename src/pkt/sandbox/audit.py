@@ -122,7 +122,7 @@ def _refuse_paths(
     types_of_path: tuple[type, type, type] = (str, bytes, int),
     denied: type[Exception] = PermissionError,
 ) -> None:
-    """Compare paths as text; a program may neither change its folder nor make links, so it cannot change their sense."""
+    """Compare paths as text; a program may neither change its folder nor make links, so it cannot bend them."""
     if event not in ("open", "os.listdir", "os.scandir", *changes):
         return
     text, data, handle = types_of_path
@@ -132,7 +132,7 @@ def _refuse_paths(
         raise denied(f"the sandbox refuses {event}")
     for path in details[: 2 if both else 1]:
         if kind(path) is data:
-            path = path.decode("utf-8", "surrogateescape")  # noqa: PLW2901
+            path = path.decode("utf-8", "surrogateescape")
         if (path is None or kind(path) is handle) and not change:
             continue
         if kind(path) is not text or ".." in path.split(

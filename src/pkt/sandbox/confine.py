@@ -27,7 +27,7 @@ LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
 READ, WRITE = 1 << 2 | 1 << 3, 1 << 1  # read a file, list a folder
 FILE_ONLY = 1 << 1 | 1 << 2 | 1 << 14
 # folders that a private disk may cover, unless Python lies below them; none is a program's business
-COVERED = ("/tmp", "/var/tmp", "/mnt", "/media", "/srv", "/opt")  # noqa: S108
+COVERED = ("/tmp", "/var/tmp", "/mnt", "/media", "/srv", "/opt")
 
 
 def namespaces(native: Any, size: int) -> set[str]:
@@ -40,7 +40,7 @@ def namespaces(native: Any, size: int) -> set[str]:
         size: bytes of the disk that is mounted at `own_disk`.
 
     Returns:
-        Of ``internet``, ``signals``, ``disk`` those that the kernel grants (sockets of Unix are not bound to a network).
+        Of ``internet``, ``signals``, ``disk`` what the kernel grants; a network does not bind sockets of Unix.
     """
     user, group = os.geteuid(), os.getegid()
     alone = 0 if user == 0 else NEWUSER  # root needs none, and could not change its user inside one
@@ -88,8 +88,8 @@ def own_disk() -> str:
 
 
 def mount(native: Any, place: str, size: int) -> None:
-    """Mount an empty disk in memory; others may pass through its root to the folders on it."""
-    how = f"size={size},nr_inodes=8192,mode=711"
+    """Mount an empty disk in memory, on which a program may write as in any folder for temporary files."""
+    how = f"size={size},nr_inodes=8192,mode=1777"
     native.call("mount", b"tmpfs", place.encode(), b"tmpfs", NOSUID | NODEV | NOEXEC, how.encode())
 
 
