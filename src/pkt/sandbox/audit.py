@@ -48,11 +48,14 @@ ESCAPES = (
 # calls that raise no audit event: layer -> names in `os` and `signal`
 UNHEARD: dict[str, tuple[str, ...]] = {
     "files": ("mkfifo", "mknod"),
-    "code": ("raise_signal",),  # a program that kills itself would look like one that the host has killed
+    "code": (
+        "raise_signal",
+        "pthread_kill",
+    ),  # a program that kills itself would look like one that the host has killed
 }
 # changes that are allowed in the own folder where files are not the kernel's matter
 CHANGES = ("os.remove", "os.rmdir", "os.mkdir", "os.rename")
-HARMLESS = ("socket.__new__", "socket.__init__")  # a socket that goes nowhere
+PAIR = (1, 1)  # family and kind of a socket that goes nowhere by itself: a Unix stream
 
 
 def watch(missing: set[str], writable: str, readable: Iterable[str]) -> None:
@@ -72,11 +75,7 @@ def watch(missing: set[str], writable: str, readable: Iterable[str]) -> None:
                 vars(sys.modules[module]).pop(name, None)
     events = tuple(event for layer in sorted(missing) for event in EVENTS[layer]) + ESCAPES
     calls = functools.partial(
-        _refuse_calls,
-        events=events,
-        harmless=HARMLESS,
-        coroutine=types.coroutine.__code__,
-        frame=sys._getframe,
+        _refuse_calls, events=events, pair=PAIR, coroutine=types.coroutine.__code__, frame=sys._getframe
     )
     known = tuple(f"{form}/" for path in readable for form in (path, os.path.realpath(path)))
     paths = functools.partial(
@@ -94,7 +93,7 @@ def _refuse_calls(
     details: tuple[Any, ...],
     *,
     events: tuple[str, ...],
-    harmless: tuple[str, ...],
+    pair: tuple[int, int],
     coroutine: types.CodeType,
     frame: Callable[[int], types.FrameType],
     denied: type[Exception] = PermissionError,
@@ -103,7 +102,9 @@ def _refuse_calls(
         raise denied("the sandbox refuses native code")
     if event == "code.__new__" and frame(1).f_code is not coroutine:  # forged bytecode reads any memory
         raise denied("the sandbox refuses bytecode")
-    if event.startswith(events) and event not in harmless:
+    if event == "socket.__new__" and (details[1], details[2] & 15) == pair:
+        return
+    if event.startswith(events):
         raise denied(f"the sandbox refuses {event}")
 
 
@@ -121,7 +122,7 @@ def _refuse_paths(
     types_of_path: tuple[type, type, type] = (str, bytes, int),
     denied: type[Exception] = PermissionError,
 ) -> None:
-    """Compare paths as text; a program may neither change its folder nor make links, so it cannot change their sense."""
+    """Compare paths as text; a program may neither change its folder nor make links, so it cannot bend them."""
     if event not in ("open", "os.listdir", "os.scandir", *changes):
         return
     text, data, handle = types_of_path

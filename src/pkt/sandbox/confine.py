@@ -40,11 +40,11 @@ def namespaces(native: Any, size: int) -> set[str]:
         size: bytes of the disk that is mounted at `own_disk`.
 
     Returns:
-        Of ``network``, ``signals``, ``disk`` those that the kernel grants.
+        Of ``internet``, ``signals``, ``disk`` what the kernel grants; a network does not bind sockets of Unix.
     """
     user, group = os.geteuid(), os.getegid()
     alone = 0 if user == 0 else NEWUSER  # root needs none, and could not change its user inside one
-    for flags, given in ((NEWPID | NEWNET | NEWIPC, {"network", "signals"}), (NEWNET, {"network"})):
+    for flags, given in ((NEWPID | NEWNET | NEWIPC, {"internet", "signals"}), (NEWNET, {"internet"})):
         for mounts in (NEWNS, 0):
             with contextlib.suppress(OSError):
                 native.call("unshare", alone | flags | mounts)
@@ -88,8 +88,8 @@ def own_disk() -> str:
 
 
 def mount(native: Any, place: str, size: int) -> None:
-    """Mount an empty disk in memory; others may pass through its root to the folders on it."""
-    how = f"size={size},nr_inodes=8192,mode=711"
+    """Mount an empty disk in memory, on which a program may write as in any folder for temporary files."""
+    how = f"size={size},nr_inodes=8192,mode=1777"
     native.call("mount", b"tmpfs", place.encode(), b"tmpfs", NOSUID | NODEV | NOEXEC, how.encode())
 
 

@@ -7,8 +7,8 @@
 The nonce is drawn after the fork, and no variable of the program's process holds it, so that a program finds it neither
 in the frames above its own nor in memory from before the fork.
 
-Run as ``python -s -P -S -B forkserver.py <options as JSON>`` without an environment; standard library only, nothing from
-pkt is importable.
+Run as ``python -s -P -S -B forkserver.py <options as JSON>`` without an environment; standard library only, nothing
+from pkt is importable.
 """
 
 from __future__ import annotations
@@ -142,6 +142,7 @@ def _program(
         write(answer, f"the sandbox's process: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
         leave(0)
     inside.judge(source, folder, gate, answer)
+    raise AssertionError("a judged program does not return")
 
 
 def _confine(seconds: float, options: dict[str, Any], held: Layers, folder: str) -> None:
@@ -202,9 +203,14 @@ def _reads_library(options: dict[str, Any]) -> set[str]:
     return {"library"} if library.on_disk() else set()
 
 
-def serve(options: dict[str, Any]) -> None:
-    """Answer requests until the stream ends."""
-    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+def serve(options: dict[str, Any], requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Answer requests until the stream ends.
+
+    Args:
+        options: what `programs.Child` says.
+        requests: a line of JSON each.
+        answers: likewise.
+    """
     spaces = confine.namespaces(native, options["disk"]) if "namespaces" in options["layers"] else set()
     if "signals" in spaces and (inner := os.fork()):
         _, status = os.waitpid(inner, 0)  # the child is the first process of the new namespace
@@ -241,7 +247,8 @@ def _say(answers: IO[bytes], message: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches pkt, which ends this process
+    output = sys.stdout.buffer
     try:
-        serve(json.loads(sys.argv[1]))
+        serve(json.loads(sys.argv[1]), sys.stdin.buffer, output)
     except (OSError, RuntimeError) as error:
-        _say(sys.__stdout__.buffer, {"error": f"{type(error).__name__}: {error}"})
+        _say(output, {"error": f"{type(error).__name__}: {error}"})

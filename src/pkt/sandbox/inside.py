@@ -19,28 +19,30 @@ from typing import Any, NoReturn
 
 # loaded before the first fork: a program loads no native code, and its user may lack the right to read the library
 LIBRARY = (
-    "abc argparse array ast asyncio atexit base64 binascii bisect bz2 calendar cmath cmd code codecs collections "
-    "collections.abc concurrent.futures.thread configparser contextlib contextvars copy copyreg csv dataclasses datetime "
-    "decimal difflib dis doctest email.message encodings.idna encodings.latin_1 encodings.ascii encodings.utf_16 enum "
-    "errno faulthandler fcntl fileinput fnmatch fractions functools gettext glob graphlib grp gzip hashlib heapq hmac html "
-    "html.parser http.client importlib.machinery importlib.resources importlib.util inspect io ipaddress itertools json "
-    "keyword linecache locale logging lzma mailbox marshal math mimetypes mmap multiprocessing multiprocessing.pool "
-    "ntpath numbers opcode operator optparse pathlib pdb pickle pickletools pkgutil platform plistlib pprint profile "
-    "cProfile pwd queue quopri random re reprlib resource runpy sched secrets select selectors shelve shlex shutil signal "
-    "socket sqlite3 ssl stat statistics string stringprep struct subprocess symtable sysconfig tarfile tempfile termios "
-    "textwrap threading time timeit token tokenize tomllib trace traceback tracemalloc types typing unicodedata unittest "
-    "unittest.mock urllib.parse urllib.request uuid warnings wave weakref xml.dom.minidom xml.etree.ElementTree zipfile "
-    "zlib zoneinfo"
+    "abc argparse array ast asyncio atexit base64 binascii bisect bz2 calendar cmath cmd code codecs "
+    "collections collections.abc concurrent.futures.thread configparser contextlib contextvars copy copyreg "
+    "csv dataclasses datetime decimal difflib dis doctest email.message encodings.idna encodings.latin_1 "
+    "encodings.ascii encodings.utf_16 enum errno faulthandler fcntl fileinput fnmatch fractions functools "
+    "gettext glob graphlib grp gzip hashlib heapq hmac html html.parser http.client importlib.machinery "
+    "importlib.resources importlib.util inspect io ipaddress itertools json keyword linecache locale logging "
+    "lzma mailbox marshal math mimetypes mmap multiprocessing multiprocessing.pool ntpath numbers opcode "
+    "operator optparse pathlib pdb pickle pickletools pkgutil platform plistlib pprint profile cProfile pwd "
+    "queue quopri random re reprlib resource runpy sched secrets select selectors shelve shlex shutil signal "
+    "socket sqlite3 ssl stat statistics string stringprep struct subprocess symtable sysconfig tarfile "
+    "tempfile termios textwrap threading time timeit token tokenize tomllib trace traceback tracemalloc types "
+    "typing unicodedata unittest unittest.mock urllib.parse urllib.request uuid warnings wave weakref "
+    "xml.dom.minidom xml.etree.ElementTree zipfile zlib zoneinfo"
 )
 NATIVE = (
-    "_bisect _blake2 _codecs_cn _codecs_hk _codecs_iso2022 _codecs_jp _codecs_kr _codecs_tw _csv _datetime _decimal "
-    "_elementtree _hashlib _heapq _json _lsprof _md5 _multibytecodec _opcode _pickle _posixsubprocess _queue _random _sha1 "
-    "_sha2 _sha256 _sha3 _sha512 _socket _statistics _struct _typing _uuid _zoneinfo audioop pyexpat xxsubtype"
+    "_bisect _blake2 _codecs_cn _codecs_hk _codecs_iso2022 _codecs_jp _codecs_kr _codecs_tw _csv _datetime "
+    "_decimal _elementtree _hashlib _heapq _json _lsprof _md5 _multibytecodec _opcode _pickle "
+    "_posixsubprocess _queue _random _sha1 _sha2 _sha256 _sha3 _sha512 _socket _statistics _struct _typing "
+    "_uuid _zoneinfo audioop pyexpat xxsubtype"
 )
 # calls of `code_eval`'s guard, which sets them to None, existing or not
 NONE = {
-    "os": "kill system putenv remove removedirs rmdir fchdir setuid fork forkpty killpg rename renames truncate replace "
-    "unlink fchmod fchown chmod chown chroot lchflags lchmod lchown getcwd chdir",
+    "os": "kill system putenv remove removedirs rmdir fchdir setuid fork forkpty killpg rename renames truncate "
+    "replace unlink fchmod fchown chmod chown chroot lchflags lchmod lchown getcwd chdir",
     "shutil": "rmtree move chown",
     "subprocess": "Popen",
     "builtins": "exit quit help",
@@ -59,6 +61,7 @@ GONE = {
     "gc": "get_objects get_referrers get_referents freeze unfreeze set_debug",
     "marshal": "load loads",
     "sys": "_current_frames _current_exceptions _settraceallthreads",
+    "_multiprocessing": "SemLock sem_unlink",
     "_imp": "create_dynamic create_builtin get_frozen_object",
 }
 KEPT = 2**24  # characters of output
@@ -105,8 +108,13 @@ def strip() -> None:
         for name in names.split():
             if held.pop(name, None) is not None and module == "_imp":
                 held[name] = _refuse_import
-    trace = sys.settrace
-    sys.settrace = lambda function: None if function is None else trace(function)
+    sys.settrace = _trace
+
+
+def _trace(function: Any) -> None:
+    """Stand in for `sys.settrace`: end tracing, which the library does here and there, but begin none."""
+    if function is not None:
+        raise PermissionError("the sandbox refuses tracing")
 
 
 def _refuse_import(*_: Any) -> NoReturn:
@@ -114,7 +122,7 @@ def _refuse_import(*_: Any) -> NoReturn:
 
 
 def furnish() -> None:
-    """Make the interpreter look as `code_eval` leaves it, with an empty main module, no arguments and no environment."""
+    """Leave the interpreter as `code_eval` does, with an empty main module, no arguments and no environment."""
     for module, names in NONE.items():
         for name in names.split():
             setattr(sys.modules[module], name, None)
@@ -146,7 +154,7 @@ def judge(source: str, folder: str, gate: int, answer: int) -> NoReturn:
 
 def _completed(source: str) -> bytes:
     """Run a program, and return only if it reaches its end."""
-    exec(compile(source, "<string>", "exec", dont_inherit=True), {})
+    exec(compile(source, "<string>", "exec", dont_inherit=True), {"__builtins__": vars(builtins)})
     return b""
 
 
@@ -154,5 +162,5 @@ def _described(error: BaseException) -> bytes:
     kind = type(error)
     try:
         return f" {kind.__name__}: {error}"[:300].encode("utf-8", "replace")
-    except builtins.BaseException:  # a program's exception may refuse to say what it is
+    except BaseException:  # a program's exception may refuse to say what it is
         return b""

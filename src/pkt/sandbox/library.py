@@ -7,11 +7,11 @@ Standard library only, loaded by the sandbox's child.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import sysconfig
 from collections.abc import Sequence
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -28,7 +28,7 @@ SKIPPED = {
 }
 
 
-class Library:
+class Library(Loader):
     """A finder and loader of the modules below a folder; it holds their sources."""
 
     def __init__(self, folder: str) -> None:
@@ -50,8 +50,10 @@ class Library:
         if name not in self.sources:
             return None
         origin = self.sources[name][0]
-        package = origin.endswith("/__init__.py")
-        return importlib.util.spec_from_loader(name, self, origin=origin, is_package=package)
+        spec = ModuleSpec(name, self, origin=origin)
+        if origin.endswith("/__init__.py"):
+            spec.submodule_search_locations = [origin.removesuffix("/__init__.py")]
+        return spec
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Let Python make the module."""

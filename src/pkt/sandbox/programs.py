@@ -164,8 +164,8 @@ def _confirmed(child: Child, doubtful: Sequence[str], timeout: float) -> dict[st
 
 def _failed(child: Child) -> PktError:
     return PktError(
-        f"Generated programs cannot be judged on this machine now: {child.reason}. This was tried twice, and nothing is "
-        "scored or stored. Mend it (space in the temporary folder or another TMPDIR, memory, processes, Python's "
+        f"Generated programs cannot be judged on this machine now: {child.reason}. This was tried twice, and nothing "
+        "is scored or stored. Mend it (space in the temporary folder or another TMPDIR, memory, processes, Python's "
         "library) and run the same command again, or leave out the tasks whose answers are programs (metric pass@1)."
     )
 

@@ -1,7 +1,7 @@
 """Leave a process the system calls that Python needs, for good, by a seccomp filter written without a library.
 
-This also works where namespaces are refused (many containers). What is not listed is refused (EPERM), and of some calls
-all but the listed arguments: no executable memory, so that no native code can be loaded; no signal, limit or priority of
+This also works where namespaces are refused (many containers). What is not listed is refused (EPERM), and so are other
+arguments of some calls: no executable memory, so that no native code can be loaded; no signal, limit or priority of
 another process; no socket but a connected pair. `clone3`, whose arguments a filter cannot see, does not exist (ENOSYS);
 the C library then makes threads by `clone`.
 
@@ -52,8 +52,8 @@ FREE: dict[str, tuple[_Number, _Number]] = {
     "getrandom": (318, 278), "getpid": (39, 172), "getppid": (110, 173), "gettid": (186, 178), "getuid": (102, 174),
     "geteuid": (107, 175), "getgid": (104, 176), "getegid": (108, 177), "getgroups": (115, 158),
     "getresuid": (118, 148), "getresgid": (120, 150), "getpgrp": (111, None), "getpgid": (121, 155),
-    "getsid": (124, 156), "uname": (63, 160), "sysinfo": (99, 179), "getrlimit": (97, 163), "setrlimit": (160, 164), "getrusage": (98, 165),
-    "getpriority": (140, 141), "sched_getaffinity": (204, 123), "sched_getscheduler": (145, 120),
+    "getsid": (124, 156), "uname": (63, 160), "sysinfo": (99, 179), "getrlimit": (97, 163), "setrlimit": (160, 164),
+    "getrusage": (98, 165), "getpriority": (140, 141), "sched_getaffinity": (204, 123), "sched_getscheduler": (145, 120),
     "sched_getparam": (143, 121), "sched_get_priority_max": (146, 125), "sched_get_priority_min": (147, 126),
     "getcpu": (309, 168), "wait4": (61, 260), "recvfrom": (45, 207), "shutdown": (48, 210),
     "getsockname": (51, 204), "getpeername": (52, 205), "getsockopt": (55, 209),

@@ -1,12 +1,14 @@
 """Programs that a sandbox has to withstand: name -> source. Each reaches its end only if what it tries succeeds.
 
 ``$outside`` is a folder that anyone may write, with files ``victim`` and ``secret``; ``$bystander`` the id of a process
-of the same user; ``$tcp``, ``$udp`` ports on 127.0.0.1 and ``$unix`` a socket's path where someone listens.
+of the same user; ``$tcp``, ``$udp`` ports on 127.0.0.1, ``$unix`` and ``$gram`` sockets' paths where someone listens.
 """
 
 from __future__ import annotations
 
 import textwrap
+
+from campaigns import hostile_inside, hostile_outside
 
 
 def _table(**programs: str) -> dict[str, str]:
@@ -65,8 +67,11 @@ RESOURCES = _table(
         import threading
         def work():
             while True: pass
-        for _ in range(4):
-            threading.Thread(target=work).start()
+        some = [threading.Thread(target=work) for _ in range(4)]
+        for thread in some:
+            thread.start()
+        for thread in some:
+            thread.join()
     """,
     recursion_bomb="def f(): f()\nf()",
     parser_recursion="eval('(' * 10**5 + ')' * 10**5)",
@@ -221,8 +226,12 @@ OTHERS = _table(
     root_again="import os; os.setuid(0); open('$outside/new', 'w').write('x')",
 )
 
-# what comes after a hostile beginning is a test that a wrong answer fails
-_TEST = "\nassert (lambda x: x)(1) == 2\n"
+
+def _wrong(beginning: str) -> str:
+    """Return a hostile beginning with a test after it that a wrong answer fails."""
+    return textwrap.dedent(beginning) + "\nassert (lambda x: x)(1) == 2\n"
+
+
 _FORGE = """
         import os
         def forge(words):
@@ -239,30 +248,27 @@ CHECKER = _table(
     exit_politely="import sys; sys.exit(0)",
     system_exit="raise SystemExit(0)",
     interrupt="raise KeyboardInterrupt",
-    at_exit="import atexit, os; atexit.register(os._exit, 0)" + _TEST,
-    other_exception_hook="import sys; sys.excepthook = lambda *_: None" + _TEST,
-    other_builtins="""
+    at_exit=_wrong("import atexit, os; atexit.register(os._exit, 0)"),
+    other_exception_hook=_wrong("import sys; sys.excepthook = lambda *_: None"),
+    other_builtins=_wrong("""
         import builtins
         builtins.AssertionError = type('Silent', (BaseException,), {})
         builtins.BaseException = builtins.Exception = OSError
         builtins.exec = builtins.compile = builtins.isinstance = lambda *_: True
-    """
-    + _TEST,
-    other_os="""
+    """),
+    other_os=_wrong("""
         import os
         write, leave = os.write, os._exit
         os.write = lambda handle, word: write(handle, b'pass')
         os._exit = lambda code: leave(0)
-    """
-    + _TEST,
-    other_unittest="""
+    """),
+    other_unittest=_wrong("""
         import unittest
         for name in dir(unittest.TestCase):
             if name.startswith('assert'):
                 setattr(unittest.TestCase, name, lambda *_, **__: None)
-    """
-    + _TEST,
-    no_asserts="import sys; sys.flags = None; __debug__ = False" + _TEST,
+    """),
+    no_asserts=_wrong("import sys; sys.flags = None; globals()['__debug__'] = False"),
     jump_over_the_test="""
         import sys
         def jump(frame, event, arg):
@@ -340,7 +346,9 @@ CHECKER = _table(
     unfinished="if True:\n    x = 1 \\\nassert False\n",
 )
 
-PROGRAMS: dict[str, str] = RESOURCES | FILES | OTHERS | CHECKER
+PROGRAMS: dict[str, str] = (
+    RESOURCES | FILES | OTHERS | CHECKER | hostile_inside.PROGRAMS | hostile_outside.PROGRAMS
+)
 
 # What checking by asserts cannot see, here and elsewhere: these count as right.
 ADMITTED = _table(
