@@ -25,7 +25,6 @@ from pkt.errors import PktError
 from pkt.training.meter import Meter
 from pkt.training.snapshot import load_snapshot, optimiser_tensors, restore_optimiser, save_snapshot
 
-
 REMEDY = (
     "Lower optim.lr, set optim.max_grad_norm, or train in float32 (optim.precision, model.student.dtype). A snapshot "
     "is only ever made of finite weights."
