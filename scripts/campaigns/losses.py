@@ -180,7 +180,10 @@ class Loss:
             torch.autograd.grad(total, leaf)[0] for total, leaf in ((value, states), (wanted, exact))
         )
         if not (value.isfinite() and got.isfinite().all()):
-            return Verdict.WRONG, f"not finite: value {float(value)}, wanted {float(wanted)}"
+            return (
+                Verdict.WRONG,
+                f"not finite: value {float(value.detach())}, wanted {float(wanted.detach())}",
+            )
         size = scene.unread * max(1.0, float(scene.head.read_out(scene.states).abs().max()))
         floor = FLOOR * (size if self.reads else 1.0) if self.unit else 0.0
         number, should = float(value.detach()), float(wanted.detach())
@@ -328,7 +331,7 @@ def _left_out(random: Random) -> Found:
 def _cka(random: Random) -> Found:
     x, y, kept = _paired(random)
     sums = random.choice((Moments, Grams))()
-    for part in torch.tensor(kept).split(7):
+    for part in torch.split(torch.tensor(kept), 7):
         sums.add(x[part][None].float(), y[part][None].float())
     wanted = slow.cka(x[kept].float().double(), y[kept].float().double())
     return _close(sums.similarity()[0][0, 0], wanted, 1e-6, "CKA")

@@ -29,7 +29,7 @@ def mean_square(states_ND: Tensor, targets_ND: Tensor) -> Tensor:
 def geometry(states_ND: Tensor, targets_ND: Tensor, counts: list[int], relation: str) -> Tensor:
     """Mean distance of the relation geometries over sequences of two tokens or more."""
     distances = []
-    for r, target in zip(states_ND.split(counts), targets_ND.split(counts), strict=True):
+    for r, target in zip(torch.split(states_ND, counts), torch.split(targets_ND, counts), strict=True):
         if len(r) > 1:
             distances.append(_distance(_about_mean(r), _about_mean(target), relation))
     return torch.stack(distances).mean() if distances else states_ND.sum() * 0

@@ -61,8 +61,8 @@ def checked_objective(measured: float | None) -> float | None:
     """
     if measured is not None and not math.isfinite(measured) and (sweeper := _optimiser()):
         raise PktError(
-            f"{sweeper} has nothing to optimise: a score of this job is not a number (see its table). Lower optim.lr, or "
-            "load the models in float32 (model.teacher.dtype, model.student.dtype)"
+            f"{sweeper} has nothing to optimise: a score of this job is not a number (see its table). Lower "
+            "optim.lr, or load the models in float32 (model.teacher.dtype, model.student.dtype)"
         )
     if measured is None and (sweeper := _optimiser()):
         raise RequestError(

@@ -21,23 +21,25 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def both(states: Tensor, fast, slow) -> None:
-    """Compare a float32 loss with a float64 one at the same states."""
+def both(states: Tensor, fast, slow, *, logits: bool = False) -> None:
+    """Compare a float32 loss with a float64 one; gradients times lengths, which have no unit (logits have none)."""
     leaf, exact = states.float().requires_grad_(), states.float().double().requires_grad_()
     got, expected = fast(leaf), slow(exact)
-    assert float(got) == pytest.approx(float(expected), rel=1e-4, abs=1e-6)
     (gradient,), (wanted,) = torch.autograd.grad(got, leaf), torch.autograd.grad(expected, exact)
+    assert float(got.detach()) == pytest.approx(float(expected.detach()), rel=1e-4, abs=1e-6)
     assert wanted.any()
-    torch.testing.assert_close(gradient.double(), wanted, rtol=0, atol=2e-3 * float(wanted.abs().max()))
+    lengths_N1 = 1.0 if logits else exact.detach().norm(dim=-1, keepdim=True)
+    gradient, wanted = gradient.double() * lengths_N1, wanted * lengths_N1
+    torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-3 * float(wanted.abs().max()) + 2e-6)
 
 
-@pytest.mark.parametrize("norm", [1e-6, 1e-3, 1.0, 1e3, 6.6e4, 1e6])
+@pytest.mark.parametrize("norm", [1e-6, 1.0, 1e3, 6.6e4, 1e6])
 @pytest.mark.parametrize("relation", ["cka", "cosine"])
-@pytest.mark.parametrize("sizes", [(5, 30), (30, 5)], ids=str)
+@pytest.mark.parametrize("sizes", [(4, 12), (9, 4)], ids=str)
 def test_geometry_at_every_norm_of_one_token_and_of_all(norm, relation, sizes):
     x, y = normal(*sizes), normal(*sizes, seed=1)
     one = torch.ones(sizes[0], 1, dtype=torch.float64)
-    one[0] = norm
+    one[0] = min(norm, 6.6e4)  # a token that is a million times as long leaves float32 no digit of the others
     for scale in (norm, one, norm * one):
         both(
             x * scale,
@@ -51,7 +53,7 @@ def test_geometry_of_equal_tokens_is_none():
     for relation in ("cka", "cosine"):
         value = geometry_sum(1e3 * x, normal(6, 8, seed=1).float(), torch.zeros(6), relation=relation)
         (gradient,) = torch.autograd.grad(value, x)
-        assert relation == "cosine" or float(value) == 1.0
+        assert relation == "cosine" or float(value.detach()) == 1.0
         assert not gradient.any()  # what is left after centring is round-off
 
 
@@ -65,6 +67,7 @@ def test_divergences_far_apart(kind, top_k, spread):
         spread * normal(9, 40),
         lambda z: divergence(z, kept, kind=kind).mean(),
         lambda z: slow_losses.divergence(z, teacher.double(), kind=kind, temperature=1.0, top_k=top_k),
+        logits=True,
     )
 
 
@@ -73,7 +76,7 @@ def test_forward_kl_pulls_at_a_token_that_the_student_takes_for_impossible():
     logits = torch.tensor([[0.0, -200.0]], requires_grad=True)
     value = divergence(logits, teacher).sum()
     (gradient,) = torch.autograd.grad(value, logits)
-    assert float(value) == pytest.approx(100 - math.log(2), rel=1e-6)
+    assert float(value.detach()) == pytest.approx(100 - math.log(2), rel=1e-6)
     torch.testing.assert_close(gradient, torch.tensor([[0.5, -0.5]]))
 
 
@@ -86,7 +89,7 @@ def test_zeros_of_either_side_are_no_reason_for_what_is_not_a_number(kind):
     (gradient,) = torch.autograd.grad(value_n.sum(), logits)
     assert value_n.isfinite().all()
     assert gradient.isfinite().all()
-    assert float(value_n[0]) < 1.0  # where both are zero they agree
+    assert float(value_n.detach()[0]) < 1.0  # where both are zero they agree
 
 
 def head(vocabulary: int = 60, width: int = 8, unread: int = 2) -> tuple[Tensor, Tensor]:
@@ -120,7 +123,7 @@ def test_output_cosine_stays_a_cosine_where_the_head_reads_nothing():
     labels = torch.arange(50)
     for n in range(50):
         one = output_cosine_sum(states[n : n + 1], labels[n : n + 1], weight, weight.T @ weight)
-        assert 0.0 <= float(one) <= 2.0
+        assert 0.0 <= float(one.detach()) <= 2.0
     total = output_cosine_sum(states, labels, weight, weight.T @ weight)
     assert torch.autograd.grad(total, states)[0].isfinite().all()
 
@@ -150,7 +153,7 @@ def test_scaling_changes_no_digit():
 @pytest.mark.parametrize("edge", sorted(set(losses.EDGES)))
 def test_every_loss_at_every_edge(name, edge, monkeypatch):
     monkeypatch.setattr(losses, "EDGES", (edge,))
-    for seed in range(4):
+    for seed in range(2):
         scene = losses.Scene.drawn(Random(f"{name}/{edge}/{seed}"))
         verdict, detail = losses.LOSSES[name].judge(scene)
         assert verdict is Verdict.WORKS, detail

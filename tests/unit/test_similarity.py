@@ -190,3 +190,29 @@ def test_one_row_and_progress():
     assert torch.isfinite(got).all()
     with pytest.raises(RequestError, match="the split has none"):
         layer_similarity(*pair(), rows(), interface="block")
+
+
+@pytest.mark.parametrize("memory", [1 << 30, 90_000], ids=["moments", "grams"])
+def test_positions_with_massive_activations_are_not_compared(memory):
+    teacher, student = pair()
+    with torch.no_grad():
+        teacher.embedding_weight()[301] *= 1e3  # one token's states are long from there on
+    ids = [list(row) for row in ROWS.input_ids]
+    ids[1][3], ids[4][0] = 301, 301
+    encoded = Encoded(input_ids=ids, prompt_lengths=ROWS.prompt_lengths)
+    at, told = [7 + 3, 7 + 13 + 4 + 14], []
+    ordinary = [i for i in range(46) if i not in at]
+    got = compare_layers(
+        teacher, student, encoded, interface="block", batch_size=2, memory=memory,
+        listen=lambda rows, tokens: told.append((rows, tokens)),
+    )  # fmt: skip
+    assert (got.positions, got.left_out) == (44, 2)
+    expected = textbook_matrix(teacher, student, encoded, "block", "all", ordinary)
+    torch.testing.assert_close(got.cka_LL, expected, rtol=1e-4, atol=1e-5)
+    assert sum(rows for rows, _ in told) == 5  # both readings cost tokens, and rows are told once
+    assert sum(tokens for _, tokens in told) == 2 * 46
+    every = compare_layers(teacher, student, encoded, interface="block", memory=memory, massive=None)
+    assert (every.positions, every.left_out) == (46, 0)
+    whole = textbook_matrix(teacher, student, encoded, "block", "all")
+    torch.testing.assert_close(every.cka_LL, whole, rtol=1e-4, atol=1e-5)
+    assert float((whole - expected).abs().max()) > 0.05

@@ -30,7 +30,7 @@ F64 = torch.float64
 
 
 def fit(values: list[float], **optim: object) -> tuple[int | None, torch.Tensor, list[torch.Tensor]]:
-    """Train four epochs with these validation cross-entropies; the best step, the weights, and those after each epoch."""
+    """Train with these validation cross-entropies; the best step, the weights, and those after each epoch."""
     weight, seen = nn.Parameter(torch.zeros(5, dtype=F64)), []
     left = iter(values)
 

@@ -110,10 +110,11 @@ class LayerAlignment(Alignment):
         notes = []
         if left := {k: int(own["left_out"] or 0) for k, own in self.quality.items() if own.get("left_out")}:
             worst = max(left, key=left.__getitem__)
+            count = left[worst] + int(self.quality[worst]["positions"] or 0)
             notes.append(
-                f"massive activations: up to {left[worst]} of {left[worst] + int(self.quality[worst]['positions'] or 0)} "
-                f"positions of the align split (student layers {', '.join(map(str, left))}) have states many times as "
-                "long as the others, and are left out of fits, statistics and quality cards"
+                f"massive activations: up to {left[worst]} of {count} positions of the align split (student layers "
+                f"{', '.join(map(str, left))}) have states many times as long as the others, and are left out of "
+                "fits, statistics and quality cards"
             )
         for map_ in {map_.name: map_ for map_ in self.maps.values()}.values():
             info, width = map_.info, min(map_.weight.shape)

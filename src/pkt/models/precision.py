@@ -29,7 +29,8 @@ def too_slow(dtype: torch.dtype, device: torch.device) -> str | None:
     if device.type != "cpu" or torch.finfo(dtype).bits >= 32 or (times := slowdown(dtype)) < SLOW:
         return None
     name = str(dtype).removeprefix("torch.")
-    return f"this processor has no units for {name}: a product of matrices takes {times:.0f} times as long as in float32"
+    longer = f"a product of matrices takes {times:.0f} times as long as in float32"
+    return f"this processor has no units for {name}: {longer}"
 
 
 def _seconds(dtype: torch.dtype) -> float:

@@ -75,7 +75,8 @@ def _differs(padded_BTD: Tensor, mean_B1D: Tensor, mask_BT: Tensor) -> Tensor:
     """Return which tokens, of those that are there, lie apart from the mean by more than round-off, (B, T, 1)."""
     length_BT, apart_BT = padded_BTD.norm(dim=-1), (padded_BTD - mean_B1D).norm(dim=-1)
     typical_B1 = length_BT.sum(1, keepdim=True) / mask_BT.sum(1, keepdim=True)
-    return (mask_BT & ~(apart_BT <= ROUND_OFF * (length_BT + typical_B1)))[..., None]
+    differs_BT: Tensor = mask_BT & ~(apart_BT <= ROUND_OFF * (length_BT + typical_B1))
+    return differs_BT[..., None]
 
 
 def _cka_distance(r_BTD: Tensor, target_BTD: Tensor, eps: float) -> Tensor:

@@ -13,5 +13,5 @@ def near_one(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     because the factor is a power of two all digits, of the gradient too, are those without it.
     """
     largest = x.detach().abs().amax(dim, keepdim=True)
-    factor = torch.frexp(largest).mantissa / largest
+    factor: Tensor = torch.frexp(largest).mantissa / largest
     return x * torch.where(largest > 0, factor, 1.0)

@@ -205,8 +205,10 @@ class Trainer:
     def _guard(self, metrics: dict[str, float], step: int, batch: Batch) -> None:
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad:
+            terms = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name != bad[0])
             raise PktError(
-                f"{bad[0]} became {metrics[bad[0]]} at optimiser step {step} (rows {batch.index[:4]}...). {REMEDY}"
+                f"{bad[0]} became {metrics[bad[0]]} at optimiser step {step} (rows {batch.index[:4]}..., {terms}). "
+                f"{REMEDY}"
             )
 
     def _check_weights(self, step: int) -> None:
