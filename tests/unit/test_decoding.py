@@ -120,6 +120,7 @@ def penalised(pair, tmp_path, tiny_request):
     return [*words, f"model.student.checkpoint={folder}", "method=identity", "eval.models=[student]"]
 
 
+@pytest.mark.slow
 def test_the_settings_are_in_the_score_and_in_its_key(pkt, penalised):
     neutral = pkt("eval", *penalised)
     assert neutral.code == 0, neutral.err

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from pkt.data import notes
 from pkt.data.encoding import encode
 from tiny import tiny_tokenizer
@@ -50,9 +52,13 @@ def test_prompts_that_end_inside_a_token_are_counted():
     assert told.startswith("train: 2 of 3 prompts end inside a token (row 'a': 'Ada has 3 ' | 'apples'): ")
 
 
+@pytest.mark.slow
 def test_everything_is_told_once_and_kept(pkt, pair, tmp_path, tiny_request):
     rows = [json.loads(line) for line in (pair["root"] / "train.jsonl").read_text().splitlines()]
-    rows = [one | {"answer": one["answer"].strip()} if n % 2 else one for n, one in enumerate(rows)]
+    for one in rows[1::2]:
+        one["answer"] = one["answer"].strip()
+    for one in rows[3::4]:
+        one["prompt"] = "Ada has "
     train, test = tmp_path / "own.jsonl", tmp_path / "own_test.jsonl"
     train.write_text("".join(json.dumps(one) + "\n" for one in rows))
     test.write_text("".join(json.dumps(one) + "\n" for one in rows[:3]) + json.dumps(row("new")) + "\n")

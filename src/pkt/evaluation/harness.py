@@ -84,14 +84,18 @@ def evaluate(
         asked = [part for of in parts.values() for part in of]
         most = limit if sampling.samples == 1 else None  # lm-eval would count answers, not rows
         found = _simple_evaluate(scorer, asked, most, settings, chat)
-        logged = Logged(
-            samples=found["samples"],
-            hits=scorer.hits,
-            results=found["results"],
-            higher_is_better=found["higher_is_better"],
-            timeout=timeout,
-        )
-        return _collect(tasks, parts, logged, scorer, found["versions"])
+        return _collect(tasks, parts, _logged(found, scorer, timeout), scorer, found["versions"])
+
+
+def _logged(found: Mapping[str, Any], scorer: Scorer, timeout: float) -> Logged:
+    """Return lm-eval's answers as the tasks read them."""
+    return Logged(
+        samples=found["samples"],
+        hits=scorer.hits,
+        results=found["results"],
+        higher_is_better=found["higher_is_better"],
+        timeout=timeout,
+    )
 
 
 def _simple_evaluate(
