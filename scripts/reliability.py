@@ -12,7 +12,9 @@ from pathlib import Path
 from campaigns import trials
 from pkt import console
 
-CAMPAIGNS: dict[str, str] = {}
+CAMPAIGNS: dict[str, str] = {
+    "requests": "wrong requests: one message, the right exit code, nothing left behind",
+}
 
 
 def main(words: Sequence[str]) -> int:
