@@ -286,8 +286,8 @@ def _models() -> Iterator[Request]:
 def _named() -> Iterator[Request]:
     """Files and folders that are not there."""
     for key in (
-        "model.teacher.checkpoint", "model.student.checkpoint", "eval.checkpoint", "data.train", "data.test", "data.extract",
-        "data.align", "data.validation", "benchmark.task_path", "benchmark.data_dir", "benchmark.code_set",
+        "model.teacher.checkpoint", "model.student.checkpoint", "eval.checkpoint", "data.train", "data.test",
+        "data.extract", "data.align", "data.validation", "benchmark.task_path", "benchmark.data_dir", "benchmark.code_set",
     ):  # fmt: skip
         for place in ("/no/such", "./near", "~/nothing/here"):
             yield Request(name=f"{key}={place}", words=("run", f"{key}={place}"), files={"nearby": "x"})

@@ -118,7 +118,8 @@ def _check_sweep(override: Override, options: Sequence[str]) -> None:
         names = [str(name) for name in override.sweep_iterator()]
         if lost := [name for name in names if name not in options and "/" not in name]:
             raise RequestError(
-                f"{override.key_or_group}={lost[0]}: no such option; allowed: {_listed(options)}{nearest(lost[0], options)}"
+                f"{override.key_or_group}={lost[0]}: no such option; allowed: {_listed(options)}"
+                f"{nearest(lost[0], options)}"
             )
     if empty:
         among = f"; options: {_listed(options)}" if options else ""
