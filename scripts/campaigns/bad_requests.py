@@ -223,7 +223,7 @@ def _words() -> Iterator[Request]:
         ["run", "term@objective.terms.x=ce"],
         ["run", "objective.terms.layer.weigth=2"], ["run", "objective.terms.layer.weight=inf"],
         ["run", "method.name=x"],
-        ["run", "mapping.depth=3"], ["run", "semantics._target_=os.system"], 
+        ["run", "mapping.depth=3"], ["run", "semantics._target_=os.system"],
         ["run", "method._target_=pkt.nope.X"],
         ["analyze", "cak"], ["analyze", "analyze.parts=[]"], ["report"], ["report", "runs=/nope"],
         ["report", "-m", "runs=a"],
@@ -286,7 +286,8 @@ def _models() -> Iterator[Request]:
 def _named() -> Iterator[Request]:
     """Files and folders that are not there."""
     for key in (
-        "model.teacher.checkpoint", "model.student.checkpoint", "eval.checkpoint", "data.train", "data.test",
+        "model.teacher.checkpoint", "model.student.checkpoint",
+        "eval.checkpoint", "data.train", "data.test",
         "data.extract", "data.align", "data.validation", "benchmark.task_path", "benchmark.data_dir", "benchmark.code_set",
     ):  # fmt: skip
         for place in ("/no/such", "./near", "~/nothing/here"):
