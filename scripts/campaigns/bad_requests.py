@@ -288,7 +288,8 @@ def _named() -> Iterator[Request]:
     for key in (
         "model.teacher.checkpoint", "model.student.checkpoint",
         "eval.checkpoint", "data.train", "data.test",
-        "data.extract", "data.align", "data.validation", "benchmark.task_path", "benchmark.data_dir", "benchmark.code_set",
+        "data.extract", "data.align", "data.validation", "benchmark.task_path",
+        "benchmark.data_dir", "benchmark.code_set",
     ):  # fmt: skip
         for place in ("/no/such", "./near", "~/nothing/here"):
             yield Request(name=f"{key}={place}", words=("run", f"{key}={place}"), files={"nearby": "x"})
