@@ -1,7 +1,17 @@
-"""`python -m pkt` is `pkt`."""
+"""Where `pkt` and `python -m pkt` begin: the imports may be interrupted too."""
 
 import sys
 
-from pkt.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command line of this process."""
+    try:
+        from pkt.cli import main as command
+
+        return command()
+    except KeyboardInterrupt:  # before the command could say so itself
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

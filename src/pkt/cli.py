@@ -11,11 +11,14 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pkt import console, secrets
@@ -41,6 +44,7 @@ PLAIN = {  # no config is composed
 }
 INTERRUPTED = 130
 CLOSED_PIPE = 141  # as shells tell SIGPIPE
+_interrupts: list[int] = []  # signals of this request
 _MODES = {long: long for long in ("--multirun", "--run", "--cfg", "--info")}
 _MODES |= {"-m": "--multirun", "-r": "--run", "-c": "--cfg", "-i": "--info"}
 
@@ -65,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     console.accept_any_text()
     try:
-        return _answer(words)
+        with _heard_interrupts():
+            return _answer(words)
     except PktError as error:
         return _failed(str(error), error.exit_code)
     except BrokenPipeError:  # Hydra prints configs; pkt's own output goes on without a reader
@@ -74,6 +79,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.fail("stopped; the same command resumes")
         return INTERRUPTED
+
+
+@contextmanager
+def _heard_interrupts() -> Iterator[None]:
+    """Remember a Ctrl-C: libraries turn the exception into one of their own (transformers: a missing module)."""
+    _interrupts.clear()
+    before = signal.getsignal(signal.SIGINT)
+    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        _interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    if ours:
+        signal.signal(signal.SIGINT, hear)
+    try:
+        yield
+    except Exception as error:
+        _stop_if_interrupted(error)
+        raise
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
+
+
+def _stop_if_interrupted(error: Exception) -> None:
+    if _interrupts:
+        raise KeyboardInterrupt from error
 
 
 def _answer(words: list[str]) -> int:
@@ -159,6 +192,12 @@ def _request(verb: str, words: list[str]) -> int:
     except (*CONFIG_ERRORS, RecursionError) as error:
         return _failed(explain(error), 2)
     except OSError as error:
+        _stop_if_interrupted(error)
+        if error.filename is None:  # Hydra prints configs
+            console.silence(sys.stdout)
+            return _failed(
+                f"cannot write to standard output: {error.strerror or error}; send it elsewhere", 1
+            )
         return _failed(
             f"cannot write the run folder: {error}; set output_dir or PKT_OUTPUT_DIR to a writable place", 1
         )
@@ -203,10 +242,12 @@ def task(cfg: DictConfig) -> float | None:
     try:
         return _work(cfg, run_dir)
     except PktError as error:
+        _stop_if_interrupted(error)
         code = _failed(str(error), error.exit_code)
     except CONFIG_ERRORS as error:
         code = _failed(explain(error), 2)
     except Exception as error:
+        _stop_if_interrupted(error)
         lacking = machine_fault(error)
         code = _failed(lacking, 1) if lacking else _crashed(error, run_dir)
     raise JobFailedError(code) if settings.mode == RunMode.MULTIRUN else SystemExit(code)
@@ -254,12 +295,14 @@ def _stopped(error: Exception) -> int:
     from pkt.explain import explain
     from pkt.sweep import no_best_trial
 
+    _stop_if_interrupted(error)
     if message := no_best_trial(error):
         return _failed(message, 1)
-    if isinstance(error, ValueError):
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    package = str(frames[-1].f_globals.get("__name__")).partition(".")[0]
+    if isinstance(error, ValueError) or package in ("hydra", "omegaconf"):
         return _failed(explain(error), 2)
-    package = type(error).__module__.partition(".")[0]
-    return _failed(f"{type(error).__name__} of {package}: {first_line(error)} (PKT_DEBUG=1 shows where)", 1)
+    return _failed(f"{type(error).__name__} in {package}: {first_line(error)} (PKT_DEBUG=1 shows where)", 1)
 
 
 @contextmanager

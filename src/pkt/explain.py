@@ -51,7 +51,10 @@ def explain(error: BaseException) -> str:
     if ambiguous := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
         key, value = ambiguous.groups()
         as_list = "" if key in groups() else f", or {key}=[{value}] if it takes a list"
-        return f"{key}={value}: several values; to try each of them, sweep (--multirun): `pkt run -m {key}={value}`{as_list}"
+        return (
+            f"{key}={value}: several values; to try each of them, sweep (--multirun): "
+            f"`pkt run -m {key}={value}`{as_list}"
+        )
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__
     if isinstance(cause, OmegaConfBaseException):
         return _place(text, cause) + _explain_value(error, cause)
@@ -111,6 +114,13 @@ def _check_sweep(override: Override, options: Sequence[str]) -> None:
     if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
         named = [*options, *plugins.options(override.key_or_group)]
         empty = not override.value().filter(named)
+    elif override.is_choice_sweep() and options and override.package is None:
+        names = [str(name) for name in override.sweep_iterator()]
+        if lost := [name for name in names if name not in options and "/" not in name]:
+            raise RequestError(
+                f"{override.key_or_group}={lost[0]}: no such option; allowed: {_listed(options)}"
+                f"{nearest(lost[0], options)}"
+            )
     if empty:
         among = f"; options: {_listed(options)}" if options else ""
         raise RequestError(f"{override.input_line}: a sweep over nothing: no value is meant by it{among}")

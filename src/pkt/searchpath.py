@@ -66,7 +66,7 @@ def check_conf_dirs(more: str | None) -> None:
     for folder in named_conf_dirs():
         _check_conf_dir(folder, "PKT_CONFIG_DIR")
     if more is not None:
-        _check_conf_dir(Path(more).expanduser(), "--config-dir")
+        _check_conf_dir(Path(more).expanduser().absolute(), "--config-dir")
 
 
 def _check_conf_dir(folder: Path, named_by: str) -> None:
@@ -180,5 +180,5 @@ def register() -> None:
         Plugins.instance().register(PktSearchPath)
         Plugins.instance().register(PluginOptions)
     SourcesRegistry.instance().types[ConfigFiles.scheme()] = ConfigFiles  # in the place of Hydra's
-    ConfigStore.instance().store(name="schema", node=Config)
-    ConfigStore.instance().store(name="report_schema", node=ReportConfig)
+    ConfigStore.instance().store(name="pkt_schema", node=Config)
+    ConfigStore.instance().store(name="pkt_report_schema", node=ReportConfig)
