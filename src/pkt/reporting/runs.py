@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from pkt.errors import RequestError
+from pkt.tracking.sweep_run import job_requests
 
 Run = dict[str, Any]
 STRATEGY = "_target_"  # a setting that ends in this names the class of a strategy
@@ -119,7 +120,7 @@ def _read(file: Path) -> Run | str:
 
 def _unscored(folders: Sequence[Path]) -> list[str]:
     """Name the runs that should have left scores and did not."""
-    files = {file.resolve() for folder in folders for file in folder.rglob("config.yaml")}
+    files = {file.resolve() for folder in folders for file in job_requests(folder)}
     bare = [file for file in sorted(files) if not (file.parent / "scores.json").is_file()]
     return [
         f"{file.parent} is left out: it has no scores (the run failed, was stopped, or is not done)."
