@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 
+import pytest
+
 
 def sections(pkt, *runs) -> dict[str, list[list[str]]]:
     """Return title -> rows of the scores' table of a report over some folders."""
@@ -20,6 +22,7 @@ def sections(pkt, *runs) -> dict[str, list[list[str]]]:
     return found
 
 
+@pytest.mark.slow
 def test_jobs_on_other_rows_get_a_table_each(pkt, tiny_request, pair, tmp_path):
     words = [word for word in tiny_request if not word.startswith(("eval.limit", "data.test"))]
     lines = (pair["root"] / "test.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -37,6 +40,7 @@ def test_jobs_on_other_rows_get_a_table_each(pkt, tiny_request, pair, tmp_path):
     assert len(re.findall(r"seeds", result.out)) >= 4  # the console shows each table
 
 
+@pytest.mark.slow
 def test_a_random_map_is_drawn_anew_for_every_seed_of_one_arm(pkt, tiny_request):
     result = pkt(
         "run", "-m", "method=semalign_joint", "semantics=random", "mapping=random", "seed=0,1", *tiny_request

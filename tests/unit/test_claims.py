@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -327,10 +328,14 @@ def test_a_sweep_over_two_students_ends_in_two_tables_and_loses_no_number(
     failed = job.parent / "failed"
     failed.mkdir()
     (failed / "config.yaml").write_text("verb: run\n", encoding="utf-8")
+    (job / ".hydra").mkdir()
+    shutil.copy(job / "config.yaml", job / ".hydra" / "config.yaml")  # Hydra's own
     monkeypatch.setattr(SweepFolder, "started", tmp_path / "runs")
     show_table()
     shown = capsys.readouterr()
-    assert f"{failed} is left out: it has no scores" in shown.err
+    assert [line for line in shown.err.splitlines() if "left out" in line] == [
+        f"{failed} is left out: it has no scores (the run failed, was stopped, or is not done)."
+    ]
     assert "student one" in shown.out
     assert "student two" in shown.out
     assert len({table.title for table in told["t"]}) == 2

@@ -19,6 +19,7 @@ import yaml
 
 from pkt.durable import read_json
 from pkt.errors import RequestError
+from pkt.tracking.sweep_run import job_requests
 
 Run = dict[str, Any]
 STRATEGY = "_target_"  # a setting that ends in this names the class of a strategy
@@ -120,7 +121,7 @@ def _read(file: Path) -> Run | str:
 
 def _unscored(folders: Sequence[Path]) -> list[str]:
     """Name the runs that should have left scores and did not."""
-    files = {file.resolve() for folder in folders for file in folder.rglob("config.yaml")}
+    files = {file.resolve() for folder in folders for file in job_requests(folder)}
     bare = [file for file in sorted(files) if not (file.parent / "scores.json").is_file()]
     return [
         f"{file.parent} is left out: it has no scores (the run failed, was stopped, or is not done)."

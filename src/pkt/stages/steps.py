@@ -25,6 +25,7 @@ def kept(job: Job) -> Iterator[None]:
     """Keep what a stage logs of its steps, until `store` puts it into the result."""
     bench, told = job.bench, job.bench.log
     with (job.scratch / _LINES).open("a", encoding="utf-8", buffering=1) as stream:
+        stream.write("\n")  # a kill may have left half a line
 
         def log(step: int, metrics: dict[str, float]) -> None:
             told(step, metrics)
@@ -44,7 +45,7 @@ def store(job: Job) -> None:
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         try:
             step, metrics = json.loads(line)
-        except ValueError:  # the line that was being written at a kill; its step was done again
+        except ValueError:  # nothing, or the line that was being written at a kill, whose step was done again
             continue
         found[step] = metrics
     (job.folder / _RESULT).write_text(json.dumps(dict(sorted(found.items()))), encoding="utf-8")

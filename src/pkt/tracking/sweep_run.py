@@ -53,9 +53,11 @@ def log_sweep(folder: Path, tables: Sequence[Table], numbers: Mapping[str, float
 
 
 def job_requests(folder: Path) -> list[Path]:
-    """Return the requests of a sweep's jobs, which lie in a folder each, at any depth; W&B's files are named alike."""
-    files = sorted(folder.rglob("config.yaml"))
-    return [file for file in files if "wandb" not in file.relative_to(folder).parts]
+    """Return the requests of the runs below a folder, at any depth; Hydra's and W&B's own files are named alike."""
+    files = {file: file.relative_to(folder).parts[:-1] for file in sorted(folder.rglob("config.yaml"))}
+    return [
+        file for file, above in files.items() if not any(part == "wandb" or part[0] == "." for part in above)
+    ]
 
 
 def _settings(folder: Path) -> tuple[TrackerConfig, Mapping[str, Any]] | None:

@@ -16,7 +16,7 @@ from pkt.reporting.page import render
 from pkt.reporting.page.analyses import read_analyses
 from pkt.reporting.page.collect import collect
 from pkt.reporting.page.report import Report
-from pkt.reporting.runs import find_runs
+from pkt.reporting.runs import find_runs, load_runs
 
 STEM = "report"
 _RENDERINGS = {".md": render.markdown, ".tex": render.latex, ".jsonl": render.jsonl}
@@ -126,7 +126,7 @@ def write_run_page(run_dir: Path) -> Path:
         run_dir: a run's folder, with a transferred student's scores in its `scores.json`.
     """
     page = run_dir / f"{STEM}.html"
-    _write(page, render.html(collect(find_runs([run_dir]).runs, analyses=read_analyses([run_dir]))))
+    _write(page, render.html(collect(load_runs([run_dir]), analyses=read_analyses([run_dir]))))
     return page
 
 

@@ -1,0 +1,78 @@
+"""What a run's numbers are of, and the steps that a result keeps."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+from omegaconf import OmegaConf
+
+from pkt.plan import Plan, Step
+from pkt.stages import identity, steps
+
+
+def test_settings_that_follow_the_seed_are_found_wherever_they_stand():
+    words = {
+        "semantics": {"seed": "${seed}", "k": 2},
+        "mapping": {"seed": 0},
+        "method": {"update": {"draw": "${seed}"}},
+    }
+    request = OmegaConf.create({"seed": 0, "name": "${semantics.k}", **words})
+    assert identity.seeded(request) == {"seed", "semantics.seed", "method.update.draw"}
+
+
+def planned(**changed):
+    """A plan of two stages and scores; what is given is put in place of the rest."""
+    given = {
+        "seed": 0,
+        "semantics.seed": 0,
+        "optim.lr": 0.1,
+        "eval.limit": None,
+        "train": "aa",
+        "rows": "r1",
+    } | changed
+    align = Step(name="align", stage="align", key="1", ingredients={
+        "stage": "align", "version": 1, "inputs": {}, "models": {"teacher": "t", "student": "s"},
+        "settings": {"semantics.seed": given["semantics.seed"]}, "rows": {"align": "bb"}})  # fmt: skip
+    transfer = Step(name="transfer", stage="transfer", takes=("align",), key="2", ingredients={
+        "stage": "transfer", "version": 1, "inputs": {"align": given["seed"]}, "models": {"student": "s"},
+        "settings": {name: given[name] for name in ("seed", "optim.lr")}, "rows": {"train": given["train"]}})  # fmt: skip
+    scored = Step(name="eval transferred", stage="eval", takes=("transfer",), key="3", ingredients={
+        "stage": "eval", "version": 1, "inputs": {"transfer": given["seed"]}, "models": {},
+        "settings": {"eval.limit": given["eval.limit"]}, "tasks": {"custom": {"rows": given["rows"]}}})  # fmt: skip
+    bench = SimpleNamespace(teacher_fingerprint="t", student_fingerprint="s", dtype=lambda role: "float32")
+    plan = Plan(steps={step.name: step for step in (align, transfer, scored)})
+    session = SimpleNamespace(plan=plan, bench=bench, seeded=frozenset({"seed", "semantics.seed"}))
+    return identity.study(session), identity.arm(session)
+
+
+def test_only_the_seed_and_what_follows_it_are_left_out():
+    study, arm = planned()
+    assert planned(seed=1, **{"semantics.seed": 1}) == (study, arm)
+    for change in ({"optim.lr": 0.2}, {"train": "cc"}):
+        assert planned(**change)[0] == study
+        assert planned(**change)[1] != arm
+    for change in ({"eval.limit": 8}, {"rows": "r2"}):
+        assert planned(**change)[0] != study
+        assert planned(**change)[1] == arm
+    assert study["student"] == "s/float32"
+    assert arm["transfer rows train"] == "aa"
+
+
+def test_steps_that_a_resumed_training_did_again_count_once(tmp_path):
+    folders = {name: tmp_path / name for name in ("scratch", "folder")}
+    for folder in folders.values():
+        folder.mkdir()
+    told = []
+    job = SimpleNamespace(bench=SimpleNamespace(log=lambda step, metrics: told.append(step)), **folders)
+    for of in ((1, 2, 3), (2, 3, 4)):  # killed after step 3, whose snapshot was of step 1
+        with steps.kept(job):
+            for step in of:
+                job.bench.log(step, {"loss": 1 / step})
+        with (folders["scratch"] / "steps.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write('[4, {"lo')
+    steps.store(job)
+    assert told == [1, 2, 3, 2, 3, 4]
+    assert json.loads((folders["folder"] / "steps.json").read_text(encoding="utf-8")).keys() == set("1234")
+    assert steps.stored(folders["folder"])[4] == {"loss": 0.25}
+    assert steps.stored(tmp_path) == {}
