@@ -1,12 +1,12 @@
 """Try on a loaded model what pkt relies on: a few tokens, every layer, and a number for each check.
 
     model ──> tokens finite causal logits final_norm norm_weight is what pkt reads what the model does?
-          ──> block residual mlp attention sequential            what the taps give adds up, and a write moves the output
+          ──> block residual mlp attention sequential            what the taps give adds up, and a write counts
           ──> start stop                                         a pass may start from cached states, and end early
 
-What does not hold is refused where it is needed (`Probe.require`), or the feature is off. A check that could not be tried
-is an error of pkt's, and never a verdict on the model: it says so, and what it guards is used as if nobody had looked,
-but for starting from cached states, which is only worth seconds and is off then.
+What does not hold is refused where it is needed (`Probe.require`), or the feature is off. A check that could not be
+tried is an error of pkt's, and never a verdict on the model: it says so, and what it guards is used as if nobody had
+looked, but for starting from cached states, which is only worth seconds and is off then.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ def probe(arch: Architecture, tokenizer: Any = None) -> Probe:
 
         def attempt(names: tuple[str, ...], judge: Callable[[], tuple[Check, ...]]) -> None:
             try:
+                if any(check.name == "finite" and check.holds is False for check in checks):
+                    raise ArithmeticError("its states are NaN or infinite")
                 checks.extend(judge())
             except Exception as error:
                 log.debug("a check of the probe failed", exc_info=True)
@@ -61,7 +63,8 @@ def probe(arch: Architecture, tokenizer: Any = None) -> Probe:
             return found
 
         attempt(("tokens",), lambda: (tokens(arch, tokenizer),))
-        attempt(("finite", "logits"), lambda: (finite(sample), logits(sample)))
+        attempt(("finite",), lambda: (finite(sample),))
+        attempt(("logits",), lambda: (logits(sample),))
         attempt(("causal",), lambda: (causal(sample),))
         attempt(("final_norm",), lambda: (final_norm(sample),))
         attempt(("norm_weight",), lambda: (norm_weight(arch),))
