@@ -185,8 +185,8 @@ QUIRKS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
     "Mamba, attention and experts": (
         "jamba",
-        {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_offset": 0, "num_experts": 2, "num_experts_per_tok": 1}
-        | {"use_mamba_kernels": False} | _GQA | _MAMBA,
+        {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_offset": 0, "num_experts": 2}
+        | {"num_experts_per_tok": 1, "use_mamba_kernels": False} | _GQA | _MAMBA,
         _HYBRID,
     ),
     "dense layers first, then experts": ("deepseek_v3", _DEEPSEEK, _LIKE_LLAMA),

@@ -342,10 +342,21 @@ def test_a_head_that_is_no_matrix_and_layers_that_are_no_list_are_refused():
     ):
         of({"head": "model"})
     with pytest.raises(
-        RequestError, match="role 'layers' points to 'model.norm', a LlamaRMSNorm and no list"
+        RequestError, match=r"role 'layers' points to 'model\.norm', a LlamaRMSNorm and no list"
     ):
         of({"layers": "model.norm"})
     with pytest.raises(RequestError, match="role 'embed' is None; a dotted module path is expected"):
         of({"embed": None})
     with pytest.raises(RequestError, match=r"role 'projections\.q' points to 'self_attn\.query'"):
         of({"projections": {"q": "self_attn.query"}})
+
+
+def test_a_model_that_its_config_does_not_fit_is_refused_and_never_all_well():
+    model, roles = quirky("Mamba beside attention")
+    del model.model.layers[0]  # the layers' kinds are in the config by their numbers
+    arch = Architecture.of(model, roles)
+    arch.probe = probe(arch)
+    assert [check.name for check in arch.probe.checks if check.holds is False] == ["runs"]
+    assert arch.probe.check("mlp").sentence == "not tried, because of 'runs'"
+    with pytest.raises(RequestError, match=r"its own code fails on a batch of 2 rows of 8 tokens \(.*\)\. Its config"):
+        decode(arch, IDS, MASK)

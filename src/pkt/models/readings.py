@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pkt.errors import first_line
 from pkt.models.architecture import Architecture
 from pkt.models.behaviour import distance, tolerance
 from pkt.models.findings import Check
@@ -76,6 +77,22 @@ def tokens(arch: Architecture, tokenizer: Any) -> Check:
             f"{without[first]!r}; texts with these tokens cannot be read: take the tokenizer of these weights"
         )
     return Check(name="tokens", holds=not without, number=float(len(without)), sentence=sentence)
+
+
+def runs(sample: Sample) -> Check:
+    """Check that the model's own code gets through a padded batch, called as anybody would call it."""
+    try:
+        sample.logits()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {first_line(error)}"
+        sentence = (
+            f"its own code fails on a batch of {ROWS} rows of {POSITIONS} tokens ({what}). Its config may not fit its "
+            "layers (a student cut from layers of several kinds), or this version of transformers cannot run it"
+        )
+        return Check(name="runs", holds=False, number=None, sentence=sentence)
+    return Check(name="runs", holds=True, number=None, sentence="it gets through a padded batch")
 
 
 @torch.no_grad()

@@ -224,7 +224,7 @@ def skip_below(arch: Architecture, first: int, states_BTD: Tensor) -> Iterator[N
 def skip_above(arch: Architecture, last: int) -> Iterator[None]:
     """Stop after a layer: those above `last` (from 1) are passed through, unless the probe says they must run."""
     arch.layer(last)
-    stops = arch.probe is None or arch.probe.check("stop").holds is not False
+    stops = arch.probe is None or arch.probe.check("stop").holds is True
     with _skipped(arch, range(last + 1, arch.depth + 1) if stops else ()):
         yield
 
@@ -246,9 +246,10 @@ def decode(arch: Architecture, input_ids_BT: Tensor, attention_mask_BT: Tensor) 
     """Run the decoder: tokens to final-normed states (B, T, D), without head and without KV cache.
 
     Raises:
-        RequestError: the probe found that the model is no causal one, or computes no finite numbers.
+        RequestError: the probe found that the model does not run, computes no finite numbers, or is no causal one.
     """
     if arch.probe is not None:
+        arch.probe.require("runs")
         arch.probe.require("finite")
         arch.probe.require("causal")
     run: Callable[..., Any] = arch.decoder

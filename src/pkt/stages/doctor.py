@@ -26,6 +26,7 @@ from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.behaviour import distance, tolerance
 from pkt.models.findings import INTERFACES, Check, Probe
+from pkt.models.probe import UNTRIED
 from pkt.models.readings import PADDED, Sample
 from pkt.models.taps import Interface
 from pkt.objectives import Cosine, Objective, OutputHead
@@ -37,7 +38,18 @@ from pkt.training.trainable import Update, make_trainable
 log = logging.getLogger(__name__)
 
 # without these nothing is right; other checks that do not hold only take a feature away
-NEEDED = ("tokens", "finite", "causal", "logits", "interfaces", "identity", "cached", "merged", "vocabulary")
+NEEDED = (
+    "tokens",
+    "runs",
+    "finite",
+    "causal",
+    "logits",
+    "interfaces",
+    "identity",
+    "cached",
+    "merged",
+    "vocabulary",
+)
 PROMPT = 2  # tokens of each row that are no answer
 NOISE = 0.05  # size of the adapter's weights: enough to change every logit
 
@@ -64,9 +76,9 @@ def show(bench: Workbench, method: Method) -> None:
         *_tried("cached", partial(cached, bench)),
         *_tried("merged", partial(merged, bench, getattr(method, "update", Update()))),
     ]
-    bench.release("student")  # it has an adapter now
     wrong += _print(f"pair: {bench.config.model.name}", pair, "pair")
     console.table("tokenizers", ("", "teacher", "student"), list(tokenizers(bench)))
+    bench.release("student")  # it has an adapter now
     if wrong:
         raise PktError(f"{len(wrong)} of these are wrong: {'; '.join(wrong)}")
     console.say("all is well")
@@ -97,14 +109,14 @@ def _tried(name: str, judge: Callable[[], Check]) -> list[Check]:
         return [
             Check(
                 name=name,
-                holds=name not in ("vocabulary", "identity") and None,
+                holds=False if name == "vocabulary" else None,
                 number=None,
                 sentence=str(error),
             )
         ]
     except Exception as error:
         log.debug("a check of the doctor failed", exc_info=True)
-        failed = f"could not be tried ({type(error).__name__}: {first_line(error)})"
+        failed = f"{UNTRIED} ({type(error).__name__}: {first_line(error)})"
         return [Check(name=name, holds=None, number=None, sentence=failed)]
 
 
