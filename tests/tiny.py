@@ -126,3 +126,80 @@ def tiny_tokenizer(
         eos_token="</s>",
         chat_template=CHAT_TEMPLATE if chat else None,
     )
+
+
+_GQA = {"num_key_value_heads": 2, "intermediate_size": 64}
+_LIKE_LLAMA = {"like": "llama"}
+_GPT = {
+    "decoder": "transformer",
+    "layers": "transformer.h",
+    "embed": "transformer.wte",
+    "final_norm": "transformer.ln_f",
+}
+_GPT |= {"attention": "attn", "mlp": "mlp"}
+_BLOOM = {"decoder": "transformer", "layers": "transformer.h", "embed": "transformer.word_embeddings"}
+_BLOOM |= {"final_norm": "transformer.ln_f", "attention": "self_attention", "mlp": "mlp"}
+_MPT = {"decoder": "transformer", "layers": "transformer.blocks", "embed": "transformer.wte"}
+_MPT |= {"final_norm": "transformer.norm_f", "attention": "attn", "mlp": "ffn"}
+_HYBRID = {"decoder": "model", "layers": "model.layers", "embed": "model.embed_tokens"}
+_HYBRID |= {"final_norm": "model.final_layernorm", "attention": "self_attn", "mlp": "feed_forward"}
+_MAMBA = {"mamba_d_state": 8, "mamba_expand": 2}
+_SHARING = {
+    "head_dim": 8, "vocab_size_per_layer_input": 320, "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 2,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+    "sliding_window": 8,
+}  # fmt: skip
+_DEEPSEEK = {
+    "num_key_value_heads": 4, "moe_intermediate_size": 16, "n_routed_experts": 4, "num_experts_per_tok": 2,
+    "first_k_dense_replace": 2, "n_group": 1, "topk_group": 1, "q_lora_rank": 16, "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "head_dim": 4, "intermediate_size": 64,
+}  # fmt: skip
+# what architectures do that Llama does not: family, changes of its config, declared roles
+QUIRKS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "scale in the config that nobody uses": ("llama", {"logit_scale": 0.25} | _GQA, {}),
+    "scale in the config that is text": ("mpt", {"logit_scale": "inv_sqrt_d_model"}, _MPT),
+    "attention added in place": ("falcon", {"num_kv_heads": 4}, _BLOOM),
+    "residual inside both sublayers": ("bloom", {}, _BLOOM),
+    "residual inside the MLP": ("mpt", {}, _MPT),
+    "multipliers": (
+        "granite",
+        {"residual_multiplier": 0.22, "logits_scaling": 8.0, "embedding_multiplier": 12.0} | _GQA,
+        _LIKE_LLAMA,
+    ),
+    "scaled logits, parallel": ("cohere", {"logit_scale": 0.0625} | _GQA, _LIKE_LLAMA),
+    "one plus the weight": ("gemma", _GQA | {"head_dim": 8}, _LIKE_LLAMA),
+    "soft cap": ("gemma2", {"final_logit_softcapping": 5.0}, {}),
+    "norms after the sublayers": ("olmo2", _GQA, _LIKE_LLAMA),
+    "no weight in the norm": ("olmo", _GQA, _LIKE_LLAMA),
+    "parallel, bias on the head": ("gptj", {"rotary_dim": 4}, _GPT),
+    "parallel, fused": ("codegen", {"rotary_dim": 4}, _GPT),
+    "local and global": (
+        "gpt_neo",
+        {"num_heads": 4, "attention_types": [[["global", "local"], 2], [["global"], 1]], "window_size": 8},
+        _GPT,
+    ),
+    "Mamba beside attention": (
+        "bamba",
+        {"attn_layer_indices": [1, 3], "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1} | _GQA | _MAMBA,
+        _HYBRID,
+    ),
+    "Mamba, attention and experts": (
+        "jamba",
+        {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_offset": 0, "num_experts": 2}
+        | {"num_experts_per_tok": 1, "use_mamba_kernels": False} | _GQA | _MAMBA,
+        _HYBRID,
+    ),
+    "dense layers first, then experts": ("deepseek_v3", _DEEPSEEK, _LIKE_LLAMA),
+    "keys and values of earlier layers": ("gemma4_text", _SHARING | _GQA, _LIKE_LLAMA),
+    "several streams": (
+        "gemma3n_text",
+        _SHARING | _GQA | {"altup_num_inputs": 2, "laurel_rank": 4, "activation_sparsity_pattern": [0.0] * 5},
+        _LIKE_LLAMA,
+    ),
+}  # fmt: skip
+
+
+def quirky(name: str, **changes: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Return a random model with a quirk, of five layers unless `changes` say otherwise, and the roles to declare."""
+    family, config, roles = QUIRKS[name]
+    return tiny_model(family, **({"depth": 5} | config | changes)), roles

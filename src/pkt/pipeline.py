@@ -55,7 +55,8 @@ def run_verb(cfg: DictConfig, run_dir: Path) -> float | None:
     if cfg.verb == "doctor":
         bench, method = request(cfg)
         check_models(bench)
-        return doctor.show(bench, method)
+        doctor.show(bench, method)
+        return None
     reports: list[dict[str, Any]] = []
     try:
         return _run_stages(cfg, run_dir, reports)

@@ -227,11 +227,13 @@ def test_gemma3_with_a_vision_tower():
 
 
 def test_logit_scales():
-    assert build("llama", logit_scale=0.25).logit_scale == 0.25
-    assert build("llama", logits_scaling=8.0).logit_scale == 0.125
-    arch = build("llama", logit_scale=0.25)
+    """A model that uses its config's scale is read out with it, and one that does not is not."""
     states = torch.randn(3, 32)
-    torch.testing.assert_close(arch.read_out(states), 0.25 * arch.head(states))
+    unused = build("llama", logit_scale=0.25)
+    torch.testing.assert_close(unused.read_out(states), unused.head(states))
+    sizes = {"num_key_value_heads": 2, "intermediate_size": 64}
+    used = Architecture.of(tiny_model("cohere", logit_scale=0.25, **sizes), {"like": "llama"})
+    torch.testing.assert_close(used.read_out(states), 0.25 * used.head(states))
 
 
 def test_head_bias():

@@ -40,7 +40,7 @@ class Architecture:
         self.probe: Probe | None = None
         for role, path in roles.model_paths():
             _resolve(model, path, role)
-        for role, path in roles.layer_paths():
+        for role, path in roles.sublayer_paths():
             if not self.layers_with(path):
                 _resolve(self.layers[0], path, role)
         weight = _matrix(self.head, "head", roles.head)
@@ -62,7 +62,11 @@ class Architecture:
             RequestError: unknown model type without declared roles, or a role that points nowhere.
         """
         model = model.get_base_model() if hasattr(model, "get_base_model") else model
-        return cls(model, roles_of(model.config, declared))
+        arch = cls(model, roles_of(model.config, declared))
+        for name, path in arch.roles.projections.items():
+            if "projections" in (declared or {}) and not arch.layers_with(path):
+                _resolve(arch.layers[0], path, f"projections.{name}")
+        return arch
 
     def _check_head(self, columns: int) -> None:
         if columns != self.width:
@@ -189,8 +193,11 @@ class Architecture:
         )
 
     def projection_names(self) -> tuple[str, ...]:
-        """Name the linear maps of a layer: some of q k v qkv o gate up down."""
-        return tuple(self.roles.projections)
+        """Name the linear maps that layers have: some of q k v qkv o gate up down.
+
+        A type that is declared to be like another one need not have all of that one's.
+        """
+        return tuple(name for name, path in self.roles.projections.items() if self.layers_with(path))
 
     def projection_path(self, name: str) -> str:
         """Return the module path of a projection inside its layer.
@@ -198,7 +205,7 @@ class Architecture:
         Raises:
             RequestError: the family has no such projection.
         """
-        if name not in self.roles.projections:
+        if name not in self.projection_names():
             allowed = ", ".join(self.projection_names()) or "none: declare roles.projections"
             raise RequestError(
                 f"{self.model.config.model_type} layers have no projection '{name}'; they have {allowed}."

@@ -23,6 +23,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 log = logging.getLogger(__name__)
 
 LOUD = 1000.0  # logits of this size make a soft cap show
+QUIET = 0.05  # logits of this size show nothing of it
 LARGE = 100.0  # beside states of this size, what a norm adds to their variance vanishes
 
 
@@ -44,10 +45,12 @@ class Reading:
     Attributes:
         plain: they are what the head module returns.
         linear: they are c * W h, with some c > 0.
+        apart: how far small logits, which no cap bends, are from a multiple of what the head returns.
     """
 
     plain: bool
     linear: bool
+    apart: float
 
 
 @torch.no_grad()
@@ -60,28 +63,39 @@ def reading_of(model: Any, decoder: nn.Module, head: nn.Module, width: int) -> R
         head: the LM head.
         width: D.
     """
-    weight = getattr(head, "base_layer", head).weight
-    states_ND = torch.randn(4, width, generator=torch.Generator().manual_seed(0)).to(
-        weight.device, weight.dtype
-    )
-    states_ND = states_ND * (LOUD / head(states_ND).abs().max().clamp_min(1e-6))
-    by_head = head(states_ND)
-    try:
-        logits = logits_of(model, decoder, states_ND)
-    except Exception as error:  # the probe says whether the plain head is right
-        log.debug("the model could not be run above its decoder: %s", error)
-        logits = by_head
-    if not bool(by_head.isfinite().all()):
-        logits = by_head  # weights that are no numbers say nothing of what is done with them
-    scale = float((logits.double() * by_head.double()).sum() / by_head.double().square().sum())
-    near = tolerance(weight.dtype)
-    proportional = scale > 0 and distance(logits, scale * by_head) <= near
-    has_bias = isinstance(getattr(getattr(head, "base_layer", head), "bias", None), Tensor)
+    base: Any = getattr(head, "base_layer", head)
+    drawn_ND = torch.randn(4, width, generator=torch.Generator().manual_seed(0))
+    states_ND = drawn_ND.to(base.weight.device, base.weight.dtype)
+    states_ND = states_ND / head(states_ND).abs().max().clamp_min(1e-6)
+
+    def both(size: float) -> tuple[Tensor, Tensor]:
+        by_head = head(states_ND * size)
+        if not bool(by_head.isfinite().all()):
+            return by_head, by_head  # weights that are no numbers say nothing of what is done with them
+        try:
+            return logits_of(model, decoder, states_ND * size), by_head
+        except Exception as error:  # the probe says whether the plain head is right
+            log.debug("the model could not be run above its decoder: %s", error)
+            return by_head, by_head
+
+    near = tolerance(base.weight.dtype)
+    logits, by_head = both(LOUD)
+    straight = _apart(logits, by_head) <= near and not isinstance(getattr(base, "bias", None), Tensor)
     plain = logits is by_head or distance(logits, by_head) <= near
-    return Reading(plain=plain, linear=proportional and not has_bias)
+    return Reading(plain=plain, linear=straight, apart=_apart(*both(QUIET)))
 
 
-class _Decoded(BaseModelOutputWithPast):
+def _apart(logits: Tensor, by_head: Tensor) -> float:
+    """Return how far logits are from a positive multiple of others."""
+    if logits is by_head:
+        return 0.0
+    scale = float(
+        (logits.double() * by_head.double()).sum() / by_head.double().square().sum().clamp_min(1e-30)
+    )
+    return distance(logits, scale * by_head) if scale > 0 else float("inf")
+
+
+class _Decoded(BaseModelOutputWithPast):  # type: ignore[misc]
     """What a decoder returns; whatever else a model asks of it is None."""
 
     def __getattr__(self, name: str) -> Any:

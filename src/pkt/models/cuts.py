@@ -41,8 +41,8 @@ def cuts(arch: Architecture, sample: Sample) -> tuple[tuple[Check, ...], tuple[i
         number=max(alone.values()),
         sentence="a pass may start at any layer"
         if not bound
-        else f"layers {where} give something else when they start from cached states (borrowed keys and values?), so the "
-        "cache of frozen layers (cache_prefix) is off below them: the same numbers, slower",
+        else f"layers {where} give something else from cached states (borrowed keys and values?), so the cache of "
+        "frozen layers (cache_prefix) is off below them: the same numbers, slower",
     )
     stop = Check(
         name="stop",

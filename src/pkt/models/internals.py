@@ -174,7 +174,7 @@ class _Reader:
     def __init__(self, arch: Architecture, number: int, place: tuple[Tensor, Tensor]) -> None:
         self.number, self.place = number, place
         self.layer = arch.layer(number)
-        self.attention = self.layer.get_submodule(arch.roles.attention)
+        self.attention = arch.sublayer_out(number, "attention")
         self.mlp = arch.sublayer_out(number, "mlp")
         self.down, self.value = arch.projection(number, "down"), arch.projection(number, "v")
         self.shape = neuron_shape(arch.model.config)

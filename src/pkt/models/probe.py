@@ -1,12 +1,13 @@
 """Try on a loaded model what pkt relies on: a few tokens, every layer, and a number for each check.
 
-    model ──> tokens finite causal logits final_norm norm_weight is what pkt reads what the model does?
-          ──> block residual mlp attention sequential            what the taps give adds up, and a write moves the output
+    model ──> tokens runs finite                                 does it compute anything?
+          ──> causal logits final_norm norm_weight               is what pkt reads what the model does?
+          ──> block residual mlp attention sequential            what the taps give adds up, and a write counts
           ──> start stop                                         a pass may start from cached states, and end early
 
-What does not hold is refused where it is needed (`Probe.require`), or the feature is off. A check that could not be tried
-is an error of pkt's, and never a verdict on the model: it says so, and what it guards is used as if nobody had looked,
-but for starting from cached states, which is only worth seconds and is off then.
+What does not hold is refused where it is needed (`Probe.require`), or the feature is off. A check that could not be
+tried is an error of pkt's, and never a verdict on the model: it says so, and what it guards is used as if nobody had
+looked, but for starting from cached states, which is only worth seconds and is off then.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,12 @@ from pkt.models import sublayers
 from pkt.models.architecture import Architecture
 from pkt.models.cuts import cuts
 from pkt.models.findings import Check, Probe
-from pkt.models.readings import Sample, causal, final_norm, finite, logits, norm_weight, tokens
+from pkt.models.readings import Sample, causal, final_norm, finite, logits, norm_weight, runs, tokens
 
 log = logging.getLogger(__name__)
 
+FIRST = ("runs", "finite")  # without these there is nothing to try
+UNTRIED = "could not be tried"
 VERSION = 1  # raise it when the same model is judged otherwise
 
 
@@ -43,34 +46,47 @@ def probe(arch: Architecture, tokenizer: Any = None) -> Probe:
         arch: a loaded model.
         tokenizer: its tokenizer; None leaves out the check of token ids.
     """
-    checks, bound = list[Check](), tuple[int, ...]()
+    sample, checks, bound = Sample.of(arch), list[Check](), list[int]()
+
+    def cut() -> tuple[Check, ...]:
+        found, layers = cuts(arch, sample)
+        bound.extend(layers)
+        return found
+
+    judges: dict[tuple[str, ...], Callable[[], Check | tuple[Check, ...]]] = {
+        ("tokens",): lambda: tokens(arch, tokenizer),
+        ("runs",): lambda: runs(sample),
+        ("finite",): lambda: finite(sample),
+        ("causal",): lambda: causal(sample),
+        ("logits",): lambda: logits(sample),
+        ("final_norm",): lambda: final_norm(sample),
+        ("norm_weight",): lambda: norm_weight(arch),
+        ("block",): lambda: sublayers.whole(arch, sample, "block"),
+        ("residual",): lambda: sublayers.whole(arch, sample, "residual"),
+        ("mlp", "attention"): lambda: sublayers.parts(arch, sample),
+        ("sequential",): lambda: sublayers.sequential(arch, sample),
+        ("start", "stop"): cut,
+    }
     with _still(arch):
-        sample = Sample.of(arch)
+        for names, judge in judges.items():
+            broken = [check.name for check in checks if check.name in FIRST and check.holds is False]
+            checks += (
+                _untried(names, f"not tried, because of '{broken[0]}'") if broken else _judged(names, judge)
+            )
+    return Probe(model_type=arch.model.config.model_type, checks=tuple(checks), bound=tuple(bound))
 
-        def attempt(names: tuple[str, ...], judge: Callable[[], tuple[Check, ...]]) -> None:
-            try:
-                checks.extend(judge())
-            except Exception as error:
-                log.debug("a check of the probe failed", exc_info=True)
-                failed = f"could not be tried ({type(error).__name__}: {first_line(error)})"
-                checks.extend(Check(name=name, holds=None, number=None, sentence=failed) for name in names)
 
-        def cut() -> tuple[Check, ...]:
-            nonlocal bound
-            found, bound = cuts(arch, sample)
-            return found
+def _judged(names: Sequence[str], judge: Callable[[], Check | tuple[Check, ...]]) -> Sequence[Check]:
+    try:
+        found = judge()
+    except Exception as error:
+        log.debug("a check of the probe failed", exc_info=True)
+        return _untried(names, f"{UNTRIED} ({type(error).__name__}: {first_line(error)})")
+    return found if isinstance(found, tuple) else (found,)
 
-        attempt(("tokens",), lambda: (tokens(arch, tokenizer),))
-        attempt(("finite", "logits"), lambda: (finite(sample), logits(sample)))
-        attempt(("causal",), lambda: (causal(sample),))
-        attempt(("final_norm",), lambda: (final_norm(sample),))
-        attempt(("norm_weight",), lambda: (norm_weight(arch),))
-        attempt(("block",), lambda: (sublayers.whole(arch, sample, "block"),))
-        attempt(("residual",), lambda: (sublayers.whole(arch, sample, "residual"),))
-        attempt(("mlp", "attention"), lambda: sublayers.parts(arch, sample))
-        attempt(("sequential",), lambda: (sublayers.sequential(arch, sample),))
-        attempt(("start", "stop"), cut)
-    return Probe(model_type=arch.model.config.model_type, checks=tuple(checks), bound=bound)
+
+def _untried(names: Sequence[str], why: str) -> Sequence[Check]:
+    return [Check(name=name, holds=None, number=None, sentence=why) for name in names]
 
 
 def probed(arch: Architecture, tokenizer: Any, identity: str, folder: Path | None) -> Probe:
@@ -86,11 +102,15 @@ def probed(arch: Architecture, tokenizer: Any, identity: str, folder: Path | Non
     found = _kept(file) if file is not None else None
     if found is None:
         found = probe(arch, tokenizer)
-        if file is not None:
+        if file is not None and not any(check.sentence.startswith(UNTRIED) for check in found.checks):
             _keep(found, file)
-    for name in ("start", "stop"):
-        if (check := found.check(name)).holds is not True:
-            console.note(f"{found.model_type}: {check.sentence}")
+    off = [
+        check.sentence
+        for check in found.checks
+        if check.name in ("start", "stop") and check.holds is not True
+    ]
+    for sentence in dict.fromkeys(off):
+        console.note(f"{found.model_type}: {sentence}")
     return found
 
 

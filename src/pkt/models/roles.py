@@ -28,7 +28,7 @@ class Roles:
             where layers have no such sublayer.
         projections: linear maps by name (q k v qkv o gate up down), relative to a layer.
 
-    What is relative to a layer need not be in every layer: hybrids and mixtures of experts have layers of several kinds.
+    What is relative to a layer need not be in every one: hybrids and mixtures of experts have layers of several kinds.
     """
 
     decoder: str
@@ -48,13 +48,11 @@ class Roles:
             if (path := getattr(self, role)) is not None:
                 yield role, path
 
-    def layer_paths(self) -> Iterator[tuple[str, str]]:
-        """Yield (role, path) of the modules found from a layer."""
+    def sublayer_paths(self) -> Iterator[tuple[str, str]]:
+        """Yield (role, path) of the sublayers, found from a layer."""
         for role in ("attention", "attention_out", "mlp", "mlp_out"):
             if (path := getattr(self, role)) is not None:
                 yield role, path
-        for name, path in self.projections.items():
-            yield f"projections.{name}", path
 
 
 _LLAMA = Roles(

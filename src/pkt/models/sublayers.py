@@ -103,8 +103,11 @@ def _written(arch: Architecture, sample: Sample, interface: str, layers: list[in
     """Check that the output depends on what is written at a tap: a state that is read may be a dead copy."""
     with tap(arch, layers, interface, retain_grad=True) as states:
         final_BTD = sample.decode()
+    if not final_BTD.requires_grad:
+        sentence = f"what is written there in layers {_listed(layers)} does not change the output"
+        return Check(name=interface, holds=False, number=error, sentence=sentence)
     weights = _weights(final_BTD) * sample.mask_BT[..., None].to(final_BTD.device)
-    (final_BTD.double() * weights).sum().backward()
+    (final_BTD.double() * weights).sum().backward()  # type: ignore[no-untyped-call]
     gradients = {k: states[k].grad for k in layers}
     dead = [k for k, gradient in gradients.items() if gradient is None or not gradient.abs().max() > 0]
     sentence = "what is read adds up, and what is written counts"

@@ -174,7 +174,7 @@ class _Kept:
         self.state, self.version, self.copy = state, state._version, state.clone()
 
     def value(self) -> Tensor:
-        """Return the state itself if nothing was written into it (so gradients add up in the same order), or the copy."""
+        """Return the state itself if nothing was written into it (gradients add up in the same order), or the copy."""
         return self.state if self.state._version == self.version else self.copy
 
 
@@ -222,9 +222,9 @@ def skip_below(arch: Architecture, first: int, states_BTD: Tensor) -> Iterator[N
 
 @contextmanager
 def skip_above(arch: Architecture, last: int) -> Iterator[None]:
-    """Stop after a layer: those above `last` (from 1) are passed through, unless the probe found that they have to run."""
+    """Stop after a layer: those above `last` (from 1) are passed through, unless the probe says they must run."""
     arch.layer(last)
-    stops = arch.probe is None or arch.probe.check("stop").holds is not False
+    stops = arch.probe is None or arch.probe.check("stop").holds is True
     with _skipped(arch, range(last + 1, arch.depth + 1) if stops else ()):
         yield
 
@@ -246,11 +246,12 @@ def decode(arch: Architecture, input_ids_BT: Tensor, attention_mask_BT: Tensor) 
     """Run the decoder: tokens to final-normed states (B, T, D), without head and without KV cache.
 
     Raises:
-        RequestError: the probe found that the model is no causal one, or computes no finite numbers.
+        RequestError: the probe found that the model does not run, computes no finite numbers, or is no causal one.
     """
     if arch.probe is not None:
-        arch.probe.require("causal")
+        arch.probe.require("runs")
         arch.probe.require("finite")
+        arch.probe.require("causal")
     run: Callable[..., Any] = arch.decoder
     states_BTD: Tensor = run(
         input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False
@@ -259,11 +260,13 @@ def decode(arch: Architecture, input_ids_BT: Tensor, attention_mask_BT: Tensor) 
 
 
 def entering_state(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """Return what a layer is given, of a hook's arguments."""
     state: Tensor = args[0] if args else kwargs["hidden_states"]
     return state
 
 
 def first_output(output: Any) -> Tensor:
+    """Return what a module returns, alone or first in a tuple or list."""
     state: Tensor = output[0] if isinstance(output, (tuple, list)) else output
     return state
 

@@ -1,4 +1,4 @@
-"""`pkt doctor`: what was found out about both models, and whether the shortcuts of training give what the long way gives.
+"""`pkt doctor`: what was found out about both models, and whether training's shortcuts give what the long way gives.
 
     teacher, student ──> probe of each         (pkt.models.probe)
     model as its own teacher ──> layer loss 0  kept states, cached prefix
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import partial
 
 import torch
 
@@ -25,9 +25,10 @@ from pkt.methods.base import Method
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.behaviour import distance, tolerance
-from pkt.models.findings import INTERFACES, Check
+from pkt.models.findings import INTERFACES, Check, Probe
+from pkt.models.probe import UNTRIED
 from pkt.models.readings import PADDED, Sample
-from pkt.models.taps import Interface, decode
+from pkt.models.taps import Interface
 from pkt.objectives import Cosine, Objective, OutputHead
 from pkt.training.capture import Prefix, Read, advance, capture
 from pkt.training.forward import Targets, TransferLoss
@@ -37,7 +38,18 @@ from pkt.training.trainable import Update, make_trainable
 log = logging.getLogger(__name__)
 
 # without these nothing is right; other checks that do not hold only take a feature away
-NEEDED = ("tokens", "finite", "causal", "logits", "interfaces", "identity", "cached", "merged", "vocabulary")
+NEEDED = (
+    "tokens",
+    "runs",
+    "finite",
+    "causal",
+    "logits",
+    "interfaces",
+    "identity",
+    "cached",
+    "merged",
+    "vocabulary",
+)
 PROMPT = 2  # tokens of each row that are no answer
 NOISE = 0.05  # size of the adapter's weights: enough to change every logit
 
@@ -54,19 +66,19 @@ def show(bench: Workbench, method: Method) -> None:
     """
     wrong: list[str] = []
     for role in ("teacher", "student"):
-        arch = getattr(bench, role).arch
-        checks = [*arch.probe.checks, *_interfaces(arch), *_tried("identity", lambda a=arch: identity(a))]
-        wrong += _print(
-            f"{role}: {arch.model.config.model_type}, {arch.depth} layers of {arch.width}", checks, role
-        )
+        arch: Architecture = getattr(bench, role).arch
+        assert arch.probe is not None
+        checks = [*arch.probe.checks, *_interfaces(arch.probe), *_tried("identity", partial(identity, arch))]
+        title = f"{role}: {arch.model.config.model_type}, {arch.depth} layers of {arch.width}"
+        wrong += _print(title, checks, role)
     pair = [
-        *_tried("vocabulary", lambda: vocabulary(bench)),
-        *_tried("cached", lambda: cached(bench)),
-        *_tried("merged", lambda: merged(bench, getattr(method, "update", Update()))),
+        *_tried("vocabulary", partial(vocabulary, bench)),
+        *_tried("cached", partial(cached, bench)),
+        *_tried("merged", partial(merged, bench, getattr(method, "update", Update()))),
     ]
-    bench.release("student")  # it has an adapter now
     wrong += _print(f"pair: {bench.config.model.name}", pair, "pair")
     console.table("tokenizers", ("", "teacher", "student"), list(tokenizers(bench)))
+    bench.release("student")  # it has an adapter now
     if wrong:
         raise PktError(f"{len(wrong)} of these are wrong: {'; '.join(wrong)}")
     console.say("all is well")
@@ -97,21 +109,20 @@ def _tried(name: str, judge: Callable[[], Check]) -> list[Check]:
         return [
             Check(
                 name=name,
-                holds=name not in ("vocabulary", "identity") and None,
+                holds=False if name == "vocabulary" else None,
                 number=None,
                 sentence=str(error),
             )
         ]
     except Exception as error:
         log.debug("a check of the doctor failed", exc_info=True)
-        failed = f"could not be tried ({type(error).__name__}: {first_line(error)})"
+        failed = f"{UNTRIED} ({type(error).__name__}: {first_line(error)})"
         return [Check(name=name, holds=None, number=None, sentence=failed)]
 
 
-def _interfaces(arch: Architecture) -> Iterator[Check]:
+def _interfaces(probe: Probe) -> Iterator[Check]:
     """Say so if a model has no interface at all."""
-    assert arch.probe is not None
-    if all(arch.probe.check(name).holds is False for name in INTERFACES):
+    if all(probe.check(name).holds is False for name in INTERFACES):
         sentence = "no interface can be used, so no method that reads states of layers can"
         yield Check(name="interfaces", holds=False, number=None, sentence=sentence)
 
@@ -182,12 +193,12 @@ def merged(bench: Workbench, update: Update) -> Check:
     for name, parameter in trainable.parameters.items():
         if "lora_B" in name or "lora_embedding_B" in name:
             parameter.copy_(NOISE * torch.randn(parameter.shape, generator=generator))
-    run: Callable[..., Any] = decode
-    before = run(arch, sample.ids_BT, sample.mask_BT)
+    before = sample.decode()
     trainable.merged()
-    after = run(arch, sample.ids_BT, sample.mask_BT)
+    after = sample.decode()
     error = distance(sample.real(after), sample.real(before))
-    sentence = f"an adapter on {', '.join(lora.targets)} of every layer, folded into the weights, changes states by {error:.1g}"
+    where = ", ".join(lora.targets)
+    sentence = f"an adapter on {where} of every layer, folded into the weights, changes states by {error:.1g}"
     return Check(name="merged", holds=error <= 10 * tolerance(arch.dtype), number=error, sentence=sentence)
 
 
@@ -200,7 +211,7 @@ def vocabulary(bench: Workbench) -> Check:
     )
 
 
-def tokenizers(bench: Workbench) -> Iterator[tuple[str, str, str]]:
+def tokenizers(bench: Workbench) -> Iterator[tuple[str, ...]]:
     """Yield what a reader wants to know of both vocabularies: a name, the teacher's, the student's."""
     models = [bench.teacher, bench.student]
     tokens = [len(model.tokenizer.get_vocab()) for model in models]
