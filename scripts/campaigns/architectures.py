@@ -220,7 +220,12 @@ def _tried(family: Family, method: str, kind: str, after: str, *, causal: bool) 
     elif after == "analyze":
         _request(family, "analyze", "cka", *chosen, f"eval.checkpoint={folder}", "analyze.rows=2")
     else:  # the saved folder is the next request's student, without declared roles
-        again = ["optim.epochs=0", "model.student.init=load", "model.student.layers=null", f"model.student.checkpoint={folder}"]
+        again = [
+            "optim.epochs=0",
+            "model.student.init=load",
+            "model.student.layers=null",
+            f"model.student.checkpoint={folder}",
+        ]
         _request(family, "transfer", *chosen, last=again)
         _same(_plain(folder), _plain(family.transferred()), "a student that nothing trained has changed")
     _check_cut(family)
@@ -232,7 +237,7 @@ def _request(family: Family, *words: str, last: Sequence[str] = ()) -> None:
     code = family.pkt(*words, last=last)
     told = family.said.strip().splitlines()
     begins = [i for i, line in enumerate(told) if line.startswith("pkt: ") and "warning" not in line]
-    message = f"`pkt {' '.join(words[:4])}`: {' '.join(told[begins[-1] if begins else 0:])}"
+    message = f"`pkt {' '.join(words[:4])}`: {' '.join(told[begins[-1] if begins else 0 :])}"
     if "unexpected " in family.said or "Traceback" in family.said:
         logs = sorted(family.root.glob("outputs/runs/**/error.log"))
         raise _Ended(Verdict.TRACEBACK, message + (logs[-1].read_text()[-1500:] if logs else ""))
@@ -266,7 +271,9 @@ def _check_loss(family: Family, folder: Path) -> None:
     losses: list[float] = []
     for line in (family.root / "validation.jsonl").read_text().splitlines():
         row = json.loads(line)
-        prompt, answer = (tokenizer(row[part], add_special_tokens=False).input_ids for part in ("prompt", "answer"))
+        prompt, answer = (
+            tokenizer(row[part], add_special_tokens=False).input_ids for part in ("prompt", "answer")
+        )
         ids = torch.tensor([[*prompt, *answer, tokenizer.eos_token_id]])
         with torch.no_grad():
             logs = model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
@@ -302,7 +309,9 @@ class _Bypassed(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the layer for the form of its output, and give back what entered."""
         entering = args[0] if args else kwargs["hidden_states"]
-        out = self.layer(*(a.clone() if isinstance(a, Tensor) and a.is_floating_point() else a for a in args), **kwargs)
+        out = self.layer(
+            *(a.clone() if isinstance(a, Tensor) and a.is_floating_point() else a for a in args), **kwargs
+        )
         return (entering, *out[1:]) if isinstance(out, tuple) else entering
 
 
@@ -373,5 +382,3 @@ def _check_added(family: Family, arch: Architecture, number: int, module: nn.Mod
 def _first(output: Any) -> Tensor:
     found: Tensor = output[0] if isinstance(output, tuple) else output
     return found
-
-

@@ -54,7 +54,11 @@ _SMALL = {
 }
 SIZES = {name: size for size, names in _SMALL.items() for name in names.split()}
 _FULL = "full_attention"
-UNUSUAL = {"residual_multiplier": 0.5, "embedding_multiplier": 3.0, "logits_scaling": 2.0}  # released models have such
+UNUSUAL = {
+    "residual_multiplier": 0.5,
+    "embedding_multiplier": 3.0,
+    "logits_scaling": 2.0,
+}  # released models have such
 SPECIAL: dict[str, dict[str, Any]] = {  # what small numbers alone leave inconsistent
     "bamba": {"attn_layer_indices": [2, 4]},
     "cohere_compass_text": {"layer_types": ["sliding_attention", _FULL] * 3},
@@ -206,7 +210,11 @@ def _sublayer(layer: nn.Module, words: tuple[str, ...]) -> str | None:
     named = [(name, child) for name, child in layer.named_children() if "norm" not in name.lower()]
     for word in words:
         for name, child in named:
-            if word in name.lower() and any(True for _ in child.parameters()) and not isinstance(child, nn.Linear):
+            if (
+                word in name.lower()
+                and any(True for _ in child.parameters())
+                and not isinstance(child, nn.Linear)
+            ):
                 return name
     return None
 

@@ -99,7 +99,9 @@ def _candidates(config: Any, layers: Sequence[int], kinds: Sequence[Structure]) 
     lists = [key for key, value in known.items() if _INDICES.search(key) and _is_indices(value, depth)]
     choices = {key: _counts(known[key], layers, depth) for key in numbers}
     choices |= {key: _positions([kinds[number - 1] for number in layers]) for key in lists}
-    choices |= {key: [[value[(n - 1) % len(value)] for n in layers]] for key, value in known.items() if _cycles(value)}
+    choices |= {
+        key: [[value[(n - 1) % len(value)] for n in layers]] for key, value in known.items() if _cycles(value)
+    }
     yield plain
     yield bases[1]
     yield plain | {key: choices[key][0] for key in numbers}
@@ -165,7 +167,8 @@ def _is_indices(value: Any, depth: int) -> bool:
 def _is_runs(value: Any, depth: int) -> bool:
     """Return whether a list is one of [pattern, times] that describes every layer (GPT-Neo's attention)."""
     pairs = isinstance(value, list) and all(
-        isinstance(run, list | tuple) and len(run) == 2 and isinstance(run[0], list) and type(run[1]) is int for run in value
+        isinstance(run, list | tuple) and len(run) == 2 and isinstance(run[0], list) and type(run[1]) is int
+        for run in value
     )
     return pairs and len(_unrolled(value)) == depth
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from pkt.config import CheckpointSpec, PairConfig
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
+from pkt.models.known_tokens import guard
 from pkt.models.load import declared_roles, load_config, load_model, load_tokenizer
 from pkt.models.roles import KEPT_ROLES
 
@@ -42,8 +43,10 @@ class PairReport:
 
 
 def load_teacher(pair: PairConfig, cache_dir: Path | None, device: torch.device | str) -> LanguageModel:
-    """Load the teacher of a pair."""
-    return _load(pair.teacher, None, cache_dir, device)
+    """Load the teacher of a pair; it refuses to read tokens that it does not know."""
+    teacher = _load(pair.teacher, None, cache_dir, device)
+    guard(teacher.arch, teacher.tokenizer)
+    return teacher
 
 
 def load_student(pair: PairConfig, cache_dir: Path | None, device: torch.device | str) -> LanguageModel:

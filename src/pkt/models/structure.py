@@ -43,7 +43,9 @@ def _counts_up(found: Sequence[tuple[int, Any]]) -> bool:
     if len(found) < 2 or any(type(value) is not int for _, value in found):
         return False
     (first, low), (last, high) = found[0], found[-1]
-    return high > low and all((value - low) * (last - first) == (high - low) * (index - first) for index, value in found)
+    return high > low and all(
+        (value - low) * (last - first) == (high - low) * (index - first) for index, value in found
+    )
 
 
 def without(layer: Structure, left_out: set[tuple[str, str]]) -> Structure:
