@@ -28,15 +28,15 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import pkt
 from campaigns.tiny_families import guessed_roles, is_causal, model_types, tiny_family
 from campaigns.trials import Trial, Verdict
 from pkt.cli import main
-from pkt.models.architecture import Architecture
 from pkt.config import CheckpointSpec, PairConfig
-from pkt.models.quiet import quiet_transformers
+from pkt.models.architecture import Architecture
 from pkt.models.pair import load_student
+from pkt.models.quiet import quiet_transformers
 from pkt.models.taps import tap
-from tiny import tiny_tokenizer
 
 WAYS = (  # method and what trains; a family takes the next one
     ("sft", "lora"),
@@ -58,6 +58,7 @@ READS = {  # where a method reads layers
 }
 AFTER = ("eval", "analyze", "again")
 CUTS = ([1, 3, 4, 6], [2, 3, 5], [1, 2, 5, 6])
+NANO = Path(pkt.__file__).parent / "assets" / "nano" / "teacher"  # whose tokenizer all families get
 TOLERANCE = 2e-3  # of losses and logits, relative: float32 through other kernels
 IDS = torch.randint(3, 300, (2, 12), generator=torch.Generator().manual_seed(0))
 
@@ -86,12 +87,16 @@ class Family:
         """Make a request in this process and return its exit code; `last` are the words behind the family's own."""
         kept = io.StringIO()
         environment = {"PKT_OUTPUT_DIR": str(self.root / "outputs"), "WANDB_MODE": "disabled"}
-        with mock.patch.dict(os.environ, environment), contextlib.chdir(self.root):
-            with contextlib.redirect_stdout(kept), contextlib.redirect_stderr(kept):
-                try:
-                    code = main([*words, *self.words, *last])
-                except SystemExit as stop:
-                    code = int(stop.code or 0)
+        with (
+            mock.patch.dict(os.environ, environment),
+            contextlib.chdir(self.root),
+            contextlib.redirect_stdout(kept),
+            contextlib.redirect_stderr(kept),
+        ):
+            try:
+                code = main([*words, *self.words, *last])
+            except SystemExit as stop:
+                code = int(stop.code or 0)
         self.said = kept.getvalue()
         return code
 
@@ -101,7 +106,7 @@ class Family:
         return max(found, key=lambda path: path.stat().st_mtime_ns).parent
 
 
-class _Ended(Exception):
+class EndedError(Exception):
     """A request did not go through, or gave something else than the truth."""
 
     def __init__(self, verdict: Verdict, detail: str) -> None:
@@ -149,7 +154,7 @@ def attempt(
     try:
         family = prepare(root, teacher, roles, layers)
         return _tried(family, method, kind, after, causal=causal)
-    except _Ended as end:
+    except EndedError as end:
         return end.verdict, end.detail
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -159,7 +164,7 @@ def prepare(root: Path, teacher: Any, roles: Mapping[str, Any], layers: Sequence
     """Write teacher and rows, and make the words of a request."""
     with quiet_transformers():
         teacher.save_pretrained(root / "teacher")
-    tiny_tokenizer().save_pretrained(root / "teacher")
+    AutoTokenizer.from_pretrained(NANO).save_pretrained(root / "teacher")
     rows = [
         {"id": str(i), "prompt": f"Ada has {i % 12} apples.\nResult:", "answer": f" {i % 12}"}
         for i in range(40)
@@ -240,9 +245,9 @@ def _request(family: Family, *words: str, last: Sequence[str] = ()) -> None:
     message = f"`pkt {' '.join(words[:4])}`: {' '.join(told[begins[-1] if begins else 0 :])}"
     if "unexpected " in family.said or "Traceback" in family.said:
         logs = sorted(family.root.glob("outputs/runs/**/error.log"))
-        raise _Ended(Verdict.TRACEBACK, message + (logs[-1].read_text()[-1500:] if logs else ""))
+        raise EndedError(Verdict.TRACEBACK, message + (logs[-1].read_text()[-1500:] if logs else ""))
     if code:
-        raise _Ended(Verdict.REFUSED, message)
+        raise EndedError(Verdict.REFUSED, message)
 
 
 def _scores(family: Family) -> Any:
@@ -281,14 +286,14 @@ def _check_loss(family: Family, folder: Path) -> None:
         losses += [-float(logs[place, ids[0, place + 1]]) for place in places]
     own, reported = sum(losses) / len(losses), validations[-1]["cross_entropy"]
     if not abs(own - reported) <= TOLERANCE * abs(own):
-        raise _Ended(Verdict.WRONG, f"validation loss {reported:.6g}, the saved folder has {own:.6g}")
+        raise EndedError(Verdict.WRONG, f"validation loss {reported:.6g}, the saved folder has {own:.6g}")
 
 
 def _plain(folder: Path) -> Any:
     with quiet_transformers():
         model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     if report["missing_keys"] or report["unexpected_keys"] or report["mismatched_keys"]:
-        raise _Ended(Verdict.WRONG, f"the saved folder does not fit its config: {report}")
+        raise EndedError(Verdict.WRONG, f"the saved folder does not fit its config: {report}")
     return model.eval()
 
 
@@ -334,7 +339,7 @@ def _same(one: Any, other: Any, otherwise: str) -> None:
         expected, found = (model(input_ids=IDS, use_cache=False).logits.float() for model in (one, other))
     error = float((found - expected).abs().max() / expected.abs().max())
     if not error <= TOLERANCE:
-        raise _Ended(Verdict.WRONG, f"{otherwise}: relative error {error:.3g}")
+        raise EndedError(Verdict.WRONG, f"{otherwise}: relative error {error:.3g}")
 
 
 def _check_taps(family: Family, interface: str) -> None:
@@ -344,11 +349,13 @@ def _check_taps(family: Family, interface: str) -> None:
         kept: list[Tensor] = []
         module = arch.layer(number) if interface == "block" else arch.sublayer_out(number, interface)
         with torch.no_grad(), tap(arch, [number], interface) as states:
-            handle = module.register_forward_hook(lambda _m, _a, out: kept.append(_first(out).clone()))
+            handle = module.register_forward_hook(partial(_keep, kept))
             family.teacher(input_ids=IDS, use_cache=False)
             handle.remove()
         if not torch.equal(states[number].reshape(kept[-1].shape), kept[-1]):
-            raise _Ended(Verdict.WRONG, f"the {interface} state of layer {number} changed after it was read")
+            raise EndedError(
+                Verdict.WRONG, f"the {interface} state of layer {number} changed after it was read"
+            )
         if interface == "mlp":
             _check_added(family, arch, number, module)
 
@@ -356,7 +363,7 @@ def _check_taps(family: Family, interface: str) -> None:
 def _check_added(family: Family, arch: Architecture, number: int, module: nn.Module) -> None:
     """A shift of the MLP's output has to shift the layer's output by as much."""
     shift = torch.linspace(-1, 1, arch.width)
-    outputs = []
+    outputs: list[Tensor] = []
     for moved in (0.0, 1.0):
 
         def change(_m: nn.Module, _a: Any, out: Any, by: float = moved) -> Any:
@@ -365,7 +372,7 @@ def _check_added(family: Family, arch: Architecture, number: int, module: nn.Mod
 
         handles = [
             module.register_forward_hook(change),
-            arch.layer(number).register_forward_hook(lambda _m, _a, out: outputs.append(_first(out).clone())),
+            arch.layer(number).register_forward_hook(partial(_keep, outputs)),
         ]
         with torch.no_grad():
             family.teacher(input_ids=IDS, use_cache=False)
@@ -374,11 +381,15 @@ def _check_added(family: Family, arch: Architecture, number: int, module: nn.Mod
     got = outputs[-1] - outputs[0]
     if not torch.allclose(got, shift.expand_as(got), atol=1e-3):
         factor = float((got * shift).mean() / shift.square().mean())
-        raise _Ended(
+        raise EndedError(
             Verdict.WRONG, f"layer {number} adds {factor:.3g} times what its {type(module).__name__} returns"
         )
 
 
+def _keep(kept: list[Tensor], _m: nn.Module, _args: Any, output: Any) -> None:
+    kept.append(_first(output).clone())
+
+
 def _first(output: Any) -> Tensor:
-    found: Tensor = output[0] if isinstance(output, tuple) else output
+    found: Tensor = output[0] if isinstance(output, tuple | list) else output
     return found

@@ -20,9 +20,9 @@ from pkt.models.quiet import quiet_transformers
 
 DEPTH = 6
 LARGEST = 2_000_000  # parameters; what stays larger has parts beside the decoder
-VOCABULARY = 320
+VOCABULARY = 1280  # of the nano tokenizer
 
-_SMALL = {
+_SMALL: dict[int, str] = {
     32: "hidden_size d_model n_embd embedding_size word_embed_proj_dim lru_width attention_hidden_size emb_dim "
     "embedding_dim input_embedding_size output_embedding_size mamba_d_ssm",
     DEPTH: "num_hidden_layers n_layer n_layers num_layers decoder_layers num_decoder_layers num_blocks "
@@ -93,10 +93,12 @@ def tiny_config(model_type: str, **changes: Any) -> Any:
         known: dict[str, Any] = kind().to_dict()
     except Exception:  # a default that its own class refuses
         known = {}
-    size = {name: _small(name, known) for name in known if name in SIZES and _counts(name, known[name])}
+    size: dict[str, Any] = {
+        name: _small(name, known) for name in known if name in SIZES and _counts(name, known[name])
+    }
     size |= {name: value for name, value in UNUSUAL.items() if name in known}
     size |= {"is_decoder": True} if "is_decoder" in known else {}
-    size |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    size |= {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
     return kind(**(size | SPECIAL.get(model_type, {}) | changes))
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from pkt.config import CheckpointSpec, PairConfig
 from pkt.errors import RequestError
@@ -28,7 +25,7 @@ def talking(known: bool):
 
 @pytest.fixture
 def loaded(tmp_path):
-    """Return a function that loads a teacher whose tokenizer has the turn token or not, and whose row is trained or not."""
+    """Return a function that loads a teacher whose tokenizer may have the turn token, and whose row may be trained."""
 
     def make(*, known: bool, trained: bool):
         model = tiny_model("llama", vocab=ROWS)

@@ -1,6 +1,6 @@
 """The config of a model that keeps some layers of another one.
 
-config, kept layers -> candidates (lists cut, indices renumbered, counts and periods tried) -> a model on the meta device
+config, kept layers -> candidates (lists cut, indices renumbered, counts and periods tried) -> model on the meta device
                     -> its layers are built like the kept ones? -> that config; if none fits: refused
 
 No list of model types: what a config's lists and numbers mean is found out by building the model that they describe.
@@ -22,7 +22,7 @@ from pkt.models.quiet import quiet_transformers
 from pkt.models.structure import Structure, difference, numbering, outside, structures, without
 
 Build = Callable[[Any], tuple[nn.Module, str]]
-"""Makes the model of a config, and says where its stack of layers is."""
+"""Makes the model of a config, and says where its list of layers is."""
 
 TRIES = 400  # candidates that are built before a cut is refused
 _DEPTH = re.compile(r"(^|_)(layers?|blocks)$")
@@ -44,7 +44,7 @@ def cut_config(config: Any, layers: Sequence[int], build: Build) -> Any:
     """
     text = config.get_text_config()
     whole, stack = build(config)
-    every, around = structures(list(whole.get_submodule(stack))), outside(whole, stack)
+    every, around = structures(list(whole.get_submodule(stack).children())), outside(whole, stack)
     counting = numbering(every)
     kinds = [without(layer, counting) for layer in every]
     first: str | None = None
@@ -55,7 +55,9 @@ def cut_config(config: Any, layers: Sequence[int], build: Build) -> Any:
         except Exception as error:  # whatever a model's own code says of a config that makes no sense
             differs: str | None = f"{type(error).__name__}: {first_line(error)}"
         else:
-            found = [without(layer, counting) for layer in structures(list(model.get_submodule(place)))]
+            found = [
+                without(layer, counting) for layer in structures(list(model.get_submodule(place).children()))
+            ]
             wanted = [kinds[number - 1] for number in layers]
             differs = _differs(wanted, found) or difference(around, outside(model, place))
         if differs is None:

@@ -52,7 +52,7 @@ def _untrained(arch: Architecture, tokenizer: Any) -> list[int]:
 def _check(ids_BT: Tensor, mask_BT: Any, known_V: Tensor, names: dict[int, str]) -> None:
     if isinstance(mask_BT, Tensor) and mask_BT.shape == ids_BT.shape:
         ids_BT = ids_BT[mask_BT.bool()]
-    ids = ids_BT.unique().cpu()
+    ids = torch.unique(ids_BT).cpu()
     inside = ids < len(known_V)
     unknown = [*ids[inside][~known_V[ids[inside]]].tolist(), *ids[~inside].tolist()]
     if not unknown:
@@ -65,7 +65,7 @@ def _check(ids_BT: Tensor, mask_BT: Any, known_V: Tensor, names: dict[int, str])
     else:
         why = f"the teacher has no row for its token {first} ({names[first]!r}), only {len(known_V)} rows"
     raise RequestError(
-        f"{why} ({len(unknown)} such tokens), so it cannot be read on these rows. Where it comes from the chat template, set "
-        "model.chat_template=false, or choose a teacher that was trained with this template; methods without a teacher "
-        "(method=sft) are not concerned."
+        f"{why} ({len(unknown)} such tokens), so it cannot be read on these rows. If it comes from the chat template, "
+        "set model.chat_template=false, or choose a teacher that was trained with this template; methods without a "
+        "teacher (method=sft) are not concerned."
     )

@@ -1,7 +1,7 @@
 """What the layers of a model are made of: types of modules, shapes, and plain attributes.
 
-Two layers with the same structure and the same weights compute the same. A config codes the kind of a layer in many ways
-(a list, a period, the first k); the structure of the model that it builds says which kind came out.
+Two layers with the same structure and the same weights compute the same. A config codes the kind of a layer in many
+ways (a list, a period, the first k); the structure of the model that it builds says which kind came out.
 """
 
 from __future__ import annotations

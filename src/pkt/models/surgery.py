@@ -122,10 +122,10 @@ def _check_same(model: Any, expected: Tensor, layers: Sequence[int]) -> None:
     error = float((_logits(model) - expected).norm() / expected.norm())
     if not error <= _NEAR[model.dtype]:
         raise RequestError(
-            f"model.student.layers={list(layers)}: as a model of its own, these layers of the {model.config.model_type} "
-            f"teacher compute something else than in it (relative error of the logits {error:.2g}): they need the layers "
-            "that go (keys and values, or counts, taken from them). Keep other layers, or load a student instead "
-            "(model.student.init=load)."
+            f"model.student.layers={list(layers)}: as a model of their own, these layers of the "
+            f"{model.config.model_type} teacher compute something else than in it (relative error of the logits "
+            f"{error:.2g}): they need the layers that go (keys and values, or counts, taken from them). Keep other "
+            "layers, or load a student instead (model.student.init=load)."
         )
 
 
@@ -226,8 +226,9 @@ def _nowhere(arch: Architecture, number: int, names: Sequence[str]) -> str:
     known = [name for name in arch.projection_names() if _has_map(arch, number, name)]
     return (
         f"layer {number} of this {arch.model.config.model_type} model has no linear map "
-        f"{', '.join(f'{name} ({path})' for name, path in where.items())}; its linear maps are {shown or 'none'} (experts "
-        f"that are one fused parameter get no adapter). Set method.update.targets=[{','.join(known)}], declare others with "
+        f"{', '.join(f'{name} ({path})' for name, path in where.items())}; its linear maps are {shown or 'none'} "
+        "(experts that are one fused parameter get no adapter). Set "
+        f"method.update.targets=[{','.join(known)}], declare others with "
         "model.<teacher|student>.roles.projections.<name>=<path in a layer>, or train whole layers "
         "(method.update.kind=full)."
     )
@@ -296,8 +297,8 @@ def _available(arch: Architecture, role: str) -> str:
     name = "qkv" if role in _FUSED and role not in names and "qkv" in names else role
     if name not in names:
         raise RequestError(
-            f"{arch.model.config.model_type} layers have no projection '{name}'; they have {', '.join(names) or 'none'}. "
-            f"Set method.update.targets=[{','.join(names)}], declare where it is with "
+            f"{arch.model.config.model_type} layers have no projection '{name}'; they have "
+            f"{', '.join(names) or 'none'}. Set method.update.targets=[{','.join(names)}], declare where it is with "
             f"model.<teacher|student>.roles.projections.{name}=<path in a layer>, or train whole layers "
             "(method.update.kind=full)."
         )
