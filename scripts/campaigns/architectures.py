@@ -208,8 +208,8 @@ def declared(roles: Mapping[str, Any], who: str = "teacher") -> Iterator[str]:
 
 def _tried(family: Family, method: str, kind: str, after: str, *, causal: bool) -> tuple[Verdict, str]:
     update = [f"method.update.kind={kind}"] if kind and method not in ("seeking", "pissa") else []
-    rank = ["method.update.rank=4", "method.update.alpha=4"] if kind == "lora" else []
-    chosen = [f"method={method}", *update, *rank]
+    adapters = _adapters(family, method) if kind == "lora" else []
+    chosen = [f"method={method}", *update, *adapters]
     _request(family, "run", *chosen)
     if not causal:
         return Verdict.WRONG, "it is no causal model, and was trained as one"
@@ -235,6 +235,15 @@ def _tried(family: Family, method: str, kind: str, after: str, *, causal: bool) 
         _same(_plain(folder), _plain(family.transferred()), "a student that nothing trained has changed")
     _check_cut(family)
     return Verdict.WORKS, ""
+
+
+def _adapters(family: Family, method: str) -> list[str]:
+    """Return the words for adapters on what the layers have: what the refusal of the default targets says to set."""
+    own = family.roles["projections"]
+    usual = [name for name in ("up", "down", "v", "o") if name in own]
+    targets = [f"method.update.targets=[{','.join(usual or own)}]"] if own else []
+    recipe = ["method.recipe=null"] if method == "seeking" and own else []
+    return ["method.update.rank=4", "method.update.alpha=4", *targets, *recipe]
 
 
 def _request(family: Family, *words: str, last: Sequence[str] = ()) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.pytorch_utils import Conv1D
 
 from pkt.models.quiet import quiet_transformers
 
@@ -234,7 +235,7 @@ def _final_norm(model: Any, decoder: str, layers: str) -> str | None:
 
 
 def _projections(layer: nn.Module, attention: str, mlp: str | None) -> Iterator[tuple[str, str]]:
-    maps = {n: m for n, m in layer.named_modules() if type(m).__name__ in ("Linear", "Conv1D")}
+    maps = {n: m for n, m in layer.named_modules() if isinstance(m, nn.Linear | Conv1D)}
     for role, names in _NAMES.items():
         inside = attention if role in ("q", "k", "v", "qkv", "o") else mlp
         for path in maps:

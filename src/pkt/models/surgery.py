@@ -227,10 +227,8 @@ def _nowhere(arch: Architecture, number: int, names: Sequence[str]) -> str:
     return (
         f"layer {number} of this {arch.model.config.model_type} model has no linear map "
         f"{', '.join(f'{name} ({path})' for name, path in where.items())}; its linear maps are {shown or 'none'} "
-        "(experts that are one fused parameter get no adapter). Set "
-        f"method.update.targets=[{','.join(known)}], declare others with "
-        "model.<teacher|student>.roles.projections.<name>=<path in a layer>, or train whole layers "
-        "(method.update.kind=full)."
+        "(experts that are one fused parameter get no adapter). "
+        f"{_remedy(known)}"
     )
 
 
@@ -298,11 +296,17 @@ def _available(arch: Architecture, role: str) -> str:
     if name not in names:
         raise RequestError(
             f"{arch.model.config.model_type} layers have no projection '{name}'; they have "
-            f"{', '.join(names) or 'none'}. Set method.update.targets=[{','.join(names)}], declare where it is with "
-            f"model.<teacher|student>.roles.projections.{name}=<path in a layer>, or train whole layers "
-            "(method.update.kind=full)."
+            f"{', '.join(names) or 'none'}. {_remedy(names)}"
         )
     return name
+
+
+def _remedy(names: Sequence[str]) -> str:
+    set_them = f"Set method.update.targets=[{','.join(names)}], declare" if names else "Declare"
+    return (
+        f"{set_them} others with model.<teacher|student>.roles.projections.<name>=<path in a layer>, or train whole "
+        "layers (method.update.kind=full)."
+    )
 
 
 def _pattern(arch: Architecture, chosen: Iterable[Site]) -> str:
