@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 import transformers
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.pytorch_utils import Conv1D
 
-from pkt.errors import RequestError
+from pkt.errors import RequestError, first_line
 from pkt.models.architecture import Architecture
 from pkt.models.cut_config import built, cut_config
 from pkt.models.quiet import quiet_transformers
@@ -285,9 +286,44 @@ def lora_config(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=_pattern(arch, places.values()),
+        target_modules=list(places) if _renamed(arch) else _pattern(arch, places.values()),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in maps),
     )
+
+
+def _renamed(arch: Architecture) -> bool:
+    """Return whether peft translates names of modules for this type; of a pattern it would forget the layers."""
+    return get_checkpoint_conversion_mapping(arch.model.config.model_type) is not None
+
+
+def wrap(arch: Architecture, config: LoraConfig, places: Iterable[str]) -> PeftModel:
+    """Put adapters on some modules of a model, and on no others.
+
+    Args:
+        arch: the model.
+        config: of `lora_config`.
+        places: the modules' paths.
+
+    Raises:
+        RequestError: peft puts them elsewhere: for some mixtures of experts it takes up, gate and down for those of
+            the fused experts.
+    """
+    try:
+        adapter = get_peft_model(arch.model, config)
+        named = arch.model.named_modules()
+        found = {name for name, module in named if isinstance(module, LoraLayer)}
+        problem = (
+            "" if found == set(places) else f"it adapts {', '.join(sorted(found ^ set(places))[:4])} too"
+        )
+    except ValueError as error:
+        problem = first_line(error).rstrip(".")
+    if problem:
+        attention = [name for name in ("q", "k", "v", "qkv", "o") if name in arch.projection_names()]
+        raise RequestError(
+            f"peft puts no adapters on exactly these projections of a {arch.model.config.model_type} model: {problem}. "
+            f"{_remedy(attention)}"
+        )
+    return adapter
 
 
 def _available(arch: Architecture, role: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
@@ -28,7 +28,7 @@ from pkt import console
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.quiet import quiet_transformers
-from pkt.models.surgery import left_out, lora_config, sites
+from pkt.models.surgery import left_out, lora_config, sites, wrap
 from pkt.settings import Bounded, setting
 from pkt.training.lora_start import TRAINED, LoraStart, begin, folded, joined
 
@@ -176,10 +176,10 @@ def make_trainable(
     with quiet_transformers(), warnings.catch_warnings():
         # GPT-2's head is a Linear beside its Conv1D: peft corrects the flag per module, and says so
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-        adapter = get_peft_model(model, config)
+        places = sites(arch, layers, update.targets).keys()
+        adapter = wrap(arch, config, places)
         if start is not None:
-            expected = sites(arch, layers, update.targets).keys()
-            assert start.factors.keys() == expected, "a start names each adapted module, and no other"
+            assert start.factors.keys() == places, "a start names each adapted module, and no other"
             begin(adapter, config, start)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     return Trainable(
