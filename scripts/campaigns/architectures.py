@@ -28,15 +28,15 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import pkt
 from campaigns.tiny_families import guessed_roles, is_causal, model_types, tiny_family
 from campaigns.trials import Trial, Verdict
 from pkt.cli import main
-from pkt.models.architecture import Architecture
 from pkt.config import CheckpointSpec, PairConfig
-from pkt.models.quiet import quiet_transformers
+from pkt.models.architecture import Architecture
 from pkt.models.pair import load_student
+from pkt.models.quiet import quiet_transformers
 from pkt.models.taps import tap
-from tiny import tiny_tokenizer
 
 WAYS = (  # method and what trains; a family takes the next one
     ("sft", "lora"),
@@ -58,6 +58,7 @@ READS = {  # where a method reads layers
 }
 AFTER = ("eval", "analyze", "again")
 CUTS = ([1, 3, 4, 6], [2, 3, 5], [1, 2, 5, 6])
+NANO = Path(pkt.__file__).parent / "assets" / "nano" / "teacher"  # whose tokenizer all families get
 TOLERANCE = 2e-3  # of losses and logits, relative: float32 through other kernels
 IDS = torch.randint(3, 300, (2, 12), generator=torch.Generator().manual_seed(0))
 
@@ -86,12 +87,16 @@ class Family:
         """Make a request in this process and return its exit code; `last` are the words behind the family's own."""
         kept = io.StringIO()
         environment = {"PKT_OUTPUT_DIR": str(self.root / "outputs"), "WANDB_MODE": "disabled"}
-        with mock.patch.dict(os.environ, environment), contextlib.chdir(self.root):
-            with contextlib.redirect_stdout(kept), contextlib.redirect_stderr(kept):
-                try:
-                    code = main([*words, *self.words, *last])
-                except SystemExit as stop:
-                    code = int(stop.code or 0)
+        with (
+            mock.patch.dict(os.environ, environment),
+            contextlib.chdir(self.root),
+            contextlib.redirect_stdout(kept),
+            contextlib.redirect_stderr(kept),
+        ):
+            try:
+                code = main([*words, *self.words, *last])
+            except SystemExit as stop:
+                code = int(stop.code or 0)
         self.said = kept.getvalue()
         return code
 
@@ -101,7 +106,7 @@ class Family:
         return max(found, key=lambda path: path.stat().st_mtime_ns).parent
 
 
-class _Ended(Exception):
+class EndedError(Exception):
     """A request did not go through, or gave something else than the truth."""
 
     def __init__(self, verdict: Verdict, detail: str) -> None:
@@ -149,7 +154,7 @@ def attempt(
     try:
         family = prepare(root, teacher, roles, layers)
         return _tried(family, method, kind, after, causal=causal)
-    except _Ended as end:
+    except EndedError as end:
         return end.verdict, end.detail
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -159,7 +164,7 @@ def prepare(root: Path, teacher: Any, roles: Mapping[str, Any], layers: Sequence
     """Write teacher and rows, and make the words of a request."""
     with quiet_transformers():
         teacher.save_pretrained(root / "teacher")
-    tiny_tokenizer().save_pretrained(root / "teacher")
+    AutoTokenizer.from_pretrained(NANO).save_pretrained(root / "teacher")
     rows = [
         {"id": str(i), "prompt": f"Ada has {i % 12} apples.\nResult:", "answer": f" {i % 12}"}
         for i in range(40)
@@ -203,8 +208,8 @@ def declared(roles: Mapping[str, Any], who: str = "teacher") -> Iterator[str]:
 
 def _tried(family: Family, method: str, kind: str, after: str, *, causal: bool) -> tuple[Verdict, str]:
     update = [f"method.update.kind={kind}"] if kind and method not in ("seeking", "pissa") else []
-    rank = ["method.update.rank=4", "method.update.alpha=4"] if kind == "lora" else []
-    chosen = [f"method={method}", *update, *rank]
+    adapters = _adapters(family, method) if kind == "lora" else []
+    chosen = [f"method={method}", *update, *adapters]
     _request(family, "run", *chosen)
     if not causal:
         return Verdict.WRONG, "it is no causal model, and was trained as one"
@@ -220,11 +225,25 @@ def _tried(family: Family, method: str, kind: str, after: str, *, causal: bool) 
     elif after == "analyze":
         _request(family, "analyze", "cka", *chosen, f"eval.checkpoint={folder}", "analyze.rows=2")
     else:  # the saved folder is the next request's student, without declared roles
-        again = ["optim.epochs=0", "model.student.init=load", "model.student.layers=null", f"model.student.checkpoint={folder}"]
+        again = [
+            "optim.epochs=0",
+            "model.student.init=load",
+            "model.student.layers=null",
+            f"model.student.checkpoint={folder}",
+        ]
         _request(family, "transfer", *chosen, last=again)
         _same(_plain(folder), _plain(family.transferred()), "a student that nothing trained has changed")
     _check_cut(family)
     return Verdict.WORKS, ""
+
+
+def _adapters(family: Family, method: str) -> list[str]:
+    """Return the words for adapters on what the layers have: what the refusal of the default targets says to set."""
+    own = family.roles["projections"]
+    usual = [name for name in ("up", "down", "v", "o") if name in own]
+    targets = [f"method.update.targets=[{','.join(usual or own)}]"] if own else []
+    recipe = ["method.recipe=null"] if method == "seeking" and own else []
+    return ["method.update.rank=4", "method.update.alpha=4", *targets, *recipe]
 
 
 def _request(family: Family, *words: str, last: Sequence[str] = ()) -> None:
@@ -232,12 +251,12 @@ def _request(family: Family, *words: str, last: Sequence[str] = ()) -> None:
     code = family.pkt(*words, last=last)
     told = family.said.strip().splitlines()
     begins = [i for i, line in enumerate(told) if line.startswith("pkt: ") and "warning" not in line]
-    message = f"`pkt {' '.join(words[:4])}`: {' '.join(told[begins[-1] if begins else 0:])}"
+    message = f"`pkt {' '.join(words[:4])}`: {' '.join(told[begins[-1] if begins else 0 :])}"
     if "unexpected " in family.said or "Traceback" in family.said:
         logs = sorted(family.root.glob("outputs/runs/**/error.log"))
-        raise _Ended(Verdict.TRACEBACK, message + (logs[-1].read_text()[-1500:] if logs else ""))
+        raise EndedError(Verdict.TRACEBACK, message + (logs[-1].read_text()[-1500:] if logs else ""))
     if code:
-        raise _Ended(Verdict.REFUSED, message)
+        raise EndedError(Verdict.REFUSED, message)
 
 
 def _scores(family: Family) -> Any:
@@ -266,7 +285,9 @@ def _check_loss(family: Family, folder: Path) -> None:
     losses: list[float] = []
     for line in (family.root / "validation.jsonl").read_text().splitlines():
         row = json.loads(line)
-        prompt, answer = (tokenizer(row[part], add_special_tokens=False).input_ids for part in ("prompt", "answer"))
+        prompt, answer = (
+            tokenizer(row[part], add_special_tokens=False).input_ids for part in ("prompt", "answer")
+        )
         ids = torch.tensor([[*prompt, *answer, tokenizer.eos_token_id]])
         with torch.no_grad():
             logs = model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
@@ -274,14 +295,14 @@ def _check_loss(family: Family, folder: Path) -> None:
         losses += [-float(logs[place, ids[0, place + 1]]) for place in places]
     own, reported = sum(losses) / len(losses), validations[-1]["cross_entropy"]
     if not abs(own - reported) <= TOLERANCE * abs(own):
-        raise _Ended(Verdict.WRONG, f"validation loss {reported:.6g}, the saved folder has {own:.6g}")
+        raise EndedError(Verdict.WRONG, f"validation loss {reported:.6g}, the saved folder has {own:.6g}")
 
 
 def _plain(folder: Path) -> Any:
     with quiet_transformers():
         model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     if report["missing_keys"] or report["unexpected_keys"] or report["mismatched_keys"]:
-        raise _Ended(Verdict.WRONG, f"the saved folder does not fit its config: {report}")
+        raise EndedError(Verdict.WRONG, f"the saved folder does not fit its config: {report}")
     return model.eval()
 
 
@@ -302,7 +323,9 @@ class _Bypassed(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the layer for the form of its output, and give back what entered."""
         entering = args[0] if args else kwargs["hidden_states"]
-        out = self.layer(*(a.clone() if isinstance(a, Tensor) and a.is_floating_point() else a for a in args), **kwargs)
+        out = self.layer(
+            *(a.clone() if isinstance(a, Tensor) and a.is_floating_point() else a for a in args), **kwargs
+        )
         return (entering, *out[1:]) if isinstance(out, tuple) else entering
 
 
@@ -325,7 +348,7 @@ def _same(one: Any, other: Any, otherwise: str) -> None:
         expected, found = (model(input_ids=IDS, use_cache=False).logits.float() for model in (one, other))
     error = float((found - expected).abs().max() / expected.abs().max())
     if not error <= TOLERANCE:
-        raise _Ended(Verdict.WRONG, f"{otherwise}: relative error {error:.3g}")
+        raise EndedError(Verdict.WRONG, f"{otherwise}: relative error {error:.3g}")
 
 
 def _check_taps(family: Family, interface: str) -> None:
@@ -335,11 +358,13 @@ def _check_taps(family: Family, interface: str) -> None:
         kept: list[Tensor] = []
         module = arch.layer(number) if interface == "block" else arch.sublayer_out(number, interface)
         with torch.no_grad(), tap(arch, [number], interface) as states:
-            handle = module.register_forward_hook(lambda _m, _a, out: kept.append(_first(out).clone()))
+            handle = module.register_forward_hook(partial(_keep, kept))
             family.teacher(input_ids=IDS, use_cache=False)
             handle.remove()
         if not torch.equal(states[number].reshape(kept[-1].shape), kept[-1]):
-            raise _Ended(Verdict.WRONG, f"the {interface} state of layer {number} changed after it was read")
+            raise EndedError(
+                Verdict.WRONG, f"the {interface} state of layer {number} changed after it was read"
+            )
         if interface == "mlp":
             _check_added(family, arch, number, module)
 
@@ -347,7 +372,7 @@ def _check_taps(family: Family, interface: str) -> None:
 def _check_added(family: Family, arch: Architecture, number: int, module: nn.Module) -> None:
     """A shift of the MLP's output has to shift the layer's output by as much."""
     shift = torch.linspace(-1, 1, arch.width)
-    outputs = []
+    outputs: list[Tensor] = []
     for moved in (0.0, 1.0):
 
         def change(_m: nn.Module, _a: Any, out: Any, by: float = moved) -> Any:
@@ -356,7 +381,7 @@ def _check_added(family: Family, arch: Architecture, number: int, module: nn.Mod
 
         handles = [
             module.register_forward_hook(change),
-            arch.layer(number).register_forward_hook(lambda _m, _a, out: outputs.append(_first(out).clone())),
+            arch.layer(number).register_forward_hook(partial(_keep, outputs)),
         ]
         with torch.no_grad():
             family.teacher(input_ids=IDS, use_cache=False)
@@ -365,13 +390,15 @@ def _check_added(family: Family, arch: Architecture, number: int, module: nn.Mod
     got = outputs[-1] - outputs[0]
     if not torch.allclose(got, shift.expand_as(got), atol=1e-3):
         factor = float((got * shift).mean() / shift.square().mean())
-        raise _Ended(
+        raise EndedError(
             Verdict.WRONG, f"layer {number} adds {factor:.3g} times what its {type(module).__name__} returns"
         )
 
 
+def _keep(kept: list[Tensor], _m: nn.Module, _args: Any, output: Any) -> None:
+    kept.append(_first(output).clone())
+
+
 def _first(output: Any) -> Tensor:
-    found: Tensor = output[0] if isinstance(output, tuple) else output
+    found: Tensor = output[0] if isinstance(output, tuple | list) else output
     return found
-
-

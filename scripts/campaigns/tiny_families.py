@@ -15,14 +15,15 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.pytorch_utils import Conv1D
 
 from pkt.models.quiet import quiet_transformers
 
 DEPTH = 6
 LARGEST = 2_000_000  # parameters; what stays larger has parts beside the decoder
-VOCABULARY = 320
+VOCABULARY = 1280  # of the nano tokenizer
 
-_SMALL = {
+_SMALL: dict[int, str] = {
     32: "hidden_size d_model n_embd embedding_size word_embed_proj_dim lru_width attention_hidden_size emb_dim "
     "embedding_dim input_embedding_size output_embedding_size mamba_d_ssm",
     DEPTH: "num_hidden_layers n_layer n_layers num_layers decoder_layers num_decoder_layers num_blocks "
@@ -54,7 +55,11 @@ _SMALL = {
 }
 SIZES = {name: size for size, names in _SMALL.items() for name in names.split()}
 _FULL = "full_attention"
-UNUSUAL = {"residual_multiplier": 0.5, "embedding_multiplier": 3.0, "logits_scaling": 2.0}  # released models have such
+UNUSUAL = {
+    "residual_multiplier": 0.5,
+    "embedding_multiplier": 3.0,
+    "logits_scaling": 2.0,
+}  # released models have such
 SPECIAL: dict[str, dict[str, Any]] = {  # what small numbers alone leave inconsistent
     "bamba": {"attn_layer_indices": [2, 4]},
     "cohere_compass_text": {"layer_types": ["sliding_attention", _FULL] * 3},
@@ -89,10 +94,12 @@ def tiny_config(model_type: str, **changes: Any) -> Any:
         known: dict[str, Any] = kind().to_dict()
     except Exception:  # a default that its own class refuses
         known = {}
-    size = {name: _small(name, known) for name in known if name in SIZES and _counts(name, known[name])}
+    size: dict[str, Any] = {
+        name: _small(name, known) for name in known if name in SIZES and _counts(name, known[name])
+    }
     size |= {name: value for name, value in UNUSUAL.items() if name in known}
     size |= {"is_decoder": True} if "is_decoder" in known else {}
-    size |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    size |= {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
     return kind(**(size | SPECIAL.get(model_type, {}) | changes))
 
 
@@ -206,7 +213,11 @@ def _sublayer(layer: nn.Module, words: tuple[str, ...]) -> str | None:
     named = [(name, child) for name, child in layer.named_children() if "norm" not in name.lower()]
     for word in words:
         for name, child in named:
-            if word in name.lower() and any(True for _ in child.parameters()) and not isinstance(child, nn.Linear):
+            if (
+                word in name.lower()
+                and any(True for _ in child.parameters())
+                and not isinstance(child, nn.Linear)
+            ):
                 return name
     return None
 
@@ -224,7 +235,7 @@ def _final_norm(model: Any, decoder: str, layers: str) -> str | None:
 
 
 def _projections(layer: nn.Module, attention: str, mlp: str | None) -> Iterator[tuple[str, str]]:
-    maps = {n: m for n, m in layer.named_modules() if type(m).__name__ in ("Linear", "Conv1D")}
+    maps = {n: m for n, m in layer.named_modules() if isinstance(m, nn.Linear | Conv1D)}
     for role, names in _NAMES.items():
         inside = attention if role in ("q", "k", "v", "qkv", "o") else mlp
         for path in maps:

@@ -1,6 +1,6 @@
 """The config of a model that keeps some layers of another one.
 
-config, kept layers -> candidates (lists cut, indices renumbered, counts and periods tried) -> a model on the meta device
+config, kept layers -> candidates (lists cut, indices renumbered, counts and periods tried) -> model on the meta device
                     -> its layers are built like the kept ones? -> that config; if none fits: refused
 
 No list of model types: what a config's lists and numbers mean is found out by building the model that they describe.
@@ -22,7 +22,7 @@ from pkt.models.quiet import quiet_transformers
 from pkt.models.structure import Structure, difference, numbering, outside, structures, without
 
 Build = Callable[[Any], tuple[nn.Module, str]]
-"""Makes the model of a config, and says where its stack of layers is."""
+"""Makes the model of a config, and says where its list of layers is."""
 
 TRIES = 400  # candidates that are built before a cut is refused
 _DEPTH = re.compile(r"(^|_)(layers?|blocks)$")
@@ -44,7 +44,7 @@ def cut_config(config: Any, layers: Sequence[int], build: Build) -> Any:
     """
     text = config.get_text_config()
     whole, stack = build(config)
-    every, around = structures(list(whole.get_submodule(stack))), outside(whole, stack)
+    every, around = structures(list(whole.get_submodule(stack).children())), outside(whole, stack)
     counting = numbering(every)
     kinds = [without(layer, counting) for layer in every]
     first: str | None = None
@@ -55,7 +55,9 @@ def cut_config(config: Any, layers: Sequence[int], build: Build) -> Any:
         except Exception as error:  # whatever a model's own code says of a config that makes no sense
             differs: str | None = f"{type(error).__name__}: {first_line(error)}"
         else:
-            found = [without(layer, counting) for layer in structures(list(model.get_submodule(place)))]
+            found = [
+                without(layer, counting) for layer in structures(list(model.get_submodule(place).children()))
+            ]
             wanted = [kinds[number - 1] for number in layers]
             differs = _differs(wanted, found) or difference(around, outside(model, place))
         if differs is None:
@@ -99,7 +101,9 @@ def _candidates(config: Any, layers: Sequence[int], kinds: Sequence[Structure]) 
     lists = [key for key, value in known.items() if _INDICES.search(key) and _is_indices(value, depth)]
     choices = {key: _counts(known[key], layers, depth) for key in numbers}
     choices |= {key: _positions([kinds[number - 1] for number in layers]) for key in lists}
-    choices |= {key: [[value[(n - 1) % len(value)] for n in layers]] for key, value in known.items() if _cycles(value)}
+    choices |= {
+        key: [[value[(n - 1) % len(value)] for n in layers]] for key, value in known.items() if _cycles(value)
+    }
     yield plain
     yield bases[1]
     yield plain | {key: choices[key][0] for key in numbers}
@@ -165,7 +169,8 @@ def _is_indices(value: Any, depth: int) -> bool:
 def _is_runs(value: Any, depth: int) -> bool:
     """Return whether a list is one of [pattern, times] that describes every layer (GPT-Neo's attention)."""
     pairs = isinstance(value, list) and all(
-        isinstance(run, list | tuple) and len(run) == 2 and isinstance(run[0], list) and type(run[1]) is int for run in value
+        isinstance(run, list | tuple) and len(run) == 2 and isinstance(run[0], list) and type(run[1]) is int
+        for run in value
     )
     return pairs and len(_unrolled(value)) == depth
 

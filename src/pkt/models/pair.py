@@ -15,6 +15,7 @@ from pkt.errors import RequestError
 from pkt.manifest import check_loaded
 from pkt.models.architecture import Architecture
 from pkt.models.fingerprint import fingerprint
+from pkt.models.known_tokens import guard
 from pkt.models.load import declared_roles, load_config, load_model, load_tokenizer
 from pkt.models.probe import probed
 from pkt.models.roles import KEPT_ROLES
@@ -45,9 +46,11 @@ class PairReport:
 
 
 def load_teacher(pair: PairConfig, cache_dir: Path | None, device: torch.device | str) -> LanguageModel:
-    """Load the teacher of a pair, and probe it."""
+    """Load the teacher of a pair, and probe it; it refuses to read tokens that it does not know."""
     _check_named(pair.teacher, "teacher")
-    return _probed(_load(pair.teacher, None, cache_dir, device), fingerprint(pair.teacher), cache_dir)
+    teacher = _probed(_load(pair.teacher, None, cache_dir, device), fingerprint(pair.teacher), cache_dir)
+    guard(teacher.arch, teacher.tokenizer)
+    return teacher
 
 
 def load_student(pair: PairConfig, cache_dir: Path | None, device: torch.device | str) -> LanguageModel:

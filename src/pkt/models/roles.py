@@ -154,8 +154,8 @@ def roles_of(config: Any, declared: Mapping[str, Any] | None = None) -> Roles:
 
     Args:
         config: the model's transformers config.
-        declared: fields of `Roles` that the user gives, else those that the config keeps; `attention_out` and `mlp_out` default to the
-            sublayers. `like`: a model type whose roles are taken for those that are not given.
+        declared: fields of `Roles` that the user gives, else those that the config keeps; `attention_out` and
+            `mlp_out` default to the sublayers. `like`: a model type whose roles are taken for those that are not given.
 
     Raises:
         RequestError: an unknown role, or an unknown model type without the roles that it takes.

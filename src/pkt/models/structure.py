@@ -1,7 +1,7 @@
 """What the layers of a model are made of: types of modules, shapes, and plain attributes.
 
-Two layers with the same structure and the same weights compute the same. A config codes the kind of a layer in many ways
-(a list, a period, the first k); the structure of the model that it builds says which kind came out.
+Two layers with the same structure and the same weights compute the same. A config codes the kind of a layer in many
+ways (a list, a period, the first k); the structure of the model that it builds says which kind came out.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def _counts_up(found: Sequence[tuple[int, Any]]) -> bool:
     if len(found) < 2 or any(type(value) is not int for _, value in found):
         return False
     (first, low), (last, high) = found[0], found[-1]
-    return high > low and all((value - low) * (last - first) == (high - low) * (index - first) for index, value in found)
+    return high > low and all(
+        (value - low) * (last - first) == (high - low) * (index - first) for index, value in found
+    )
 
 
 def without(layer: Structure, left_out: set[tuple[str, str]]) -> Structure:

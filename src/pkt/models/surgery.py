@@ -10,16 +10,19 @@ from typing import Any
 
 import torch
 import transformers
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.pytorch_utils import Conv1D
 
-from pkt.errors import RequestError
+from pkt.errors import RequestError, first_line
 from pkt.models.architecture import Architecture
 from pkt.models.cut_config import built, cut_config
 from pkt.models.quiet import quiet_transformers
 from pkt.models.structure import adopt
 
+_MAPS = (nn.Linear, Conv1D, LoraLayer)
 _FUSED = ("q", "k", "v")  # what `qkv` stands for where a family computes the three in one map
 _ENDS = ("embed", "head")  # matrices outside the layers that can get an adapter too
 _TOKENS = 12  # that a cut model is tried on
@@ -120,10 +123,10 @@ def _check_same(model: Any, expected: Tensor, layers: Sequence[int]) -> None:
     error = float((_logits(model) - expected).norm() / expected.norm())
     if not error <= _NEAR[model.dtype]:
         raise RequestError(
-            f"model.student.layers={list(layers)}: as a model of its own, these layers of the {model.config.model_type} "
-            f"teacher compute something else than in it (relative error of the logits {error:.2g}): they need the layers "
-            "that go (keys and values, or counts, taken from them). Keep other layers, or load a student instead "
-            "(model.student.init=load)."
+            f"model.student.layers={list(layers)}: as a model of their own, these layers of the "
+            f"{model.config.model_type} teacher compute something else than in it (relative error of the logits "
+            f"{error:.2g}): they need the layers that go (keys and values, or counts, taken from them). Keep other "
+            "layers, or load a student instead (model.student.init=load)."
         )
 
 
@@ -157,6 +160,8 @@ def _configs(model: Any) -> Iterator[Any]:
 def sites(arch: Architecture, layers: Iterable[int], roles: Iterable[str]) -> dict[str, Site]:
     """Find the matrices that get adapters: module path -> site, in the order of the forward pass.
 
+    Layers of a model may be of several kinds (mixtures of experts, hybrids): each gets those projections that it has.
+
     Args:
         arch: the model.
         layers: layer numbers, from 1.
@@ -164,16 +169,35 @@ def sites(arch: Architecture, layers: Iterable[int], roles: Iterable[str]) -> di
             where a family fuses q, k and v, each of them means the fused map.
 
     Raises:
-        RequestError: a layer or projection that does not exist, or none at all.
+        RequestError: a layer that does not exist or has none of the projections, a projection that none of the layers
+            has, or nothing at all.
     """
     numbers, wanted = sorted(set(layers)), list(dict.fromkeys(roles))
-    names = list(dict.fromkeys(_available(arch, role) for role in wanted if role not in _ENDS))
     if not numbers or not wanted:
         raise RequestError("an adapter needs at least one layer and one projection; got an empty list.")
+    names = list(dict.fromkeys(_available(arch, role) for role in wanted if role not in _ENDS))
+    inside = [
+        Site(role=name, layer=number) for number in numbers for name in names if _has_map(arch, number, name)
+    ]
+    bare = [number for number in numbers if names and all(site.layer != number for site in inside)]
+    for name in names:
+        if bare or all(site.role != name for site in inside):
+            raise RequestError(_nowhere(arch, bare[0] if bare else numbers[0], names if bare else [name]))
     chosen = [Site(role=role) for role in ("embed",) if role in wanted]
-    chosen += [Site(role=name, layer=number) for number in numbers for name in names]
+    chosen += inside
     chosen += [Site(role=role) for role in ("head",) if role in wanted]
     return {site_path(arch, site): site for site in chosen}
+
+
+def left_out(arch: Architecture, layers: Iterable[int], roles: Iterable[str]) -> str | None:
+    """Say which layers lack which of the projections that get adapters; None where all have all."""
+    found = sites(arch, layers, roles).values()
+    names = dict.fromkeys(site.role for site in found if site.layer is not None)
+    lacking = {
+        name: [n for n in sorted(set(layers)) if Site(role=name, layer=n) not in found] for name in names
+    }
+    told = [f"no {name} in layers {', '.join(map(str, where))}" for name, where in lacking.items() if where]
+    return "; ".join(told) or None
 
 
 def site_path(arch: Architecture, site: Site) -> str:
@@ -184,8 +208,29 @@ def site_path(arch: Architecture, site: Site) -> str:
     """
     if site.layer is None:
         return arch.roles.embed if site.role == "embed" else arch.roles.head
-    arch.layer(site.layer)
+    if not _has_map(arch, site.layer, site.role):
+        raise RequestError(_nowhere(arch, site.layer, [site.role]))
     return f"{arch.roles.layers}.{site.layer - 1}.{arch.projection_path(site.role)}"
+
+
+def _has_map(arch: Architecture, number: int, name: str) -> bool:
+    """Return whether a layer has a projection, as a module that can get an adapter."""
+    layer, path = arch.layer(number), arch.projection_path(name)
+    return isinstance(dict(layer.named_modules()).get(path), _MAPS)
+
+
+def _nowhere(arch: Architecture, number: int, names: Sequence[str]) -> str:
+    """Say that a layer has none of some projections, what it has, and what to set."""
+    maps = [path for path, module in arch.layer(number).named_modules() if isinstance(module, _MAPS)]
+    shown = ", ".join(path for path in maps if not path.endswith(("lora_A.default", "lora_B.default")))
+    where = {name: arch.projection_path(name) for name in names}
+    known = [name for name in arch.projection_names() if _has_map(arch, number, name)]
+    return (
+        f"layer {number} of this {arch.model.config.model_type} model has no linear map "
+        f"{', '.join(f'{name} ({path})' for name, path in where.items())}; its linear maps are {shown or 'none'} "
+        "(experts that are one fused parameter get no adapter). "
+        f"{_remedy(known)}"
+    )
 
 
 def matrix_OI(module: nn.Module) -> Tensor:
@@ -241,24 +286,77 @@ def lora_config(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=_pattern(arch, places.values()),
+        target_modules=list(places) if _renamed(arch) else _pattern(arch, places.values()),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in maps),
     )
 
 
+def _renamed(arch: Architecture) -> bool:
+    """Return whether peft translates names of modules for this type; of a pattern it would forget the layers."""
+    return get_checkpoint_conversion_mapping(arch.model.config.model_type) is not None
+
+
+def wrap(arch: Architecture, config: LoraConfig, places: Iterable[str]) -> PeftModel:
+    """Put adapters on some modules of a model, and on no others.
+
+    Args:
+        arch: the model.
+        config: of `lora_config`.
+        places: the modules' paths.
+
+    Raises:
+        RequestError: peft puts them elsewhere: for some mixtures of experts it takes up, gate and down for those of
+            the fused experts.
+    """
+    try:
+        adapter = get_peft_model(arch.model, config)
+        named = arch.model.named_modules()
+        found = {name for name, module in named if isinstance(module, LoraLayer)}
+        problem = (
+            "" if found == set(places) else f"it adapts {', '.join(sorted(found ^ set(places))[:4])} too"
+        )
+    except ValueError as error:
+        problem = first_line(error).rstrip(".")
+    if problem:
+        attention = [name for name in ("q", "k", "v", "qkv", "o") if name in arch.projection_names()]
+        raise RequestError(
+            f"peft puts no adapters on exactly these projections of a {arch.model.config.model_type} model: {problem}. "
+            f"{_remedy(attention)}"
+        )
+    return adapter
+
+
 def _available(arch: Architecture, role: str) -> str:
-    fused = role in _FUSED and role not in arch.projection_names() and "qkv" in arch.projection_names()
-    name = "qkv" if fused else role
-    arch.projection_path(name)
+    names = arch.projection_names()
+    name = "qkv" if role in _FUSED and role not in names and "qkv" in names else role
+    if name not in names:
+        raise RequestError(
+            f"{arch.model.config.model_type} layers have no projection '{name}'; they have "
+            f"{', '.join(names) or 'none'}. {_remedy(names)}"
+        )
     return name
+
+
+def _remedy(names: Sequence[str]) -> str:
+    set_them = f"Set method.update.targets=[{','.join(names)}], declare" if names else "Declare"
+    return (
+        f"{set_them} others with model.<teacher|student>.roles.projections.<name>=<path in a layer>, or train whole "
+        "layers (method.update.kind=full)."
+    )
 
 
 def _pattern(arch: Architecture, chosen: Iterable[Site]) -> str:
     """Match exactly the chosen modules (peft compares a string with the whole module path)."""
-    inside = [site for site in chosen if site.layer is not None]
-    indices = "|".join(str(number - 1) for number in sorted({site.layer for site in inside if site.layer}))
-    names = dict.fromkeys(arch.projection_path(site.role) for site in inside)
-    paths = "|".join(re.escape(path) for path in names)
-    patterns = [rf"{re.escape(arch.roles.layers)}\.({indices})\.({paths})"] if inside else []
+    by_layer: dict[int, list[str]] = {}
+    for site in chosen:
+        if site.layer is not None:
+            by_layer.setdefault(site.layer, []).append(arch.projection_path(site.role))
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for number, paths in sorted(by_layer.items()):
+        alike.setdefault(tuple(dict.fromkeys(paths)), []).append(number - 1)
+    patterns = [
+        rf"{re.escape(arch.roles.layers)}\.({'|'.join(map(str, indices))})\.({'|'.join(map(re.escape, paths))})"
+        for paths, indices in alike.items()
+    ]
     patterns += [re.escape(site_path(arch, site)) for site in chosen if site.layer is None]
     return "|".join(patterns)

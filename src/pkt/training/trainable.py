@@ -1,7 +1,8 @@
 """Which of the student's parameters train, and how they end up in plain weights.
 
 Everything that is not declared here is frozen. Weights that train are float32 whatever the student's dtype:
-AdamW's steps at these learning rates are smaller than a bfloat16 weight can resolve.
+AdamW's steps at these learning rates are smaller than a bfloat16 weight can resolve. A float16 student is float32
+altogether while it trains, since gradients leave the range of float16. What is saved has the student's own dtype.
 
 Adapters start at zero, or from given factors (`pkt.training.lora_start`); the student's function at the beginning
 is its own either way.
@@ -11,22 +12,23 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
+from pkt import console
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.quiet import quiet_transformers
-from pkt.models.surgery import lora_config, sites
+from pkt.models.surgery import left_out, lora_config, sites, wrap
 from pkt.settings import Bounded, setting
 from pkt.training.lora_start import TRAINED, LoraStart, begin, folded, joined
 
@@ -67,7 +69,7 @@ class Trainable:
         model: the student; in eval mode but for the adapters' dropout.
         parameters: what trains.
         adapter: the PEFT model around it.
-        dtypes: of whole layers' parameters, before they became float32.
+        dtypes: of all parameters, before some became float32.
         has_start: whether the adapter started from a `LoraStart`.
         dropouts: the only modules in training mode.
     """
@@ -75,7 +77,7 @@ class Trainable:
     model: PreTrainedModel
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
     adapter: PeftModel | None = None
-    dtypes: dict[str, torch.dtype] = field(default_factory=dict)
+    dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
     has_start: bool = False
     dropouts: tuple[nn.Module, ...] = ()
 
@@ -124,14 +126,12 @@ class Trainable:
     @torch.no_grad()
     def merged(self) -> PreTrainedModel:
         """Fold the trained weights into the student, in its own dtype, and return it; call once, last."""
-        if self.adapter is not None and self.has_start:
-            return folded(self.adapter)
+        plain = self.model
         if self.adapter is not None:
-            merged: PreTrainedModel = self.adapter.merge_and_unload()
-            return merged
-        for name, parameter in self.parameters.items():
-            parameter.data = parameter.data.to(self.dtypes[name])
-        return self.model
+            plain = folded(self.adapter) if self.has_start else self.adapter.merge_and_unload()
+        for name, parameter in plain.named_parameters():
+            parameter.data = parameter.data.to(self.dtypes.get(name, parameter.dtype))
+        return plain
 
 
 def make_trainable(
@@ -157,30 +157,36 @@ def make_trainable(
     """
     model = arch.model
     model.requires_grad_(False)
+    dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    if torch.float16 in dtypes.values():
+        model.float()
     if update.kind == "full":
         if start is not None or update.dropout > 0:
             raise RequestError(
                 "update.kind=full has no adapters that could have a start or dropout; use update.kind=lora "
                 "or set dropout to 0."
             )
-        return _whole_layers(arch, layers)
+        return _whole_layers(arch, layers, dtypes)
     config = lora_config(
         arch, layers, update.targets, rank=update.rank, alpha=update.alpha, dropout=update.dropout
     )
+    if lacking := left_out(arch, layers, update.targets):
+        console.warn(f"adapters go to the projections that a layer has: {lacking}")
     torch.manual_seed(seed)  # peft draws the adapters' start from the global generator
     with quiet_transformers(), warnings.catch_warnings():
         # GPT-2's head is a Linear beside its Conv1D: peft corrects the flag per module, and says so
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-        adapter = get_peft_model(model, config)
+        places = sites(arch, layers, update.targets).keys()
+        adapter = wrap(arch, config, places)
         if start is not None:
-            expected = sites(arch, layers, update.targets).keys()
-            assert start.factors.keys() == expected, "a start names each adapted module, and no other"
+            assert start.factors.keys() == places, "a start names each adapted module, and no other"
             begin(adapter, config, start)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     return Trainable(
         model=model,
         parameters=parameters,
         adapter=adapter,
+        dtypes=dtypes,
         has_start=start is not None,
         dropouts=_active_dropouts(adapter),
     )
@@ -196,10 +202,9 @@ def _active_dropouts(adapter: PeftModel) -> tuple[nn.Module, ...]:
     return dropouts
 
 
-def _whole_layers(arch: Architecture, layers: Sequence[int]) -> Trainable:
+def _whole_layers(arch: Architecture, layers: Sequence[int], dtypes: Mapping[str, torch.dtype]) -> Trainable:
     chosen = {id(p) for layer in layers for p in arch.layer(layer).parameters()}
     parameters = {name: p for name, p in arch.model.named_parameters() if id(p) in chosen}
-    dtypes = {name: p.dtype for name, p in parameters.items()}
     for parameter in parameters.values():
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
