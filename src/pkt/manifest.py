@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pkt import __version__
-from pkt.durable import check_file, entry, read_sealed, sealed, write_atomically
+from pkt.durable import check_file, entry, read_json, read_sealed, sealed, write_atomically
 
 FORMAT = 4  # of the folder and its manifest; another number makes older artifacts count as missing
 MANIFEST = "manifest.json"
@@ -113,8 +113,8 @@ def check_inside(file: Path) -> None:
         ValueError: it is not as it was written.
     """
     for folder in (file.parent, file.parent.parent):
-        if (folder / MANIFEST).is_file() and not of_another_format(folder):
-            manifest, name = read_sealed(folder / MANIFEST), file.relative_to(folder).as_posix()
+        if (folder / MANIFEST).is_file():
+            manifest, name = read_json(folder / MANIFEST), file.relative_to(folder).as_posix()
             if name in manifest["files"]:
                 check_file(file, *entries(manifest, name))
             return

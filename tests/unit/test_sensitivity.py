@@ -186,6 +186,43 @@ def test_a_finished_call_is_not_repeated(tmp_path):
     assert again == first
 
 
+@pytest.mark.parametrize("damage", ["sum", "cut sum", "state", "deep state", "other sums"])
+def test_sums_that_were_changed_are_summed_anew(tmp_path, damage, caplog):
+    arch, rows = Architecture.of(tiny_model("llama", depth=2)), encoded()
+    first = run(arch, rows, tmp_path)
+    sums, state = sorted(tmp_path.glob("*.f32")), tmp_path / "sensitivity.json"
+    content = bytearray(sums[0].read_bytes())
+    match damage:
+        case "sum":
+            content[5] ^= 1
+        case "cut sum":
+            content = content[:-4]
+        case "other sums":
+            same = [path for path in sums if path.stat().st_size == sums[0].stat().st_size]
+            content = bytearray(same[1].read_bytes())
+        case "state":
+            state.write_text(state.read_text().replace('"done": 4', '"done": 3'))
+        case "deep state":
+            state.write_text("[" * 100_000)
+    sums[0].write_bytes(content)
+    again = run(arch, rows, tmp_path)
+    assert "summed from the first row on" in caplog.text
+    assert again == first
+    for name in first.shapes:
+        assert torch.equal(again.matrix(name), first.matrix(name))
+
+
+def test_sums_that_change_before_they_are_used_are_refused(tmp_path):
+    found = run(Architecture.of(tiny_model("llama", depth=2)), encoded(), tmp_path)
+    name = next(iter(found.shapes))
+    file = tmp_path / f"{name}.{found.slots[name]}.f32"
+    content = bytearray(file.read_bytes())
+    content[9] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(PktError, match="run the request again"):
+        found.matrix(name)
+
+
 def test_a_killed_process_goes_on(tmp_path):
     """The real thing: SIGKILL to the process, with the last checkpoint one row behind."""
     code = """

@@ -243,6 +243,38 @@ def test_a_run_that_goes_on_in_its_own_folder_tells_the_whole_of_it_to_a_report(
     assert [record["step"] for record in read_records(tmp_path / "a" / "metrics.jsonl")] == list(range(1, 10))
 
 
+def test_a_line_that_was_changed_is_left_out(tmp_path: Path, caplog):
+    file = tmp_path / "metrics.jsonl"
+    tracker = Tracker([JsonlSink(file)])
+    for step in range(1, 6):
+        tracker.log({"loss": step / 8, "text\u2028": 1.0}, step=step, stage="transfer")
+    tracker.close()
+    whole = file.read_bytes()
+    assert [record["step"] for record in read_records(file)] == [1, 2, 3, 4, 5]
+    assert all("crc" not in record for record in read_records(file))
+    for place in range(0, 8 * len(whole), 11):
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << place % 8
+        file.write_bytes(changed)
+        for record in read_records(file):
+            assert record["values"]["transfer/loss"] == record["step"] / 8
+    assert "are damaged or were cut off" in caplog.text
+
+
+@pytest.mark.parametrize("line", ["[]", "3", '{"a": 1}', "[" * 100_000, "\ufffd"])
+def test_a_line_that_is_no_record_is_left_out(tmp_path: Path, line):
+    (tmp_path / "metrics.jsonl").write_text(f'{line}\n{{"kind": "metrics", "step": 1}}\n')
+    assert read_records(tmp_path / "metrics.jsonl") == [{"kind": "metrics", "step": 1}]
+
+
+def test_a_record_of_an_unfinished_run_that_was_changed_is_not_believed(tmp_path: Path, caplog):
+    first = begin(tmp_path / "a", range(1, 3), exit_code=None)
+    (file,) = tmp_path.rglob(".unfinished/*.json")
+    file.write_text(file.read_text().replace(first, "f" * 12))
+    assert begin(tmp_path / "b", range(1, 3), exit_code=0) not in (first, "f" * 12)
+    assert "starts anew" in caplog.text
+
+
 def test_another_request_is_another_run(tmp_path: Path):
     first = begin(tmp_path / "a", range(1, 3), exit_code=None)
     assert begin(tmp_path / "b", range(1, 3), exit_code=0, resolved=RESOLVED | {"seed": 4}) != first
