@@ -12,7 +12,9 @@ from pathlib import Path
 from campaigns import trials
 from pkt import console
 
-CAMPAIGNS: dict[str, str] = {}
+CAMPAIGNS: dict[str, str] = {
+    "programs": "hostile, right and wrong programs in the sandbox, by two users, with each layer missing in turn",
+}
 
 
 def main(words: Sequence[str]) -> int:
