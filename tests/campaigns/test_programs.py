@@ -15,10 +15,13 @@ pytestmark = [
 ]
 
 
-def test_a_few_programs_by_each_user_without_each_layer():
-    outcomes = run(programs.trials(count=5, seed=0))
+def test_a_few_programs_by_each_user(monkeypatch: pytest.MonkeyPatch):
+    some = ("nothing", "seccomp", "every layer of the kernel")
+    monkeypatch.setattr(programs, "MISSING", {name: programs.MISSING[name] for name in some})
+    monkeypatch.delitem(programs.FAULTS, "busy processors")  # tests/unit/test_sandbox.py tries it
+    outcomes = run(programs.trials(count=8, seed=0))
     assert bad(outcomes) == []
-    assert sum(outcome.verdict is Verdict.WORKS for outcome in outcomes) > 50
+    assert sum(outcome.verdict is Verdict.WORKS for outcome in outcomes) > 40
 
 
 def test_a_program_that_succeeds_and_a_wrong_verdict_are_reported(monkeypatch: pytest.MonkeyPatch):
