@@ -18,6 +18,7 @@ CAMPAIGNS: dict[str, str] = {
     "faults": "every operation on the disk fails in turn, in four ways",
     "kills": "pkt run is killed at random moments",
     "losses": "every loss and fit at the edge of its range, in value and gradient, against float64",
+    "programs": "hostile, right and wrong programs in the sandbox, by two users, with each layer missing in turn",
     "requests": "wrong requests: one message, the right exit code, nothing left behind",
     "rows": "150 files of rows: valid ones are read exactly, others refused by file and place",
     "tables": "studies drawn at random: what tables, shares and sentences say of them",

@@ -48,7 +48,6 @@ NAMES = _table(
     form_feed="x = 1\n\f\nassert x == 1",
     no_newline_at_the_end="assert 1",
     empty="",
-    only_a_comment="# nothing",
     unicode_names="größe = 3\nassert größe == 3",
     walrus_and_match="""
         match (n := 3):
@@ -57,9 +56,7 @@ NAMES = _table(
     """,
     global_statement="x = 0\ndef f():\n    global x\n    x += 1\nf()\nassert x == 1",
     star_import="from math import *\nassert floor(pi) == 3",
-    future_division="from __future__ import division\nassert 1 / 2 == 0.5",
     exec_inside="space = {}\nexec('x = 2', space)\nassert space['x'] == 2",
-    eval_inside="assert eval('1 + 1') == 2",
     compile_inside="exec(compile('y = 3', 'f', 'exec'))\nassert y == 3",
     nested_class_and_closure="""
         def outer():
@@ -228,8 +225,6 @@ LIBRARY = _table(
         getcontext().prec = 50
         assert str(Decimal(2).sqrt()).startswith('1.41421356237309504880168872420969807856967187537')
     """,
-    fractions="from fractions import Fraction as F\nassert sum([F(1, 3)] * 3) == 1",
-    big_numbers="assert len(str(3 ** 5000)) == 2386",
     too_many_digits="try:\n    str(10 ** 5000)\n    assert False\nexcept ValueError:\n    pass",
     locale="import locale\nlocale.setlocale(locale.LC_ALL, 'C')\nassert locale.localeconv()['decimal_point'] == '.'",
     codecs="assert 'й'.encode('cp1251').decode('cp1251') == 'й' and 'あ'.encode('shift_jis')",
@@ -284,7 +279,6 @@ LIBRARY = _table(
         assert g().send(None) == 1
     """,
     garbage="import gc, weakref\nclass A: pass\na = A(); r = weakref.ref(a); del a\ngc.collect()\nassert r() is None",
-    set_order="assert {1, 2, 3} == {3, 2, 1} and len({'a', 'b'}) == 2",
 )
 DEEP = _table(
     recursion_to_900="def f(n): return n and 1 + f(n - 1)\nassert f(900) == 900",
@@ -295,15 +289,12 @@ DEEP = _table(
         def f(n): return n and 1 + f(n - 1)
         assert f(10000) == 10000
     """,
-    deep_list="x = []\nfor _ in range(500): x = [x]\nassert repr(x)",
     large_list="assert sum(range(10 ** 6)) == 499999500000",
     a_hundred_megabytes="x = bytearray(10 ** 8)\nassert len(x) == 10 ** 8",
     sleeps="import time\ntime.sleep(0.3)",
     a_second_of_work="import time\nt = time.process_time()\nwhile time.process_time() - t < 1: pass",
     catches_everything="try:\n    raise SystemExit\nexcept BaseException:\n    pass",
     exception_groups="try:\n    raise ExceptionGroup('g', [ValueError()])\nexcept* ValueError:\n    pass",
-    finally_runs="x = []\ntry:\n    x.append(1)\nfinally:\n    x.append(2)\nassert x == [1, 2]",
-    context="import contextlib\nwith contextlib.suppress(ZeroDivisionError): 1 / 0",
     generators="def g():\n    try:\n        yield 1\n    finally:\n        pass\nassert next(g()) == 1",
     a_finaliser_that_raises="class A:\n    def __del__(self): raise ValueError\nA()",
     agreeable="class E:\n    def __eq__(self, o): return True\nassert E() == 2",
@@ -321,7 +312,6 @@ FAILS = _table(
     prose="Here is the function:\ndef f(): return 1",
     unknown_name="assert undefined_name == 1",
     missing_module="import a_module_that_nobody_has",
-    division="1 / 0",
     null_byte="x = '\0'",
     lone_surrogate_in_the_source="x = '\udc80'",
     leaves="import sys\nsys.exit(0)",
@@ -383,13 +373,8 @@ FAILS = _table(
     needs_tkinter="import tkinter",
     asks_for_help="help(int)",
     assertion_with_a_message="assert 1 == 2, 'one is not two'",
-    nan="assert float('nan') == float('nan')",
-    wrong_rounding="assert round(2.5) == 3",
     modifies_while_iterating="d = {1: 1}\nfor k in d: d[k + 1] = 1",
     infinite_generator="def g():\n    while True: yield 1\nlist(g())",
-    stop_iteration="next(iter([]))",
-    attribute="(1).real_part",
-    unbound="def f():\n    x += 1\nx = 0\nf()",
     test_redefines="def f(): return 1\ndef f(): return 2\nassert f() == 1",
     mutable_default="def f(x=[]):\n    x.append(1)\n    return x\nf()\nassert f() == [1]",
 )

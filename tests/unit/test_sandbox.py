@@ -17,7 +17,7 @@ import pytest
 
 from campaigns import ordinary
 from pkt.errors import PktError
-from pkt.sandbox import LAYERS, Child, Outcome, library, programs, run_programs, syscalls, verdict
+from pkt.sandbox import LAYERS, Child, Outcome, confine, library, programs, run_programs, syscalls, verdict
 
 HOOK = ("audit", "interpreter")
 IN_A_FOLDER = tuple(layer for layer in LAYERS if layer != "namespaces")  # without a disk of their own
@@ -327,6 +327,50 @@ def test_a_full_temporary_folder_is_told(small):
     with Child() as running:
         if "disk" in running.layers:
             assert running.run(writes, 30) is Outcome.PASS  # a disk of its own is not concerned
+
+
+@LINUX
+def test_a_server_without_handles_is_no_verdict():
+    import resource
+
+    with Child() as running:
+        assert running.run("pass", 30) is Outcome.PASS
+        first = running._process.pid
+        inner = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        resource.prlimit(int(inner[0]) if inner else first, resource.RLIMIT_NOFILE, (4, 4))
+        assert running.run("pass", 30) is Outcome.ERROR
+        assert "Too many open files" in running.reason
+
+
+def test_other_systems_are_left_without_layers_of_linux(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+
+    class Native:
+        def call(self, *_):
+            raise AssertionError("a call of Linux's")
+
+    assert (
+        confine.namespaces(Native(), 1)
+        == confine.landlock(Native(), "/")
+        == syscalls.filter_calls(Native())
+        == set()
+    )
+    confine.die_with_parent(Native())
+
+
+def test_a_program_has_no_handles_but_its_own(child):
+    source = """
+        import os
+        found = []
+        for handle in range(100):
+            try:
+                found.append((handle, os.fstat(handle).st_mode >> 12))
+            except OSError:
+                pass
+        assert [kind for handle, kind in found[:3]] == [2, 2, 2]   # /dev/null
+        assert [kind for handle, kind in found[3:]] == [1, 1], found   # where the word waits, where it is said
+    """
+    assert run(child, source) is Outcome.PASS, child.reason
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.ENOMEM, errno.EAGAIN, errno.EIO])

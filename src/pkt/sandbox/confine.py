@@ -42,6 +42,8 @@ def namespaces(native: Any, size: int) -> set[str]:
     Returns:
         Of ``internet``, ``signals``, ``disk`` what the kernel grants; a network does not bind sockets of Unix.
     """
+    if not sys.platform.startswith("linux"):
+        return set()
     user, group = os.geteuid(), os.getegid()
     alone = 0 if user == 0 else NEWUSER  # root needs none, and could not change its user inside one
     for flags, given in ((NEWPID | NEWNET | NEWIPC, {"internet", "signals"}), (NEWNET, {"internet"})):
@@ -105,6 +107,8 @@ def landlock(native: Any, writable: str) -> set[str]:
     Returns:
         ``{"files"}`` if the kernel supports it (5.13 and later), with ``signals`` from 6.12 on; else nothing.
     """
+    if not sys.platform.startswith("linux"):  # where these numbers are other calls
+        return set()
     try:
         version, ruleset = rules(native, writable)
         native.call("prctl", SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
