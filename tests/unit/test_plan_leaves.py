@@ -223,7 +223,7 @@ SEMANTICS: dict[str, dict[str, Any]] = {
     "cosine": {"fold_norm": True, "anchors": "shared", "rcond": 0.1, "precision": "float32", "top_k": 3},
     "input": {"anchors": "shared"},
     "logit_lstsq": {"fold_norm": True, "anchors": "shared", "normalise": False, "rcond": 0.1},
-    "procrustes": {"scale": False, "intercept": False, "massive": None},
+    "procrustes": {"scale": False, "intercept": False, "massive": 30.0},
     "random": {"seed": 3},
     "ridge": {"alpha": 0.1, "intercept": False, "massive": 30.0, "rcond": 0.1},
 }

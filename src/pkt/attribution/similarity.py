@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -94,29 +95,39 @@ def compare_layers(
         raise RequestError(
             "layers are compared on rows, and the split has none; raise its size (data.sizes)."
         )
-    moments = _capacity(teacher, student, memory) is None
-
-    def read(kept_N: Tensor, tell: Callable[[int, int], None]) -> tuple[Moments | Grams, Tensor]:
-        sums, starts = Moments() if moments else Grams(), _starts(encoded, positions)
-        norm_LN = torch.zeros(teacher.depth + student.depth, len(kept_N))
-        for rows in sorted_batches(encoded.lengths, batch_size):
-            batch = collate(encoded, rows)
-            slots = torch.cat([torch.arange(starts[row], starts[row + 1]) for row in rows])
-            sides = [_states(arch, batch, interface, positions, kept_N[slots]) for arch in (teacher, student)]
-            sums.add(sides[0], sides[1].to(sides[0].device))
-            norm_LN[:, slots[kept_N[slots]]] = torch.cat([side.norm(dim=-1).cpu() for side in sides])
-            tell(len(rows), int(batch.attention_mask.sum()))
-        return sums, norm_LN
-
-    tell = listen or (lambda _rows, _tokens: None)
-    sums, norm_LN = read(kept_N, tell)
-    found = int(kept_N.sum())
+    form = Moments if _capacity(teacher, student, memory) is None else Grams
+    tell, found = listen or (lambda _rows, _tokens: None), int(kept_N.sum())
+    add = partial(_add, (teacher, student), encoded, interface, positions, batch_size)
+    norm_LN = add(sums := form(), kept_N, tell)
     kept_N[kept_N.clone()] = ordinary_norms(norm_LN[:, kept_N], massive)
     if (count := int(kept_N.sum())) < found:
-        sums, _ = read(kept_N, lambda _rows, tokens: tell(0, tokens))
+        add(sums := form(), kept_N, lambda _rows, tokens: tell(0, tokens))
     cka_LL, spread_T, spread_S = sums.similarity()
     chance_LL = (spread_T[:, None] * spread_S / max(1, count - 1)).clamp_max(1.0)
     return LayerComparison(cka_LL=cka_LL, chance_LL=chance_LL, positions=count, left_out=found - count)
+
+
+def _add(
+    models: tuple[Architecture, Architecture],
+    encoded: Encoded,
+    interface: Interface | str,
+    positions: str,
+    batch_size: int,
+    sums: Moments | Grams,
+    kept_N: Tensor,
+    tell: Callable[[int, int], None],
+) -> Tensor:
+    """Read all rows, add the states at the kept positions, and return their norms, (L_T + L_S, N), 0 elsewhere."""
+    starts = _starts(encoded, positions)
+    norm_LN = torch.zeros(sum(arch.depth for arch in models), len(kept_N))
+    for rows in sorted_batches(encoded.lengths, batch_size):
+        batch = collate(encoded, rows)
+        slots = torch.cat([torch.arange(starts[row], starts[row + 1]) for row in rows])
+        x_LnD, y_LnE = (_states(arch, batch, interface, positions, kept_N[slots]) for arch in models)
+        sums.add(x_LnD, y_LnE.to(x_LnD.device))
+        norm_LN[:, slots[kept_N[slots]]] = torch.cat([side.norm(dim=-1).cpu() for side in (x_LnD, y_LnE)])
+        tell(len(rows), int(batch.attention_mask.sum()))
+    return norm_LN
 
 
 @dataclass(kw_only=True)

@@ -209,10 +209,14 @@ def graded(
     teacher: Mapping[int, RowStates],
     student: Mapping[int, RowStates],
 ) -> dict[int, dict[str, float | None]]:
-    """Return each map's quality card on the align split, with a read-out KL where states are those of blocks."""
+    """Return each map's quality card on the align split, with a read-out KL where states are those of blocks.
+
+    A ridge map's `alpha` is in it too, as it may have been chosen.
+    """
     read_out = OutputHead(arch=bench.student.arch).lens if interface == "block" else None
     return {
         k: asdict(quality_card(map_, teacher[k].flat_ND, student[k].flat_ND, read_out=read_out))
+        | {name: value for name, value in map_.info.items() if name == "alpha"}
         for k, map_ in maps.items()
     }
 
