@@ -73,6 +73,8 @@ def test_rows_that_do_not_fit():
     assert encode(ROWS[:1], tokenizer, max_length=prompt + answer).lengths == [prompt + answer]
     with pytest.raises(RequestError, match=rf"row 'a': .* exceed the context: {prompt} \+ {answer} tokens, "):
         encode(ROWS[:1], tokenizer, max_length=prompt + answer - 1)
+    with pytest.raises(RequestError, match=r"row 'a': .* 1 more of 2 rows are too long"):
+        encode(ROWS, tokenizer, max_length=prompt)
     with pytest.raises(RequestError, match=r"prompt alone fills the context.*raise data\.max_length"):
         encode(ROWS[:1], tokenizer, max_length=prompt)
 

@@ -10,6 +10,7 @@ from transformers import GenerationConfig
 
 from pkt.evaluation.decoding import own
 from pkt.evaluation.quiet import quiet
+from scoring import scored
 from tiny import tiny_model, tiny_tokenizer
 
 TEXTS = ["Ada has", "The answer is: yes or", "def f3(x):\n    return", "Ben"]
@@ -107,6 +108,21 @@ def test_a_task_files_own_settings_are_followed_in_either_way():
     wanted, _ = answers({"repetition_penalty": 3.0}, follow=True)
     for follow in (False, True):
         assert answers({}, follow=follow, asking=asking)[0] == wanted
+
+
+@pytest.mark.parametrize("asked_for", [None, "neutral", "model"])
+def test_each_task_has_its_own_default(task_folder, asked_for):
+    model = model_with({"repetition_penalty": 3.0})
+    names = ["foreign_sums", "foreign_choice", "nano_math"]
+    options = {"task_path": str(task_folder), "limit": 2, "max_new_tokens": 3, "decoding": asked_for}
+    how = scored(model, tiny_tokenizer(), names, **options).decoding
+    assert {task: one["decoding"] for task, one in how.items()} == {
+        "foreign_sums": asked_for or "model",
+        "nano_math": asked_for or "neutral",
+    }
+    applied = {task: one["settings"] for task, one in how.items() if one["decoding"] == "model"}
+    assert all(settings == {"repetition_penalty": 3.0} for settings in applied.values())
+    assert model.generation_config.repetition_penalty == 3.0
 
 
 @pytest.fixture

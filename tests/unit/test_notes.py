@@ -6,8 +6,12 @@ import json
 
 import pytest
 
+import suite_files as files
+from pkt.config import BenchmarkConfig, DataConfig
 from pkt.data import notes
 from pkt.data.encoding import encode
+from pkt.data.lengths import Fitting
+from pkt.tasks.splits import load_splits
 from tiny import tiny_tokenizer
 
 
@@ -50,6 +54,17 @@ def test_prompts_that_end_inside_a_token_are_counted():
     encoded = encode(rows, tokenizer, max_length=64)
     (told,) = notes.inside_tokens("train", rows, encoded, tokenizer)
     assert told.startswith("train: 2 of 3 prompts end inside a token (row 'a': 'Ada has 3 ' | 'apples'): ")
+
+
+def test_train_rows_that_are_scored_are_counted(tmp_path):
+    files.write(tmp_path / "train.jsonl", files.gsm8k(40))
+    files.write(tmp_path / "test.jsonl", files.gsm8k(6, start=37))
+    fitting = Fitting(tokenizer=tiny_tokenizer, max_length=512)
+    given = BenchmarkConfig(name="gsm8k", tasks=["gsm8k"], data_dir=str(tmp_path))
+    load_splits(given, DataConfig(), fitting)
+    assert list(notes.left_out(fitting)) == [
+        "gsm8k/train: 3 of 40 rows are also scored, and are left out before the splits are drawn."
+    ]
 
 
 @pytest.mark.slow

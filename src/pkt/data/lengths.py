@@ -6,13 +6,14 @@ has the size asked for. Rows of the user's or of pkt's own tasks are refused ins
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from pkt.data.chat import Chat
 from pkt.data.encoding import encode_answers, encode_prompt
+from pkt.data.pools import same
 
 Row = dict[str, Any]
 MARGIN = 8  # tokens that a tokenizer may add to a row: BOS, EOS, a leading space
@@ -27,12 +28,14 @@ class Fitting:
         max_length: tokens that prompt, answer and EOS may have.
         chat: wraps prompts in the tokenizer's chat template; None: they stay as they are.
         dropped: pool of rows -> (rows left out, all rows), for pools where some were left out.
+        scored: the same for rows that are left out because they are scored.
     """
 
     tokenizer: Callable[[], Any]
     max_length: int
     chat: Chat | None = None
     dropped: dict[str, tuple[int, int]] = field(default_factory=dict)
+    scored: dict[str, tuple[int, int]] = field(default_factory=dict)
     _known: dict[tuple[str, str], bool] = field(default_factory=dict, init=False)
 
     def kept(self, pool: str, rows: Sequence[Row]) -> list[Row]:
@@ -41,6 +44,17 @@ class Fitting:
         if len(left) < len(rows):
             self.dropped[pool] = (len(rows) - len(left), len(rows))
         return left
+
+    def apart(self, pool: str, rows: Sequence[Row], tested: Collection[str]) -> None:
+        """Count the rows of a pool whose question is scored.
+
+        Args:
+            pool: its name.
+            rows: all that it had, each with its ``question``.
+            tested: the questions that are scored, as `same` writes them.
+        """
+        if count := sum(same(row["question"]) in tested for row in rows):
+            self.scored[pool] = (count, len(rows))
 
     def _fits(self, row: Mapping[str, Any]) -> bool:
         prompt, answer = str(row["prompt"]), str(row["answer"])

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pkt.data.encoding import Encoded, encode_prompt
+from pkt.data.lengths import Fitting
 from pkt.data.pools import same
 
 Rows = Sequence[Mapping[str, Any]]
@@ -80,17 +81,16 @@ def inside_tokens(name: str, rows: Rows, encoded: Encoded, tokenizer: Any) -> It
         )
 
 
-def too_long(dropped: Mapping[str, tuple[int, int]], most: int) -> Iterator[str]:
-    """Say how many rows of published sets are left out because they are too long.
-
-    Args:
-        dropped: pool -> rows left out, all rows.
-        most: tokens that a row may have.
-    """
-    for pool, (count, total) in dropped.items():
+def left_out(fitting: Fitting) -> Iterator[str]:
+    """Say how many rows of published sets are left out because they are scored, or too long."""
+    for pool, (count, total) in fitting.scored.items():
         yield (
-            f"{pool}: {count} of {total} rows have more than {most} tokens (data.max_length, the models' contexts) and "
-            "are left out before the splits are drawn."
+            f"{pool}: {count} of {total} rows are also scored, and are left out before the splits are drawn."
+        )
+    for pool, (count, total) in fitting.dropped.items():
+        yield (
+            f"{pool}: {count} of {total} rows have more than {fitting.max_length} tokens (data.max_length, the models' "
+            "contexts) and are left out before the splits are drawn."
         )
 
 

@@ -141,7 +141,7 @@ class Workbench:
     def splits(self) -> dict[str, Dataset]:
         """Rows of the extract, align, train and validation splits; the console says what is unusual about them."""
         found = load_splits(self.config.benchmark, self.config.data, self.fitting)
-        self.note(*notes.too_long(self.fitting.dropped, self.max_length))
+        self.note(*notes.left_out(self.fitting))
         self.note(
             *notes.of_splits({split: rows.to_list() for split, rows in found.items()}, chat=bool(self.chat))
         )

@@ -139,6 +139,8 @@ class LmEvalTask:
             tasks = self._loaded()
             pool = [row for name, task in tasks.items() for row in _documents(name, task)]
             held = {same(_question(task, doc)) for task in tasks.values() for doc in task.eval_docs}
+        if given.fitting is not None:
+            given.fitting.apart(f"{self.name}/train", pool, held)
         pool = distinct(pool, held)
         if given.fitting is not None:
             pool = given.fitting.kept(f"{self.name}/train", pool)

@@ -115,10 +115,14 @@ class Suite(RowTask):
     ) -> tuple[dict[str, list[Row]], dict[str, str]]:
         """Return the pools of rows that fit, and which pool each split is taken from."""
         held = self.held(benchmark)
+        tested = frozenset(held)
 
         def fit(pool: str, rows: list[Row]) -> list[Row]:
             kept = distinct(rows, held)
-            return kept if fitting is None else fitting.kept(f"{self.name}/{pool}", kept)
+            if fitting is None:
+                return kept
+            fitting.apart(f"{self.name}/{pool}", rows, tested)
+            return fitting.kept(f"{self.name}/{pool}", kept)
 
         pools = {"train": fit("train", self.train_side(benchmark))}
         uses = dict.fromkeys((*FRONT, "train"), "train")
