@@ -15,7 +15,7 @@ MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 60
 USED_ELSEWHERE = {
     # called or read by a library
     "disable_tqdm", "generate_until",                   # lm-eval
-    "manipulate_search_path", "on_multirun_start", "available", "is_config",   # Hydra
+    "manipulate_search_path", "on_multirun_start", "on_run_start", "available", "is_config",   # Hydra
     "pre_tokenizer", "filters", "deterministic",        # tokenizers, Jinja, cuDNN
     "lora_dropout", "base_model_name_or_path",          # PEFT
     # called by the terms of plugins (docs/extending.md)
