@@ -222,7 +222,6 @@ def _words() -> Iterator[Request]:
         ["run", "plugins=[nope]"], ["run", "plugins=[../x]"], ["run", "method=nope/kd"],
         ["run", "term@objective.terms.x=ce"],
         ["run", "objective.terms.layer.weigth=2"], ["run", "objective.terms.layer.weight=inf"],
-        ["run", "method.name=x"],
         ["run", "mapping.depth=3"], ["run", "semantics._target_=os.system"],
         ["run", "method._target_=pkt.nope.X"],
         ["analyze", "cak"], ["analyze", "analyze.parts=[]"], ["report"], ["report", "runs=/nope"],

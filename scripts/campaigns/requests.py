@@ -91,7 +91,7 @@ def _problem(request: Request, answer: Answer) -> str | None:
         f"{len(messages)} messages": len(messages) != bool(request.code) and "-m" not in request.words,
         f"{answer.seconds:.0f} seconds": answer.seconds > SECONDS,
         f"left {', '.join(answer.left)}": bool(answer.left),
-        f"'unexpected' in {messages}": any("unexpected" in message for message in messages),
+        f"'unexpected' in {messages}": any("pkt: unexpected" in message for message in messages),
         f"no command: {unreadable}": bool(unreadable),
     }
     return next((problem for problem, holds in problems.items() if holds), None)

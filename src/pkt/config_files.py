@@ -86,11 +86,11 @@ def _check_size(text: str, file: Path) -> None:
     sizes: dict[str, int] = {}
     nodes = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in open_nodes):
                 raise RequestError(f"{file}, line {line}: *{event.anchor} stands inside what it stands for")
-            nodes += sizes.get(event.anchor, 1)
+            nodes += sizes.get(str(event.anchor), 1)
         elif isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append((event.anchor, nodes))
             nodes += 1
@@ -149,7 +149,7 @@ class ConfigFiles(ConfigSource):  # type: ignore[misc]  # hydra is followed as A
 
     def is_config(self, config_path: str) -> bool:
         """Return whether a path (without `.yaml`) is a file."""
-        return (Path(self.path) / self._normalize_file_name(config_path)).is_file()
+        return (Path(self.path) / str(self._normalize_file_name(config_path))).is_file()
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Read a file."""

@@ -217,7 +217,12 @@ def _layout(entries: dict[str, Any], held: int) -> str | None:
 
 def _of_folder(folder: Path, indices: list[Path], templates: bool) -> Iterator[str]:
     """Yield what is wrong with files that are each in order."""
-    for problem in (adapter_beside_weights(folder), _quantised(folder), *_shards(folder, indices)):
+    for problem in (
+        adapter_beside_weights(folder),
+        _quantised(folder),
+        *_shards(folder, indices),
+        _vocabulary(folder),
+    ):
         if problem:
             yield problem
     if templates and (problem := _template_in_config(folder)):
@@ -243,6 +248,23 @@ def _quantised(folder: Path) -> str | None:
     return (
         f"{folder / 'config.json'} says that the weights are quantised ({method}): pkt reads and trains plain weights; "
         "take the model's original checkpoint, or dequantise this one and save that"
+    )
+
+
+def _vocabulary(folder: Path) -> str | None:
+    """Say that there is no sign of a tokenizer."""
+    names = (
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "vocab.json",
+        "vocab.txt",
+        "spiece.model",
+    )
+    if any((folder / name).is_file() for name in (*names, "tekken.json")):
+        return None
+    return (
+        f"{folder} has no tokenizer (such as tokenizer.json); copy the files of the model's tokenizer into it"
     )
 
 
@@ -278,6 +300,9 @@ def _shards(folder: Path, indices: list[Path]) -> Iterator[str]:
                 f"{places[lost[0]]}; fetch index and files of the same revision"
             )
     shards = sorted(folder.glob("*-of-*.safetensors"))
+    other = sorted(file for file in folder.glob("*.safetensors") if file not in shards)
+    if other and not shards and not indices:
+        yield f"{folder} has weights in {other[0].name}, and transformers reads model.safetensors; rename the file"
     if shards and not indices:
         yield f"{folder} has {shards[0].name} but no model.safetensors.index.json, which says what is where; fetch it"
 

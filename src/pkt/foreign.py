@@ -124,7 +124,8 @@ def _words(error: BaseException) -> str:
     """Return a library's own words, and whose they are."""
     package = type(error).__module__.partition(".")[0]
     whose = "" if package == "builtins" else f" of {package}"
-    return f"{type(error).__name__}{whose}: {first_line(error)} (PKT_DEBUG=1 shows where)"
+    text = " ".join(str(error).split()) or "without a word"
+    return f"{type(error).__name__}{whose}: {text[:300]} (PKT_DEBUG=1 shows where)"
 
 
 def unreadable(path: Path) -> list[str]:
@@ -171,12 +172,15 @@ def _misfits(folder: Path) -> list[str]:
     import torch
     import transformers
 
+    file = folder / "config.json"
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **_AS_IT_IS)
         with torch.device("meta"):
             expected = transformers.AutoModelForCausalLM.from_config(config).state_dict()
-    except Exception:  # what is looked for is another fault than the one that stops this
-        return []
+    except Exception as error:
+        return [
+            f"{file} describes a model that cannot be made: {_words(error)}; take a config that fits the weights"
+        ]
     for file in sorted(folder.glob("*.safetensors")):
         for name, shape in shapes(file).items():
             if name in expected and tuple(expected[name].shape) != shape:

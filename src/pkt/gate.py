@@ -70,7 +70,13 @@ def _check_model(spec: CheckpointSpec, who: str, *, templates: bool) -> None:
 def _check_saved(named: str) -> None:
     folder = Path(named).expanduser()
     if not (folder / "config.json").is_file():
-        raise RequestError(f"eval.checkpoint={named}: no model folder there (config.json is missing).")
+        adapter = (folder / "adapter_config.json").is_file()
+        hint = (
+            " There is a PEFT adapter: merge it into its base model (merge_and_unload) and save that."
+            if adapter
+            else ""
+        )
+        raise RequestError(f"eval.checkpoint={named}: no model folder there (config.json is missing).{hint}")
     _refuse(f"eval.checkpoint={named}", folder, templates=False)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import struct
 from pathlib import Path
@@ -119,6 +120,9 @@ DAMAGES = {
         lambda f: changed(f, model_type="zork", auto_map={"AutoConfig": "own.Config"}),
         "code of its own",
     ),
+    "config without layers": (CONFIG, lambda f: changed(f, num_hidden_layers=-1), "num_hidden_layers=-1"),
+    "config with an unknown function": (CONFIG, lambda f: changed(f, hidden_act="nope"), "cannot be made"),
+    "weights under another name": (WEIGHTS, lambda f: f.rename(f.with_name("weights.safetensors")), "rename"),
     "generation config cut": ("generation_config.json", lambda f: cut(f, 10), "not JSON"),
     "tokenizer empty": (TOKENIZER, lambda f: cut(f, 0), "empty"),
     "tokenizer cut": (TOKENIZER, lambda f: cut(f, 500), "not JSON"),
@@ -141,6 +145,20 @@ def test_a_damaged_file_is_named(folder, name):
         read(folder)
     assert file in str(refused.value)
     assert said in str(refused.value)
+
+
+def test_a_folder_without_a_tokenizer(folder):
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(RequestError, match="has no tokenizer"):
+        read(folder)
+
+
+def test_weights_that_the_config_has_no_place_for_are_told(folder, caplog):
+    changed(folder / CONFIG, num_hidden_layers=1)
+    loaded(folder)
+    (record,) = [record for record in caplog.records if record.name.startswith("pkt")]
+    assert re.search(r"has 9 weights .* such as model\.layers\.1\..*: they are not used", record.getMessage())
 
 
 def test_sound_models_have_no_fault(folder, sharded):

@@ -31,6 +31,11 @@ def check_kind(config: Any, where: str) -> None:
         raise RequestError(
             f"{where}: '{kind}' is no causal language model in transformers; {_WANTED}; {inner}"
         )
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers < 1:
+        raise RequestError(
+            f"{where}: its config.json has num_hidden_layers={layers}; take one that fits the weights"
+        )
     if getattr(config, "quantization_config", None) is not None:
         raise RequestError(
             f"{where}: by its config.json the weights are quantised; pkt reads and trains plain ones: take the original"

@@ -130,6 +130,11 @@ def load_model(
         f"the {source.who} '{source.name}'",
         "Its files are damaged, or its training diverged: fetch or train it anew.",
     )
+    if unused := sorted(report["unexpected_keys"]):
+        log.warning(
+            "the %s '%s' has %d weights that its config has no place for, such as %s: they are not used",
+            *(source.who, source.name, len(unused), unused[0]),
+        )
     if teacher is not None and kept is not None:
         model = prune(model, kept, roles=declared_roles(spec, teacher))
     return model.eval() if spec.device_map else model.eval().to(device)
