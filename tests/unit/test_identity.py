@@ -37,7 +37,7 @@ def planned(**changed):
         ingredients = {
             "stage": stage,
             "version": 1,
-            "inputs": {taken: given["seed"] for taken in takes},
+            "inputs": dict.fromkeys(takes, given["seed"]),
             **own,
         }
         return Step(name=name, stage=stage, takes=takes, ingredients=ingredients, key=name)
