@@ -31,15 +31,25 @@ def planned(**changed):
         "train": "aa",
         "rows": "r1",
     } | changed
-    align = Step(name="align", stage="align", key="1", ingredients={
-        "stage": "align", "version": 1, "inputs": {}, "models": {"teacher": "t", "student": "s"},
-        "settings": {"semantics.seed": given["semantics.seed"]}, "rows": {"align": "bb"}})  # fmt: skip
-    transfer = Step(name="transfer", stage="transfer", takes=("align",), key="2", ingredients={
-        "stage": "transfer", "version": 1, "inputs": {"align": given["seed"]}, "models": {"student": "s"},
-        "settings": {name: given[name] for name in ("seed", "optim.lr")}, "rows": {"train": given["train"]}})  # fmt: skip
-    scored = Step(name="eval transferred", stage="eval", takes=("transfer",), key="3", ingredients={
-        "stage": "eval", "version": 1, "inputs": {"transfer": given["seed"]}, "models": {},
-        "settings": {"eval.limit": given["eval.limit"]}, "tasks": {"custom": {"rows": given["rows"]}}})  # fmt: skip
+
+    def step(name: str, takes: tuple[str, ...], **own) -> Step:
+        stage = name.partition(" ")[0]
+        ingredients = {
+            "stage": stage,
+            "version": 1,
+            "inputs": dict.fromkeys(takes, given["seed"]),
+            **own,
+        }
+        return Step(name=name, stage=stage, takes=takes, ingredients=ingredients, key=name)
+
+    def settings(*names: str):
+        return {name: given[name] for name in names}
+
+    models, rows = {"teacher": "t", "student": "s"}, {"custom": {"rows": given["rows"]}}
+    align = step("align", (), models=models, settings=settings("semantics.seed"), rows={"align": "bb"})
+    trained = {"settings": settings("seed", "optim.lr"), "rows": {"train": given["train"]}}
+    transfer = step("transfer", ("align",), models={"student": "s"}, **trained)
+    scored = step("eval transferred", ("transfer",), models={}, settings=settings("eval.limit"), tasks=rows)
     bench = SimpleNamespace(teacher_fingerprint="t", student_fingerprint="s", dtype=lambda role: "float32")
     plan = Plan(steps={step.name: step for step in (align, transfer, scored)})
     session = SimpleNamespace(plan=plan, bench=bench, seeded=frozenset({"seed", "semantics.seed"}))
