@@ -72,7 +72,11 @@ def test_a_tokenizer_with_more_tokens_than_rows_is_wrong(doctor):
 def test_a_pair_without_a_common_vocabulary_is_wrong(doctor, tmp_path):
     tiny_model("llama", depth=2, vocab=280).save_pretrained(tmp_path / "other")
     tiny_tokenizer(280).save_pretrained(tmp_path / "other")
-    words = (f"model.student.checkpoint={tmp_path / 'other'}", "model.student.init=load", "model.student.layers=null")
+    words = (
+        f"model.student.checkpoint={tmp_path / 'other'}",
+        "model.student.init=load",
+        "model.student.layers=null",
+    )
     code, out, err = doctor(tiny_model("llama", depth=3), None, *words)
     assert code == 1
     assert ("vocabulary", "wrong") in shown(out)

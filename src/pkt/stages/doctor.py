@@ -12,7 +12,7 @@ It is no stage: nothing is stored but the probes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -64,31 +64,38 @@ def show(bench: Workbench, method: Method) -> None:
     Raises:
         PktError: something that pkt relies on does not hold.
     """
-    wrong: list[str] = []
+    found: dict[str, list[Check]] = {}
     for role in ("teacher", "student"):
         arch: Architecture = getattr(bench, role).arch
         assert arch.probe is not None
-        checks = [*arch.probe.checks, *_interfaces(arch.probe), *_tried("identity", partial(identity, arch))]
-        title = f"{role}: {arch.model.config.model_type}, {arch.depth} layers of {arch.width}"
-        wrong += _print(title, checks, role)
-    pair = [
+        found[role] = [
+            *arch.probe.checks,
+            *_interfaces(arch.probe),
+            *_tried("identity", partial(identity, arch)),
+        ]
+        _print(f"{role}: {arch.model.config.model_type}, {arch.depth} layers of {arch.width}", found[role])
+    found["pair"] = [
         *_tried("vocabulary", partial(vocabulary, bench)),
         *_tried("cached", partial(cached, bench)),
         *_tried("merged", partial(merged, bench, getattr(method, "update", Update()))),
     ]
-    wrong += _print(f"pair: {bench.config.model.name}", pair, "pair")
+    _print(f"pair: {bench.config.model.name}", found["pair"])
     console.table("tokenizers", ("", "teacher", "student"), list(tokenizers(bench)))
     bench.release("student")  # it has an adapter now
-    if wrong:
+    _sum_up(found)
+
+
+def _sum_up(found: Mapping[str, Sequence[Check]]) -> None:
+    named = [(f"{who} {check.name}", check) for who, checks in found.items() for check in checks]
+    if wrong := [f"{name}: {check.sentence}" for name, check in named if _state(check) == "wrong"]:
         raise PktError(f"{len(wrong)} of these are wrong: {'; '.join(wrong)}")
-    console.say("all is well")
+    untried = [name for name, check in named if check.sentence.startswith(UNTRIED)]
+    console.say(f"nothing is wrong, but {UNTRIED}: {', '.join(untried)}" if untried else "all is well")
 
 
-def _print(title: str, checks: Sequence[Check], who: str) -> list[str]:
-    """Print checks, and return those that are wrong."""
+def _print(title: str, checks: Sequence[Check]) -> None:
     rows = [(check.name, _state(check), _number(check), check.sentence) for check in checks]
     console.table(title, ("check", "", "number", "what was found"), rows)
-    return [f"{who} {check.name}: {check.sentence}" for check in checks if _state(check) == "wrong"]
 
 
 def _state(check: Check) -> str:
