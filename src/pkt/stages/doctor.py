@@ -6,14 +6,17 @@
     student ──> adapter = adapter folded into the weights
     both tokenizers ──> rows, padding, special tokens, shared ids
 
-It is no stage: nothing is stored but the probes.
+It is no stage: the store gets nothing but the probes.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -54,12 +57,13 @@ PROMPT = 2  # tokens of each row that are no answer
 NOISE = 0.05  # size of the adapter's weights: enough to change every logit
 
 
-def show(bench: Workbench, method: Method) -> None:
-    """Print what was found about both models of a pair, with numbers.
+def show(bench: Workbench, method: Method, folder: Path) -> None:
+    """Print what was found about both models of a pair, with numbers, and write it to `doctor.json`.
 
     Args:
         bench: the pair.
         method: of the request; its adapters are tried.
+        folder: of the run.
 
     Raises:
         PktError: something that pkt relies on does not hold.
@@ -82,6 +86,11 @@ def show(bench: Workbench, method: Method) -> None:
     _print(f"pair: {bench.config.model.name}", found["pair"])
     console.table("tokenizers", ("", "teacher", "student"), list(tokenizers(bench)))
     bench.release("student")  # it has an adapter now
+    listed = {
+        who: [asdict(check) | {"state": _state(check)} for check in checks] for who, checks in found.items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "doctor.json").write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
     _sum_up(found)
 
 
