@@ -52,13 +52,14 @@ def run_verb(cfg: DictConfig, run_dir: Path) -> float | None:
         RequestError: the request does not make sense.
         PktError: it does, and failed.
     """
-    if cfg.verb == "doctor":
-        bench, method = request(cfg)
-        check_models(bench)
-        doctor.show(bench, method)
-        return None
     reports: list[dict[str, Any]] = []
     try:
+        if cfg.verb == "doctor":
+            bench, method = request(cfg)
+            check_models(bench)
+            reports.append({"stage": "doctor"})  # what it finds is kept, also where something is wrong
+            doctor.show(bench, method, run_dir)
+            return None
         return _run_stages(cfg, run_dir, reports)
     except PktError:
         if not reports:  # nothing was computed: leave nothing

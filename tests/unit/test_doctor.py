@@ -41,7 +41,7 @@ def shown(text: str) -> list[tuple[str, str]]:
     return [(name.strip(), state.strip()) for name, state in rows]
 
 
-def test_a_known_pair_is_well_and_nothing_is_written_but_the_probes(doctor, tmp_path):
+def test_a_known_pair_is_well_and_what_was_found_is_kept(doctor, tmp_path):
     code, out, _ = doctor(tiny_model("llama", depth=4))
     assert code == 0
     assert out.endswith("all is well\n")
@@ -50,7 +50,11 @@ def test_a_known_pair_is_well_and_nothing_is_written_but_the_probes(doctor, tmp_
     assert {"vocabulary", "cached", "merged", "padding rows", "eos_token"} < set(names)
     assert {state for name, state in shown(out) if name not in names[-8:]} == {"ok"}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["conf", "out", "teacher"]
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["store"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["runs", "store"]
+    (written,) = (tmp_path / "out" / "runs" / "doctor").glob("*/doctor.json")
+    found = json.loads(written.read_text())
+    assert [check["state"] for checks in found.values() for check in checks] == ["ok"] * 33
+    assert found["teacher"][-1]["name"] == "identity"
     kept = [json.loads(p.read_text()) for p in (tmp_path / "out/store/probes").glob("*.json")]
     assert [probe["model_type"] for probe in kept] == ["llama", "llama"]
 
@@ -62,6 +66,7 @@ def test_declared_roles_count_and_a_missing_feature_is_no_fault(doctor):
     assert "mlp_out=mlp.dense_4h_to_h would be" in out
 
 
+@pytest.mark.slow
 def test_a_tokenizer_with_more_tokens_than_rows_is_wrong(doctor):
     code, out, err = doctor(tiny_model("llama", vocab=300, depth=3), tokenizer=tiny_tokenizer(320))
     assert code == 1
@@ -69,10 +74,15 @@ def test_a_tokenizer_with_more_tokens_than_rows_is_wrong(doctor):
     assert "teacher tokens: 20 token ids of its tokenizer have no row" in err
 
 
+@pytest.mark.slow
 def test_a_pair_without_a_common_vocabulary_is_wrong(doctor, tmp_path):
     tiny_model("llama", depth=2, vocab=280).save_pretrained(tmp_path / "other")
     tiny_tokenizer(280).save_pretrained(tmp_path / "other")
-    words = (f"model.student.checkpoint={tmp_path / 'other'}", "model.student.init=load", "model.student.layers=null")
+    words = (
+        f"model.student.checkpoint={tmp_path / 'other'}",
+        "model.student.init=load",
+        "model.student.layers=null",
+    )
     code, out, err = doctor(tiny_model("llama", depth=3), None, *words)
     assert code == 1
     assert ("vocabulary", "wrong") in shown(out)

@@ -36,6 +36,10 @@ OFF = {
     "keys and values of earlier layers": SUBLAYERS | {"start"},
     "several streams": SUBLAYERS | {"block", "residual"},
 }
+QUICK = {
+    "scale in the config that nobody uses", "attention added in place", "residual inside both sublayers", "multipliers",
+    "soft cap", "norms after the sublayers", "parallel, bias on the head", "keys and values of earlier layers",
+}  # fmt: skip
 HINTED = {
     "residual inside both sublayers": {
         "attention_out": "self_attention.dense",
@@ -57,7 +61,9 @@ def looked_at(name: str) -> Architecture:
     return arch
 
 
-@pytest.fixture(params=list(QUIRKS))
+@pytest.fixture(
+    params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in QUIRKS]
+)
 def quirk(request) -> str:
     return request.param
 
@@ -164,6 +170,7 @@ def test_a_tapped_state_that_its_layer_writes_into_keeps_its_value_and_gradient(
     assert tracked[2].grad.abs().max() > 0
 
 
+@pytest.mark.slow
 def test_layers_without_a_sublayer_are_refused_by_number():
     arch = looked_at("Mamba beside attention")
     assert arch.layers_with("self_attn") == [2, 4]
@@ -351,6 +358,7 @@ def test_a_head_that_is_no_matrix_and_layers_that_are_no_list_are_refused():
         of({"projections": {"q": "self_attn.query"}})
 
 
+@pytest.mark.slow
 def test_a_model_that_its_config_does_not_fit_is_refused_and_never_all_well():
     model, roles = quirky("Mamba beside attention")
     del model.model.layers[0]  # the layers' kinds are in the config by their numbers
@@ -358,5 +366,7 @@ def test_a_model_that_its_config_does_not_fit_is_refused_and_never_all_well():
     arch.probe = probe(arch)
     assert [check.name for check in arch.probe.checks if check.holds is False] == ["runs"]
     assert arch.probe.check("mlp").sentence == "not tried, because of 'runs'"
-    with pytest.raises(RequestError, match=r"its own code fails on a batch of 2 rows of 8 tokens \(.*\)\. Its config"):
+    with pytest.raises(
+        RequestError, match=r"its own code fails on a batch of 2 rows of 8 tokens \(.*\)\. Its config"
+    ):
         decode(arch, IDS, MASK)

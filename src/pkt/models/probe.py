@@ -18,6 +18,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 
 FIRST = ("runs", "finite")  # without these there is nothing to try
 UNTRIED = "could not be tried"
-VERSION = 1  # raise it when the same model is judged otherwise
 
 
 def probe(arch: Architecture, tokenizer: Any = None) -> Probe:
@@ -116,9 +116,15 @@ def probed(arch: Architecture, tokenizer: Any, identity: str, folder: Path | Non
 
 def _key(arch: Architecture, identity: str) -> str:
     """Return the name under which a probe is kept: of the model as it is loaded, and of the code that judged it."""
-    code = [VERSION, torch.__version__, transformers.__version__]
-    parts = [identity, str(arch.dtype), arch.device.type, repr(arch.roles), *code]
+    parts = [identity, str(arch.dtype), arch.device.type, repr(arch.roles), *_code()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+@cache
+def _code() -> tuple[str, ...]:
+    """Return what a verdict depends on beside the model: the modules of this package, torch and transformers."""
+    own = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))))
+    return own.hexdigest(), torch.__version__, transformers.__version__
 
 
 def _kept(file: Path) -> Probe | None:

@@ -56,7 +56,9 @@ class PassThrough(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(self.__dict__["stands_for"][0], name)
+            if name == "stands_for":  # not there yet
+                raise
+            return getattr(self.stands_for[0], name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return `hidden_states`."""

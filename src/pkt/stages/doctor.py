@@ -6,14 +6,17 @@
     student ──> adapter = adapter folded into the weights
     both tokenizers ──> rows, padding, special tokens, shared ids
 
-It is no stage: nothing is stored but the probes.
+It is no stage: the store gets nothing but the probes.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -54,41 +57,54 @@ PROMPT = 2  # tokens of each row that are no answer
 NOISE = 0.05  # size of the adapter's weights: enough to change every logit
 
 
-def show(bench: Workbench, method: Method) -> None:
-    """Print what was found about both models of a pair, with numbers.
+def show(bench: Workbench, method: Method, folder: Path) -> None:
+    """Print what was found about both models of a pair, with numbers, and write it to `doctor.json`.
 
     Args:
         bench: the pair.
         method: of the request; its adapters are tried.
+        folder: of the run.
 
     Raises:
         PktError: something that pkt relies on does not hold.
     """
-    wrong: list[str] = []
+    found: dict[str, list[Check]] = {}
     for role in ("teacher", "student"):
         arch: Architecture = getattr(bench, role).arch
         assert arch.probe is not None
-        checks = [*arch.probe.checks, *_interfaces(arch.probe), *_tried("identity", partial(identity, arch))]
-        title = f"{role}: {arch.model.config.model_type}, {arch.depth} layers of {arch.width}"
-        wrong += _print(title, checks, role)
-    pair = [
+        found[role] = [
+            *arch.probe.checks,
+            *_interfaces(arch.probe),
+            *_tried("identity", partial(identity, arch)),
+        ]
+        _print(f"{role}: {arch.model.config.model_type}, {arch.depth} layers of {arch.width}", found[role])
+    found["pair"] = [
         *_tried("vocabulary", partial(vocabulary, bench)),
         *_tried("cached", partial(cached, bench)),
         *_tried("merged", partial(merged, bench, getattr(method, "update", Update()))),
     ]
-    wrong += _print(f"pair: {bench.config.model.name}", pair, "pair")
+    _print(f"pair: {bench.config.model.name}", found["pair"])
     console.table("tokenizers", ("", "teacher", "student"), list(tokenizers(bench)))
     bench.release("student")  # it has an adapter now
-    if wrong:
+    listed = {
+        who: [asdict(check) | {"state": _state(check)} for check in checks] for who, checks in found.items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "doctor.json").write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+    _sum_up(found)
+
+
+def _sum_up(found: Mapping[str, Sequence[Check]]) -> None:
+    named = [(f"{who} {check.name}", check) for who, checks in found.items() for check in checks]
+    if wrong := [f"{name}: {check.sentence}" for name, check in named if _state(check) == "wrong"]:
         raise PktError(f"{len(wrong)} of these are wrong: {'; '.join(wrong)}")
-    console.say("all is well")
+    untried = [name for name, check in named if check.sentence.startswith(UNTRIED)]
+    console.say(f"nothing is wrong, but {UNTRIED}: {', '.join(untried)}" if untried else "all is well")
 
 
-def _print(title: str, checks: Sequence[Check], who: str) -> list[str]:
-    """Print checks, and return those that are wrong."""
+def _print(title: str, checks: Sequence[Check]) -> None:
     rows = [(check.name, _state(check), _number(check), check.sentence) for check in checks]
     console.table(title, ("check", "", "number", "what was found"), rows)
-    return [f"{who} {check.name}: {check.sentence}" for check in checks if _state(check) == "wrong"]
 
 
 def _state(check: Check) -> str:
