@@ -100,6 +100,16 @@ class Family:
         self.said = kept.getvalue()
         return code
 
+    def load_a_student(self) -> None:
+        """Let the student be another random model of the family instead of a part of the teacher."""
+        student = tiny_family(self.teacher.config.model_type, seed=1)
+        with quiet_transformers():
+            student.save_pretrained(self.root / "student")
+        AutoTokenizer.from_pretrained(NANO).save_pretrained(self.root / "student")
+        self.layers = []
+        self.words += ["model.student.init=load", "model.student.layers=null"]
+        self.words += [f"model.student.checkpoint={self.root / 'student'}", *declared(self.roles, "student")]
+
     def transferred(self) -> Path:
         """Return the folder of the newest transferred student."""
         found = self.root.glob("outputs/store/transfer/*/model/config.json")
@@ -210,7 +220,13 @@ def _tried(family: Family, method: str, kind: str, after: str, *, causal: bool) 
     update = [f"method.update.kind={kind}"] if kind and method not in ("seeking", "pissa") else []
     adapters = _adapters(family, method) if kind == "lora" else []
     chosen = [f"method={method}", *update, *adapters]
-    _request(family, "run", *chosen)
+    try:
+        _request(family, "run", *chosen)
+    except EndedError as end:
+        if "model.student.init=load" not in end.detail:
+            raise
+        family.load_a_student()  # the remedy that the refusal names
+        _request(family, "run", *chosen)
     if not causal:
         return Verdict.WRONG, "it is no causal model, and was trained as one"
     folder = family.transferred()
@@ -233,7 +249,8 @@ def _tried(family: Family, method: str, kind: str, after: str, *, causal: bool) 
         ]
         _request(family, "transfer", *chosen, last=again)
         _same(_plain(folder), _plain(family.transferred()), "a student that nothing trained has changed")
-    _check_cut(family)
+    if family.layers:
+        _check_cut(family)
     return Verdict.WORKS, ""
 
 
