@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import pkt
-from campaigns.tiny_families import guessed_roles, is_causal, model_types, tiny_family
+from campaigns.tiny_families import generates, guessed_roles, is_causal, model_types, tiny_family
 from campaigns.trials import Trial, Verdict
 from pkt.cli import main
 from pkt.config import CheckpointSpec, PairConfig
@@ -154,6 +154,7 @@ def attempt(
     try:
         teacher = tiny_family(model_type)
         causal = is_causal(teacher)
+        generates(teacher)
     except Exception as error:  # whatever a foreign config or model says of small numbers
         return Verdict.SKIPPED, f"no tiny model: {type(error).__name__}: {str(error)[:160]}"
     try:
@@ -343,7 +344,7 @@ class _Bypassed(nn.Module):
         out = self.layer(
             *(a.clone() if isinstance(a, Tensor) and a.is_floating_point() else a for a in args), **kwargs
         )
-        return (entering, *out[1:]) if isinstance(out, tuple) else entering
+        return type(out)([entering, *out[1:]]) if isinstance(out, tuple | list) else entering
 
 
 def _check_cut(family: Family) -> None:
