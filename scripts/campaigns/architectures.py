@@ -204,6 +204,7 @@ def prepare(root: Path, teacher: Any, roles: Mapping[str, Any], layers: Sequence
         "threads=1",
         *declared(roles),
     ]
+    teacher = _plain(root / "teacher")  # as a file has it: some classes tie or round what is saved
     return Family(root=root, teacher=teacher, roles=roles, layers=layers, words=words)
 
 
