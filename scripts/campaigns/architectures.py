@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import pkt
-from campaigns.tiny_families import guessed_roles, is_causal, model_types, tiny_family
+from campaigns.tiny_families import generates, guessed_roles, is_causal, model_types, tiny_family
 from campaigns.trials import Trial, Verdict
 from pkt.cli import main
 from pkt.config import CheckpointSpec, PairConfig
@@ -100,6 +100,16 @@ class Family:
         self.said = kept.getvalue()
         return code
 
+    def load_a_student(self) -> None:
+        """Let the student be another random model of the family instead of a part of the teacher."""
+        student = tiny_family(self.teacher.config.model_type, seed=1)
+        with quiet_transformers():
+            student.save_pretrained(self.root / "student")
+        AutoTokenizer.from_pretrained(NANO).save_pretrained(self.root / "student")
+        self.layers = []
+        self.words += ["model.student.init=load", "model.student.layers=null"]
+        self.words += [f"model.student.checkpoint={self.root / 'student'}", *declared(self.roles, "student")]
+
     def transferred(self) -> Path:
         """Return the folder of the newest transferred student."""
         found = self.root.glob("outputs/store/transfer/*/model/config.json")
@@ -144,6 +154,7 @@ def attempt(
     try:
         teacher = tiny_family(model_type)
         causal = is_causal(teacher)
+        generates(teacher)
     except Exception as error:  # whatever a foreign config or model says of small numbers
         return Verdict.SKIPPED, f"no tiny model: {type(error).__name__}: {str(error)[:160]}"
     try:
@@ -193,6 +204,7 @@ def prepare(root: Path, teacher: Any, roles: Mapping[str, Any], layers: Sequence
         "threads=1",
         *declared(roles),
     ]
+    teacher = _plain(root / "teacher")  # as a file has it: some classes tie or round what is saved
     return Family(root=root, teacher=teacher, roles=roles, layers=layers, words=words)
 
 
@@ -210,7 +222,13 @@ def _tried(family: Family, method: str, kind: str, after: str, *, causal: bool) 
     update = [f"method.update.kind={kind}"] if kind and method not in ("seeking", "pissa") else []
     adapters = _adapters(family, method) if kind == "lora" else []
     chosen = [f"method={method}", *update, *adapters]
-    _request(family, "run", *chosen)
+    try:
+        _request(family, "run", *chosen)
+    except EndedError as end:
+        if "model.student.init=load" not in end.detail:
+            raise
+        family.load_a_student()  # the remedy that the refusal names
+        _request(family, "run", *chosen)
     if not causal:
         return Verdict.WRONG, "it is no causal model, and was trained as one"
     folder = family.transferred()
@@ -233,7 +251,8 @@ def _tried(family: Family, method: str, kind: str, after: str, *, causal: bool) 
         ]
         _request(family, "transfer", *chosen, last=again)
         _same(_plain(folder), _plain(family.transferred()), "a student that nothing trained has changed")
-    _check_cut(family)
+    if family.layers:
+        _check_cut(family)
     return Verdict.WORKS, ""
 
 
@@ -326,7 +345,7 @@ class _Bypassed(nn.Module):
         out = self.layer(
             *(a.clone() if isinstance(a, Tensor) and a.is_floating_point() else a for a in args), **kwargs
         )
-        return (entering, *out[1:]) if isinstance(out, tuple) else entering
+        return type(out)([entering, *out[1:]]) if isinstance(out, tuple | list) else entering
 
 
 def _check_cut(family: Family) -> None:

@@ -146,6 +146,14 @@ def is_causal(model: Any) -> bool:
     return bool((first - second).abs().max() < 1e-3 * first.abs().max())
 
 
+def generates(model: Any) -> None:
+    """Let a model continue a batch of two padded rows, as transformers does: an exception says that it cannot."""
+    ids = torch.randint(3, VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[0, :3] = 0
+    model.generate(ids, attention_mask=mask, max_new_tokens=2, do_sample=False)
+
+
 _ATTENTIONS = ("attn", "attention", "mixer", "mamba", "conv", "time_mix", "temporal_block", "ssm", "mlstm")
 _MLPS = ("mlp", "ffn", "feed_forward", "moe", "ffw", "feedforward", "channel_mix", "sparse", "expert")
 _NAMES = {

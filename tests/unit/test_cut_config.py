@@ -1,4 +1,4 @@
-"""A student cut from its teacher is saved with a config that makes the same layers again, whatever codes their kinds."""
+"""A cut student is saved with a config that makes the same layers again, whatever codes their kinds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters and float16 in students whose layers or numbers are not alike; roles on the command line and in what is saved."""
+"""Students whose layers are of several kinds, or whose numbers are float16; roles in words and in what is saved."""
 
 from __future__ import annotations
 

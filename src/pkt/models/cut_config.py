@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pkt.errors import RequestError, first_line
+from pkt.errors import RequestError
 from pkt.models.quiet import quiet_transformers
 from pkt.models.structure import Structure, difference, numbering, outside, structures, without
 
@@ -53,7 +53,7 @@ def cut_config(config: Any, layers: Sequence[int], build: Build) -> Any:
             candidate = _made(text, values)
             model, place = build(_around(config, candidate))
         except Exception as error:  # whatever a model's own code says of a config that makes no sense
-            differs: str | None = f"{type(error).__name__}: {first_line(error)}"
+            differs: str | None = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         else:
             found = [
                 without(layer, counting) for layer in structures(list(model.get_submodule(place).children()))

@@ -20,6 +20,7 @@ from pkt.errors import RequestError, first_line
 from pkt.models.architecture import Architecture
 from pkt.models.cut_config import built, cut_config
 from pkt.models.quiet import quiet_transformers
+from pkt.models.roles import roles_of
 from pkt.models.structure import adopt
 
 _MAPS = (nn.Linear, Conv1D, LoraLayer)
@@ -87,8 +88,8 @@ def pruned_config(config: Any, layers: Sequence[int], *, roles: Mapping[str, Any
         return copy.deepcopy(config.get_text_config())
 
     def build(own: Any) -> tuple[Any, str]:
-        arch = Architecture.of(built(own, transformers.AutoModelForCausalLM.from_config), roles)
-        return arch.model, arch.roles.layers
+        made: nn.Module = built(own, transformers.AutoModelForCausalLM.from_config)
+        return made, roles_of(own, roles).layers
 
     return cut_config(config, layers, build)
 
