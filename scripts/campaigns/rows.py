@@ -17,6 +17,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -250,5 +251,5 @@ def _endless(seed: int) -> Iterator[Trial]:
     for number, (source, what, attempt) in zip(itertools.count(), itertools.cycle(mixed)):
         yield Trial(
             name=f"{number}: {source}, {what}",
-            attempt=lambda a=attempt, s=source, w=what, n=number: a(s, w, seed + n),
+            attempt=partial(attempt, source, what, seed + number),
         )

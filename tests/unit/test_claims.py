@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pkt.callbacks import Guard
 from pkt.evaluation.paired import Answers, Interval, differing, mcnemar, sign_flip, supported
 from pkt.evaluation.statistics import Estimate, mean, mean_of_all, over_seeds
 from pkt.reporting.cells import difference_cell, score_cell
@@ -24,7 +25,7 @@ from pkt.reporting.page.numbers import findings
 from pkt.reporting.runs import arms, find_runs, load_runs
 from pkt.reporting.study import Study, shares_of, studies
 from pkt.reporting.study_tables import study_table
-from pkt.sweep import SweepFolder, show_table
+from pkt.sweep import show_table
 from run_folders import leave_run
 
 SAID = r"closes (most|this share) of the gap"
@@ -330,7 +331,7 @@ def test_a_sweep_over_two_students_ends_in_two_tables_and_loses_no_number(
     (failed / "config.yaml").write_text("verb: run\n", encoding="utf-8")
     (job / ".hydra").mkdir()
     shutil.copy(job / "config.yaml", job / ".hydra" / "config.yaml")  # Hydra's own
-    monkeypatch.setattr(SweepFolder, "started", tmp_path / "runs")
+    monkeypatch.setattr(Guard, "sweep", tmp_path / "runs")
     show_table()
     shown = capsys.readouterr()
     assert [line for line in shown.err.splitlines() if "left out" in line] == [
