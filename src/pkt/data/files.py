@@ -83,7 +83,7 @@ def _unpacked(path: Path) -> bytes:
     if packed == "gzip":
         return gzip.decompress(data)
     if packed == "zstd":
-        import pyarrow  # type: ignore[import-untyped]
+        import pyarrow
 
         with pyarrow.input_stream(pyarrow.BufferReader(data), compression="zstd") as stream:
             return bytes(stream.read())
@@ -149,7 +149,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_number)
 
 def _parquet(path: Path, data: bytes, columns: Collection[str]) -> Iterator[tuple[str, Any]]:
     import pyarrow
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
