@@ -40,8 +40,9 @@ class FaultyDisk:
 
     def install(self) -> None:
         """Put it between the process and the disk."""
-        builtins.open = io.open = self._opened  # type: ignore[assignment]
-        os.fsync = self._synchronised
+        for module in (builtins, io):
+            setattr(module, "open", self._opened)  # noqa: B010
+        setattr(os, "fsync", self._synchronised)  # noqa: B010
         safetensors.torch.serialize_file = self._serialised(safetensors.torch.serialize_file)
         for name in ("replace", "rename", "mkdir"):
             setattr(os, name, self._counted(getattr(os, name)))

@@ -33,6 +33,7 @@ VERBS = {
     "analyze": "look inside: resolution, cka, attribution, maps (or some: `pkt analyze cka`)",
     "report": "one page over any runs: `pkt report runs=<folder>[,<folder>...]`",
 }
+PLAIN = {"store": "list, verify or prune what is in the store (`pkt store --help`)"}  # no config is composed
 INTERRUPTED = 130
 _MODES = {long: long for long in ("--multirun", "--run", "--cfg", "--info")}
 _MODES |= {"-m": "--multirun", "-r": "--run", "-c": "--cfg", "-i": "--info"}
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "-sc" in words or "--shell-completion" in words:
         return _complete(words)
     if not words or words[0] in ("-h", "--help", "help"):
-        console.usage(VERBS)
+        console.usage(VERBS | PLAIN)
         return 0
     if words[0] in ("--version", "-V", "version"):
         console.version()
@@ -70,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return store(rest)
     if verb not in VERBS:
-        console.fail(f"unknown verb '{verb}'; allowed: {', '.join(VERBS)}{nearest(verb, VERBS)}")
+        allowed = [*VERBS, *PLAIN]
+        console.fail(f"unknown verb '{verb}'; allowed: {', '.join(allowed)}{nearest(verb, allowed)}")
         return 2
     modes = sorted({_MODES[word.partition("=")[0]] for word in rest if word.partition("=")[0] in _MODES})
     if len(modes) > 1:
