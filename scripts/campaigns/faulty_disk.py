@@ -41,8 +41,8 @@ class FaultyDisk:
     def install(self) -> None:
         """Put it between the process and the disk."""
         for module in (builtins, io):
-            vars(module)["open"] = self._opened
-        vars(os)["fsync"] = self._synchronised
+            setattr(module, "open", self._opened)  # noqa: B010
+        setattr(os, "fsync", self._synchronised)  # noqa: B010
         safetensors.torch.serialize_file = self._serialised(safetensors.torch.serialize_file)
         for name in ("replace", "rename", "mkdir"):
             setattr(os, name, self._counted(getattr(os, name)))
