@@ -89,6 +89,8 @@ def test_what_changes_no_greedy_answer_is_not_told():
     assert own(GenerationConfig(**NOTHING), drawn=False) == {}
     assert own(GenerationConfig(**NOTHING), drawn=True) == {"temperature": 0.3, "top_k": 2}
     assert own(GenerationConfig(), drawn=True) == {}
+    known = GenerationConfig(assistant_early_exit=3, token_healing=True, num_beams=1, length_penalty=0.5)
+    assert own(known, drawn=False) == {"token_healing": True}
 
 
 def test_drawn_answers_keep_to_their_own_settings_unless_told():

@@ -15,7 +15,7 @@ from typing import Any
 NEUTRAL, MODEL = "neutral", "model"
 DRAWING = ("temperature", "top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 """Settings that are read only where answers are drawn, in the order in which transformers applies them."""
-BEAMS = ("length_penalty", "early_stopping", "diversity_penalty", "num_beam_groups")
+BEAMS = ("length_penalty", "early_stopping", "diversity_penalty", "num_beam_groups", "renormalize_logits")
 """Settings that are read only where there are several beams."""
 STOCK_TOP_K = 50  # transformers' own, where answers are drawn and nobody says another
 NONE = {
@@ -31,48 +31,15 @@ NONE = {
 }
 """Values that change nothing, beside those that are null, false, 0 or empty."""
 PLUMBING = frozenset(
-    [
-        *(
-            "max_length",
-            "max_new_tokens",
-            "eos_token_id",
-            "pad_token_id",
-            "bos_token_id",
-            "decoder_start_token_id",
-        ),
-        *("do_sample", "num_return_sequences", "return_dict_in_generate", "remove_invalid_values", "use_mtp"),
-        *(
-            "output_attentions",
-            "output_hidden_states",
-            "output_scores",
-            "output_logits",
-            "transformers_version",
-        ),
-        *(
-            "use_cache",
-            "cache_implementation",
-            "cache_config",
-            "max_cache_len",
-            "low_memory",
-            "prefill_chunk_size",
-        ),
-        *(
-            "compile_config",
-            "disable_compile",
-            "continuous_batching_config",
-            "renormalize_logits",
-            "is_assistant",
-        ),
-        *("num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"),
-        *("assistant_early_exit", "assistant_lookbehind", "target_lookbehind", "assistant_ensemble_weight"),
-        *(
-            "prompt_lookup_num_tokens",
-            "max_matching_ngram_size",
-            "speculation_type",
-            "token_healing",
-            "max_time",
-        ),
-    ]
+    """
+    max_length max_new_tokens max_time eos_token_id pad_token_id bos_token_id decoder_start_token_id do_sample
+    num_return_sequences return_dict_in_generate remove_invalid_values output_attentions output_hidden_states
+    output_scores output_logits transformers_version use_cache use_mtp cache_implementation cache_config max_cache_len
+    low_memory prefill_chunk_size compile_config disable_compile continuous_batching_config is_assistant
+    num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold assistant_early_exit
+    assistant_lookbehind target_lookbehind assistant_ensemble_weight prompt_lookup_num_tokens max_matching_ngram_size
+    speculation_type
+    """.split()
 )
 """Settings that the evaluation decides itself, or that change how an answer is computed and not which it is."""
 
