@@ -106,6 +106,8 @@ def _stop_if_interrupted(error: Exception) -> None:
 
 def _answer(words: list[str]) -> int:
     """Do what a command line asks for."""
+    if not Path().exists():
+        raise PktError("the working folder has been removed; go to one that is there (cd)")
     if "-sc" in words or "--shell-completion" in words:
         return _complete(words)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -173,8 +175,7 @@ def _request(verb: str, words: list[str]) -> int:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         return 2 if code == 1 and "--cfg" in words else code  # `-p` names no part of the config
     except RefusedError as refused:
-        known = isinstance(refused.refusal, PktError)
-        return _failed(str(refused.refusal) if known else explain(refused.refusal), refused.exit_code)
+        return _refused(refused.refusal)
     except JobFailedError as failed:
         return failed.exit_code
     except (PktError, BrokenPipeError):
@@ -268,6 +269,18 @@ def _crashed(error: Exception, run_dir: Path) -> int:
         where = f"the traceback could not be kept ({unwritable}); PKT_DEBUG=1 shows it"
     first = next(iter(str(error).splitlines()), "")
     return _failed(f"unexpected {type(error).__name__}: {first}; {where}", 1)
+
+
+def _refused(error: Exception) -> int:
+    """Say why a single run did not begin."""
+    from pkt.explain import CONFIG_ERRORS, explain
+    from pkt.foreign import machine_fault
+
+    if isinstance(error, CONFIG_ERRORS):
+        return _failed(explain(error), 2)
+    if not isinstance(error, PktError):
+        raise PktError(machine_fault(error) or f"{type(error).__name__}: {first_line(error)}") from error
+    raise error
 
 
 def _stopped(error: Exception) -> int:

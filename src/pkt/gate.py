@@ -14,12 +14,11 @@ from typing import Any, cast
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override
-from omegaconf.errors import OmegaConfBaseException
 
 from pkt import plugins
 from pkt.checks import check
 from pkt.config import CheckpointSpec
-from pkt.errors import PktError, RequestError, nearest, together
+from pkt.errors import RequestError, nearest, together
 from pkt.faults import faults
 from pkt.models.source import check_weights, locate
 
@@ -27,10 +26,9 @@ from pkt.models.source import check_weights, locate
 class RefusedError(BaseException):
     """Carries a refusal through Hydra, which keeps every ordinary exception of a callback to itself."""
 
-    def __init__(self, refusal: PktError | OmegaConfBaseException) -> None:
+    def __init__(self, refusal: Exception) -> None:
         super().__init__(refusal)
         self.refusal = refusal
-        self.exit_code = getattr(refusal, "exit_code", RequestError.exit_code)
 
 
 class Gate(Callback):  # type: ignore[misc]  # hydra has no types here
@@ -43,7 +41,7 @@ class Gate(Callback):  # type: ignore[misc]  # hydra has no types here
             del cfg["hydra"]
         try:
             check_request(cfg)
-        except (PktError, OmegaConfBaseException) as refusal:
+        except Exception as refusal:
             if "HydraConfig was not set" not in str(refusal):
                 raise RefusedError(refusal) from refusal
 
