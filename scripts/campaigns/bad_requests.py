@@ -290,7 +290,7 @@ def _named() -> Iterator[Request]:
         "data.extract", "data.align", "data.validation", "benchmark.task_path",
         "benchmark.data_dir", "benchmark.code_set",
     ):  # fmt: skip
-        for place in ("/no/such", "./near", "~/nothing/here"):
+        for place in ("/no/such", "./near", "'~/nothing/here'", "'~nobodyhere/x'"):
             yield Request(name=f"{key}={place}", words=("run", f"{key}={place}"), files={"nearby": "x"})
     for checkpoint in ("package:nope/x", "package:pkt/nope", "x.gguf", "a b", "nearby"):
         words = ("run", f"model.teacher.checkpoint='{checkpoint}'")

@@ -26,12 +26,12 @@ class RefusedError(BaseException):
     """Carries an error out of a callback: Hydra makes a warning of every `Exception` and goes on.
 
     Attributes:
-        error: why the request is refused.
+        refusal: why the request is refused.
     """
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
+    def __init__(self, refusal: Exception) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
@@ -125,8 +126,19 @@ def _check_leaf(key: str, value: Any, about: settings.Setting) -> None:
     settings.check(key, value, about)
     texts = [value] if isinstance(value, str) else value if isinstance(value, ListConfig) else ()
     for text in texts:  # names of files, folders, tasks and runs
+        if str(text).startswith("~"):
+            _check_home(key, text)
         if isinstance(text, str) and (control := re.search(r"[\x00-\x1f\x7f]", text)):
             raise RequestError(f"{key}: one line of text is expected, got {text!r} (with {control[0]!r})")
+
+
+def _check_home(key: str, text: str) -> None:
+    try:
+        Path(text).expanduser()
+    except RuntimeError as error:
+        raise RequestError(
+            f"{key}={text}: nobody here has that home folder; write the path from / on"
+        ) from error
 
 
 def _check_teacher(init: str) -> None:

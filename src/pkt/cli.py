@@ -15,11 +15,11 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pkt import console, secrets
 from pkt.errors import PktError, RequestError, first_line, nearest
@@ -111,6 +111,8 @@ def _stop_if_interrupted(error: Exception) -> None:
 
 def _answer(words: list[str]) -> int:
     """Do what a command line asks for."""
+    if not Path().exists():
+        raise PktError("the working folder has been removed; go to one that is there (cd)")
     if "-sc" in words or "--shell-completion" in words:
         return _complete(words)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -169,6 +171,7 @@ def _request(verb: str, words: list[str]) -> int:
     import hydra
 
     from pkt import plugins
+    from pkt.callbacks import RefusedError
     from pkt.explain import CONFIG_ERRORS, check_choices, explain
     from pkt.searchpath import builtin_conf_dir, check_conf_dirs, register, shadowed
 
@@ -181,10 +184,12 @@ def _request(verb: str, words: list[str]) -> int:
         if shadows := shadowed():
             console.warn(shadows)
         with _raw_errors(), _one_run_dir(), _closed_logs(), _sweep_table():
-            _call_hydra(hydra.main(version_base="1.3", config_path=str(builtin_conf_dir()), config_name=verb))
+            hydra.main(version_base="1.3", config_path=str(builtin_conf_dir()), config_name=verb)(task)()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         return 2 if code == 1 and "--cfg" in words else code  # `-p` names no part of the config
+    except RefusedError as refused:
+        return _refused(refused.refusal)
     except JobFailedError as failed:
         return failed.exit_code
     except (PktError, BrokenPipeError):
@@ -206,16 +211,6 @@ def _request(verb: str, words: list[str]) -> int:
     finally:
         plugins.ask_for(())  # another request of this process asks for its own
     return 0
-
-
-def _call_hydra(main: Callable[[Any], Callable[[], None]]) -> None:
-    """Run the task, and raise what a callback refused it with as what it is."""
-    from pkt.callbacks import RefusedError
-
-    try:
-        main(task)()
-    except RefusedError as refused:
-        raise refused.error from None
 
 
 def task(cfg: DictConfig) -> float | None:
@@ -288,6 +283,18 @@ def _crashed(error: Exception, run_dir: Path) -> int:
         where = f"the traceback could not be kept ({unwritable}); PKT_DEBUG=1 shows it"
     first = next(iter(str(error).splitlines()), "")
     return _failed(f"unexpected {type(error).__name__}: {first}; {where}", 1)
+
+
+def _refused(error: Exception) -> int:
+    """Say why a single run did not begin."""
+    from pkt.explain import CONFIG_ERRORS, explain
+    from pkt.foreign import machine_fault
+
+    if isinstance(error, CONFIG_ERRORS):
+        return _failed(explain(error), 2)
+    if not isinstance(error, PktError):
+        raise PktError(machine_fault(error) or f"{type(error).__name__}: {first_line(error)}") from error
+    raise error
 
 
 def _stopped(error: Exception) -> int:

@@ -101,7 +101,12 @@ def check_choices(words: Sequence[str]) -> None:
                 raise RequestError(
                     f"{word}: there is a choice of {group} already; write {group}={value}, without '+'"
                 )
-            if isinstance(value, int | float) or value in ("", {}, None):
+            own = group not in chosen and "hydra.searchpath" not in str(words) and "/" not in str(value)
+            if (
+                isinstance(value, int | float)
+                or value in ("", {}, None)
+                or (own and value not in known[group])
+            ):
                 raise RequestError(
                     f"{word}: a config group takes the name of one of its options; allowed: "
                     f"{_listed(known[group])}{nearest(str(value), known[group])}"

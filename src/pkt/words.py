@@ -140,7 +140,9 @@ def _valued(flag: str, takes: tuple[str, ...], value: str) -> list[str]:
 
 
 def _sane(word: str) -> str:
-    """Return an override, unless Hydra's grammar would be lost in it."""
+    """Return an override, unless Hydra's grammar would be lost in it, or it could not be written down."""
+    if word != word.encode("utf-8", "replace").decode("utf-8"):
+        raise RequestError(f"{word!a}: no UTF-8 text; check the encoding of the terminal or the script")
     depth = deepest = 0
     for character in word:
         depth += (character in "[{(") - (character in "]})")

@@ -69,6 +69,16 @@ def test_a_study_on_test_rows_is_refused(tmp_path: Path):
     assert not list(tmp_path.rglob("store"))
 
 
+@pytest.mark.slow
+def test_a_study_in_which_every_trial_fails_says_so(tmp_path: Path):
+    done = run(tmp_path, "hydra.sweeper.n_trials=2", "seed=-1", "optim.lr=choice(0.001,0.0001)")
+    assert done.returncode == 1
+    assert "seed: a value from 0 is expected" in done.stderr
+    assert "no trial of the study ended with a number to optimise" in done.stderr
+    assert "Record does not exist" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_what_does_not_score_cannot_be_optimised(pkt, tiny_request, monkeypatch):
     from pkt import sweep
 

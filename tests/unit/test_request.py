@@ -200,6 +200,34 @@ def test_all_that_is_wrong_is_said_at_once_and_nothing_is_written(asked, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_paths_that_the_system_cannot_take(asked, tmp_path, monkeypatch):
+    code, _, err = asked("run", "model.teacher.checkpoint='~nobodyhere/x'", "data.train='~nobodyhere/y'")
+    assert code == 2
+    assert err.count("nobody here has that home folder") == 2
+    code, _, err = asked("run", f"data.train={'a' * 5000}")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "a path is too long" in err
+    code, _, err = asked("run", "model.name=\udce9")
+    assert code == 2
+    assert "no UTF-8 text" in err
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    code, _, err = asked("run")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "working folder has been removed" in err
+
+
+def test_an_optional_group_of_the_users_own_takes_no_typing_error(asked, tmp_path):
+    written(tmp_path / "conf" / "mine.yaml", "defaults: [run, optional lab: null, _self_]\n")
+    written(tmp_path / "conf" / "lab" / "fast.yaml", "# @package _global_\nseed: 7\n")
+    assert "seed: 7" in asked("run", "-cn", "mine", "lab=fast", "--cfg", "job")[1]
+    code, _, err = asked("run", "-cn", "mine", "lab=fats", "--cfg", "job")
+    assert code == 2
+    assert "did you mean 'fast'" in err
+
+
 def test_references_that_lead_nowhere(asked, tmp_path):
     words = ["optim.lr=${optim.lr}", "seed=${sed}", "model.name=${nope:1}", "eval.limit=${oc.env:NO_SUCH}"]
     code, _, err = asked("run", *words)
