@@ -271,7 +271,9 @@ def _of_differences(said: tuple[str, ...], truth: Truth, broken: str | None) -> 
     reference = "sft"
     for sentence in said:
         found = re.match(r"(Better|Worse) than sft beyond the noise \(.*?\): (.*)\.$", sentence)
-        for label in found[2].split(", ") if found else ():
+        if found is None:
+            continue
+        for label in found[2].split(", "):
             arms = [np.concatenate([np.mean([own[task] for own in truth.arms[name].values()], axis=0)
                                     for task in tasks]) for name in (label, reference)]  # fmt: skip
             parts = (arms[0] - arms[1]) * (-1 if truth.falls else 1)
