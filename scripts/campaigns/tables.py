@@ -271,11 +271,12 @@ def _of_differences(said: tuple[str, ...], truth: Truth, broken: str | None) -> 
     reference = "sft"
     for sentence in said:
         found = re.match(r"(Better|Worse) than sft beyond the noise \(.*?\): (.*)\.$", sentence)
-        better, labels = (found[1] == "Better", found[2].split(", ")) if found else (False, [])
-        for label in labels:
+        if found is None:
+            continue
+        for label in found[2].split(", "):
             arms = [np.concatenate([np.mean([own[task] for own in truth.arms[name].values()], axis=0)
                                     for task in tasks]) for name in (label, reference)]  # fmt: skip
             parts = (arms[0] - arms[1]) * (-1 if truth.falls else 1)
             differ = int((np.abs(parts) > 1e-9).sum())
-            if differ < FEWEST or (parts.sum() > 0) != better or broken in (label, reference):
+            if differ < FEWEST or (parts.sum() > 0) != (found[1] == "Better") or broken in (label, reference):
                 yield f"{label} differs by {parts.sum():.3f} on {differ} rows, and it is said: {sentence}"
