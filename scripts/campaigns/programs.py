@@ -88,6 +88,8 @@ def trials(count: int | None, seed: int) -> Iterable[Trial]:
                 )
     for name in plain:
         yield Trial(name=f"as code_eval: {name}", attempt=functools.partial(_compare, name))
+    for name in _drawn([*ordinary.DEVIATES, *hostile.ADMITTED], count, seed):
+        yield Trial(name=f"on purpose: {name}", attempt=functools.partial(_on_purpose, name))
     for name, attempt in FAULTS.items():
         yield Trial(name=f"machine: {name}", attempt=attempt)
 
@@ -210,6 +212,13 @@ def _as_code_eval(source: str) -> bool:
         except subprocess.TimeoutExpired:
             return False
     return done.stdout == b"passed"
+
+
+def _on_purpose(name: str) -> tuple[Verdict, str]:
+    """Check what SECURITY.md says: which programs pass elsewhere and not here, and which pass though they are wrong."""
+    (found,) = run_programs([(ordinary.DEVIATES | hostile.ADMITTED)[name]], timeout=SECONDS)
+    expected = name in hostile.ADMITTED
+    return (Verdict.WORKS if (found is Outcome.PASS) == expected else Verdict.WRONG), str(found)
 
 
 RIGHT, WRONG_ONE = "open('f', 'w').write('x')\nassert 1 + 1 == 2", "assert 1 + 1 == 3"

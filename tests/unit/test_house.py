@@ -23,7 +23,9 @@ USED_ELSEWHERE = {
     # dispatched by name
     "_config", "_metrics", "_artifact", "_page",
     # values of an enumeration that are compared as text
-    "FAIL", "TIMEOUT", "WORKS", "REFUSED", "SKIPPED",
+    "FAIL", "TIMEOUT", "CRASH", "WORKS", "REFUSED", "SKIPPED",
+    # called or read by Python itself
+    "cache_tag", "create_module", "readlines", "settrace",
     # fields that a whole record's dictionary carries to a file
     "cosine_centred", "explained_variance", "gap_closed_stderr", "difference_low", "difference_high", "inside_noise",
     "teacher_neurons",
