@@ -30,17 +30,16 @@ NONE = {
     "typical_p": 1.0,
 }
 """Values that change nothing, beside those that are null, false, 0 or empty."""
-PLUMBING = frozenset(
-    """
-    max_length max_new_tokens max_time eos_token_id pad_token_id bos_token_id decoder_start_token_id do_sample
-    num_return_sequences return_dict_in_generate remove_invalid_values output_attentions output_hidden_states
-    output_scores output_logits transformers_version use_cache use_mtp cache_implementation cache_config max_cache_len
-    low_memory prefill_chunk_size compile_config disable_compile continuous_batching_config is_assistant
-    num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold assistant_early_exit
-    assistant_lookbehind target_lookbehind assistant_ensemble_weight prompt_lookup_num_tokens max_matching_ngram_size
-    speculation_type
-    """.split()
-)
+PLUMBING = frozenset([
+    "max_length", "max_new_tokens", "max_time", "eos_token_id", "pad_token_id", "bos_token_id",
+    "decoder_start_token_id", "do_sample", "num_return_sequences", "return_dict_in_generate",
+    "remove_invalid_values", "output_attentions", "output_hidden_states", "output_scores", "output_logits",
+    "transformers_version", "use_cache", "use_mtp", "cache_implementation", "cache_config", "max_cache_len",
+    "low_memory", "prefill_chunk_size", "compile_config", "disable_compile", "continuous_batching_config",
+    "is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold",
+    "assistant_early_exit", "assistant_lookbehind", "target_lookbehind", "assistant_ensemble_weight",
+    "prompt_lookup_num_tokens", "max_matching_ngram_size", "speculation_type",
+])  # fmt: skip
 """Settings that the evaluation decides itself, or that change how an answer is computed and not which it is."""
 
 
