@@ -111,8 +111,10 @@ def _stop_if_interrupted(error: Exception) -> None:
 
 def _answer(words: list[str]) -> int:
     """Do what a command line asks for."""
-    if not Path().exists():
-        raise PktError("the working folder has been removed; go to one that is there (cd)")
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise PktError("the working folder has been removed; go to one that is there (cd)") from error
     if "-sc" in words or "--shell-completion" in words:
         return _complete(words)
     if not words or words[0] in ("-h", "--help", "help"):
