@@ -1,4 +1,4 @@
-"""A store that an earlier version of pkt wrote (format 3, without checksums over manifests and snapshots)."""
+"""A store that an earlier version of pkt wrote (format 2, without checksums over manifests and snapshots)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pkt.inventory import artifacts, damages
 from pkt.manifest import MANIFEST
 from pkt.store import Store
 
-OLD = Path(__file__).resolve().parents[1] / "assets" / "store_format_3"
+OLD = Path(__file__).resolve().parents[1] / "assets" / "store_format_2"
 
 
 def old_manifest(stage: str) -> tuple[Path, dict]:
@@ -27,7 +27,7 @@ def old_manifest(stage: str) -> tuple[Path, dict]:
 def test_an_artifact_of_an_earlier_format_is_missing_and_not_damaged(tmp_path, stage, caplog):
     shutil.copytree(OLD, tmp_path / "store")
     store, (folder, manifest) = Store(tmp_path / "store"), old_manifest(stage)
-    assert manifest["format"] == 3
+    assert manifest["format"] == 2
     assert store.peek(stage, folder.name) is None
     assert store.read(stage, folder.name) is None
     assert (store.root / stage / folder.name).is_dir()
