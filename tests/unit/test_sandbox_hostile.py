@@ -35,15 +35,15 @@ def tried(names: Sequence[str], target: party.Outside, layers: Sequence[str]) ->
         return [f"{name}: {fault}" for name in names for fault in party.faults(child, name, target)]
 
 
-@pytest.mark.parametrize(
-    "setup", ["all", *(pytest.param(name, marks=pytest.mark.slow) for name in list(SETUPS)[1:])]
-)
+@pytest.mark.parametrize("setup", ["some", *(pytest.param(name, marks=pytest.mark.slow) for name in SETUPS)])
 def test_hostile_programs(setup: str, target: party.Outside, capfd: pytest.CaptureFixture[str]):
     names = list(hostile.PROGRAMS)
-    if setup == "all":  # all of them in CI: those that wait for their time to end take seconds each
-        names = [name for name in names if "endless" not in name and name not in hostile.RESOURCES]
+    if setup == "some":  # without those that wait for their time to end
+        names = [name for name in names if "endless" not in name and name not in hostile.RESOURCES][::3]
     with ThreadPoolExecutor(PARTS) as pool:
-        wrong = list(pool.map(lambda part: tried(names[part::PARTS], target, SETUPS[setup]), range(PARTS)))
+        wrong = list(
+            pool.map(lambda part: tried(names[part::PARTS], target, SETUPS.get(setup, LAYERS)), range(PARTS))
+        )
     assert [line for part in wrong for line in part] == []
     assert capfd.readouterr() == ("", "")
 
@@ -55,7 +55,7 @@ def test_the_corpus_is_a_threat(target: party.Outside):
         "write", "read_a_secret", "tcp", "unix_socket", "shell", "read_the_password_file", "by_a_folders_handle",
         "datagram_by_a_pair", "processors_of_a_neighbour", "memory_that_runs",
     ):  # fmt: skip
-        source = target.fill(hostile.PROGRAMS[name]).replace("; assert False", "")
+        source = target.fill(hostile.PROGRAMS[name]).replace("assert False", "pass")
         done = subprocess.run(
             [sys.executable, "-c", source], capture_output=True, cwd=target.folder, check=False
         )
