@@ -15,13 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from pkt import console, places, secrets
 from pkt.build import build
-from pkt.config import Config, TrackerConfig
+from pkt.config import Config, OptimConfig, TrackerConfig
 from pkt.config_files import read_config
 from pkt.errors import PktError, RequestError
 from pkt.methods.base import Choice, Method, choice_of
 from pkt.methods.combinations import check, known_pairs
 from pkt.methods.workbench import Workbench
 from pkt.models.precision import too_slow
+from pkt.objectives import Objective, Sequences
 from pkt.plan import Plan, Planner
 from pkt.plugins import origins
 from pkt.run import command_line, prepare, provenance
@@ -163,6 +164,7 @@ def request(cfg: DictConfig) -> tuple[Workbench, Method]:
     check(method, choice)
     config = cast(Config, OmegaConf.to_object(cfg))
     settle_learning_rate(config, method.name)
+    check_batches(choice.objective, config.optim)
     _hide_in_labels(config)
     bench = Workbench(
         config=config,
@@ -203,6 +205,25 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
         plugins=origins(method, *vars(choice_of(bench)).values()),
         seeded=identity.seeded(cfg),
     )
+
+
+def check_batches(objective: Objective, optim: OptimConfig) -> None:
+    """Refuse micro batches for a term that compares all rows of an optimiser step with one another.
+
+    Raises:
+        RequestError: there is such a term, and the rows of a step would be in several forward passes.
+    """
+    micro = optim.micro_batch_size or optim.batch_size
+    for name, term in objective.terms.items():
+        if micro < optim.batch_size and any(
+            isinstance(need, Sequences) and need.together for need in term.needs
+        ):
+            raise RequestError(
+                f"objective.terms.{name} compares all rows of an optimiser step with one another, which "
+                f"optim.micro_batch_size={micro} takes apart (optim.batch_size={optim.batch_size}): set "
+                "optim.micro_batch_size=null and a smaller optim.batch_size, or compare within rows "
+                f"(objective.terms.{name}.scope=sequence)"
+            )
 
 
 def settle_learning_rate(config: Config, method: str) -> None:

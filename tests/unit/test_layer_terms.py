@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pkt.objectives import Fisher, Geometry, MeanSquare
+from pkt import pipeline
+from pkt.config import OptimConfig
+from pkt.errors import RequestError
+from pkt.objectives import CrossEntropy, Fisher, Geometry, MeanSquare, Objective
 from pkt.objectives import chunks as chunked
 from pkt.objectives.geometry import geometry_sum
 from terms import mean_of, view_of
@@ -200,3 +203,19 @@ def test_geometry_of_the_whole_batch_is_that_of_one_sequence():
     whole = Geometry(scope="batch", positions="answer")(view_of(x, y, sequence=SEQUENCE))
     assert whole.count == 1
     torch.testing.assert_close(whole.total[0], geometry_distance(x, y, torch.zeros_like(SEQUENCE)))
+
+
+@pytest.mark.parametrize(
+    ("scope", "micro", "fits"),
+    [("batch", 3, False), ("batch", 8, True), ("batch", None, True), ("sequence", 3, True)],
+)
+def test_rows_that_are_compared_with_one_another_stay_together(scope, micro, fits):
+    objective = Objective(terms={"layer": Geometry(scope=scope), "ce": CrossEntropy()})
+    optim = OptimConfig(batch_size=8, micro_batch_size=micro)
+    if fits:
+        pipeline.check_batches(objective, optim)
+    else:
+        with pytest.raises(
+            RequestError, match=r"objective.terms.layer compares all rows.*micro_batch_size=3"
+        ):
+            pipeline.check_batches(objective, optim)

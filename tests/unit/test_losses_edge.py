@@ -149,6 +149,7 @@ def test_scaling_changes_no_digit():
     assert not near_one(torch.tensor([[1.0, math.inf]]), -1).isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", losses.LOSSES)
 @pytest.mark.parametrize("edge", sorted(set(losses.EDGES)))
 def test_every_loss_at_every_edge(name, edge, monkeypatch):

@@ -107,8 +107,8 @@ class Geometry(LayerTerm):
 
     Attributes:
         relation: ``cka``, or ``cosine``: mean squared difference of cosines, see `geometry_sum`.
-        scope: relations among the tokens of one ``sequence``, or of the whole ``batch``. With several micro batches
-            it is the micro batch, so that results depend on its size.
+        scope: relations among the tokens of one ``sequence``, or of the whole ``batch``, which then has to be one
+            micro batch.
 
     Raises:
         ValueError: relations of a sequence, some of whose tokens are left out.
@@ -133,7 +133,7 @@ class Geometry(LayerTerm):
             single_teacher=True,
             because="relations of a mixture of layers are those of none of them",
         )
-        return (states, Sequences())
+        return (states, Sequences(together=self.scope == "batch"))
 
     def count(self, view: View) -> int:
         """Return the number of sequences that have a geometry."""

@@ -63,7 +63,13 @@ class RowIds:
 
 @dataclass(frozen=True, kw_only=True)
 class Sequences:
-    """For each position the row of the batch that it is in, ascending."""
+    """For each position the row of the batch that it is in, ascending.
+
+    Attributes:
+        together: the term compares rows with one another, so that those of a step have to be in one forward pass.
+    """
+
+    together: bool = False
 
 
 Need = States | Outputs | Labels | Head | RowIds | Sequences

@@ -254,7 +254,8 @@ class Seen:
         if need is RowIds:
             index_B = torch.tensor(self.batch.index, device=where.row_N.device)
             return index_B[where.row_N] + self.loss.first_row
-        return {Head: self.loss.head, Sequences: where.row_N}[need]
+        others: dict[type[Need], Any] = {Head: self.loss.head, Sequences: where.row_N}
+        return others[need]
 
     def _pair(self, layer: int, where: Positions) -> Pair:
         assert self.states is not None
