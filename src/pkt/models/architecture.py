@@ -30,6 +30,7 @@ class Architecture:
         roles: the paths of its modules.
         width: D, size of the residual stream.
         vocab_size: V, rows of the head (padding rows included).
+        rows: of the input embedding.
         tied: whether head and input embedding are one tensor.
         probe: what was found when the model was loaded; None where nobody looked.
     """
@@ -45,7 +46,8 @@ class Architecture:
                 _resolve(self.layers[0], path, role)
         weight = _matrix(self.head, "head", roles.head)
         self.vocab_size = int(weight.shape[0])
-        self.tied = weight is _matrix(self.embedding, "embed", roles.embed)
+        embedding = _matrix(self.embedding, "embed", roles.embed)
+        self.tied, self.rows = weight is embedding, int(embedding.shape[0])
         self.width = int(getattr(model.config.get_text_config(), "hidden_size", weight.shape[1]))
         self._check_head(weight.shape[1])
 

@@ -32,9 +32,14 @@ def tolerance(dtype: torch.dtype) -> float:
     return max(1e-4, 8 * torch.finfo(dtype).eps)
 
 
+def exact(states: Tensor) -> Tensor:
+    """Return numbers in float64 on the CPU: a layer's parts may be on several devices, and some know no float64."""
+    return states.detach().cpu().double()
+
+
 def distance(found: Tensor, expected: Tensor) -> float:
     """Return |found - expected| / |expected| over all numbers; infinite where one of them is not finite."""
-    difference = (found.double() - expected.double()).norm() / expected.double().norm().clamp_min(1e-30)
+    difference = (exact(found) - exact(expected)).norm() / exact(expected).norm().clamp_min(1e-30)
     return float(difference) if bool(difference.isfinite()) else float("inf")
 
 
@@ -64,6 +69,8 @@ def reading_of(model: Any, decoder: nn.Module, head: nn.Module, width: int) -> R
         width: D.
     """
     base: Any = getattr(head, "base_layer", head)
+    if base.weight.is_meta:  # offloaded by device_map: only what reads the weight itself has to know
+        return Reading(plain=True, linear=False, apart=0.0)
     drawn_ND = torch.randn(4, width, generator=torch.Generator().manual_seed(0))
     states_ND = drawn_ND.to(base.weight.device, base.weight.dtype)
     states_ND = states_ND / head(states_ND).abs().max().clamp_min(1e-6)
@@ -89,10 +96,9 @@ def _apart(logits: Tensor, by_head: Tensor) -> float:
     """Return how far logits are from a positive multiple of others."""
     if logits is by_head:
         return 0.0
-    scale = float(
-        (logits.double() * by_head.double()).sum() / by_head.double().square().sum().clamp_min(1e-30)
-    )
-    return distance(logits, scale * by_head) if scale > 0 else float("inf")
+    found, head = exact(logits), exact(by_head)
+    scale = float((found * head).sum() / head.square().sum().clamp_min(1e-30))
+    return distance(found, scale * head) if scale > 0 else float("inf")
 
 
 class _Decoded(BaseModelOutputWithPast):  # type: ignore[misc]
@@ -154,7 +160,7 @@ class Norm:
 
     def distance(self, gain_D: Tensor) -> float:
         """Return how far a weight is from the gain."""
-        return distance(gain_D.detach().to(self.gain_D.device), self.gain_D)
+        return distance(gain_D, self.gain_D)
 
 
 @torch.no_grad()

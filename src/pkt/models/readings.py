@@ -40,7 +40,7 @@ class Sample:
     @classmethod
     def of(cls, arch: Architecture) -> Sample:
         """Choose tokens that a model has."""
-        rows = min(arch.embedding_weight().shape[0], _WORDS)
+        rows = min(arch.rows, _WORDS)
         numbers = torch.arange(ROWS * POSITIONS).view(ROWS, POSITIONS)
         ids_BT = (7 + 37 * numbers + 11 * numbers**2) % rows
         mask_BT = torch.ones_like(ids_BT)
@@ -65,7 +65,7 @@ class Sample:
 
 def tokens(arch: Architecture, tokenizer: Any) -> Check:
     """Check that the model has a row for every token id."""
-    rows = arch.embedding_weight().shape[0]
+    rows = arch.rows
     if tokenizer is None:
         return Check(name="tokens", holds=None, number=None, sentence="no tokenizer was given")
     without = {index: token for token, index in tokenizer.get_vocab().items() if index >= rows}

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pkt.models.architecture import Architecture
-from pkt.models.behaviour import tolerance
+from pkt.models.behaviour import exact, tolerance
 from pkt.models.findings import Check
 from pkt.models.readings import Sample
 from pkt.models.taps import Interface, entering_state, first_output, tap
@@ -87,14 +87,14 @@ def _moves(of: Tensor, by: Tensor) -> bool:
     if not of.requires_grad:
         return False
     (gradient,) = torch.autograd.grad(
-        (of.double() * _weights(of)).sum(), by, retain_graph=True, allow_unused=True
+        (of.float() * _weights(of)).sum(), by, retain_graph=True, allow_unused=True
     )
     return gradient is not None and bool(gradient.abs().max() > 0)
 
 
 def _weights(like: Tensor) -> Tensor:
     """Return fixed random weights, so that no symmetry of a norm makes a sum's gradient vanish."""
-    drawn = torch.randn(like.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = torch.randn(like.shape, generator=torch.Generator().manual_seed(0))
     return drawn.to(like.device)
 
 
@@ -107,7 +107,7 @@ def _written(arch: Architecture, sample: Sample, interface: str, layers: list[in
         sentence = f"what is written there in layers {_listed(layers)} does not change the output"
         return Check(name=interface, holds=False, number=error, sentence=sentence)
     weights = _weights(final_BTD) * sample.mask_BT[..., None].to(final_BTD.device)
-    (final_BTD.double() * weights).sum().backward()  # type: ignore[no-untyped-call]
+    (final_BTD.float() * weights).sum().backward()  # type: ignore[no-untyped-call]
     gradients = {k: states[k].grad for k in layers}
     dead = [k for k, gradient in gradients.items() if gradient is None or not gradient.abs().max() > 0]
     sentence = "what is read adds up, and what is written counts"
@@ -225,13 +225,13 @@ def _watching(arch: Architecture, judge: Any) -> Iterator[None]:
 
 def _sum(layer: _Layer, given: Mapping[str, Tensor | None], sample: Sample) -> Sum:
     assert layer.leaving_BTD is not None
-    x_ND, out_ND = (sample.real(state).double() for state in (layer.entering_BTD, layer.leaving_BTD))
+    x_ND, out_ND = (exact(sample.real(state)) for state in (layer.entering_BTD, layer.leaving_BTD))
     dtype = layer.leaving_BTD.dtype
     added_ND, near = out_ND - x_ND, tolerance(dtype)
     size = added_ND.norm() + out_ND.norm() * ROUNDINGS * torch.finfo(dtype).eps / near
 
     def off(*states: Tensor | None) -> float:
-        total = sum((sample.real(state).double() for state in states if state is not None), -added_ND)
+        total = sum((exact(sample.real(state)) for state in states if state is not None), -added_ND)
         return float(total.norm() / size.clamp_min(1e-30))
 
     attention, mlp = given["attention"], given["mlp"]
@@ -253,7 +253,7 @@ def _sum(layer: _Layer, given: Mapping[str, Tensor | None], sample: Sample) -> S
 
 def _scaled(added_ND: Tensor, given: Mapping[str, Tensor | None], sample: Sample, near: float) -> str:
     """Say so if a layer adds multiples of its sublayers (Granite), else nothing."""
-    states = [sample.real(state).double().flatten() for state in given.values() if state is not None]
+    states = [exact(sample.real(state)).flatten() for state in given.values() if state is not None]
     columns = torch.stack(states, dim=1)
     factors = torch.linalg.lstsq(columns, added_ND.flatten()[:, None]).solution
     if (columns @ factors - added_ND.flatten()[:, None]).norm() > near * added_ND.norm():

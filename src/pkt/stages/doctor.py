@@ -231,7 +231,7 @@ def tokenizers(bench: Workbench) -> Iterator[tuple[str, ...]]:
     """Yield what a reader wants to know of both vocabularies: a name, the teacher's, the student's."""
     models = [bench.teacher, bench.student]
     tokens = [len(model.tokenizer.get_vocab()) for model in models]
-    rows = [model.arch.embedding_weight().shape[0] for model in models]
+    rows = [model.arch.rows for model in models]
     padding = [max(row - token, 0) for row, token in zip(rows, tokens, strict=True)]
     yield "tokens", *map(str, tokens)
     yield "rows of the embedding", *map(str, rows)
