@@ -10,32 +10,25 @@ what that module returned, and what it adds reaches the layer's output. Anything
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import io
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
-import pkt
+from campaigns.family import EndedError, Family, plain, prepare
 from campaigns.tiny_families import generates, guessed_roles, is_causal, model_types, tiny_family
 from campaigns.trials import Trial, Verdict
-from pkt.cli import main
 from pkt.config import CheckpointSpec, PairConfig
 from pkt.models.architecture import Architecture
 from pkt.models.pair import load_student
-from pkt.models.quiet import quiet_transformers
 from pkt.models.taps import tap
 
 WAYS = (  # method and what trains; a family takes the next one
@@ -56,82 +49,20 @@ READS = {  # where a method reads layers
     "hidden_kd": "block",
     "semalign_fisher": "block",
 }
+COUNT = 95  # every second type: minutes; `--seed 1` tries the others
 AFTER = ("eval", "analyze", "again")
 CUTS = ([1, 3, 4, 6], [2, 3, 5], [1, 2, 5, 6])
-NANO = Path(pkt.__file__).parent / "assets" / "nano" / "teacher"  # whose tokenizer all families get
 TOLERANCE = 2e-3  # of losses and logits, relative: float32 through other kernels
 IDS = torch.randint(3, 300, (2, 12), generator=torch.Generator().manual_seed(0))
 
 
-@dataclass(kw_only=True)
-class Family:
-    """One family on disk, and the requests that are made of it.
-
-    Attributes:
-        root: folder of everything that is written.
-        teacher: the random teacher.
-        roles: as declared.
-        layers: that the student keeps.
-        words: of every request.
-        said: what the last request printed.
-    """
-
-    root: Path
-    teacher: Any
-    roles: Mapping[str, Any]
-    layers: Sequence[int]
-    words: list[str] = field(default_factory=list)
-    said: str = ""
-
-    def pkt(self, *words: str, last: Sequence[str] = ()) -> int:
-        """Make a request in this process and return its exit code; `last` are the words behind the family's own."""
-        kept = io.StringIO()
-        environment = {"PKT_OUTPUT_DIR": str(self.root / "outputs"), "WANDB_MODE": "disabled"}
-        with (
-            mock.patch.dict(os.environ, environment),
-            contextlib.chdir(self.root),
-            contextlib.redirect_stdout(kept),
-            contextlib.redirect_stderr(kept),
-        ):
-            try:
-                code = main([*words, *self.words, *last])
-            except SystemExit as stop:
-                code = int(stop.code or 0)
-        self.said = kept.getvalue()
-        return code
-
-    def load_a_student(self) -> None:
-        """Let the student be another random model of the family instead of a part of the teacher."""
-        student = tiny_family(self.teacher.config.model_type, seed=1)
-        with quiet_transformers():
-            student.save_pretrained(self.root / "student")
-        AutoTokenizer.from_pretrained(NANO).save_pretrained(self.root / "student")
-        self.layers = []
-        self.words += ["model.student.init=load", "model.student.layers=null"]
-        self.words += [f"model.student.checkpoint={self.root / 'student'}", *declared(self.roles, "student")]
-
-    def transferred(self) -> Path:
-        """Return the folder of the newest transferred student."""
-        found = self.root.glob("outputs/store/transfer/*/model/config.json")
-        return max(found, key=lambda path: path.stat().st_mtime_ns).parent
-
-
-class EndedError(Exception):
-    """A request did not go through, or gave something else than the truth."""
-
-    def __init__(self, verdict: Verdict, detail: str) -> None:
-        super().__init__(detail)
-        self.verdict, self.detail = verdict, detail
-
-
 def trials(count: int | None, seed: int) -> Iterable[Trial]:
-    """Yield one trial per model type, or of `count` of them, spread over all."""
+    """Yield trials of every second model type, or of about `count` types, spread over all."""
     types = model_types()
-    step = max(1, len(types) // count) if count else 1
-    for number, model_type in list(enumerate(types))[seed % step :: step][:count]:
-        method, kind = WAYS[(number + seed) % len(WAYS)]
-        layers = CUTS[number % len(CUTS)]
-        after = AFTER[number % len(AFTER)]
+    step = max(1, round(len(types) / (count or COUNT)))
+    for place, model_type in enumerate(types[seed % step :: step][:count]):
+        method, kind = WAYS[(place + seed) % len(WAYS)]
+        layers, after = CUTS[place // len(AFTER) % len(CUTS)], AFTER[place % len(AFTER)]
         yield Trial(
             name=f"{model_type} {method} {kind} {after}",
             attempt=partial(attempt, model_type, method, kind, layers, after),
@@ -171,53 +102,6 @@ def attempt(
         shutil.rmtree(root, ignore_errors=True)
 
 
-def prepare(root: Path, teacher: Any, roles: Mapping[str, Any], layers: Sequence[int]) -> Family:
-    """Write teacher and rows, and make the words of a request."""
-    with quiet_transformers():
-        teacher.save_pretrained(root / "teacher")
-    AutoTokenizer.from_pretrained(NANO).save_pretrained(root / "teacher")
-    rows = [
-        {"id": str(i), "prompt": f"Ada has {i % 12} apples.\nResult:", "answer": f" {i % 12}"}
-        for i in range(40)
-    ]
-    for name, some in (("train", rows[:24]), ("validation", rows[24:32]), ("test", rows[32:])):
-        lines = "".join(json.dumps(row) + "\n" for row in some)
-        (root / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-    words = [
-        f"model.teacher.checkpoint={root / 'teacher'}",
-        "model.teacher.dtype=float32",
-        "model.student.dtype=float32",
-        "model.student.checkpoint=null",
-        "model.student.init=prune",
-        f"model.student.layers={list(layers)}",
-        "benchmark=custom",
-        *(f"data.{name}={root / name}.jsonl" for name in ("train", "validation", "test")),
-        "data.sizes.extract=4",
-        "data.sizes.align=6",
-        "data.sizes.train=12",
-        "optim.epochs=1",
-        "optim.batch_size=6",
-        "optim.lr=1e-3",
-        "eval.limit=4",
-        "eval.max_new_tokens=3",
-        "tracker=none",
-        "threads=1",
-        *declared(roles),
-    ]
-    teacher = _plain(root / "teacher")  # as a file has it: some classes tie or round what is saved
-    return Family(root=root, teacher=teacher, roles=roles, layers=layers, words=words)
-
-
-def declared(roles: Mapping[str, Any], who: str = "teacher") -> Iterator[str]:
-    """Yield the words that declare roles."""
-    for role, value in roles.items():
-        if isinstance(value, Mapping):
-            inside = ",".join(f"{name}:{path}" for name, path in value.items())
-            yield f"model.{who}.roles.{role}={{{inside}}}"
-        else:
-            yield f"model.{who}.roles.{role}={'null' if value is None else value}"
-
-
 def _tried(family: Family, method: str, kind: str, after: str, *, causal: bool) -> tuple[Verdict, str]:
     update = [f"method.update.kind={kind}"] if kind and method not in ("seeking", "pissa") else []
     adapters = _adapters(family, method) if kind == "lora" else []
@@ -250,7 +134,7 @@ def _tried(family: Family, method: str, kind: str, after: str, *, causal: bool) 
             f"model.student.checkpoint={folder}",
         ]
         _request(family, "transfer", *chosen, last=again)
-        _same(_plain(folder), _plain(family.transferred()), "a student that nothing trained has changed")
+        _same(plain(folder), plain(family.transferred()), "a student that nothing trained has changed")
     if family.layers:
         _check_cut(family)
     return Verdict.WORKS, ""
@@ -300,7 +184,7 @@ def _check_loss(family: Family, folder: Path) -> None:
     validations = json.loads((folder.parent / "metrics.json").read_text())["history"]["validations"]
     if not validations or "cross_entropy" not in validations[-1]:
         return
-    model, tokenizer = _plain(folder), AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = plain(folder), AutoTokenizer.from_pretrained(folder)
     losses: list[float] = []
     for line in (family.root / "validation.jsonl").read_text().splitlines():
         row = json.loads(line)
@@ -315,14 +199,6 @@ def _check_loss(family: Family, folder: Path) -> None:
     own, reported = sum(losses) / len(losses), validations[-1]["cross_entropy"]
     if not abs(own - reported) <= TOLERANCE * abs(own):
         raise EndedError(Verdict.WRONG, f"validation loss {reported:.6g}, the saved folder has {own:.6g}")
-
-
-def _plain(folder: Path) -> Any:
-    with quiet_transformers():
-        model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    if report["missing_keys"] or report["unexpected_keys"] or report["mismatched_keys"]:
-        raise EndedError(Verdict.WRONG, f"the saved folder does not fit its config: {report}")
-    return model.eval()
 
 
 class _Bypassed(nn.Module):
