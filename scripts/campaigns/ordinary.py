@@ -205,7 +205,7 @@ LIBRARY = _table(
         assert Path('x').read_text(encoding='utf-8') == 'é'
     """,
     touches_again="from pathlib import Path\nPath('a').touch()\nPath('a').touch()",
-    database="""
+    own_database="""
         import sqlite3
         c = sqlite3.connect('d')
         c.execute('create table t (x)')
@@ -268,7 +268,7 @@ LIBRARY = _table(
         import colorsys, wsgiref.util, xml.etree.ElementTree as E, html.entities
         assert E.fromstring('<a/>').tag == 'a'
     """,
-    at_exit="import atexit\natexit.register(lambda: 1 / 0)",
+    registers_an_exit="import atexit\natexit.register(lambda: 1 / 0)",
     resource_is_hidden="try:\n    import resource\n    assert False\nexcept ImportError:\n    pass",
     coroutine_by_types="""
         import types
@@ -307,7 +307,7 @@ FAILS = _table(
     returns_none="def f(x):\n    x + 1\nassert f(1) == 2",
     syntax="def f(:",
     indentation="def f():\nreturn 1",
-    unfinished="def f(x):\n    return (x",
+    unfinished_call="def f(x):\n    return (x",
     markdown="```python\ndef f(): return 1\n```",
     prose="Here is the function:\ndef f(): return 1",
     unknown_name="assert undefined_name == 1",
@@ -334,7 +334,7 @@ FAILS = _table(
     pickles_an_own_class="import pickle\nclass A: pass\npickle.dumps(A())",
     late_hints_of_a_class="import typing\nclass B: ...\nclass A:\n    b: 'B'\ntyping.get_type_hints(A)",
     endless="while True: pass",
-    endless_sleep="import time\ntime.sleep(99)",
+    sleeps_for_ever="import time\ntime.sleep(99)",
     endless_and_deaf="while True:\n    try:\n        while True: pass\n    except BaseException: pass",
     waits_for_a_thread="""
         import threading, time

@@ -49,8 +49,8 @@ KNOWN = {
         "no_recursion_left",
     ),
     "seccomp": ("raises_a_signal",),
-    "landlock": ("files", "database"),
-    "every layer of the kernel": ("raises_a_signal", "files", "database"),
+    "landlock": ("files", "own_database"),
+    "every layer of the kernel": ("raises_a_signal", "files", "own_database"),
 }
 SECONDS = 3.0
 AS_CODE_EVAL = """
@@ -178,12 +178,13 @@ def _readable() -> Iterator[Path]:
 def _compare(name: str) -> tuple[Verdict, str]:
     """Run an ordinary program as `code_eval` does; the corpus says what pkt says, which the parties check."""
     source = (ordinary.PASSES | ordinary.FAILS)[name]
-    found = _code_eval(source) if "CODE_EVAL" in os.environ else _as_code_eval(source)
     expected = name in ordinary.PASSES
+    seconds = 60.0 if expected else SECONDS  # theirs is the wall clock, also on a busy machine
+    found = (_code_eval if "CODE_EVAL" in os.environ else _as_code_eval)(source, seconds)
     return (Verdict.WORKS if found == expected else Verdict.WRONG), f"passes there: {found}"
 
 
-def _code_eval(source: str) -> bool:
+def _code_eval(source: str, seconds: float) -> bool:
     """Return the verdict of Hugging Face's own code."""
     path = Path(os.environ["CODE_EVAL"]) / "execute.py"
     spec = importlib.util.spec_from_file_location("code_eval_execute", path)
@@ -192,10 +193,10 @@ def _code_eval(source: str) -> bool:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    return bool(module.check_correctness(source, SECONDS, 0, 0)["passed"])
+    return bool(module.check_correctness(source, seconds, 0, 0)["passed"])
 
 
-def _as_code_eval(source: str) -> bool:
+def _as_code_eval(source: str, seconds: float) -> bool:
     """Return whether a program passes by ``exec`` in an empty namespace, with the same calls gone."""
     program = AS_CODE_EVAL.replace("SOURCE", ascii(source))
     with tempfile.TemporaryDirectory() as folder:
@@ -206,7 +207,7 @@ def _as_code_eval(source: str) -> bool:
                 cwd=folder,
                 env=env,
                 capture_output=True,
-                timeout=SECONDS + 5,
+                timeout=seconds + 5,
                 check=False,
             )
         except subprocess.TimeoutExpired:

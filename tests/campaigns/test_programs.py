@@ -24,6 +24,12 @@ def test_a_few_programs_by_each_user(monkeypatch: pytest.MonkeyPatch):
     assert sum(outcome.verdict is Verdict.WORKS for outcome in outcomes) > 40
 
 
+def test_no_name_is_in_two_tables():
+    tables = (hostile.PROGRAMS, hostile.ADMITTED, ordinary.PASSES, ordinary.FAILS, ordinary.DEVIATES)
+    names = [name for table in tables for name in table]
+    assert len(names) == len(set(names))
+
+
 def test_a_program_that_succeeds_and_a_wrong_verdict_are_reported(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(programs, "MISSING", {"nothing": ()})
     monkeypatch.setattr(programs, "FAULTS", {})

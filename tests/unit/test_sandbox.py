@@ -21,7 +21,14 @@ from pkt.sandbox import LAYERS, Child, Outcome, confine, library, programs, run_
 
 HOOK = ("audit", "interpreter")
 IN_A_FOLDER = tuple(layer for layer in LAYERS if layer != "namespaces")  # without a disk of their own
-ENDLESS = ("endless", "endless_sleep", "endless_and_deaf", "waits_for_a_thread", "deadlock", "leaves_at_once")
+ENDLESS = (
+    "endless",
+    "sleeps_for_ever",
+    "endless_and_deaf",
+    "waits_for_a_thread",
+    "deadlock",
+    "leaves_at_once",
+)
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernel layers are Linux's")
 
 

@@ -63,11 +63,11 @@ def run(request: dict[str, Any], options: dict[str, Any], held: Layers) -> dict[
         os.close(gate)
         nonce = secrets.token_bytes(16)
         try:
-            process = verdict.ready(child, reader)
             with contextlib.suppress(BrokenPipeError):
                 os.write(key, nonce)
+            process, word = verdict.ready(child, reader)
             answer: dict[str, Any] = verdict.judged(
-                child, reader, nonce, seconds, process, lambda: watched and _size(folder, disk) > disk
+                child, reader, nonce, seconds, process, lambda: watched and _size(folder, disk) > disk, word
             )
         finally:
             os.close(key)

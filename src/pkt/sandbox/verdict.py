@@ -58,33 +58,40 @@ class Clock:
             return 0.0
 
 
-def ready(child: int, reader: int) -> str:
-    """Wait until a fork has confined itself; return its number in /proc.
+def ready(child: int, reader: int) -> tuple[str, bytes]:
+    """Wait until a fork has confined itself; return its number in /proc, and what the program has answered already.
 
     Raises:
         HostError: it could not.
     """
     line, until = b"", time.monotonic() + READY
-    while not line.endswith(b"\n"):
+    while b"\n" not in line:
         if not select.select([reader], [], [], max(0.0, until - time.monotonic()))[0]:
             end(child, 0)
             raise HostError(f"a process was not ready within {READY:.0f} s")
-        letter = os.read(reader, 1)
-        if not letter:
+        part = os.read(reader, 4096)
+        if not part:
             status, _ = end(child, SLICE)
             raise HostError(
                 f"a process ended before the program began (status {status}) {line.decode()}".strip()
             )
-        line += letter
-    word = line[:-1].decode("utf-8", "replace")
+        line += part
+    first, _, rest = line.partition(b"\n")
+    word = first.decode("utf-8", "replace")
     if word and not word.isdigit():
         end(child, SLICE)
         raise HostError(word)
-    return word
+    return word, rest
 
 
 def judged(
-    child: int, reader: int, nonce: bytes, seconds: float, process: str, full: Callable[[], bool]
+    child: int,
+    reader: int,
+    nonce: bytes,
+    seconds: float,
+    process: str,
+    full: Callable[[], bool],
+    word: bytes = b"",
 ) -> Answer:
     """Wait for a program's answer until its time is over or its disk is full, then end it.
 
@@ -95,12 +102,13 @@ def judged(
         seconds: of its own time.
         process: its number in /proc, or an empty string.
         full: says whether its disk is too full.
+        word: what it has answered already.
 
     Raises:
         HostError: the machine gave it no time, or ended it.
     """
     clock, latest = Clock(process), time.monotonic() + PATIENCE[0] * seconds + PATIENCE[1]
-    word, late, over = b"", False, False
+    late, over = False, word == nonce
     while not over:
         left = seconds - clock.look()
         if time.monotonic() > latest:
