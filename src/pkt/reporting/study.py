@@ -153,12 +153,23 @@ class Study:
     @cached_property
     def _like(self) -> Mapping[str, Answered]:
         """Task -> answers to the rows that count: the reference's, else (it has none) those of the next arm."""
-        like: dict[str, Answered] = {}
-        for arm in (self.reference, *self.fixed, *self.as_read):
-            if set(like) >= set(self.tasks):
-                break
-            like = {**read_answers(arm.runs[0], arm.role), **like}
-        return {task: like[task] for task in self.tasks if task in like}
+        arms = (self.reference, *self.fixed, *self.as_read)
+        found = (read_answers(arm.runs[0], arm.role) for arm in arms)
+        own = next((answers for answers in found if answers), {})
+        return {task: own[task] for task in self.tasks if task in own}
+
+    def _gap_rows(self, task: str) -> int | None:
+        """Return on how many rows of a task teacher and student differ; None where their answers are not known."""
+        own = [answers.get(task) for answers in self._fixed_answers]
+        like = own[0]
+        both = [stack([{task: one}], {task: like}) for one in own if one and like]
+        if len(both) < len(FIXED) or both[0] is None or both[1] is None:
+            return None
+        return len(differing(both[0], both[1]))
+
+    @cached_property
+    def _fixed_answers(self) -> tuple[Mapping[str, Answered], ...]:
+        return tuple(read_answers(arm.runs[0], arm.role) for arm in self.fixed)
 
     @property
     def answered(self) -> tuple[str, ...]:
@@ -190,12 +201,8 @@ class Study:
         for task in self.tasks:
             scores = {role: self.score(arm, [task]) for role, arm in by_role.items()}
             why = no_gap(**scores, rises=self.rises(task), rows=self.row_count(task))
-            if (
-                why is None
-                and (differ := self._differing([task], FIXED)) is not None
-                and len(differ) < FEWEST
-            ):
-                why = f"teacher and student differ on {len(differ)} rows, too few to tell"
+            if why is None and (count := self._gap_rows(task)) is not None and count < FEWEST:
+                why = f"teacher and student differ on {count} rows, too few to tell"
             if why:
                 found[task] = why
         return found
