@@ -43,7 +43,7 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
     table = headline(summary["scores"], shares, summary["method"], split=split)
     summary["gap_closed"] = {task: share.numbers() for task, share in shares.items() if task != MEAN} or None
     summary["mean_gap_closed"] = shares[MEAN].numbers() if shares else None
-    write_atomically(session.run_dir / "scores.json", sealed(_numbers(summary)))
+    write_atomically(session.run_dir / "scores.json", sealed(_numbers(hide(summary))))
     write_atomically(session.run_dir / "table.md", f"{split_heading(split)}{table.markdown()}\n")
     _track_scores(session, evaluations, table, summary)
     console.say("")
@@ -124,8 +124,7 @@ def _settings(session: Session) -> dict[str, Any]:
         return {"model": config.model.name, "eval.checkpoint": str(config.eval.checkpoint)}
     sizes = {f"data.sizes.{split}": count for split, count in asdict(config.data.sizes).items()}
     named = {"method": session.method.name, "model": config.model.name} | sizes | session.plan.settings
-    shown: dict[str, Any] = hide({key: value for key, value in named.items() if key not in session.seeded})
-    return shown
+    return {key: value for key, value in named.items() if key not in session.seeded}
 
 
 def _track_scores(
