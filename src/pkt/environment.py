@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pkt import __version__, console, plugins
+from pkt import __version__, console, plugins, secrets
 from pkt.errors import PktError, RequestError, first_line
 from pkt.searchpath import builtin_conf_dir, found_conf_dir, named_conf_dirs
 
@@ -45,8 +45,6 @@ _PREFIXES = (
     "PYTORCH_",
 )
 _NAMES = ("TMPDIR", "XDG_CACHE_HOME", "PYTHONPATH", "LANG", "LC_ALL", "WORLD_SIZE", "LOCAL_RANK")
-_SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASS|AUTH|CREDENTIAL", re.IGNORECASE)
-_SECRET = re.compile(r"(?<=://)[^/@\s]+(?=@)|\b(?:hf_|sk-|ghp_|github_pat_)\w{8,}|\b[0-9a-fA-F]{32,}\b")
 
 
 def answer(words: Sequence[str]) -> None:
@@ -209,7 +207,7 @@ def _variables() -> dict[str, str]:
     """Return the variables that pkt and its libraries read, without what is secret in them."""
     named = {name: text for name, text in os.environ.items() if name.startswith(_PREFIXES) or name in _NAMES}
     return {
-        name: "(set, not shown)" if _SECRET_NAME.search(name) else _SECRET.sub("***", text)
+        name: "(set, not shown)" if secrets.telling(name) else secrets.without(text)
         for name, text in sorted(named.items())
     }
 
