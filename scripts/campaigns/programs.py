@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -282,7 +282,7 @@ def _busy() -> tuple[Verdict, str]:
             process.wait()
 
 
-FAULTS = {
+FAULTS: dict[str, Callable[[], tuple[Verdict, str]]] = {
     "full temporary folder": functools.partial(_temporary_folder, "full"),
     "no temporary folder": functools.partial(_temporary_folder, "gone"),
     "killed server": _killed_server,
