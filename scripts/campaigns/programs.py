@@ -23,8 +23,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pkt
 from campaigns import hostile, ordinary
@@ -138,7 +139,7 @@ def _party(user: str, missing: str, names: Sequence[str], plain: Sequence[str]) 
     return {name: (faults, held) for name, faults, held in lines}
 
 
-def _as(user: int | None) -> dict[str, object]:
+def _as(user: int | None) -> dict[str, Any]:
     return {} if user is None else {"user": user, "group": user, "extra_groups": []}
 
 
@@ -281,7 +282,7 @@ def _busy() -> tuple[Verdict, str]:
             process.wait()
 
 
-FAULTS = {
+FAULTS: dict[str, Callable[[], tuple[Verdict, str]]] = {
     "full temporary folder": functools.partial(_temporary_folder, "full"),
     "no temporary folder": functools.partial(_temporary_folder, "gone"),
     "killed server": _killed_server,

@@ -48,5 +48,7 @@ def test_a_program_that_succeeds_and_a_wrong_verdict_are_reported(monkeypatch: p
     monkeypatch.setattr(hostile, "PROGRAMS", {"write": "", "delete": ""})
     monkeypatch.setattr(ordinary, "PASSES", {})
     monkeypatch.setattr(ordinary, "FAILS", {})
+    monkeypatch.setattr(ordinary, "DEVIATES", {})
+    monkeypatch.setattr(hostile, "ADMITTED", {})
     outcomes = run(programs.trials(None, 0))
     assert {outcome.verdict for outcome in outcomes} == {Verdict.WRONG, Verdict.LOST}
