@@ -49,6 +49,26 @@ def run(child, source, timeout=30.0):
     return child.run(textwrap.dedent(source), timeout)
 
 
+def test_a_program_may_have_as_many_threads_as_it_is_promised(child):
+    source = """
+        import threading
+        go = threading.Event()
+        threads = [threading.Thread(target=go.wait) for _ in range({})]
+        for thread in threads:
+            thread.start()
+        go.set()
+    """
+    assert run(child, source.format(64)) is Outcome.PASS
+    assert (
+        run(child, "from concurrent.futures import *\nlist(ThreadPoolExecutor(32).map(sum, [[]] * 99))")
+        == "pass"
+    )
+    assert (
+        run(child, "import threading\nthreading.stack_size(2**27)" + textwrap.dedent(source.format(1)))
+        == "pass"
+    )
+
+
 def test_right_wrong_and_broken_programs(child):
     assert run(child, "def f(x):\n    return x + 1\nassert f(1) == 2") is Outcome.PASS
     assert run(child, "def f(x):\n    return x\nassert f(1) == 2") is Outcome.FAIL
