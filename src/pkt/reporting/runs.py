@@ -25,6 +25,10 @@ Run = dict[str, Any]
 STRATEGY = "_target_"  # a setting that ends in this names the class of a strategy
 FIXED = ("teacher", "student")  # models that are the same for all runs of a study
 _NEEDED = ("method", "model", "benchmark", "split", "seed", "settings", "scores", "stages")
+_TEXT = dict.fromkeys(("method", "model", "benchmark", "split", "store"), str)
+_OBJECTS = dict.fromkeys(("settings", "scores", "study", "arm", "names", "budget", "layers"), dict)
+_FORM: Mapping[str, type] = {**_TEXT, **_OBJECTS, "seed": int, "stages": list, "notes": list}
+_OF_SCORE = {"task", "metric", "value", "stderr", "higher_is_better"}
 _SCORING = ("run", "eval")  # the verbs that leave scores
 _DIGITS = 8  # of a digest in a label
 
@@ -114,9 +118,26 @@ def _read(file: Path) -> Run | str:
     lacking = [name for name in _NEEDED if name not in content] if isinstance(content, dict) else _NEEDED
     if lacking:
         return f"{file} is left out: not the scores of a run (no {', '.join(lacking)})."
+    if odd := _misshapen(content):
+        return f"{file} is left out: its {', '.join(odd)} cannot be read (it was changed by hand?): run it again."
     if not content["scores"].get("transferred"):
         return f"{file.parent} is left out: no transferred student was scored there (eval.models)."
     return {**content, "folder": str(file.parent)}
+
+
+def _misshapen(content: Run) -> list[str]:
+    """Name the parts of a file that have not the form in which runs write them."""
+    odd = [name for name, form in _FORM.items() if name in content and not isinstance(content[name], form)]
+    if odd:
+        return odd
+    roles = content["scores"].values()
+    scores = [one for role in roles for one in (role.values() if isinstance(role, dict) else [None])]
+    parts = {
+        "scores": all(isinstance(one, dict) and one.keys() >= _OF_SCORE for one in scores),
+        "stages": all(isinstance(one, dict) and one.keys() >= {"stage", "key"} for one in content["stages"]),
+        "layers": set(content.get("layers", FIXED)) >= set(FIXED),
+    }
+    return [name for name, good in parts.items() if not good]
 
 
 def _unscored(folders: Sequence[Path]) -> list[str]:
