@@ -275,7 +275,9 @@ def test_runs_without_scores_are_named(tmp_path: Path):
     (tmp_path / "runs" / "strange" / "scores.json").write_text("[]", encoding="utf-8")
     found = find_runs([tmp_path / "runs"])
     assert len(found.runs) == 1
-    assert [Path(told.split(" is left out")[0].split(" cannot be read")[0]).name for told in found.left_out] == [
+    assert [
+        Path(told.split(" is left out")[0].split(" cannot be read")[0]).name for told in found.left_out
+    ] == [
         "scores.json",
         "failed",
     ]
