@@ -19,7 +19,7 @@ import yaml
 
 from pkt.durable import read_json
 from pkt.errors import RequestError
-from pkt.tracking.sweep_run import job_requests
+from pkt.tracking.sweep_run import job_requests, refused_requests
 
 Run = dict[str, Any]
 STRATEGY = "_target_"  # a setting that ends in this names the class of a strategy
@@ -142,12 +142,13 @@ def _misshapen(content: Run) -> list[str]:
 
 def _unscored(folders: Sequence[Path]) -> list[str]:
     """Name the runs that should have left scores and did not."""
-    files = {file.resolve() for folder in folders for file in job_requests(folder)}
-    bare = [file for file in sorted(files) if not (file.parent / "scores.json").is_file()]
+    asked = {file.resolve(): file.parent for folder in folders for file in job_requests(folder)}
+    asked |= {file.resolve(): file.parent.parent for each in folders for file in refused_requests(each)}
     return [
-        f"{file.parent} is left out: it has no scores (the run failed, was stopped, or is not done)."
-        for file in bare
-        if _verb(file) in _SCORING and not (file.parent / "manifest.json").exists()
+        f"{folder.resolve()} is left out: it has no scores (the run was refused, failed, was stopped, or is not done)."
+        for file, folder in sorted(asked.items())
+        if not any((folder / name).exists() for name in ("scores.json", "manifest.json"))
+        and _verb(file) in _SCORING
     ]
 
 
@@ -232,10 +233,16 @@ def once(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
                 "another one, and this older format does not say why. Run both again: their stages are reused."
             )
             continue
-        differ = "" if run["scores"] == earlier["scores"] else " (their scores differ; the later one counts)"
+        differ = "" if _agree(run, earlier) else " (their scores differ; the later one counts)"
         told.append(f"{both} are the same arm with the same seed and count once{differ}.")
         kept[place] = run
     return list(kept.values()), told
+
+
+def _agree(run: Run, other: Run) -> bool:
+    """Return whether two runs have the same scores, of the models that both scored."""
+    both = run["scores"].keys() & other["scores"].keys()
+    return all(run["scores"][role] == other["scores"][role] for role in both)
 
 
 def _where(run: Run) -> str:
