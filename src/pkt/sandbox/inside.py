@@ -135,6 +135,8 @@ def furnish() -> None:
     os.environ._data[b"OMP_NUM_THREADS"] = b"1"  # type: ignore[attr-defined]
     sys.stdout = sys.stderr = sys.stdin = Swallowed()
     sys.modules["threading"].stack_size(STACK)
+    own = sys.modules["signal"]
+    own.signal(own.SIGINT, own.default_int_handler)  # ignored where pkt was started in the background
 
 
 def judge(source: str, folder: str, gate: int, answer: int) -> NoReturn:
