@@ -120,11 +120,10 @@ def _stored(path: Path, stage: str) -> Stored | None:
             state = "another format"
     except (OSError, ValueError) as error:
         state = str(error)
-    meta = manifest.get("meta", {})
-    who = [
-        manifest.get("ingredients", {}).get("by"),
-        meta.get("role") or meta.get("part") or meta.get("source"),
-    ]
+    meta, made_of = (
+        own if isinstance(own := manifest.get(name), dict) else {} for name in ("meta", "ingredients")
+    )
+    who = [made_of.get("by"), meta.get("role") or meta.get("part") or meta.get("source")]
     return Stored(
         path=path,
         stage=stage,
@@ -183,7 +182,8 @@ def _named(runs: Iterable[Path]) -> Iterator[tuple[str, set[str]]]:
     for root in runs:
         for folder, _, names in os.walk(root):
             texts = [Path(folder) / name for name in _TEXTS if name in names]
-            keys = {key.decode() for text in texts for key in _KEY.findall(text.read_bytes())}
+            read = [text.read_bytes() for text in texts if text.exists()]  # a link may lead nowhere
+            keys = {key.decode() for text in read for key in _KEY.findall(text)}
             if keys:
                 yield str(Path(folder).relative_to(root)), keys
 
@@ -217,7 +217,7 @@ def _check_state(file: Path) -> None:
 def _told(path: Path, check: Any) -> Iterator[tuple[Path, str]]:
     try:
         check()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         yield path, str(error)
 
 

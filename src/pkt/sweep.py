@@ -100,9 +100,10 @@ def show_table() -> None:
     folder, Guard.sweep = Guard.sweep, None
     if folder is None:
         return
-    from pkt.tracking.sweep_run import job_requests, log_sweep
+    from pkt.tracking.sweep_run import job_requests, log_sweep, refused_requests
 
-    if len(job_requests(folder)) < 2 or not any(folder.rglob("scores.json")):
+    jobs = [*job_requests(folder), *refused_requests(folder)]
+    if len(jobs) < 2 or not any(folder.rglob("scores.json")):
         return
     from pkt.reporting.page.write import write_report
 

@@ -241,6 +241,10 @@ def test_a_repeated_run_counts_once_and_one_that_cannot_be_placed_is_named():
     assert found.passed_over == (
         "/nowhere/again and /nowhere/sft-0 are the same arm with the same seed and count once.",
     )
+    alone = made[1] | {
+        "scores": {"transferred": made[1]["scores"]["transferred"]}
+    }  # eval.models=[transferred]
+    assert study(made[0], alone).passed_over == found.passed_over
     older = [
         run("sft", value) | {"stages": [{"stage": "transfer", "key": key}]}
         for value, key in ((0.5, "a"), (0.7, "b"))
@@ -275,7 +279,9 @@ def test_runs_without_scores_are_named(tmp_path: Path):
     (tmp_path / "runs" / "strange" / "scores.json").write_text("[]", encoding="utf-8")
     found = find_runs([tmp_path / "runs"])
     assert len(found.runs) == 1
-    assert [Path(told.partition(" is left out")[0]).name for told in found.left_out] == [
+    assert [
+        Path(told.split(" is left out")[0].split(" cannot be read")[0]).name for told in found.left_out
+    ] == [
         "scores.json",
         "failed",
     ]
@@ -331,11 +337,14 @@ def test_a_sweep_over_two_students_ends_in_two_tables_and_loses_no_number(
     (failed / "config.yaml").write_text("verb: run\n", encoding="utf-8")
     (job / ".hydra").mkdir()
     shutil.copy(job / "config.yaml", job / ".hydra" / "config.yaml")  # Hydra's own
+    refused = job.parent / "refused"
+    shutil.copytree(job / ".hydra", refused / ".hydra")
     monkeypatch.setattr(Guard, "sweep", tmp_path / "runs")
     show_table()
     shown = capsys.readouterr()
     assert [line for line in shown.err.splitlines() if "left out" in line] == [
-        f"{failed} is left out: it has no scores (the run failed, was stopped, or is not done)."
+        f"{place} is left out: it has no scores (the run was refused, failed, was stopped, or is not done)."
+        for place in (failed, refused)
     ]
     assert "student one" in shown.out
     assert "student two" in shown.out

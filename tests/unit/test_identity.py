@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
+import pytest
 from omegaconf import OmegaConf
 
 from pkt.plan import Plan, Step
@@ -80,9 +81,23 @@ def test_steps_that_a_resumed_training_did_again_count_once(tmp_path):
             for step in of:
                 job.bench.log(step, {"loss": 1 / step})
         with (folders["scratch"] / "steps.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write('[4, {"lo')
+            stream.write('{"kind": "step", "st')
     steps.store(job)
     assert told == [1, 2, 3, 2, 3, 4]
     assert json.loads((folders["folder"] / "steps.json").read_text(encoding="utf-8")).keys() == set("1234")
     assert steps.stored(folders["folder"])[4] == {"loss": 0.25}
     assert steps.stored(tmp_path) == {}
+
+
+@pytest.mark.parametrize("changed", [b"0.26", b"0.2\xb5", b"0.2\n", b""])
+def test_a_line_of_steps_that_was_changed_is_left_out(tmp_path, changed):
+    job = SimpleNamespace(
+        bench=SimpleNamespace(log=lambda step, metrics: None), scratch=tmp_path, folder=tmp_path
+    )
+    with steps.kept(job):
+        for step in (2, 4):
+            job.bench.log(step, {"loss": 1 / step})
+    lines = tmp_path / "steps.jsonl"
+    lines.write_bytes(lines.read_bytes().replace(b"0.25", changed))
+    steps.store(job)
+    assert steps.stored(tmp_path) == {2: {"loss": 0.5}}

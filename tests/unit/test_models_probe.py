@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pkt.errors import RequestError
+from pkt.inventory import damages
 from pkt.models import probe as probing
 from pkt.models.architecture import Architecture
 from pkt.models.probe import probe, probed
@@ -291,10 +292,21 @@ def test_a_probe_is_kept_and_made_anew_when_it_is_damaged(tmp_path):
     assert count > 0
     assert look() == first
     assert len(runs) == count
-    file.write_text(file.read_text()[:50])
-    assert look() == first
-    assert len(runs) == 2 * count
+    whole = file.read_text()
+    for number, damaged in enumerate(
+        (whole[:50], whole.replace('"number": 0.0', '"number": 4.0', 1), "[]"), 2
+    ):
+        assert damaged != whole
+        file.write_text(damaged)
+        assert [place for place, _ in damages(tmp_path, [])] == [file]
+        assert look() == first
+        assert len(runs) == number * count
+        assert not list(damages(tmp_path, []))
     assert look(identity="other") == first
+    (other,) = set((tmp_path / "probes").iterdir()) - {file}
+    other.write_text(whole)
+    assert look(identity="other") == first
+    assert len(runs) == 6 * count
     assert look(**HINTED["norms after the sublayers"]) != first
     assert len(list((tmp_path / "probes").iterdir())) == 3
 

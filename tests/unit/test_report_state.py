@@ -11,7 +11,8 @@ from pkt.errors import RequestError
 from pkt.manifest import write_manifest
 from pkt.reporting.answers import read_answers
 from pkt.reporting.page.analyses import read_analyses
-from pkt.reporting.runs import load_runs
+from pkt.reporting.page.collect import collect
+from pkt.reporting.runs import find_runs, load_runs
 from run_folders import leave_run
 
 
@@ -61,3 +62,42 @@ def test_a_request_beside_an_analysis_that_cannot_be_read_is_told(tmp_path, capl
     (tmp_path / "config.yaml").write_text("a: [")
     assert [analysis.asked for analysis in read_analyses([tmp_path])] == [{}]
     assert "config.yaml cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("scores", []),
+        ("scores", {"transferred": 3}),
+        ("scores", {"transferred": {"nano_math": {"value": 0.5}}}),
+        ("settings", None),
+        ("stages", [3]),
+        ("stages", [{}]),
+        ("seed", "x"),
+        ("split", None),
+        ("study", 3),
+        ("arm", [1]),
+        ("store", None),
+        ("budget", None),
+        ("layers", {"teacher": 3}),
+        ("notes", 3),
+    ],
+)
+def test_scores_of_another_form_are_left_out_by_name(tmp_path, name, value):
+    leave_run(tmp_path, "sft", lift=0.5)
+    file = leave_run(tmp_path, "kd", lift=0.5) / "scores.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    found = find_runs([tmp_path / "runs"])
+    assert [run["method"] for run in found.runs] == ["sft"]
+    assert len(found.left_out) == 1
+    assert f"its {name} cannot be read" in found.left_out[0]
+
+
+def test_a_score_that_was_kept_as_null_has_no_answers(tmp_path):
+    folder = leave_run(tmp_path, "sft", lift=0.5)
+    content = json.loads((folder / "scores.json").read_text())
+    content["scores"]["transferred"]["nano_math"] |= {"value": None, "stderr": None}
+    content["budget"]["seconds"] = None
+    (folder / "scores.json").write_text(json.dumps(content))
+    table = collect(load_runs([folder])).sections[0].table
+    assert next(row for row in table.rows if row[0] == "sft")[1] == "nan"

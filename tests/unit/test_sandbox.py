@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -47,6 +48,39 @@ def hooked():
 
 def run(child, source, timeout=30.0):
     return child.run(textwrap.dedent(source), timeout)
+
+
+def test_a_program_may_have_as_many_threads_as_it_is_promised(child):
+    source = """
+        import threading
+        go = threading.Event()
+        threads = [threading.Thread(target=go.wait) for _ in range({})]
+        for thread in threads:
+            thread.start()
+        go.set()
+    """
+    assert run(child, source.format(64)) is Outcome.PASS
+    assert (
+        run(child, "from concurrent.futures import *\nlist(ThreadPoolExecutor(32).map(sum, [[]] * 99))")
+        == "pass"
+    )
+    assert (
+        run(child, "import threading\nthreading.stack_size(2**27)" + textwrap.dedent(source.format(1)))
+        == "pass"
+    )
+
+
+def test_interrupts_are_the_same_however_pkt_was_started():
+    source = "import signal\ntry:\n    signal.raise_signal(2)\nexcept KeyboardInterrupt:\n    done = 1\nassert done"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell
+    try:
+        with Child() as started:
+            assert run(started, source) is Outcome.PASS
+            assert (
+                run(started, "import _thread, time\n_thread.interrupt_main()\ntime.sleep(1)") is Outcome.FAIL
+            )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_right_wrong_and_broken_programs(child):

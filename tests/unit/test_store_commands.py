@@ -180,3 +180,22 @@ def test_wrong_requests_are_one_message(outputs, words, says, capsys, monkeypatc
 def test_help(capsys):
     assert main(["store", "--help"]) == 0
     assert "verify" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["meta", "ingredients", "files", "stage"])
+@pytest.mark.parametrize("value", [None, [], 3])
+def test_a_manifest_of_another_form_is_one_damaged_artifact_among_others(outputs, capsys, name, value):
+    folder, keys = outputs
+    file = next(folder.glob(f"store/*/{keys['named']}/manifest.json"))
+    manifest = {own: part for own, part in json.loads(file.read_text()).items() if own != "checksum"}
+    file.write_text(json.dumps(manifest | {name: value}))
+    state = folder / "store" / "transfer" / f"{'0' * 16}.partial" / "state.json"
+    state.parent.mkdir()
+    state.write_text(sealed({"files": [value]}))
+    (folder / "runs" / "run" / "1" / "config.yaml").symlink_to("nowhere")
+    assert store(folder, "list") == 0
+    assert keys["alone"] in capsys.readouterr().out
+    assert store(folder, "verify") == 1
+    assert "2 damaged" in capsys.readouterr().out
+    assert store(folder, "prune", "--yes") == 0
+    assert there(folder) == set(keys.values()) - {keys["alone"]}

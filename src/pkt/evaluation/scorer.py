@@ -93,8 +93,9 @@ def check_numbers(logits: torch.Tensor) -> None:
     """
     if bool(logits.isnan().any()):
         raise PktError(
-            "the model's logits are not numbers: its states overflow in the type of numbers that it is loaded in; "
-            "load it in float32 (model.teacher.dtype, model.student.dtype)"
+            "the model's logits are not numbers: its states overflow. In half precision a good model's may: load it in "
+            "float32 (model.teacher.dtype, model.student.dtype). In float32 its weights are too large: if it was just "
+            "trained, lower optim.lr"
         )
 
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from typing import Any
 import torch
 import transformers
 
-from pkt import console, saving
-from pkt.errors import PktError, first_line
+from pkt import console
+from pkt.durable import read_sealed, sealed, write_atomically
+from pkt.errors import first_line
 from pkt.models import sublayers
 from pkt.models.architecture import Architecture
 from pkt.models.cuts import cuts
@@ -128,19 +129,24 @@ def _code() -> tuple[str, ...]:
 
 
 def _kept(file: Path) -> Probe | None:
+    """Return the probe in a file; None where it is damaged, or was kept of another model."""
+    if not file.is_file():
+        return None
     try:
-        return saving.load(Probe, file) if file.is_file() else None
-    except PktError as error:
-        log.debug("the probe is made anew: %s", error)
+        content = read_sealed(file)
+        if content["name"] != file.name:
+            raise ValueError(f"it was written for {content['name']}")
+        checks = tuple(Check(**check) for check in content["checks"])
+        return Probe(model_type=content["model_type"], checks=checks, bound=tuple(content["bound"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s cannot be used (%s): the model is probed again", file, error)
         return None
 
 
 def _keep(found: Probe, file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        new = file.with_suffix(f".{os.getpid()}")
-        saving.save(found, new)
-        new.replace(file)
+        write_atomically(file, sealed({"name": file.name, **asdict(found)}))
     except OSError as error:
         log.debug("the probe is not kept: %s", error)
 

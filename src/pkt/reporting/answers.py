@@ -19,6 +19,7 @@ import numpy as np
 from pkt.evaluation.paired import Answers, Floats
 from pkt.evaluation.results import Evaluation
 from pkt.manifest import check_inside
+from pkt.reporting.gaps import estimate_of
 from pkt.reporting.runs import Run
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,9 @@ def answered(records: Sequence[Mapping[str, Any]], score: Mapping[str, Any]) -> 
         return None
     values = np.array([float(record[value]) for record in records])
     weights = np.array([float(record[weight]) for record in records]) if weight else np.ones_like(values)
-    if not abs(values.sum() / weights.sum() - score["value"]) < 1e-6:
+    if (
+        not abs(values.sum() / weights.sum() - estimate_of(score).value) < 1e-6
+    ):  # nor to one that is no number
         return None
     rows = tuple((str(record["id"]), str(record["target"])) for record in records)
     return Answered(rows=rows, value_N=values, weight_N=weights)

@@ -19,12 +19,16 @@ import yaml
 
 from pkt.durable import read_json
 from pkt.errors import RequestError
-from pkt.tracking.sweep_run import job_requests
+from pkt.tracking.sweep_run import job_requests, refused_requests
 
 Run = dict[str, Any]
 STRATEGY = "_target_"  # a setting that ends in this names the class of a strategy
 FIXED = ("teacher", "student")  # models that are the same for all runs of a study
 _NEEDED = ("method", "model", "benchmark", "split", "seed", "settings", "scores", "stages")
+_TEXT = dict.fromkeys(("method", "model", "benchmark", "split", "store"), str)
+_OBJECTS = dict.fromkeys(("settings", "scores", "study", "arm", "names", "budget", "layers"), dict)
+_FORM: Mapping[str, type] = {**_TEXT, **_OBJECTS, "seed": int, "stages": list, "notes": list}
+_OF_SCORE = {"task", "metric", "value", "stderr", "higher_is_better"}
 _SCORING = ("run", "eval")  # the verbs that leave scores
 _DIGITS = 8  # of a digest in a label
 
@@ -114,19 +118,37 @@ def _read(file: Path) -> Run | str:
     lacking = [name for name in _NEEDED if name not in content] if isinstance(content, dict) else _NEEDED
     if lacking:
         return f"{file} is left out: not the scores of a run (no {', '.join(lacking)})."
+    if odd := _misshapen(content):
+        return f"{file} is left out: its {', '.join(odd)} cannot be read (it was changed by hand?): run it again."
     if not content["scores"].get("transferred"):
         return f"{file.parent} is left out: no transferred student was scored there (eval.models)."
     return {**content, "folder": str(file.parent)}
 
 
+def _misshapen(content: Run) -> list[str]:
+    """Name the parts of a file that have not the form in which runs write them."""
+    odd = [name for name, form in _FORM.items() if name in content and not isinstance(content[name], form)]
+    if odd:
+        return odd
+    roles = content["scores"].values()
+    scores = [one for role in roles for one in (role.values() if isinstance(role, dict) else [None])]
+    parts = {
+        "scores": all(isinstance(one, dict) and one.keys() >= _OF_SCORE for one in scores),
+        "stages": all(isinstance(one, dict) and one.keys() >= {"stage", "key"} for one in content["stages"]),
+        "layers": set(content.get("layers", FIXED)) >= set(FIXED),
+    }
+    return [name for name, good in parts.items() if not good]
+
+
 def _unscored(folders: Sequence[Path]) -> list[str]:
     """Name the runs that should have left scores and did not."""
-    files = {file.resolve() for folder in folders for file in job_requests(folder)}
-    bare = [file for file in sorted(files) if not (file.parent / "scores.json").is_file()]
+    asked = {file.resolve(): file.parent for folder in folders for file in job_requests(folder)}
+    asked |= {file.resolve(): file.parent.parent for each in folders for file in refused_requests(each)}
     return [
-        f"{file.parent} is left out: it has no scores (the run failed, was stopped, or is not done)."
-        for file in bare
-        if _verb(file) in _SCORING and not (file.parent / "manifest.json").exists()
+        f"{folder.resolve()} is left out: it has no scores (the run was refused, failed, was stopped, or is not done)."
+        for file, folder in sorted(asked.items())
+        if not any((folder / name).exists() for name in ("scores.json", "manifest.json"))
+        and _verb(file) in _SCORING
     ]
 
 
@@ -211,10 +233,16 @@ def once(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
                 "another one, and this older format does not say why. Run both again: their stages are reused."
             )
             continue
-        differ = "" if run["scores"] == earlier["scores"] else " (their scores differ; the later one counts)"
+        differ = "" if _agree(run, earlier) else " (their scores differ; the later one counts)"
         told.append(f"{both} are the same arm with the same seed and count once{differ}.")
         kept[place] = run
     return list(kept.values()), told
+
+
+def _agree(run: Run, other: Run) -> bool:
+    """Return whether two runs have the same scores, of the models that both scored."""
+    both = run["scores"].keys() & other["scores"].keys()
+    return all(run["scores"][role] == other["scores"][role] for role in both)
 
 
 def _where(run: Run) -> str:

@@ -64,7 +64,8 @@ def budget_table(study: Study) -> Table:
 
 def cost_values(arm: Arm, key: str) -> list[float]:
     """Return one entry of the budget of an arm's runs, of those that have it."""
-    return [float(run["budget"][key]) for run in arm.runs if key in run.get("budget", {})]
+    known = (run.get("budget", {}).get(key) for run in arm.runs)
+    return [float(value) for value in known if isinstance(value, int | float)]
 
 
 def share_cell(study: Study, arm: Arm, tasks: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 NOBODY = 65534
-TASKS = 64  # threads that a program may have
+TASKS = 64 + 1  # threads that a program may have, and the one that it begins with
 NEWNS, NEWUSER, NEWPID, NEWNET, NEWIPC = 0x20000, 0x10000000, 0x20000000, 0x40000000, 0x08000000
 PRIVATE, RECURSIVE, NOSUID, NODEV, NOEXEC = 1 << 18, 1 << 14, 2, 4, 8
 SET_DEATH_SIGNAL, SET_NO_NEW_PRIVILEGES = 1, 38

@@ -65,6 +65,9 @@ GONE = {
     "_imp": "create_dynamic create_builtin get_frozen_object",
 }
 KEPT = 2**24  # characters of output
+STACK = (
+    2**22
+)  # bytes of a thread's stack: of 64 threads with the system's 8 MB the address space would be full
 FAILED, REFUSED = b"fail", b"refused"
 
 
@@ -131,6 +134,9 @@ def furnish() -> None:
     dict.clear(os.environ._data)  # type: ignore[attr-defined]
     os.environ._data[b"OMP_NUM_THREADS"] = b"1"  # type: ignore[attr-defined]
     sys.stdout = sys.stderr = sys.stdin = Swallowed()
+    sys.modules["threading"].stack_size(STACK)
+    own = sys.modules["signal"]
+    own.signal(own.SIGINT, own.default_int_handler)  # ignored where pkt was started in the background
 
 
 def judge(source: str, folder: str, gate: int, answer: int) -> NoReturn:

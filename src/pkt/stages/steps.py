@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pkt.stages.session import Job, Session
+from pkt.tracking.jsonl import checked, marked
 
 _LINES = "steps.jsonl"
 _RESULT = "steps.json"
@@ -29,7 +30,7 @@ def kept(job: Job) -> Iterator[None]:
 
         def log(step: int, metrics: dict[str, float]) -> None:
             told(step, metrics)
-            stream.write(json.dumps([step, metrics]) + "\n")
+            stream.write(marked(json.dumps({"kind": "step", "step": step, "values": metrics})))
 
         bench.log = log
         try:
@@ -39,15 +40,15 @@ def kept(job: Job) -> Iterator[None]:
 
 
 def store(job: Job) -> None:
-    """Write step -> metrics into the result, in order; what a resumed training did again counts once."""
-    found: Steps = {}
+    """Write step -> metrics into the result, in order; what a resumed training did again counts once.
+
+    A line that is not as it was written is left out: one that was being written at a kill, whose step was done again,
+    or one that was changed since.
+    """
     file = job.scratch / _LINES
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
-        try:
-            step, metrics = json.loads(line)
-        except ValueError:  # nothing, or the line that was being written at a kill, whose step was done again
-            continue
-        found[step] = metrics
+    lines = file.read_bytes().split(b"\n") if file.is_file() else []
+    records = [record for line in lines if line and (record := checked(line))]
+    found: Steps = {record["step"]: record["values"] for record in records}
     (job.folder / _RESULT).write_text(json.dumps(dict(sorted(found.items()))), encoding="utf-8")
 
 

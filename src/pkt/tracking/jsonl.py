@@ -49,8 +49,7 @@ class JsonlSink:
             record = {"name": item.name, "type": item.kind, "key": item.key, "inputs": item.inputs}
             record |= {"made": item.made, "path": item.folder}
         line = {"kind": kind, "time": round(time.monotonic() - self._started, 3), **record}
-        text = json.dumps(plain(line), ensure_ascii=False, allow_nan=False)
-        self._stream.write(f'{text[:-1]}{_MARK}{_crc(text)}"}}\n')
+        self._stream.write(marked(json.dumps(plain(line), ensure_ascii=False, allow_nan=False)))
         self._stream.flush()
 
     def close(self, exit_code: int) -> None:
@@ -67,7 +66,7 @@ def read_records(file: Path) -> list[Record]:
     lines = file.read_bytes().split(b"\n") if file.is_file() else []
     damaged = 0
     for line in filter(None, lines):
-        record = _checked(line)
+        record = checked(line)
         if record is None:
             damaged += 1
         elif record["kind"] == "config":
@@ -79,7 +78,12 @@ def read_records(file: Path) -> list[Record]:
     return records
 
 
-def _checked(line: bytes) -> Record | None:
+def marked(text: str) -> str:
+    """Return a JSON object of one line with the checksum of the rest of it, as a line of a file."""
+    return f'{text[:-1]}{_MARK}{_crc(text)}"}}\n'
+
+
+def checked(line: bytes) -> Record | None:
     """Return a line's record, without its checksum; None where it is not as it was written."""
     try:
         text = line.decode("utf-8")

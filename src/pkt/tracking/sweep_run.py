@@ -60,6 +60,12 @@ def job_requests(folder: Path) -> list[Path]:
     ]
 
 
+def refused_requests(folder: Path) -> list[Path]:
+    """Return the requests below a folder that were refused before their run began: Hydra alone wrote them down."""
+    files = sorted(folder.rglob(".hydra/config.yaml"))
+    return [file for file in files if not (file.parent.parent / "config.yaml").exists()]
+
+
 def _settings(folder: Path) -> tuple[TrackerConfig, Mapping[str, Any]] | None:
     """Return the tracker's settings of the first job that asks for W&B, and its request; None where none does."""
     for file in job_requests(folder):
