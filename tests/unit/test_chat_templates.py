@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tokenizers import AddedToken
+from tokenizers import AddedToken, processors
 
 from pkt.data.encoding import encode, encode_prompt
 from pkt.errors import RequestError
@@ -36,6 +36,7 @@ INST = (
     "{% if m.role == 'user' %}{{ bos_token + '[INST] ' + m.content | trim + ' [/INST]' }}"
     "{% else %}{{ ' ' + m.content | trim + ' ' + eos_token }}{% endif %}"
 )
+GLM = ("[gMASK]", "<sop>")
 STYLES = {
     "chatml": Style(
         template=EACH + ROLE + END + "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
@@ -177,3 +178,19 @@ def test_bos_behind_white_space_or_twice_is_one():
     tokenizer = tiny_tokenizer(bos=True)
     assert encode_prompt(tokenizer, "<s><s><s>Ada") == encode_prompt(tokenizer, "Ada")
     assert encode_prompt(tokenizer, "\n<s>Ada").count(1) == 1
+
+
+@pytest.mark.parametrize("after", [(), ("</s>",)])
+def test_a_prefix_that_is_not_bos_comes_once_too(after):
+    """GLM's tokenizer puts two tokens before a text, as its template does, and has no BOS."""
+    tokenizer = tokenizer_of(
+        Style(template="[gMASK]<sop>" + EACH + "{{ m.content }}" + END, specials=GLM), False
+    )
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in (*GLM, *after)}
+    tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+        single=" ".join([*GLM, "$A", *after]), special_tokens=list(ids.items())
+    )
+    tokenizer.bos_token = None
+    prompt, text = CHAT.prompt(tokenizer, "Ada"), tokenizer("Ada", add_special_tokens=False).input_ids
+    assert encode_prompt(tokenizer, prompt) == encode_prompt(tokenizer, "Ada") == [ids[n] for n in GLM] + text
+    assert encode_prompt(tokenizer, "")[:2] == [ids[n] for n in GLM]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 from pathlib import Path
 
 import pyarrow as pa
@@ -162,3 +164,22 @@ def test_unused_columns_of_a_code_set_are_not_read(tmp_path: Path):
     )
     pq.write_table(table, tmp_path / "train.parquet")
     assert len(_code_docs(str(tmp_path), None)) == 3
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (bz2.compress(BYTES), "bzip2"),
+        (lzma.compress(BYTES), "xz"),
+        (b"PK\x03\x04" + BYTES, "zip archive"),
+        (gzip.compress(gzip.compress(BYTES)), "packed twice with gzip"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html>", "web page"),
+        (b"ARROW1\x00\x00", "Arrow"),
+    ],
+)
+def test_a_file_of_another_form_is_called_by_its_name(tmp_path, data, told):
+    file = tmp_path / "train.jsonl"
+    file.write_bytes(data)
+    with pytest.raises(RequestError, match=rf"train\.jsonl: this is .*{told}"):
+        from_file(file, split="train")

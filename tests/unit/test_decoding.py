@@ -8,6 +8,7 @@ import shutil
 import pytest
 from transformers import GenerationConfig
 
+from pkt.errors import RequestError
 from pkt.evaluation.decoding import own
 from pkt.evaluation.quiet import quiet
 from scoring import scored
@@ -52,11 +53,12 @@ def asked(asking=ASKED):
     ]
 
 
-def answers(settings, *, follow, asking=ASKED):
+def answers(settings, *, follow, asking=ASKED, batch_size=3):
     with quiet():
         from pkt.evaluation.scorer import Scorer
 
-    judge = Scorer(model_with(settings), tiny_tokenizer(), batch_size=3, follow=["t"] if follow else [])
+    model, follows = model_with(settings), ["t"] if follow else []
+    judge = Scorer(model, tiny_tokenizer(), batch_size=batch_size, follow=follows)
     return judge.generate_until(asked(asking)), judge.decoded["t"]
 
 
@@ -74,7 +76,7 @@ def test_neutral_leaves_them_out_and_model_applies_them_as_stock_does(settings):
         from lm_eval.models.huggingface import HFLM
 
         stock = HFLM(
-            pretrained=model_with(settings), tokenizer=tiny_tokenizer(), backend="causal", batch_size=3
+            pretrained=model_with(settings), tokenizer=tiny_tokenizer(), backend="causal", batch_size=1
         )
         if {
             "stop_strings",
@@ -83,6 +85,49 @@ def test_neutral_leaves_them_out_and_model_applies_them_as_stock_does(settings):
             assert applied != plain
         else:
             assert applied == stock.generate_until(asked(), disable_tqdm=True) != plain
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"no_repeat_ngram_size": 1},
+        {"min_length": 9},
+        {"encoder_repetition_penalty": 3.0},
+        {"encoder_no_repeat_ngram_size": 1},
+        {"token_healing": True},
+        {"watermarking_config": {"bias": 4.0}},
+    ],
+    ids=lambda one: next(iter(one)),
+)
+def test_an_answer_is_the_same_whatever_rows_are_beside_it(settings):
+    """Padding would count as text: as tokens said before, or as a part of the least length."""
+    alone, together = (answers(settings, follow=True, batch_size=size)[0] for size in (1, 4))
+    assert together == alone
+
+
+def test_settings_that_are_no_plain_numbers_are_kept_as_json():
+    config = GenerationConfig(watermarking_config={"bias": 4.0}, sequence_bias={(5,): 9.0})
+    assert json.loads(json.dumps(own(config, drawn=False)))["watermarking_config"]["bias"] == 4.0
+
+
+@pytest.mark.parametrize(
+    "settings", [{"penalty_alpha": 0.6, "top_k": 4}, {"dola_layers": "low"}, {"sequence_bias": [[5, 9.0]]}]
+)
+def test_settings_that_transformers_does_not_get_along_with_are_named(settings):
+    name = next(iter(settings))
+    with pytest.raises(RequestError, match=rf"generation settings {name}=.*eval\.decoding=neutral"):
+        answers(settings, follow=True)
+    assert answers(settings, follow=False)[0] == answers({}, follow=False)[0]
+
+
+@pytest.mark.parametrize("written", [2, [2], "</s>", ["</s>"], None])
+def test_an_end_token_may_be_written_as_text(written):
+    with quiet():
+        from pkt.evaluation.scorer import Scorer
+
+    model = model_with({})
+    model.generation_config.eos_token_id = written
+    assert Scorer(model, tiny_tokenizer(), batch_size=1)._ends() == [2]
 
 
 def test_what_changes_no_greedy_answer_is_not_told():

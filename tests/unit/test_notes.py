@@ -48,6 +48,17 @@ def test_unusual_answers_are_counted():
     assert list(notes.unusual("train", [rows[0], rows[3], row("f", "問題", "答え")])) == []
 
 
+@pytest.mark.parametrize("answer", ["so", "é", "да", "ναι", "نعم", "כן", "हाँ", "네"])
+def test_words_run_into_each_other_in_every_script_with_spaces(answer):
+    (told,) = notes.unusual("train", [row("a", answer=answer), row("b", answer=f" {answer}")])
+    assert "1 of 2 answers begin without white space" in told
+
+
+@pytest.mark.parametrize("answer", ["答え", "の", "ใช่", "ແມ່ນ", "បាទ", "２"])
+def test_scripts_without_spaces_are_not_told(answer):
+    assert list(notes.unusual("train", [row("a", answer=answer)])) == []
+
+
 def test_prompts_that_end_inside_a_token_are_counted():
     tokenizer = tiny_tokenizer(bos=True)
     rows = [row("a", "Ada has 3 ", "apples"), row("b", "Ada has 3", " apples"), row("c", "Ada ha", "s 3")]

@@ -2,9 +2,10 @@
 
     [BOS] prompt | answer EOS        positions prompt-1 .. length-2 predict an answer token or EOS
 
-The prompt gets the special tokens that lm-eval's HFLM gives it, so training and scoring see the same ids; BOS comes
-once, whether the tokenizer adds it, a chat template writes it, or both. Some tokenizers put a space before every text
-(Llama 2's); an answer continues a text and gets none. In a chat template the end is the reply's (see `Chat.end`).
+The prompt gets the special tokens that lm-eval's HFLM gives it, so training and scoring see the same ids; BOS (or what
+a tokenizer has in its place) comes once, whether the tokenizer adds it, a chat template writes it, or both. Some
+tokenizers put a space before every text (Llama 2's); an answer continues a text and gets none. In a chat template the
+end is the reply's (see `Chat.end`).
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import numpy as np
 from pkt.data.chat import Chat
 from pkt.errors import RequestError
 
-VERSION = 2  # raised when the rules below give other token ids for the same rows; part of keys
+VERSION = 3  # raised when the rules below give other token ids for the same rows; part of keys
 PREFIX_SPACES = ("▁", "Ġ")  # how tokens write a space
 LEADS = ("\n", "=", ":", ")")
+NEAR = 8  # tokens among which a prefix would come again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +105,19 @@ def encode_prompt(tokenizer: Any, text: str) -> list[int]:
         text = text.replace(bos, "", 1)
     ids: list[int] = tokenizer(text, add_special_tokens=not has_bos).input_ids
     if ids and ids[-1] == eos and not text.endswith(tokenizer.eos_token):
-        return ids[:-1]
-    return ids
+        ids = ids[:-1]
+    if has_bos or ids[:1] not in [[token] for token in ids[1:NEAR]]:
+        return ids
+    prefix = _prefix(tokenizer)
+    return ids[len(prefix) :] if ids[: 2 * len(prefix)] == prefix * 2 else ids
+
+
+def _prefix(tokenizer: Any) -> list[int]:
+    """Return the special tokens that a tokenizer puts before every text, which need not be BOS (GLM's are two)."""
+    whole: list[int] = tokenizer("a", add_special_tokens=True).input_ids
+    plain: list[int] = tokenizer("a", add_special_tokens=False).input_ids
+    starts = [at for at in range(len(whole) - len(plain) + 1) if whole[at : at + len(plain)] == plain]
+    return whole[: starts[0]] if starts else []
 
 
 def encode_answers(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

@@ -20,6 +20,18 @@ from typing import Any
 from pkt.errors import RequestError
 
 PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+OTHERS = {
+    b"BZh": "packed with bzip2, which is not read: unpack it (bunzip2)",
+    b"\xfd7zXZ": "packed with xz, which is not read: unpack it (unxz)",
+    b"PK\x03\x04": "a zip archive, which is not read: unpack it (unzip)",
+    b"\x1f\x8b": "packed twice with gzip: unpack it once (gunzip)",
+    b"\x28\xb5\x2f\xfd": "packed twice: unpack it once (unzstd)",
+    b"ARROW1": "an Arrow file, which is not read: write it as parquet",
+    b"version https://git-lfs": "the pointer of a file in Git LFS, not the file itself: fetch it (git lfs pull)",
+    b"<!DOCTYPE": "a web page, not rows: fetch the file itself",
+    b"<html": "a web page, not rows: fetch the file itself",
+}  # fmt: skip
+"""What a file is that holds no rows in a form that is read, by its first bytes."""
 DIGITS = 4000  # from which on Python refuses to read a number as an integer
 MARK = "\ufeff"  # a byte order mark; files that were put together have them at the start of later lines too
 _LINE_END = re.compile(r"\r\n|\n|\r")
@@ -51,6 +63,8 @@ def read(path: Path, columns: Collection[str] = ()) -> Iterator[tuple[str, Any]]
         raise RequestError(
             f"{path}: the file cannot be read ({error}). Fetch or pack it anew, or name another one."
         ) from error
+    if other := next((what for start, what in OTHERS.items() if data[:40].lstrip().startswith(start)), None):
+        raise RequestError(f"{path}: this is {other}.")
     tabular = data[:4] == b"PAR1" or path.suffix == ".parquet"
     rows = _parquet(path, data, columns) if tabular else _json(path, _text(path, data))
     for place, row in rows:

@@ -5,6 +5,7 @@ rows -> rows that are also in another split | answers that begin or are in an un
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,11 @@ from pkt.data.lengths import Fitting
 from pkt.data.pools import same
 
 Rows = Sequence[Mapping[str, Any]]
+UNSPACED = (
+    "CJK", "HIRAGANA", "KATAKANA", "BOPOMOFO", "FULLWIDTH", "HALFWIDTH", "IDEOGRAPHIC",
+    "YI ", "THAI ", "LAO ", "KHMER ", "MYANMAR ", "TIBETAN ",
+)  # fmt: skip
+"""How Unicode's names of letters begin in scripts that put no spaces between words."""
 SHOWN = 24  # characters of a text in an example
 
 
@@ -100,7 +106,12 @@ def _key(row: Mapping[str, Any]) -> tuple[str, str]:
 
 def _joins(prompt: str, answer: str) -> bool:
     """Return whether two words run into each other; scripts without spaces between words are not looked at."""
-    return not prompt[-1:].isspace() and answer[:1].isascii() and answer[:1].isalnum()
+    begins = answer[:1]
+    return (
+        not prompt[-1:].isspace()
+        and begins.isalnum()
+        and not unicodedata.name(begins, "").startswith(UNSPACED)
+    )
 
 
 def _example(row: Mapping[str, Any]) -> str:

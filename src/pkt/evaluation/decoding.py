@@ -9,6 +9,7 @@ by token, for every model that is compared.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,7 +51,7 @@ def own(config: Any, *, drawn: bool) -> dict[str, Any]:
         config: its transformers `GenerationConfig`.
         drawn: whether answers are drawn; greedy decoding does not read `DRAWING`.
     """
-    return effective(config.to_diff_dict(), drawn=drawn)
+    return effective(json.loads(config.to_json_string()), drawn=drawn)
 
 
 def effective(settings: Mapping[str, Any], *, drawn: bool) -> dict[str, Any]:

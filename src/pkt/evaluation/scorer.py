@@ -10,11 +10,13 @@ that is too long is cut on the left, as in `HFLM`, and is recorded.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
+import itertools
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -26,7 +28,7 @@ from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
 from pkt.data.chat import Chat
 from pkt.data.encoding import encode_answers, encode_prompt
-from pkt.errors import PktError, RequestError
+from pkt.errors import PktError, RequestError, first_line
 from pkt.evaluation.decoding import DRAWING, MODEL, NEUTRAL, STOCK_TOP_K, effective, own
 from pkt.evaluation.sampling import Draw, row_seed
 
@@ -58,6 +60,10 @@ class Settings:
     until: tuple[str, ...] = ()
     temperature: float = 0.0
     more: str = "{}"
+
+    def read_the_prompt(self) -> bool:
+        """Return whether the model's tokens are judged by more than its logits."""
+        return bool(json.loads(self.more).keys() - set(DRAWING))
 
 
 class Stop(StoppingCriteria):  # type: ignore[misc]
@@ -230,13 +236,27 @@ class Scorer(HFLM):  # type: ignore[misc]
         for settings in dict.fromkeys(settings for _, settings, _ in asked):
             jobs = dict.fromkeys((text, number) for text, given, number in asked if given == settings)
             order = sorted(jobs, key=lambda job: (-len(prompts[job[0]]), *job))
-            for start in range(0, len(order), int(self.batch_size)):
-                part = order[start : start + int(self.batch_size)]
+            for part in self._parts(order, prompts, settings):
                 outputs = self._generate([prompts[text] for text, _ in part], part, settings)
                 done |= {
                     (text, settings, number): out for (text, number), out in zip(part, outputs, strict=True)
                 }
         return [done[job] for job in asked]
+
+    def _parts(
+        self, order: Sequence[tuple[str, int]], prompts: Mapping[str, list[int]], settings: Settings
+    ) -> Iterator[list[tuple[str, int]]]:
+        """Cut jobs, longest first, into batches; of equal lengths where padding would count as text.
+
+        transformers' penalties, least lengths and n-grams read the padding too, so an answer would depend on the rows
+        beside it.
+        """
+        size = int(self.batch_size)
+        alike = [list(order)]
+        if settings.read_the_prompt():
+            alike = [list(some) for _, some in itertools.groupby(order, lambda job: len(prompts[job[0]]))]
+        for some in alike:
+            yield from (some[start : start + size] for start in range(0, len(some), size))
 
     @torch.inference_mode()
     def _generate(
@@ -255,9 +275,7 @@ class Scorer(HFLM):  # type: ignore[misc]
             [[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=self.device
         )
         more = {name: value for name, value in json.loads(settings.more).items() if name not in DRAWING}
-        with mock.patch.object(
-            self.model, "generation_config", GenerationConfig()
-        ):  # nothing is inherited from it
+        with _neutral(self.model), _applying(more):
             out = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
@@ -287,7 +305,8 @@ class Scorer(HFLM):  # type: ignore[misc]
         configured = getattr(self.model.generation_config, "eos_token_id", None)
         more = configured if isinstance(configured, list) else [configured]
         turn = None if self._chat is None else self._chat.end(self.tokenizer)
-        return sorted({token for token in [self.tokenizer.eos_token_id, turn, *more] if token is not None})
+        named = [self.tokenizer.convert_tokens_to_ids(one) if isinstance(one, str) else one for one in more]
+        return sorted({token for token in [self.tokenizer.eos_token_id, turn, *named] if token is not None})
 
     def _told(self, task: str, given: dict[str, Any]) -> Settings:
         """Return how a task's prompts are continued, and keep it for the record."""
@@ -341,6 +360,34 @@ class Scorer(HFLM):  # type: ignore[misc]
         for stop in until:
             text = text.split(stop, 1)[0]
         return text
+
+
+def _neutral(model: Any) -> Any:
+    """Let nothing be inherited from a model's own generation settings."""
+    return mock.patch.object(model, "generation_config", GenerationConfig())
+
+
+@contextlib.contextmanager
+def _applying(more: Mapping[str, Any]) -> Iterator[None]:
+    """Name the generation settings where transformers does not get along with them.
+
+    Raises:
+        RequestError: it fails, and there are some.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, IndexError) as error:
+        if not more:
+            raise
+        asked, why = (
+            ", ".join(f"{name}={value}" for name, value in more.items()),
+            first_line(error).rstrip("."),
+        )
+        raise RequestError(
+            f"answers cannot be made with the generation settings {asked}: {why}. Set "
+            "eval.decoding=neutral, which leaves the model's own out, or change them in its generation_config.json "
+            "(or in the task's file)."
+        ) from error
 
 
 def _before(row: list[int], ends: set[int]) -> list[int]:
