@@ -13,7 +13,7 @@ from pathlib import Path
 from paper.jobs import command, run_jobs
 from paper.results import result_of, tables_of, write_results
 from paper.targets import CELLS, PAPER_PAIR, TARGETS, Plan
-from pkt import console
+from pkt import console, places
 from pkt.errors import PktError, RequestError, nearest
 from pkt.searchpath import groups
 
@@ -31,7 +31,7 @@ def main(words: Sequence[str]) -> int:
             for job in plan.jobs:
                 console.say(command(job))
             return 0
-        output_dir = Path(os.environ.get("PKT_OUTPUT_DIR", "outputs")).resolve()
+        output_dir = places.output_dir(os.environ.get("PKT_OUTPUT_DIR", "outputs"))
         folders = run_jobs(plan, output_dir, rest, at_once=options.jobs)
         report, data = result_of(plan, folders, shlex.join(["python", "scripts/reproduce.py", *words]))
         files = write_results(plan, report, data, options.out)

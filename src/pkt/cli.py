@@ -132,7 +132,7 @@ def _answer(words: list[str]) -> int:
     modes = sorted({_MODES[word.partition("=")[0]] for word in rest if word.partition("=")[0] in _MODES})
     if len(modes) > 1:
         raise RequestError(f"{' and '.join(modes)} cannot be combined; give one of them")
-    if verb == "report" and "--multirun" in modes:
+    if verb == "report" and ("--multirun" in modes or any("hydra.mode=" in word for word in rest)):
         raise RequestError("report is one request over all its folders: give runs=a,b without -m")
     return _request(verb, hydra_words(verb, rest))
 

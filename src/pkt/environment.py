@@ -67,7 +67,7 @@ def _told(part: Callable[[], Any]) -> Any:
     try:
         return part()
     except Exception as error:  # whatever a broken package raises
-        return f"cannot be told: {type(error).__name__}: {first_line(error)}"
+        return secrets.without(f"cannot be told: {type(error).__name__}: {first_line(error)}")
 
 
 def _text(found: dict[str, Any]) -> str:

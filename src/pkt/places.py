@@ -22,6 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pkt import secrets
 from pkt.config import VERBS
 from pkt.errors import PktError, RequestError
 
@@ -178,6 +179,11 @@ def _check_subdir(config: DictConfig, words: list[str]) -> None:
             texts += re.sub(r"""[\\'"() ]""", "", override.input_line.partition("=")[2]).split(",")
     if any(text.startswith("/") or ".." in re.split(r"[/=,]", text) for text in texts):
         raise RequestError(f"hydra.sweep.subdir={subdir}: a folder inside the sweep's is expected")
+    if any(secrets.hide_word(text) != text for text in texts):
+        raise RequestError(
+            f"hydra.sweep.subdir={subdir}: a credential would be in the name of a folder; name folders by other "
+            "settings, such as ${hydra.job.num}"
+        )
 
 
 def _outputs(config: DictConfig) -> Path:

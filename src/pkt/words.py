@@ -143,6 +143,10 @@ def _sane(word: str) -> str:
     """Return an override, unless Hydra's grammar would be lost in it, or it could not be written down."""
     if word != word.encode("utf-8", "replace").decode("utf-8"):
         raise RequestError(f"{word!a}: no UTF-8 text; check the encoding of the terminal or the script")
+    if "hydra.callbacks.guard" in word.partition("=")[0]:
+        raise RequestError(
+            f"{word}: the guard keeps your files and credentials; leave it, and add others beside it"
+        )
     depth = deepest = 0
     for character in word:
         depth += (character in "[{(") - (character in "]})")

@@ -168,6 +168,15 @@ def test_a_report_overwrites_only_reports(pkt, desk, theirs):
         (["-m", "model.name=a,../../../x", "hydra.sweep.subdir=${{model.name}}"], "subdir"),
         (["-m", "model.name='../../x','b'", "hydra.sweep.subdir=j-${{model.name}}"], "subdir"),
         (["-m", "seed=0,1", "hydra.sweep.subdir=${{oc.env:ELSEWHERE}}"], "subdir"),
+        (
+            [
+                "-m",
+                "seed=0,1",
+                "+tracker.password=two words",
+                "hydra.sweep.subdir=${{hydra.job.override_dirname}}",
+            ],
+            "a credential would be in the name",
+        ),
         (["-m", "seed=0,1", "model.name=/x", "hydra.sweep.subdir=${{model.name}}"], "subdir"),
     ],
 )
@@ -202,3 +211,29 @@ def test_jobs_may_be_named_by_settings(pkt, desk):
         "semalign_joint_0",
         "semalign_joint_1",
     }
+
+
+def test_a_report_takes_no_notes_for_its_own(pkt, desk):
+    from pkt.reporting.page.write import write_run_page
+    from run_folders import leave_run
+
+    run = leave_run(desk / "outputs", "sft", lift=0.5)
+    write_run_page(run)
+    (run / "report.md").write_text("precious", encoding="utf-8")
+    result = pkt("report", f"runs={run}")
+    assert (result.code, "report.md is there" in result.err) == (2, True), result.err
+    assert (run / "report.md").read_text() == "precious"
+    (run / "report.md").unlink()
+    assert pkt("report", f"runs={run}").code == 0
+    assert pkt("report", f"runs={run}").code == 0, "a report replaces a report"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["report", "runs=.", "hydra.mode=MULTIRUN"], ["run", "~hydra.callbacks.guard", "hydra.run.dir=."]],
+)
+def test_what_guards_a_request_stays(pkt, desk, words):
+    before = contents(desk)
+    result = pkt(*words)
+    assert (result.code, len(result.err.splitlines())) == (2, 1), result.err
+    assert contents(desk) == before
