@@ -37,6 +37,7 @@ _IN_URL = re.compile(  # a password may hold what a URL has to quote; `host:8080
 _NAMED = re.compile(
     r"(?P<name>[\w.-]+)(?P<is>=|%3D|:\s+)(?P<value>\"[^\"]*\"|'[^']*'|[^\s&;,'\"}\])]+)", re.IGNORECASE
 )
+_IN_QUERY = re.compile(r"(?P<name>[?&](?:key|code|pass)=)[^\s&#'\"]+", re.IGNORECASE)
 _HEADER = re.compile(r"\b(?P<kind>Bearer|Basic)\s+(?=\S*\d)[\w.~+/=-]{8,}")
 _SETTING = re.compile(r"[\w.@/-]+")
 _LEARNT: set[str] = set()
@@ -60,6 +61,7 @@ def without(text: str) -> str:
     for value in _values():
         text = text.replace(value, HIDDEN)
     text = _IN_URL.sub(rf"\g<scheme>{HIDDEN}@", text)
+    text = _IN_QUERY.sub(rf"\g<name>{HIDDEN}", text)
     text = _HEADER.sub(rf"\g<kind> {HIDDEN}", text)
     text = _FORMS.sub(HIDDEN, text)
     return _NAMED.sub(_hide_named, text)

@@ -16,6 +16,7 @@ TOKEN = "hf_aB3dE5gH7jK9mN1pQ3sT5vW7xY9z"
     [
         ("data_dir=https://me:pa55w0rd@host.org/rows", f"data_dir=https://{HIDDEN}@host.org/rows"),
         ("postgres://bob:s3/c?r#t@db/x", f"postgres://{HIDDEN}@db/x"),
+        ("https://h/x?id=1&key=abc#top", f"https://h/x?id=1&key={HIDDEN}#top"),
         ("s3://AKIAABCDEFGHIJKLMNOP@bucket/x", f"s3://{HIDDEN}@bucket/x"),
         ("https://host/x?id=3&token=abc123&page=2", f"https://host/x?id=3&token={HIDDEN}&page=2"),
         (
