@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from paper.jobs import command, run_jobs
-from paper.results import result_of, tables_of, write_results
+from paper.results import check_place, result_of, tables_of, write_results
 from paper.targets import CELLS, PAPER_PAIR, TARGETS, Plan
-from pkt import console
+from pkt import console, places, secrets
 from pkt.errors import PktError, RequestError, nearest
 from pkt.searchpath import groups
 
@@ -31,9 +31,10 @@ def main(words: Sequence[str]) -> int:
             for job in plan.jobs:
                 console.say(command(job))
             return 0
-        output_dir = Path(os.environ.get("PKT_OUTPUT_DIR", "outputs")).resolve()
+        output_dir = places.output_dir(os.environ.get("PKT_OUTPUT_DIR", "outputs"))
+        check_place(plan, options.out)
         folders = run_jobs(plan, output_dir, rest, at_once=options.jobs)
-        report, data = result_of(plan, folders, shlex.join(["python", "scripts/reproduce.py", *words]))
+        report, data = result_of(plan, folders, _line(words))
         files = write_results(plan, report, data, options.out)
         for table in tables_of(report):
             console.table(table.title, table.columns, table.rows)
@@ -43,10 +44,18 @@ def main(words: Sequence[str]) -> int:
     except PktError as error:
         console.fail(str(error))
         return error.exit_code
+    except OSError as error:
+        console.fail(f"cannot write: {error}; set PKT_OUTPUT_DIR or --out to a folder with room")
+        return 1
     except KeyboardInterrupt:
         console.fail("stopped; the same command goes on from here")
         return 130
     return 0
+
+
+def _line(words: Sequence[str]) -> str:
+    """Return the command line for the record, without credentials."""
+    return shlex.join(["python", "scripts/reproduce.py", *map(secrets.hide_word, words)])
 
 
 def heed_termination() -> None:
@@ -97,6 +106,8 @@ def _plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
         seeds = [int(seed) for seed in options.seeds.split(",")]
     except ValueError:
         raise RequestError(f"--seeds: got '{options.seeds}'; give whole numbers such as 0,1,2") from None
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise RequestError(f"--seeds: got '{options.seeds}'; give different numbers from 0")
     if options.jobs < 1:
         raise RequestError(f"--jobs: got {options.jobs}; give 1 or more")
     more = {"cells": options.cells} if options.target == "ablations" else {}

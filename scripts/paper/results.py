@@ -18,6 +18,7 @@ from paper.layers import resolution, similarity
 from paper.published import beside_table, published_table
 from paper.targets import OWN, PAPER_PAIR, Plan
 from pkt.durable import write_atomically
+from pkt.errors import RequestError
 from pkt.reporting.figures import Drawing, save
 from pkt.reporting.page import render
 from pkt.reporting.page.collect import collect
@@ -31,6 +32,7 @@ from pkt.table import Table
 from pkt.tracking.jsonl import plain
 
 KEPT = ("scores", "gap", "pairs", "budget")  # topics of a report that a table of the paper shows
+RECORD = "| command | python "  # in every target's page
 ANALYSED = {"figure2": resolution, "figure4": similarity, "figure5": similarity}
 CLAIMS = {
     "figure2": "The paper's Figure 2: a cosine near 1 for the output-side basis, near 0 for the input-side one.",
@@ -49,6 +51,25 @@ def result_of(plan: Plan, folders: Sequence[Path], command: str) -> tuple[Report
     """
     report, data = _figure(plan, folders) if plan.target in ANALYSED else _table(plan, folders)
     return _with_record(report, plan, command), data
+
+
+def check_place(plan: Plan, out: Path) -> None:
+    """Refuse, before any job, a place that cannot take a target's files or has files of another's there.
+
+    Raises:
+        RequestError: a file in the place of a folder, or files of these names that no target has left.
+    """
+    folder = out / plan.pair
+    if file := next((path for path in (folder, out) if path.exists() and not path.is_dir()), None):
+        raise RequestError(f"--out: {file} is a file; give a folder for results")
+    page = folder / f"{plan.target}.md"
+    if page.is_file() and RECORD in page.read_text(encoding="utf-8", errors="replace"):
+        return
+    others = [page.with_suffix(suffix) for suffix in (".md", ".tex", ".jsonl", ".html", ".json")]
+    if there := next((file for file in others if file.exists()), None):
+        raise RequestError(
+            f"--out: {there} is there, and not of an earlier target; give another folder, or move it"
+        )
 
 
 def tables_of(report: Report) -> list[Table]:

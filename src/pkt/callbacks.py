@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from pkt import places, secrets
 from pkt.durable import write_atomically
@@ -53,6 +54,8 @@ class Guard(Callback):  # type: ignore[misc]  # hydra has no types here
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Check a single run's request and folder."""
+        secrets.forget()
+        _learn(config)
         with _refusing(), _hydra_known(config):
             places.begin(places.run_folder(config))
             check_request(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
@@ -60,6 +63,8 @@ class Guard(Callback):  # type: ignore[misc]  # hydra has no types here
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Check a sweep's folder, and make the one that a study's database goes to."""
+        secrets.forget()
+        _learn(config)
         with _refusing():
             places.check_sweep(config)
             if "storage" in config.hydra.sweeper:
@@ -69,6 +74,7 @@ class Guard(Callback):  # type: ignore[misc]  # hydra has no types here
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Take note of the files that Hydra has written, without credentials."""
+        _learn(config)
         with _refusing():
             folder = places.begun(Path(str(config.hydra.runtime.output_dir)))
             own = folder.path / str(config.hydra.output_subdir)
@@ -95,14 +101,25 @@ def _log_files() -> list[Path]:
     return [Path(handler.baseFilename) for handler in handlers if isinstance(handler, logging.FileHandler)]
 
 
+def _learn(config: DictConfig) -> None:
+    """Remember the credentials in a request's settings; one that cannot be resolved is refused elsewhere."""
+    for resolve in (False, True):
+        with suppress(OmegaConfBaseException):
+            content: Any = OmegaConf.to_container(config, resolve=resolve)
+            secrets.learn({key: node for key, node in content.items() if key != "hydra"})
+    for word in config.hydra.overrides.task:
+        name, _, value = str(word).partition("=")
+        secrets.learn([part.strip("'\"") for part in (value, *value.split(","))], name.lstrip("+~"))
+
+
 def _hide(file: Path) -> None:
     """Rewrite a file of Hydra's that holds credentials."""
     if file.is_file():
-        text = file.read_text(encoding="utf-8")
-        if (hidden := secrets.without(text)) != text:
-            write_atomically(file, hidden)
+        content = OmegaConf.to_container(OmegaConf.load(file))
+        if (hidden := secrets.hide(content)) != content:
+            write_atomically(file, OmegaConf.to_yaml(OmegaConf.create(hidden)))
 
 
 def _forget_words() -> None:
     """Hide credentials in the process's own words, which libraries write down; Hydra has read them."""
-    sys.argv = [secrets.without(word) for word in sys.argv]
+    sys.argv = [secrets.hide_word(word) for word in sys.argv]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from pkt import console, secrets
 from pkt.errors import PktError, RequestError, first_line, nearest
-from pkt.words import hydra_words, named_conf_dir, named_plugins
+from pkt.words import hydra_words, named_conf_dir, named_plugins, named_search_path
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -132,7 +132,7 @@ def _answer(words: list[str]) -> int:
     modes = sorted({_MODES[word.partition("=")[0]] for word in rest if word.partition("=")[0] in _MODES})
     if len(modes) > 1:
         raise RequestError(f"{' and '.join(modes)} cannot be combined; give one of them")
-    if verb == "report" and "--multirun" in modes:
+    if verb == "report" and ("--multirun" in modes or any("hydra.mode=" in word for word in rest)):
         raise RequestError("report is one request over all its folders: give runs=a,b without -m")
     return _request(verb, hydra_words(verb, rest))
 
@@ -180,7 +180,7 @@ def _request(verb: str, words: list[str]) -> int:
     sys.argv = [sys.argv[0], *words]
     try:
         plugins.ask_for(named_plugins(words))
-        check_conf_dirs(named_conf_dir(words))
+        check_conf_dirs(named_conf_dir(words), named_search_path(words))
         register()
         check_choices(words)
         if shadows := shadowed():

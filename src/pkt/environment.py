@@ -59,7 +59,7 @@ def answer(words: Sequence[str]) -> None:
     if unknown := [word for word in words if word != "--json"]:
         raise RequestError(f"env: got '{unknown[0]}'; it takes --json, or nothing")
     found = {name: _told(part) for name, part in PARTS.items()}
-    console.say(json.dumps(found, indent=1) if "--json" in words else _text(found))
+    console.say(secrets.without(json.dumps(found, indent=1) if "--json" in words else _text(found)))
 
 
 def _told(part: Callable[[], Any]) -> Any:

@@ -83,7 +83,7 @@ def leftovers(root: Path) -> list[Leftover]:
     """Return what lies beside the artifacts of a store."""
     found = []
     for _, path in _entries(root):
-        if named := _LEFT.fullmatch(path.name):
+        if (named := _LEFT.fullmatch(path.name)) and (named[2] != "lock" or path.is_file()):
             found.append(_leftover(path, named[1], named[2].partition("-")[0]))
         elif _ARTIFACT.fullmatch(path.name):
             found += [_leftover(file, path.name, "new") for file in path.rglob(".*.new") if _fresh(file)]
@@ -110,15 +110,22 @@ def _leftover(path: Path, key: str, kind: str) -> Leftover:
 
 
 def _stored(path: Path, stage: str) -> Stored | None:
-    """Return what can be said of an artifact; None for a folder that has no manifest: it is not pkt's."""
+    """Return what can be said of an artifact; None for a folder that has no manifest of pkt's: it is another's."""
     if not path.is_dir() or not (path / MANIFEST).is_file():
         return None
     text, manifest, state = b"", dict[str, Any](), "whole"
     try:
-        text, manifest = (path / MANIFEST).read_bytes(), read_json(path / MANIFEST)
+        text = (path / MANIFEST).read_bytes()
+        manifest = read_json(path / MANIFEST)
         if of_another_format(path):
             state = "another format"
-    except (OSError, ValueError) as error:
+        if manifest.get("key") != path.name:
+            return None
+    except ValueError as error:  # damaged, if it was pkt's: then it still names its key or its files
+        if path.name.encode() not in text and b'"files"' not in text:
+            return None
+        state = str(error)
+    except OSError as error:
         state = str(error)
     meta, made_of = (
         own if isinstance(own := manifest.get(name), dict) else {} for name in ("meta", "ingredients")

@@ -11,19 +11,24 @@ overwritten. What a refused request leaves is removed file by file, and only wha
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from pkt import secrets
 from pkt.config import VERBS
 from pkt.errors import PktError, RequestError
 
 STAMP = "PKT_RUN_STAMP"  # name of the folder that all ranks of one torchrun share
 _SIGN = "_target_: pkt."  # in the files that Hydra leaves in every run's and sweep's folder
+_LOG = re.compile(r"\$\{hydra[.:]runtime\.output_dir\}/")
 _NAME = re.compile(r"[\w.=,+@ -]+")
 
 
@@ -55,7 +60,7 @@ class RunFolder:
         for place in self.written:
             inside = sorted(place.rglob("*"), reverse=True) if place.is_dir() else []
             for path in (*inside, place):
-                if path not in self.before:
+                if path not in self.before and path.is_relative_to(self.path):
                     _remove(path)
         for folder in {path.parent for path in self.written} - {self.path}:
             if folder.is_relative_to(self.path) and folder not in self.before:
@@ -79,25 +84,48 @@ def output_dir(text: str) -> Path:
         RequestError: no folder, the root of the file system, or `~`, which only a shell understands.
         PktError: a file is in its place.
     """
+    folder = _folder(text, "output_dir", "output_dir (PKT_OUTPUT_DIR)", "; the default is outputs")
+    for below in ("runs", "store"):
+        _check_no_file(folder / below, "output_dir (PKT_OUTPUT_DIR)")
+    return folder
+
+
+def _folder(text: str, key: str, remedy: str, more: str = "") -> Path:
+    """Return a folder that a request names, as a whole path.
+
+    Args:
+        text: its path.
+        key: what sets it.
+        remedy: the same, as a user would set it.
+        more: end of the message about an empty name.
+
+    Raises:
+        RequestError: no folder, the root of the file system, or `~`, which only a shell understands.
+        PktError: a file is in its place, or a link that leads nowhere.
+    """
     if not text.strip() or "\0" in text:
-        raise RequestError(
-            f"output_dir: the name of a folder is expected, got {text!r}; the default is outputs"
-        )
+        raise RequestError(f"{key}: the name of a folder is expected, got {text!r}{more}")
     if text.startswith("~"):
         raise RequestError(
-            f"output_dir={text}: write the whole path, such as {Path.home() / text.lstrip('~/')}; "
+            f"{key}={text}: write the whole path, such as {Path.home() / text.lstrip('~/')}; "
             "the shell reads ~ at the beginning of a word only"
         )
-    folder = Path(text).resolve()
+    try:
+        folder = Path(text).resolve()
+    except RuntimeError as error:  # a symbolic link to itself
+        raise PktError(f"cannot write {text}: {error}; set {remedy} to a folder") from error
     if folder == Path(folder.anchor):
-        raise RequestError(f"output_dir={text} is the root of the file system: name a folder for results")
-    if existing := next(
-        (path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None
-    ):
-        raise PktError(
-            f"cannot write {folder}: {existing} is a file; set output_dir (PKT_OUTPUT_DIR) to a folder"
-        )
+        raise RequestError(f"{key}={text} is the root of the file system: name a folder for results")
+    if Path(text).is_symlink() and not folder.exists():
+        raise PktError(f"cannot write {text}: it is a link to {folder}, which is not there; set {remedy}")
+    _check_no_file(folder, remedy)
     return folder
+
+
+def _check_no_file(folder: Path, remedy: str) -> None:
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise PktError(f"cannot write {folder}: {path} is a file; set {remedy} to a folder")
 
 
 def run_folder(config: DictConfig) -> RunFolder:
@@ -111,7 +139,7 @@ def run_folder(config: DictConfig) -> RunFolder:
     """
     outputs = _outputs(config)
     named = "PKT_RUN_DIR" if os.environ.get("PKT_RUN_DIR") else "hydra.run.dir"
-    return _own(str(config.hydra.run.dir), outputs, named)
+    return _own(str(config.hydra.run.dir), outputs, _store(config, outputs), named)
 
 
 def check_sweep(config: DictConfig) -> None:
@@ -127,11 +155,35 @@ def check_sweep(config: DictConfig) -> None:
     for override in OverridesParser.create().parse_overrides(words):
         if override.is_sweep_override() and override.key_or_group in ("verb", "output_dir"):
             raise RequestError(f"{override.key_or_group} cannot be swept over: all jobs of a sweep share one")
+    outputs = _outputs(config)
+    _check_subdir(config, words)
+    _own(str(config.hydra.sweep.dir), outputs, _store(config, outputs), "hydra.sweep.dir")
+
+
+def _check_subdir(config: DictConfig, words: list[str]) -> None:
+    """Refuse a name of jobs' folders that leads out of the sweep's, also by what it is made of.
+
+    Raises:
+        RequestError: it does.
+    """
     subdir = str(OmegaConf.to_container(config.hydra.sweep)["subdir"])  # type: ignore[index, call-overload]
     texts = [subdir, *(words if "override_dirname" in subdir else ())]
-    if Path(subdir).is_absolute() or any(".." in re.split(r"[/=,]", text) for text in texts):
+    with contextlib.suppress(OmegaConfBaseException):  # made of what each job has of its own
+        job = copy.deepcopy(config)
+        OmegaConf.set_readonly(job.hydra, False)
+        job.hydra.job.num, job.hydra.job.id = 0, "0"
+        job.hydra.sweep.subdir = subdir.replace("${hydra:", "${hydra.")
+        texts.append(str(job.hydra.sweep.subdir))
+    for override in OverridesParser.create().parse_overrides(words):
+        if f"${{{override.key_or_group}}}" in subdir:
+            texts += re.sub(r"""[\\'"() ]""", "", override.input_line.partition("=")[2]).split(",")
+    if any(text.startswith("/") or ".." in re.split(r"[/=,]", text) for text in texts):
         raise RequestError(f"hydra.sweep.subdir={subdir}: a folder inside the sweep's is expected")
-    _own(str(config.hydra.sweep.dir), _outputs(config), "hydra.sweep.dir")
+    if any(secrets.hide_word(text) != text for text in texts):
+        raise RequestError(
+            f"hydra.sweep.subdir={subdir}: a credential would be in the name of a folder; name folders by other "
+            "settings, such as ${hydra.job.num}"
+        )
 
 
 def _outputs(config: DictConfig) -> Path:
@@ -151,24 +203,48 @@ def _outputs(config: DictConfig) -> Path:
     for key, name in names.items():
         if name is not None and (not _NAME.fullmatch(str(name)) or str(name) in (".", "..")):
             raise RequestError(f"{key}: a name without slashes is expected, got '{name}'")
+    _logs_stay(config)
     return output_dir(str(config.output_dir))
 
 
-def _own(text: str, outputs: Path, named: str) -> RunFolder:
+def _store(config: DictConfig, outputs: Path) -> Path:
+    """Return the resolved folder of the store."""
+    if not config.store_dir:
+        return outputs / "store"
+    return _folder(
+        str(config.store_dir), "store_dir", "store_dir (PKT_STORE_DIR)", "; null: store/ in output_dir"
+    )
+
+
+def _logs_stay(config: DictConfig) -> None:
+    """Refuse log files outside the run's folder, where a file of the user's may be."""
+    for key in ("job_logging", "hydra_logging"):
+        content: Any = OmegaConf.to_container(config.hydra[key])
+        for name, handler in (content.get("handlers") or {}).items():
+            file = str(handler.get("filename", ""))
+            if file and (not _LOG.match(file) or ".." in Path(file).parts):
+                raise RequestError(
+                    f"hydra.{key}.handlers.{name}.filename={file}: log files are kept in the run's folder: "
+                    "${hydra.runtime.output_dir}/<name>.log"
+                )
+
+
+def _own(text: str, outputs: Path, store: Path, named: str) -> RunFolder:
     """Return a folder for a run or a sweep.
 
     Args:
         text: its path.
         outputs: the resolved `output_dir`.
+        store: the resolved folder of the store.
         named: what sets it, for messages.
     """
-    path = Path(text).resolve()
     remedy = f"set {named} to a new folder, or leave it out"
     if not text.strip():
         raise RequestError(f"{named} is empty: {remedy}")
+    path = _folder(text, named, named)
     if path == outputs or path in outputs.parents:
         raise RequestError(f"{named}={text} holds output_dir ({outputs}), and more than one run: {remedy}")
-    if path.is_relative_to(outputs / "store"):
+    if path.is_relative_to(outputs / "store") or path.is_relative_to(store):
         raise RequestError(f"{named}={text} is inside the store: {remedy}")
     if path.is_dir() and any(path.iterdir()) and not _signed(path):
         raise RequestError(f"{named}={text} holds files that are not of a run of pkt: {remedy}")

@@ -108,7 +108,9 @@ def load(module: str, where: str) -> ModuleType:
     package = module.partition(".")[0]
     try:
         return importlib.import_module(module)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # such as SystemExit
         missing = (error.name if isinstance(error, ModuleNotFoundError) else None) or package
         if f"{module}.".startswith(f"{missing}.") and missing != package:
             raise RequestError(f"{where}: {package} has no module '{module}'") from error

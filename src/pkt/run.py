@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -144,11 +145,17 @@ def command_line() -> str:
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():
-        return secrets.without(shlex.join(["pkt", *sys.argv[1:]]))
+        return _hidden(["pkt", *sys.argv[1:]])
     settings = HydraConfig.get()
     verb, primary = str(settings.job.name), str(settings.job.config_name)
     named = [] if primary == verb else ["-cn", primary]
-    return secrets.without(shlex.join(["pkt", verb, *named, *settings.overrides.task]))
+    return _hidden(["pkt", verb, *named, *settings.overrides.task])
+
+
+def _hidden(words: Sequence[str]) -> str:
+    return shlex.join(secrets.hide_word(word) for word in words).replace(
+        f"'{secrets.HIDDEN}'", secrets.HIDDEN
+    )
 
 
 def provenance() -> dict[str, Any]:

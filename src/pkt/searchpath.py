@@ -54,11 +54,12 @@ def conf_dirs(more: Iterable[Path] = ()) -> list[Path]:
     return [*named_conf_dirs(), builtin_conf_dir(), *more, *([found] if found else [])]
 
 
-def check_conf_dirs(more: str | None) -> None:
+def check_conf_dirs(more: str | None, searched: Iterable[str] = ()) -> None:
     """Check the folders that the user names, and tell which files of `./conf` are not used.
 
     Args:
         more: the folder of `--config-dir`, if there is one.
+        searched: folders of `hydra.searchpath`.
 
     Raises:
         RequestError: a folder that no request could use.
@@ -67,6 +68,8 @@ def check_conf_dirs(more: str | None) -> None:
         _check_conf_dir(folder, "PKT_CONFIG_DIR")
     if more is not None:
         _check_conf_dir(Path(more).expanduser().absolute(), "--config-dir")
+    for named in searched:
+        _check_conf_dir(Path(named).absolute(), "hydra.searchpath")
 
 
 def _check_conf_dir(folder: Path, named_by: str) -> None:

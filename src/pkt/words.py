@@ -73,6 +73,16 @@ def named_conf_dir(words: Sequence[str]) -> str | None:
     return next((value for flag, value in pairwise(words) if flag in ("--config-dir", "-cd")), None)
 
 
+def named_search_path(words: Sequence[str]) -> list[str]:
+    """Return the folders in `hydra.searchpath=[file://...]`; Hydra goes on without one that is not there.
+
+    Args:
+        words: as `hydra_words` returns them.
+    """
+    values = [word for word in words if word.lstrip("+").startswith("hydra.searchpath=")]
+    return [folder for value in values for folder in re.findall(r"file://([^,\]'\"]+)", value)]
+
+
 def _named_parts(overrides: Sequence[str]) -> list[str]:
     """Return overrides in which bare words (`pkt analyze cka,maps`) are `analyze.parts=[cka,maps]`."""
     bare = [word for word in overrides if "=" not in word and not word.startswith(("+", "~"))]
@@ -143,6 +153,10 @@ def _sane(word: str) -> str:
     """Return an override, unless Hydra's grammar would be lost in it, or it could not be written down."""
     if word != word.encode("utf-8", "replace").decode("utf-8"):
         raise RequestError(f"{word!a}: no UTF-8 text; check the encoding of the terminal or the script")
+    if "hydra.callbacks.guard" in word.partition("=")[0]:
+        raise RequestError(
+            f"{word}: the guard keeps your files and credentials; leave it, and add others beside it"
+        )
     depth = deepest = 0
     for character in word:
         depth += (character in "[{(") - (character in "]})")

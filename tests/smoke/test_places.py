@@ -148,3 +148,92 @@ def test_a_report_overwrites_only_reports(pkt, desk, theirs):
     (desk / theirs).unlink()
     assert pkt("report", "runs=outputs", "out=paper.html").code == 0
     assert pkt("report", "runs=outputs", "out=paper.html").code == 0, "a report replaces a report"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["hydra.job_logging.handlers.file.filename={desk}/notes.md"],
+            "log files are kept in the run's folder",
+        ),
+        (
+            ["hydra.job_logging.handlers.file.filename=${{hydra.runtime.output_dir}}/../x"],
+            "log files are kept",
+        ),
+        (["store_dir='~/x'"], "store_dir=~/x"),
+        (["store_dir=/"], "store_dir=/ is the root of the file system"),
+        (["hydra.run.dir='~/x'"], "hydra.run.dir=~/x"),
+        (["-m", "seed=0,1", "model.name=../../../x", "hydra.sweep.subdir=${{model.name}}"], "subdir"),
+        (["-m", "model.name=a,../../../x", "hydra.sweep.subdir=${{model.name}}"], "subdir"),
+        (["-m", "model.name='../../x','b'", "hydra.sweep.subdir=j-${{model.name}}"], "subdir"),
+        (["-m", "seed=0,1", "hydra.sweep.subdir=${{oc.env:ELSEWHERE}}"], "subdir"),
+        (
+            [
+                "-m",
+                "seed=0,1",
+                "+tracker.password=two words",
+                "hydra.sweep.subdir=${{hydra.job.override_dirname}}",
+            ],
+            "a credential would be in the name",
+        ),
+        (["-m", "seed=0,1", "model.name=/x", "hydra.sweep.subdir=${{model.name}}"], "subdir"),
+    ],
+)
+def test_nothing_is_written_where_a_value_leads(pkt, desk, monkeypatch, words, said):
+    monkeypatch.setenv("ELSEWHERE", str(desk.parent / "elsewhere"))
+    before = contents(desk.parent)
+    result = pkt("run", *(word.format(desk=desk) for word in words), "device=cuda:99", "tracker=none")
+    assert (result.code, len(result.err.splitlines())) == (2, 1), result.err
+    assert said in result.err
+    assert contents(desk.parent) == before
+
+
+@pytest.mark.parametrize(
+    "place", ["store_dir=notes.md", "output_dir=held", "output_dir=loop", "output_dir=nowhere"]
+)
+def test_a_file_or_a_dead_link_in_the_place_of_a_folder_is_told_at_once(pkt, desk, place):
+    (desk / "held").mkdir()
+    (desk / "held" / "store").write_text("precious", encoding="utf-8")
+    (desk / "loop").symlink_to(desk / "loop")
+    (desk / "nowhere").symlink_to(desk / "gone")
+    result = pkt("run", place, "tracker=none")
+    assert (result.code, len(result.err.splitlines())) == (1, 1), result.err
+    assert f"set {place.partition('=')[0]}" in result.err
+    assert not (desk / "outputs").exists()
+
+
+def test_jobs_may_be_named_by_settings(pkt, desk):
+    words = ["seed=0,1", "hydra.sweep.subdir=${method.name}_${seed}", "device=cuda:99", "tracker=none"]
+    result = pkt("run", "-m", *words)
+    assert "cuda:99" in result.err
+    assert {path.name for path in desk.glob("outputs/runs/run/multirun/*/*") if path.is_dir()} >= {
+        "semalign_joint_0",
+        "semalign_joint_1",
+    }
+
+
+def test_a_report_takes_no_notes_for_its_own(pkt, desk):
+    from pkt.reporting.page.write import write_run_page
+    from run_folders import leave_run
+
+    run = leave_run(desk / "outputs", "sft", lift=0.5)
+    write_run_page(run)
+    (run / "report.md").write_text("precious", encoding="utf-8")
+    result = pkt("report", f"runs={run}")
+    assert (result.code, "report.md is there" in result.err) == (2, True), result.err
+    assert (run / "report.md").read_text() == "precious"
+    (run / "report.md").unlink()
+    assert pkt("report", f"runs={run}").code == 0
+    assert pkt("report", f"runs={run}").code == 0, "a report replaces a report"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["report", "runs=.", "hydra.mode=MULTIRUN"], ["run", "~hydra.callbacks.guard", "hydra.run.dir=."]],
+)
+def test_what_guards_a_request_stays(pkt, desk, words):
+    before = contents(desk)
+    result = pkt(*words)
+    assert (result.code, len(result.err.splitlines())) == (2, 1), result.err
+    assert contents(desk) == before

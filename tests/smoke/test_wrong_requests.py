@@ -20,10 +20,12 @@ def refused(result, code: int, *parts: str) -> None:
 
 
 def stored(pkt) -> list[str]:
-    """Finished or half-written artifacts; lock files and the remembered digests of rows are none."""
+    """Finished or half-written artifacts; lock files, remembered digests of rows and probes are none."""
     store = pkt.outputs / "store"
     files = [path for path in store.rglob("*") if path.is_file()] if store.exists() else []
-    return [str(path) for path in files if path.suffix != ".lock" and path.parent.name != "rows"]
+    return [
+        str(path) for path in files if path.suffix != ".lock" and path.parent.name not in ("rows", "probes")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from paper.jobs import Runner, log_of, run_jobs
 from paper.layers import similarity
 from paper.published import PUBLISHED, ROWS, beside_table, published_table
-from paper.results import result_of, write_results
+from paper.results import check_place, result_of, write_results
 from paper.targets import Job, Plan, efficiency, table1
 from pkt.errors import PktError
 from pkt.reporting.study import Study
@@ -200,6 +200,7 @@ def test_stopping_the_target_stops_its_jobs(tmp_path: Path, deaf: bool):
         (["tabel1"], "unknown target 'tabel1'.*table1"),
         (["table1", "--pair", "nanoo"], "unknown pair 'nanoo'.*nano"),
         (["table1", "--seeds", "a"], "--seeds: got 'a'"),
+        (["table1", "--seeds", "0,0"], "--seeds: got '0,0'"),
         (["table1", "--jobs", "0"], "--jobs: got 0"),
         (["table1", "fast"], "got 'fast'; further words are key=value"),
     ],
@@ -209,6 +210,32 @@ def test_a_wrong_request_is_one_message(words: list[str], message: str, capsys):
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1
     assert re.search(message, said)
+
+
+@pytest.mark.parametrize("theirs", ["nano", "nano/table1.md", "nano/table1.json", "nano/table1.tex"])
+def test_results_overwrite_only_results(theirs: str, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setenv("PKT_OUTPUT_DIR", str(tmp_path / "outputs"))
+    file = tmp_path / "out" / theirs
+    file.parent.mkdir(parents=True)
+    file.write_text("precious", encoding="utf-8")
+    assert main(["table1", "--out", str(tmp_path / "out")]) == 2
+    assert str(file) in capsys.readouterr().err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+
+
+@pytest.mark.parametrize("place", ["", "/", "~/x"])
+def test_the_place_of_runs_is_checked(place: str, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PKT_OUTPUT_DIR", place)
+    assert main(["table1"]) == 2
+    assert "output_dir" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_of_an_earlier_target_are_replaced():
+    results = Path(__file__).parents[2] / "docs" / "results"
+    for page in results.glob("*/*.md"):
+        check_place(Plan(target=page.stem, pair=page.parent.name, title="", jobs=()), results)
 
 
 def test_the_requests_can_be_printed(capsys):

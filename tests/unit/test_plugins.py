@@ -169,6 +169,7 @@ def test_targets_outside_are_refused_with_how_to_admit_them(lab: Lab):
         ("x = nowhere", RequestError, r"cannot be imported: NameError: name 'nowhere' .*maps.py, line 1\)"),
         ("def f(:", RequestError, r"SyntaxError: .*maps.py, line 1\)"),
         ("raise SystemExit(3)", RequestError, "SystemExit: 3"),
+        ("raise GeneratorExit", RequestError, "GeneratorExit"),
         ("import lab1.missing", RequestError, "No module named 'lab1.missing'"),
         ("import captin", PktError, "needs the package 'captin': pip install captin"),
     ],

@@ -371,3 +371,8 @@ def test_pkt_errors_pass(asked, monkeypatch):
     monkeypatch.setattr(searchpath, "builtin_conf_dir", lambda: (_ for _ in ()).throw(PktError("reinstall")))
     code, _, err = asked("run")
     assert (code, err) == (1, "pkt: reinstall\n")
+
+
+def test_a_search_path_that_is_not_there_is_refused(capsys):
+    assert main(["run", "hydra.searchpath=[file:///no/such]", "--cfg", "job"]) == 2
+    assert "hydra.searchpath: /no/such is not there" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from pkt.secrets import HIDDEN, Formatter, hide, telling, without
+from pkt.secrets import HIDDEN, Formatter, forget, hide, hide_word, learn, telling, without
 
 TOKEN = "hf_aB3dE5gH7jK9mN1pQ3sT5vW7xY9z"
 
@@ -15,6 +15,8 @@ TOKEN = "hf_aB3dE5gH7jK9mN1pQ3sT5vW7xY9z"
     ("text", "shown"),
     [
         ("data_dir=https://me:pa55w0rd@host.org/rows", f"data_dir=https://{HIDDEN}@host.org/rows"),
+        ("postgres://bob:s3/c?r#t@db/x", f"postgres://{HIDDEN}@db/x"),
+        ("https://h/x?id=1&key=abc#top", f"https://h/x?id=1&key={HIDDEN}#top"),
         ("s3://AKIAABCDEFGHIJKLMNOP@bucket/x", f"s3://{HIDDEN}@bucket/x"),
         ("https://host/x?id=3&token=abc123&page=2", f"https://host/x?id=3&token={HIDDEN}&page=2"),
         (
@@ -42,6 +44,7 @@ def test_credentials_are_hidden(text, shown):
         "pad_token: <pad>",
         "data.train=/home/me/rows@2024.jsonl",
         "https://huggingface.co/datasets/openai/gsm8k@main",
+        "http://localhost:8080/rows@v2",
         "pass: 20, fail: 3",
         "token_accuracy: 0.5, max_new_tokens=64",
         "api_key: null",
@@ -89,3 +92,26 @@ def test_names_that_tell():
 def test_a_log_has_none():
     record = logging.makeLogRecord({"msg": "got %s", "args": (TOKEN,)})
     assert Formatter("%(message)s").format(record) == f"got {HIDDEN}"
+
+
+def test_all_below_a_telling_name_is_hidden():
+    data = {"auth": {"user": "bob", "more": {"value": "open"}}, "password": 88442211, "per_token": 3}
+    assert hide(data) == {
+        "auth": {"user": HIDDEN, "more": {"value": HIDDEN}},
+        "password": HIDDEN,
+        "per_token": 3,
+    }
+
+
+def test_nothing_is_left_of_a_word_with_a_telling_name():
+    assert hide_word("+a.password=two words") == f"+a.password={HIDDEN}"
+    assert hide_word("model.name=a password=two") == f"model.name=a password={HIDDEN}"
+
+
+def test_what_a_request_holds_is_known_wherever_it_turns_up():
+    learn({"lab": {"password": "two words", "name": "lab"}, "auth": {"x": ["hunter22"]}})
+    try:
+        assert without("got two words and hunter22 of lab") == f"got {HIDDEN} and {HIDDEN} of lab"
+    finally:
+        forget()
+    assert without("got two words") == "got two words"

@@ -199,3 +199,28 @@ def test_a_manifest_of_another_form_is_one_damaged_artifact_among_others(outputs
     assert "2 damaged" in capsys.readouterr().out
     assert store(folder, "prune", "--yes") == 0
     assert there(folder) == set(keys.values()) - {keys["alone"]}
+
+
+def test_what_only_looks_like_ours_stays(outputs, capsys):
+    folder, keys = outputs
+    theirs = [
+        folder / "store" / "eval" / "aaaaaaaaaaaaaaaa" / "manifest.json",
+        folder / "store" / "eval" / "bbbbbbbbbbbbbbbb" / "manifest.json",
+        folder / "store" / "eval" / "cccccccccccccccc.lock" / "thesis.tex",
+    ]
+    for file, text in zip(theirs, ("precious", '{"name": "web app", "version": 1}', "precious"), strict=True):
+        file.parent.mkdir()
+        file.write_text(text)
+        age(file.parent)
+    assert store(folder, "prune", "--yes") == 0
+    assert all(file.is_file() for file in theirs)
+    assert keys["alone"] not in there(folder)
+
+
+def test_an_artifact_with_a_damaged_manifest_is_still_ours(outputs):
+    folder, keys = outputs
+    manifest = folder / "store" / "eval" / keys["alone"] / "manifest.json"
+    manifest.write_text(manifest.read_text()[:-9])
+    age(manifest.parent)
+    assert store(folder, "prune", "--yes") == 0
+    assert not manifest.parent.exists()

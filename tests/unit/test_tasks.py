@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 import suite_files as files
 from pkt.config import BenchmarkConfig, DataConfig, SplitSizes
 from pkt.data.lengths import Fitting
+from pkt.durable import read_sealed
 from pkt.errors import PktError, RequestError
 from pkt.tasks import lm_eval_index
 from pkt.tasks.base import Given, RowTask, Task, drawn
@@ -236,7 +237,7 @@ def test_a_missing_or_broken_index_is_made_once_and_kept_whole(monkeypatch, tmp_
         assert find("arc_easy").name == "arc_easy"
     assert made == [1]
     assert [path.name for path in file.parent.iterdir()] == [file.name]
-    assert json.loads(file.read_text()) == {"arc_easy": ["arc"]}
+    assert read_sealed(file) == {"arc_easy": ["arc"]}
 
 
 def test_an_index_that_cannot_be_kept_only_costs_time(monkeypatch, tmp_path):

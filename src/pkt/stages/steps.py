@@ -25,18 +25,18 @@ Steps = dict[int, dict[str, float]]
 def kept(job: Job) -> Iterator[None]:
     """Keep what a stage logs of its steps, until `store` puts it into the result."""
     bench, told = job.bench, job.bench.log
-    with (job.scratch / _LINES).open("a", encoding="utf-8", buffering=1) as stream:
-        stream.write("\n")  # a kill may have left half a line
 
-        def log(step: int, metrics: dict[str, float]) -> None:
-            told(step, metrics)
-            stream.write(marked(json.dumps({"kind": "step", "step": step, "values": metrics})))
+    def log(step: int, metrics: dict[str, float]) -> None:
+        told(step, metrics)
+        line = marked(json.dumps({"kind": "step", "step": step, "values": metrics}))
+        with (job.scratch / _LINES).open("a", encoding="utf-8") as stream:
+            stream.write(f"\n{line}")  # a kill may have left half a line before
 
-        bench.log = log
-        try:
-            yield
-        finally:
-            bench.log = told
+    bench.log = log
+    try:
+        yield
+    finally:
+        bench.log = told
 
 
 def store(job: Job) -> None:

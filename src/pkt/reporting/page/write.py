@@ -90,11 +90,13 @@ def _check_replaceable(page: Path) -> None:
     Raises:
         RequestError: such a file is in the way.
     """
-    earlier = page.is_file() and render.SIGN in page.read_text(encoding="utf-8", errors="replace")
+    text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
+    known = [page, *map(page.with_suffix, _RENDERINGS)] if render.SIGN in text else []
+    ours = [file for file in known if file == page or f'<a href="{file.name}">' in text]
     there = [file for suffix in (page.suffix, *_RENDERINGS) if (file := page.with_suffix(suffix)).exists()]
-    if there and not earlier:
+    if foreign := [file for file in there if file not in ours]:
         raise RequestError(
-            f"{there[0]} is there, and not of an earlier report of pkt: give another place with out=..., "
+            f"{foreign[0]} is there, and not of an earlier report of pkt: give another place with out=..., "
             "or move the file"
         )
 
