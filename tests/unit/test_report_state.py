@@ -101,3 +101,16 @@ def test_a_score_that_was_kept_as_null_has_no_answers(tmp_path):
     (folder / "scores.json").write_text(json.dumps(content))
     table = collect(load_runs([folder])).sections[0].table
     assert next(row for row in table.rows if row[0] == "sft")[1] == "nan"
+
+
+@pytest.mark.parametrize("meta", [None, [], {"provenance": None}, {"provenance": [1]}])
+def test_a_page_passes_by_manifests_and_lines_of_metrics_of_another_form(tmp_path, meta):
+    folder = leave_run(tmp_path, "sft", lift=0.5)
+    for file in tmp_path.glob("store/*/*/manifest.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"meta": meta}))
+    with (folder / "metrics.jsonl").open("a") as lines:
+        lines.write('{"kind": "metrics"}\n{"kind": "metrics", "step": 1, "values": null}\n{"kind": 3}\n')
+        lines.write('{"kind": "table", "name": 3}\n{"kind": "table", "name": "align/x", "columns": []}\n')
+    topics = {topic.name: topic for topic in collect(load_runs([folder])).sections[0].topics}
+    assert topics["losses"].drawings
+    assert [table.title for table in topics["layers"].tables] == ["quality"]

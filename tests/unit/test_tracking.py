@@ -263,8 +263,8 @@ def test_a_line_that_was_changed_is_left_out(tmp_path: Path, caplog):
 
 @pytest.mark.parametrize("line", ["[]", "3", '{"a": 1}', "[" * 100_000, "\ufffd"])
 def test_a_line_that_is_no_record_is_left_out(tmp_path: Path, line):
-    (tmp_path / "metrics.jsonl").write_text(f'{line}\n{{"kind": "metrics", "step": 1}}\n')
-    assert read_records(tmp_path / "metrics.jsonl") == [{"kind": "metrics", "step": 1}]
+    (tmp_path / "metrics.jsonl").write_text(f'{line}\n{{"kind": "metrics", "step": 1, "values": {{}}}}\n')
+    assert read_records(tmp_path / "metrics.jsonl") == [{"kind": "metrics", "step": 1, "values": {}}]
 
 
 def test_a_record_of_an_unfinished_run_that_was_changed_is_not_believed(tmp_path: Path, caplog):

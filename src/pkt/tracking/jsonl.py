@@ -25,6 +25,12 @@ METRICS = "metrics.jsonl"
 log = logging.getLogger(__name__)
 
 _MARK = ', "crc": "'
+# kind -> what is read back of its lines
+_FORMS: Mapping[str, Mapping[str, type]] = {
+    "metrics": {"step": int, "values": dict},
+    "step": {"step": int, "values": dict},
+    "table": {"name": str, "columns": list, "rows": list},
+}
 
 
 class JsonlSink:
@@ -84,13 +90,16 @@ def marked(text: str) -> str:
 
 
 def checked(line: bytes) -> Record | None:
-    """Return a line's record, without its checksum; None where it is not as it was written."""
+    """Return a line's record, without its checksum; None where it is not as it was written, or of another form."""
     try:
         text = line.decode("utf-8")
         record = json.loads(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or "kind" not in record:
+        return None
+    form = _FORMS.get(str(record["kind"]), {})
+    if any(not isinstance(record.get(name), kind) for name, kind in form.items()):
         return None
     crc = record.pop("crc", None)  # older files have none
     return (

@@ -56,9 +56,8 @@ def environment(runs: Sequence[Run]) -> Table | None:
     labels = [(run, stage["stage"]) for run in runs for stage in run["stages"]]
     facts: dict[str, set[str]] = {}
     for run, label in labels:
-        for name, value in _flat(
-            _read_json(run, label, "manifest.json").get("meta", {}).get("provenance", {})
-        ):
+        meta = _read_json(run, label, "manifest.json").get("meta")
+        for name, value in _flat(meta.get("provenance") if isinstance(meta, dict) else None):
             facts.setdefault(name, set()).add(value)
     started = sorted(facts.pop("started", ()))
     rows = [(name, ", ".join(sorted(values))) for name, values in facts.items()]
@@ -68,8 +67,8 @@ def environment(runs: Sequence[Run]) -> Table | None:
     return Table(title=title, columns=("", "version or name"), rows=tuple(rows)) if rows else None
 
 
-def _flat(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in provenance.items():
+def _flat(provenance: Any) -> Iterator[tuple[str, str]]:
+    for name, value in provenance.items() if isinstance(provenance, Mapping) else ():
         if isinstance(value, Mapping):
             yield from _flat(value)
         elif value is not None:
