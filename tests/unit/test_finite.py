@@ -56,7 +56,7 @@ def test_a_model_is_refused_when_it_is_loaded(poisoned):
     says = r"teacher .*poisoned' has weights that are not finite: 1 of 512 in model\.layers\.1\.mlp\.up_proj\.weight"
     with pytest.raises(PktError, match=says):
         load_model(CheckpointSpec(checkpoint=str(poisoned), dtype="float32"))
-    with pytest.raises(PktError, match="not finite"):
+    with pytest.raises(PktError, match=r"the student .*poisoned' has weights that are not finite"):
         load_checkpoint(poisoned, "cpu")
 
 
