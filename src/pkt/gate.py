@@ -90,7 +90,6 @@ def _check_there(key: str, named: str | None, what: str, there: Callable[[Path],
         return
     path = Path(named).expanduser()
     if not there(path):
-        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise RequestError(
-            f"{key}={named}: {what} is expected, there is none at {path.absolute()}{nearest(path.name, beside)}"
-        )
+        names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = " (that is a folder)" if path.is_dir() else nearest(path.name, names)
+        raise RequestError(f"{key}={named}: {what} is expected, there is none at {path.absolute()}{hint}")

@@ -183,3 +183,10 @@ def test_a_file_of_another_form_is_called_by_its_name(tmp_path, data, told):
     file.write_bytes(data)
     with pytest.raises(RequestError, match=rf"train\.jsonl: this is .*{told}"):
         from_file(file, split="train")
+
+
+def test_a_folder_in_a_files_place_is_called_one(pkt, tmp_path):
+    end = pkt("run", "benchmark=custom", f"data.train={tmp_path}", f"data.test={tmp_path}")
+    assert end.code == 2
+    assert f"there is none at {tmp_path} (that is a folder)" in end.err
+    assert "did you mean" not in end.err

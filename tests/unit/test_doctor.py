@@ -87,3 +87,12 @@ def test_a_pair_without_a_common_vocabulary_is_wrong(doctor, tmp_path):
     assert code == 1
     assert ("vocabulary", "wrong") in shown(out)
     assert "pair vocabulary: teacher and student do not share a vocabulary" in err
+
+
+@pytest.mark.slow
+def test_a_student_whose_answers_cannot_end_is_wrong(doctor):
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = None
+    code, _, err = doctor(tiny_model("llama", depth=3), tokenizer=tokenizer)
+    assert code == 1
+    assert "pair ends: the student's tokenizer has no EOS token" in err

@@ -56,7 +56,7 @@ def test_a_model_is_refused_when_it_is_loaded(poisoned):
     says = r"teacher .*poisoned' has weights that are not finite: 1 of 512 in model\.layers\.1\.mlp\.up_proj\.weight"
     with pytest.raises(PktError, match=says):
         load_model(CheckpointSpec(checkpoint=str(poisoned), dtype="float32"))
-    with pytest.raises(PktError, match="not finite"):
+    with pytest.raises(PktError, match=r"the student .*poisoned' has weights that are not finite"):
         load_checkpoint(poisoned, "cpu")
 
 
@@ -101,3 +101,13 @@ def test_a_checkpoint_of_the_store_that_was_changed_is_refused_where_it_is_named
         check_own(folder / "model", "eval.checkpoint=x")
     (folder / "manifest.json").unlink()
     check_own(folder / "model", "eval.checkpoint=x")  # anybody's folder
+
+
+def test_numbers_that_do_not_fit_into_float16_are_no_damage(tmp_path):
+    model = tiny_model(depth=2, width=16)
+    model.model.layers[1].mlp.up_proj.weight.data[3, 5] = 1e6
+    model.save_pretrained(tmp_path / "large")
+    tiny_tokenizer().save_pretrained(tmp_path / "large")
+    load_model(CheckpointSpec(checkpoint=str(tmp_path / "large"), dtype="bfloat16"))
+    with pytest.raises(PktError, match=r"1 of 512 .*do not fit into float16 .*\(model\.teacher\.dtype\)"):
+        load_model(CheckpointSpec(checkpoint=str(tmp_path / "large"), dtype="float16"))

@@ -128,7 +128,7 @@ def load_model(
     check_finite(
         model,
         f"the {source.who} '{source.name}'",
-        "Its files are damaged, or its training diverged: fetch or train it anew.",
+        _not_finite(source.who, dtype),
     )
     if unused := sorted(report["unexpected_keys"]):
         log.warning(
@@ -138,6 +138,17 @@ def load_model(
     if teacher is not None and kept is not None:
         model = prune(model, kept, roles=declared_roles(spec, teacher))
     return model.eval() if spec.device_map else model.eval().to(device)
+
+
+def _not_finite(who: str, dtype: torch.dtype) -> str:
+    """Say what to do about weights that are not finite."""
+    narrow = "They do not fit into float16 (largest number 65504): load it in float32 or bfloat16 "
+    remedy = (
+        f"{narrow}(model.{who}.dtype). If they are not finite there either, its"
+        if dtype == torch.float16
+        else "Its"
+    )
+    return f"{remedy} files are damaged, or its training diverged: fetch or train it anew."
 
 
 def skeleton(config: Any, declared: Mapping[str, Any] | None = None) -> Architecture:

@@ -71,10 +71,10 @@ def load_checkpoint(
         roles: module roles, for a folder whose config does not keep them.
     """
     spec = CheckpointSpec(checkpoint=str(folder))
-    config = load_config(spec)
+    config = load_config(spec, teacher=spec)  # messages call it a student, which it is
     spec.dtype = str(getattr(config, "dtype", None) or torch.float32).removeprefix("torch.")
     spec.roles = dict(getattr(config, KEPT_ROLES, None) or roles or {})
-    return _load(spec, None, None, device)
+    return _load(spec, spec, None, device)
 
 
 def _check_named(spec: CheckpointSpec, who: str) -> None:

@@ -339,7 +339,8 @@ def _available(arch: Architecture, role: str) -> str:
 
 
 def _remedy(names: Sequence[str]) -> str:
-    set_them = f"Set method.update.targets=[{','.join(names)}], declare" if names else "Declare"
+    targets = f"method.update.targets=[{','.join(names)}]"
+    set_them = f"Set {targets} (for method=seeking with method.recipe=null), declare" if names else "Declare"
     return (
         f"{set_them} others with model.<teacher|student>.roles.projections.<name>=<path in a layer>, or train whole "
         "layers (method.update.kind=full)."

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -52,6 +53,7 @@ NEEDED = (
     "cached",
     "merged",
     "vocabulary",
+    "ends",
 )
 PROMPT = 2  # tokens of each row that are no answer
 NOISE = 0.05  # size of the adapter's weights: enough to change every logit
@@ -80,6 +82,7 @@ def show(bench: Workbench, method: Method, folder: Path) -> None:
         _print(f"{role}: {arch.model.config.model_type}, {arch.depth} layers of {arch.width}", found[role])
     found["pair"] = [
         *_tried("vocabulary", partial(vocabulary, bench)),
+        *_ends(bench.student.tokenizer),
         *_tried("cached", partial(cached, bench)),
         *_tried("merged", partial(merged, bench, getattr(method, "update", Update()))),
     ]
@@ -141,6 +144,13 @@ def _interfaces(probe: Probe) -> Iterator[Check]:
     if all(probe.check(name).holds is False for name in INTERFACES):
         sentence = "no interface can be used, so no method that reads states of layers can"
         yield Check(name="interfaces", holds=False, number=None, sentence=sentence)
+
+
+def _ends(tokenizer: Any) -> Iterator[Check]:
+    """Say so if nothing can end the student's answers: every transfer is refused then."""
+    if tokenizer.eos_token_id is None:
+        sentence = "the student's tokenizer has no EOS token, which ends every answer; set one"
+        yield Check(name="ends", holds=False, number=None, sentence=sentence)
 
 
 def _rows(arch: Architecture) -> Encoded:
