@@ -57,8 +57,10 @@ class Guard(Callback):  # type: ignore[misc]  # hydra has no types here
         secrets.forget()
         _learn(config)
         with _refusing(), _hydra_known(config):
-            places.begin(places.run_folder(config))
+            folder = places.run_folder(config)
             check_request(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+            places.begin(folder)
+            places.hold(folder)
         _forget_words()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -66,7 +68,7 @@ class Guard(Callback):  # type: ignore[misc]  # hydra has no types here
         secrets.forget()
         _learn(config)
         with _refusing():
-            places.check_sweep(config)
+            places.hold(places.sweep_folder(config))
             if "storage" in config.hydra.sweeper:
                 places.output_dir(str(config.output_dir)).mkdir(parents=True, exist_ok=True)
         Guard.sweep = Path(str(config.hydra.sweep.dir))
