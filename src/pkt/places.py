@@ -172,7 +172,8 @@ def _check_subdir(config: DictConfig, words: list[str]) -> None:
     with contextlib.suppress(OmegaConfBaseException):  # made of what each job has of its own
         job = copy.deepcopy(config)
         OmegaConf.set_readonly(job.hydra, False)
-        job.hydra.job.num, job.hydra.job.id = 0, "0"
+        OmegaConf.update(job, "hydra.job.num", 0)
+        OmegaConf.update(job, "hydra.job.id", "0")
         job.hydra.sweep.subdir = subdir.replace("${hydra:", "${hydra.")
         texts.append(str(job.hydra.sweep.subdir))
     for override in OverridesParser.create().parse_overrides(words):
