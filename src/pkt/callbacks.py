@@ -106,7 +106,7 @@ def _log_files() -> list[Path]:
 def _learn(config: DictConfig) -> None:
     """Remember the credentials in a request's settings; one that cannot be resolved is refused elsewhere."""
     for resolve in (False, True):
-        with suppress(OmegaConfBaseException):
+        with suppress(OmegaConfBaseException, RecursionError, ValueError):
             content: Any = OmegaConf.to_container(config, resolve=resolve)
             secrets.learn({key: node for key, node in content.items() if key != "hydra"})
     for word in config.hydra.overrides.task:

@@ -169,7 +169,7 @@ def _check_subdir(config: DictConfig, words: list[str]) -> None:
     """
     subdir = str(OmegaConf.to_container(config.hydra.sweep)["subdir"])  # type: ignore[index, call-overload]
     texts = [subdir, *(words if "override_dirname" in subdir else ())]
-    with contextlib.suppress(OmegaConfBaseException):  # made of what each job has of its own
+    with contextlib.suppress(OmegaConfBaseException, RecursionError):  # made of what each job has of its own
         job = copy.deepcopy(config)
         OmegaConf.set_readonly(job.hydra, False)
         OmegaConf.update(job, "hydra.job.num", 0)
