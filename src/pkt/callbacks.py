@@ -6,6 +6,7 @@ on_job_start: Hydra has written its record into the folder ──> without crede
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 from collections.abc import Iterator
@@ -55,7 +56,6 @@ class Guard(Callback):  # type: ignore[misc]  # hydra has no types here
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Check a single run's request and folder."""
         secrets.forget()
-        _learn(config)
         with _refusing(), _hydra_known(config):
             folder = places.run_folder(config)
             check_request(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
@@ -107,7 +107,9 @@ def _learn(config: DictConfig) -> None:
     """Remember the credentials in a request's settings; one that cannot be resolved is refused elsewhere."""
     for resolve in (False, True):
         with suppress(OmegaConfBaseException, RecursionError, ValueError):
-            content: Any = OmegaConf.to_container(config, resolve=resolve)
+            content: Any = OmegaConf.to_container(
+                copy.deepcopy(config), resolve=resolve
+            )  # a failed one leaves marks
             secrets.learn({key: node for key, node in content.items() if key != "hydra"})
     for word in config.hydra.overrides.task:
         name, _, value = str(word).partition("=")
