@@ -6,6 +6,7 @@ on_job_start: Hydra has written its record into the folder ──> without crede
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 from collections.abc import Iterator
@@ -55,10 +56,11 @@ class Guard(Callback):  # type: ignore[misc]  # hydra has no types here
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Check a single run's request and folder."""
         secrets.forget()
-        _learn(config)
         with _refusing(), _hydra_known(config):
-            places.begin(places.run_folder(config))
+            folder = places.run_folder(config)
             check_request(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+            places.begin(folder)
+            places.hold(folder)
         _forget_words()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -66,7 +68,7 @@ class Guard(Callback):  # type: ignore[misc]  # hydra has no types here
         secrets.forget()
         _learn(config)
         with _refusing():
-            places.check_sweep(config)
+            places.hold(places.sweep_folder(config))
             if "storage" in config.hydra.sweeper:
                 places.output_dir(str(config.output_dir)).mkdir(parents=True, exist_ok=True)
         Guard.sweep = Path(str(config.hydra.sweep.dir))
@@ -104,8 +106,10 @@ def _log_files() -> list[Path]:
 def _learn(config: DictConfig) -> None:
     """Remember the credentials in a request's settings; one that cannot be resolved is refused elsewhere."""
     for resolve in (False, True):
-        with suppress(OmegaConfBaseException):
-            content: Any = OmegaConf.to_container(config, resolve=resolve)
+        with suppress(OmegaConfBaseException, RecursionError, ValueError):
+            content: Any = OmegaConf.to_container(
+                copy.deepcopy(config), resolve=resolve
+            )  # a failed one leaves marks
             secrets.learn({key: node for key, node in content.items() if key != "hydra"})
     for word in config.hydra.overrides.task:
         name, _, value = str(word).partition("=")

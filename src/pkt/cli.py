@@ -172,7 +172,7 @@ def _request(verb: str, words: list[str]) -> int:
     """Hand one request to Hydra and turn whatever comes back into an exit code."""
     import hydra
 
-    from pkt import plugins
+    from pkt import places, plugins
     from pkt.callbacks import RefusedError
     from pkt.explain import CONFIG_ERRORS, check_choices, explain
     from pkt.searchpath import builtin_conf_dir, check_conf_dirs, register, shadowed
@@ -211,6 +211,7 @@ def _request(verb: str, words: list[str]) -> int:
     except Exception as error:  # of Hydra's flags and group values (ValueError), and of a sweeper
         return _stopped(error)
     finally:
+        places.release()
         plugins.ask_for(())  # another request of this process asks for its own
     return 0
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import fcntl
 import os
 import re
 from dataclasses import dataclass, field
@@ -142,8 +143,8 @@ def run_folder(config: DictConfig) -> RunFolder:
     return _own(str(config.hydra.run.dir), outputs, _store(config, outputs), named)
 
 
-def check_sweep(config: DictConfig) -> None:
-    """Check the folder of a sweep; nothing is written.
+def sweep_folder(config: DictConfig) -> RunFolder:
+    """Return the folder of a sweep, checked; nothing is written.
 
     Args:
         config: the composed request with its `hydra` node; values that are swept are not in it.
@@ -157,7 +158,7 @@ def check_sweep(config: DictConfig) -> None:
             raise RequestError(f"{override.key_or_group} cannot be swept over: all jobs of a sweep share one")
     outputs = _outputs(config)
     _check_subdir(config, words)
-    _own(str(config.hydra.sweep.dir), outputs, _store(config, outputs), "hydra.sweep.dir")
+    return _own(str(config.hydra.sweep.dir), outputs, _store(config, outputs), "hydra.sweep.dir")
 
 
 def _check_subdir(config: DictConfig, words: list[str]) -> None:
@@ -168,10 +169,11 @@ def _check_subdir(config: DictConfig, words: list[str]) -> None:
     """
     subdir = str(OmegaConf.to_container(config.hydra.sweep)["subdir"])  # type: ignore[index, call-overload]
     texts = [subdir, *(words if "override_dirname" in subdir else ())]
-    with contextlib.suppress(OmegaConfBaseException):  # made of what each job has of its own
+    with contextlib.suppress(OmegaConfBaseException, RecursionError):  # made of what each job has of its own
         job = copy.deepcopy(config)
         OmegaConf.set_readonly(job.hydra, False)
-        job.hydra.job.num, job.hydra.job.id = 0, "0"
+        OmegaConf.update(job, "hydra.job.num", 0)
+        OmegaConf.update(job, "hydra.job.id", "0")
         job.hydra.sweep.subdir = subdir.replace("${hydra:", "${hydra.")
         texts.append(str(job.hydra.sweep.subdir))
     for override in OverridesParser.create().parse_overrides(words):
@@ -261,6 +263,42 @@ def _signed(folder: Path) -> bool:
 
 
 _FOUND: dict[Path, RunFolder] = {}
+_HELD: list[int] = []  # handle of the folder that this process runs in
+
+
+def hold(folder: RunFolder) -> None:
+    """Make a run's or sweep's folder, and keep other processes out of it until the request ends.
+
+    Two processes would write over each other, and one that is refused would clear up after the other. The ranks of one
+    torchrun share a folder.
+
+    Raises:
+        PktError: another process runs there, or the folder cannot be made.
+    """
+    release()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        _HELD.append(os.open(folder.path, os.O_RDONLY))
+    except OSError as error:
+        raise PktError(
+            f"cannot write the run folder: {error}; set output_dir or PKT_OUTPUT_DIR to a writable place"
+        ) from error
+    try:
+        fcntl.flock(_HELD[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise PktError(
+            f"another process runs in {folder.path}: give this one another folder, or wait for the other"
+        ) from error
+    except OSError:  # a file system without locks
+        return
+
+
+def release() -> None:
+    """Let other processes into the folder of a request that has ended."""
+    while _HELD:
+        os.close(_HELD.pop())
 
 
 def begin(folder: RunFolder) -> None:

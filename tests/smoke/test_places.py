@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -237,3 +239,19 @@ def test_what_guards_a_request_stays(pkt, desk, words):
     result = pkt(*words)
     assert (result.code, len(result.err.splitlines())) == (2, 1), result.err
     assert contents(desk) == before
+
+
+@pytest.mark.parametrize("way", [["hydra.run.dir=mine"], ["-m", "seed=0,1", "hydra.sweep.dir=mine"]])
+def test_two_processes_do_not_share_a_run_folder(pkt, desk, way):
+    (desk / "mine").mkdir()
+    handle = os.open(desk / "mine", os.O_RDONLY)
+    before = contents(desk)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        result = pkt("run", *way, "device=cuda:99", "tracker=none")
+    finally:
+        os.close(handle)
+    assert (result.code, len(result.err.splitlines())) == (1, 1), result.err
+    assert "another process runs in" in result.err
+    assert contents(desk) == before
+    assert "cuda:99" in pkt("run", *way, "device=cuda:99", "tracker=none").err, "free again"
