@@ -331,14 +331,19 @@ def _raw_errors() -> Iterator[None]:
 
 @contextmanager
 def _closed_logs() -> Iterator[None]:
-    """Close the log files that Hydra opens and leaves open (a second request in one process would pile them up)."""
+    """Put the log's handlers back that Hydra exchanges, and close the files that it leaves open.
+
+    A second request in one process would pile them up, and write to a terminal that is gone.
+    """
+    root = logging.getLogger()
+    before = root.handlers[:]
     try:
         yield
     finally:
-        root = logging.getLogger()
-        for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
+        for handler in [h for h in root.handlers if h not in before]:
             root.removeHandler(handler)
             handler.close()
+        root.handlers[:] = before
 
 
 @contextmanager
