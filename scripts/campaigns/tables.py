@@ -23,6 +23,7 @@ import numpy as np
 
 from campaigns.trials import Trial, Verdict
 from pkt.evaluation.results import Evaluation
+from pkt.manifest import write_manifest
 from pkt.reporting.page import render
 from pkt.reporting.page.collect import collect
 from pkt.reporting.page.report import Report, Section
@@ -182,7 +183,7 @@ def _store(folder: Path, answers: Answers, truth: Truth) -> None:
         samples[task] = [{"id": f"{task}/{row}", "prompt": "p", "target": "x", "output": "", **mark}
                          for row, mark in enumerate(graded)]  # fmt: skip
     Evaluation(scores=(), samples=samples, versions={}).save(folder / "scores.json")
-    (folder / "manifest.json").write_text("{}", encoding="utf-8")
+    write_manifest(folder, "eval", folder.name, {}, {})
 
 
 def _score(task: str, own: np.ndarray, truth: Truth) -> dict[str, Any]:
