@@ -29,8 +29,9 @@ from campaigns.trials import Trial, Verdict
 from pkt.durable import sealed, write_atomically
 from pkt.errors import PktError
 from pkt.reporting.runs import load_runs
+from pkt.run_files import METRICS
 from pkt.tasks import lm_eval_index
-from pkt.tracking.jsonl import METRICS, read_records
+from pkt.tracking.jsonl import read_records
 from pkt.tracking.unfinished import Unfinished
 
 DAMAGES = 300

@@ -55,9 +55,10 @@ KNOWN = {
 }
 SECONDS = 3.0
 AS_CODE_EVAL = """
-import sys
+import sys, tempfile
 from pkt.sandbox import inside
 inside.preload()
+tempfile.gettempdir()  # by then `code_eval` has made a folder for the program, and knows where
 inside.furnish()
 sys.modules.update(dict.fromkeys(inside.HIDDEN))
 try:

@@ -23,25 +23,12 @@ from typing import TYPE_CHECKING
 
 from pkt import console, secrets
 from pkt.errors import PktError, RequestError, first_line, nearest
+from pkt.verbs import COMPOSED, PLAIN
 from pkt.words import hydra_words, named_conf_dir, named_plugins, named_search_path
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-VERBS = {
-    "run": "all stages: extract, align, transfer, eval, report",
-    "extract": "what to take from the teacher: layer scores, pairs, states",
-    "align": "how it reads in the student's space: the alignment map",
-    "transfer": "train the student; writes a model folder",
-    "eval": "score teacher, student and transferred student with lm-eval",
-    "analyze": "look inside: resolution, cka, attribution, maps (or some: `pkt analyze cka`)",
-    "doctor": "what pkt finds out about both models before it uses them, with numbers",
-    "report": "one page over any runs: `pkt report runs=<folder>[,<folder>...]`",
-}
-PLAIN = {  # no config is composed
-    "env": "what a bug report needs: versions, machine, settings (`--json`)",
-    "store": "list, verify or prune what the store keeps (`pkt store --help`)",
-}
 INTERRUPTED = 130
 CLOSED_PIPE = 141  # as shells tell SIGPIPE
 _interrupts: list[int] = []  # signals of this request
@@ -118,7 +105,7 @@ def _answer(words: list[str]) -> int:
     if "-sc" in words or "--shell-completion" in words:
         return _complete(words)
     if not words or words[0] in ("-h", "--help", "help"):
-        console.usage(VERBS | PLAIN)
+        console.usage(COMPOSED | PLAIN)
         return 0
     if words[0] in ("--version", "-V", "version"):
         console.version()
@@ -126,8 +113,8 @@ def _answer(words: list[str]) -> int:
     verb, rest = words[0], words[1:]
     if verb in PLAIN:
         return _plain(verb, rest)
-    if verb not in VERBS:
-        allowed = [*VERBS, *PLAIN]
+    if verb not in COMPOSED:
+        allowed = [*COMPOSED, *PLAIN]
         raise RequestError(f"unknown verb '{verb}'; allowed: {', '.join(allowed)}{nearest(verb, allowed)}")
     modes = sorted({_MODES[word.partition("=")[0]] for word in rest if word.partition("=")[0] in _MODES})
     if len(modes) > 1:
@@ -157,12 +144,12 @@ def _complete(words: list[str]) -> int:
         if len(line) <= 2:
             console.say(
                 " ".join(
-                    name for name in (*VERBS, *PLAIN) if name.startswith(line[1] if len(line) > 1 else "")
+                    name for name in (*COMPOSED, *PLAIN) if name.startswith(line[1] if len(line) > 1 else "")
                 )
             )
             return 0
         verb = line.pop(1)
-        if verb not in VERBS:
+        if verb not in COMPOSED:
             return 0
         os.environ["COMP_LINE"] = " ".join(line)
     return _request(verb, words)

@@ -18,8 +18,8 @@ from typing import Any
 from omegaconf import MISSING
 
 from pkt.settings import setting, undecisive
+from pkt.verbs import RUNS
 
-VERBS = ("run", "extract", "align", "transfer", "eval", "analyze", "doctor")
 STAGES = ("extract", "align", "transfer", "eval", "analyze")
 SPLITS = ("extract", "align", "train", "validation")
 MODELS = ("teacher", "student", "transferred")
@@ -188,7 +188,7 @@ class TrackerConfig:
 class Config:
     """One request: `pkt <verb> key=value ...`."""
 
-    verb: str = undecisive(MISSING, choices=VERBS)
+    verb: str = undecisive(MISSING, choices=tuple(RUNS))
     seed: int = setting(0, at_least=0, at_most=2**63 - 1)
     device: str = undecisive("auto")  # auto | cpu | cuda | cuda:N | mps
     threads: int = undecisive(0, at_least=0)  # CPU threads; 0: torch's own choice

@@ -22,6 +22,7 @@ from pkt.errors import RequestError
 MOST_BYTES = 200_000  # of a file; the largest of pkt's has 3,000
 MOST_NODES = 50_000  # keys and values, each alias counted as what it stands for
 MOST_LEVELS = 40  # of lists and mappings in each other
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[1-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 _HINTS = {
     r"'\t'": "indent with spaces, not tabs",
     "constructor for the tag": "plain values are enough; take the tag out",
@@ -100,6 +101,7 @@ def _check_size(text: str, file: Path) -> None:
         elif isinstance(event, yaml.ScalarEvent):
             if not open_nodes and event.value not in ("", "~", "null"):
                 raise RequestError(f"{file}, line {line}: a mere value, where `key: value` is expected")
+            _check_number(event, file, line)
             nodes += 1
             sizes |= {event.anchor: 1} if event.anchor else {}
         if len(open_nodes) > MOST_LEVELS or nodes > MOST_NODES:
@@ -111,6 +113,14 @@ def _check_size(text: str, file: Path) -> None:
             raise RequestError(
                 f"{file}, line {line}: {what}; settings are smaller: is it another kind of file?"
             )
+
+
+def _check_number(event: yaml.ScalarEvent, file: Path, line: int) -> None:
+    """Refuse numbers that YAML reads as others: 1:30 as 90 (sixties), 010 as 8 (eights)."""
+    if event.style is None and _OTHER_BASE.fullmatch(event.value):
+        raise RequestError(
+            f"{file}, line {line}: YAML reads {event.value} as another number; write it in tens, or in quotes as text"
+        )
 
 
 def _explained(error: yaml.YAMLError, file: Path) -> str:

@@ -15,11 +15,12 @@ import hashlib
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from pkt.errors import system_number
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,6 @@ PASSING = (
 """Errors of reading that say nothing about the file: it may be whole."""
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)  # file systems that cannot do it
 _CHECKSUM = "checksum"
-_RUST = re.compile(r"os error (\d+)|code: (\d+)")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -201,8 +201,7 @@ def set_aside(path: Path, why: object, then: str) -> None:
 
 def disk_error(error: BaseException) -> OSError | None:
     """Return what the disk said, where that is behind an error; safetensors has it in its text only."""
-    if isinstance(error, OSError):
-        return error if error.errno in FULL else None
-    found = _RUST.search(str(error)) if type(error).__name__ == "SafetensorError" else None
-    number = int(found[1] or found[2]) if found else 0
-    return OSError(number, os.strerror(number)) if number in FULL else None
+    number = system_number(error)
+    if number is None or number not in FULL:
+        return None
+    return error if isinstance(error, OSError) else OSError(number, os.strerror(number))

@@ -139,11 +139,13 @@ def _torch() -> dict[str, Any]:
     }
 
 
-def _bfloat16() -> bool:
-    """Return whether the processor multiplies bfloat16 itself; without that it is far slower than float32."""
+def _bfloat16() -> str:
+    """Say how the processor computes bfloat16, as training asks before it takes it."""
     import torch
 
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    from pkt.models.precision import too_slow
+
+    return too_slow(torch.bfloat16, torch.device("cpu")) or "as fast as float32"
 
 
 def _packages() -> dict[str, str]:

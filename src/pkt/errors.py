@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 
 
@@ -52,3 +53,17 @@ def together(checks: Iterable[Callable[[], object]]) -> None:
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or the name of its class if there is none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+_RUST = re.compile(
+    r"os error (\d+)|code: (\d+)"
+)  # how libraries in Rust tell the system's number in their text
+
+
+def system_number(error: BaseException) -> int | None:
+    """Return the system's number of an error (`errno`): its own, or the one that safetensors or tokenizers tell."""
+    if isinstance(error, OSError):
+        return error.errno
+    plain = type(error).__name__ in ("SafetensorError", "Exception")  # the classes that they raise
+    told = _RUST.search(str(error)) if plain else None
+    return int(told[1] or told[2]) if told else None

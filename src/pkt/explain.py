@@ -220,7 +220,7 @@ def _place(text: str, cause: OmegaConfBaseException) -> str:
 
 def _explain_value(error: BaseException, cause: OmegaConfBaseException) -> str:
     text = str(cause)
-    key = cause.full_key or _overridden(error) or ""
+    key = _overridden(error) or cause.full_key or ""
     parent: Any = cause.parent_node
     if re.search(r"Key '.*' (is )?not in ", text):
         name = key.rpartition(".")[2]
@@ -241,10 +241,20 @@ def _explain_value(error: BaseException, cause: OmegaConfBaseException) -> str:
     )
     if typed:
         return f"{key}: {_KINDS.get(typed[2], typed[2])} is expected, got '{typed[1]}'"
+    if "is not a ListConfig" in text or "is not a subclass of" in text:
+        what = "a list" if "ListConfig" in text else "a group of settings"
+        set_so = f"{key}=[a,b]" if "ListConfig" in text else f"{key}.<name>=..."
+        return f"{key}: {what} is expected, such as {set_so}{_got(error)}"
     if "Missing mandatory value" in text or "MissingMandatoryValue" in type(cause).__name__:
         return f"{key or 'a value'} is not set: add {key or 'it'}=... to the command or to a config file"
     where = f"{key}: " if key and key not in text else ""
     return where + _clean(text)
+
+
+def _got(error: BaseException) -> str:
+    """Return what the command line says, as the end of a message; nothing where a file is meant."""
+    found = re.search(r"Error merging override (\S+)", str(error))
+    return f"; got {found[1]}" if found else ""
 
 
 def _overridden(error: BaseException) -> str | None:

@@ -20,13 +20,11 @@ from typing import Any
 
 FETCH = "fetch or copy it anew"
 _LONGEST_HEADER = 100_000_000  # bytes; safetensors reads no longer one
-_BEGINNINGS = {  # of a file -> what it is, and what to do
-    b"version https://git-lfs": (
-        "a git-lfs pointer, not the file itself",
-        "run `git lfs pull` in its folder",
-    ),
-    b"<!doctype html": ("a web page, not the file itself", "download the file behind it"),
-    b"<html": ("a web page, not the file itself", "download the file behind it"),
+_PAGE = "a web page, not the file itself; download the file behind it"
+_INSTEAD = {  # first bytes, in small letters -> what stands in a file's place, and what to do
+    b"version https://git-lfs": "a git-lfs pointer, not the file itself; run `git lfs pull` in its folder",
+    b"<!doctype": _PAGE,
+    b"<html": _PAGE,
 }
 _OTHERS = {b"PK\x03\x04": "a pickle of torch.save", b"\x80\x02": "a pickle", b"GGUF": "a GGUF file"}
 _BITS = {
@@ -110,12 +108,21 @@ def _of_file(file: Path) -> Iterator[str]:
     if not start:
         yield f"{file} is empty; {FETCH}"
         return
-    for beginning, (what, remedy) in _BEGINNINGS.items():
-        if start.lower().startswith(beginning):
-            yield f"{file} is {what}; {remedy}"
-            return
+    if instead := stands_instead(start):
+        yield f"{file} is {instead}"
+        return
     if problem := _CHECKS.get(file.suffix, _anything)(file):
         yield f"{file} {problem}"
+
+
+def stands_instead(start: bytes) -> str | None:
+    """Say what stands in the place of a file that was meant, such as a web page, and what to do; None: it may be it.
+
+    Args:
+        start: the file's first bytes.
+    """
+    small = start.lstrip().lower()
+    return next((what for beginning, what in _INSTEAD.items() if small.startswith(beginning)), None)
 
 
 def _anything(_file: Path) -> str | None:

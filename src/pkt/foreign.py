@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pkt.errors import PktError, RequestError, first_line
+from pkt.errors import PktError, RequestError, first_line, system_number
 from pkt.faults import FETCH, faults, shapes
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -34,7 +34,6 @@ _WHY = {
     errno.ENOMEM: "the machine has no memory left; use a smaller model, batch_size or max_length",
     errno.ESTALE: "the network file system has lost the file; mount it anew, and try again",
 }
-_RUST = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers tell the system's error number
 _AS_IT_IS = {"local_files_only": True, "trust_remote_code": False}
 _OWN_CODE = (
     "the model brings code of its own, which pkt does not run; take one of a type that transformers knows"
@@ -82,9 +81,7 @@ def machine_fault(error: BaseException, place: Path | None = None) -> str | None
     for cause in _chain(error):
         if isinstance(cause, MemoryError) or _is_out_of_memory(cause):
             return _WHY[errno.ENOMEM] + f" ({first_line(cause)})"
-        number = cause.errno if isinstance(cause, OSError) else None
-        if number is None and (told := _RUST.search(str(cause))):
-            number = int(told[1])
+        number = system_number(cause)
         named = getattr(cause, "filename", None) or place
         at = f"{named}: " if named else ""
         if number in _FULL:

@@ -23,11 +23,12 @@ from filelock import FileLock, Timeout
 from pkt.config import STAGES
 from pkt.durable import check_file, move, read_json, read_sealed, unique
 from pkt.manifest import MANIFEST, of_another_format, verified
+from pkt.run_files import ANALYSIS, METRICS, REQUEST, SCORES
 
 FOLDERS = (*STAGES, "converted/gguf")  # of artifacts
 SEALED = ("rows", "probes")  # of small sealed files
 DELIVERED = "transfer"  # a checkpoint is a result that users take from here: needed, whoever names it
-_TEXTS = ("scores.json", "analysis.json", "config.yaml", "metrics.jsonl")
+_TEXTS = (SCORES, ANALYSIS, REQUEST, METRICS)
 _KEY = re.compile(rb"(?<![0-9a-f])[0-9a-f]{16}(?![0-9a-f])")
 _ARTIFACT = re.compile(r"[0-9a-f]{16}")
 _LEFT = re.compile(r"([0-9a-f]{16})\.(partial|lock|(?:tmp|old|corrupt)-\d+-[0-9a-f]+)")
@@ -211,7 +212,7 @@ def damages(root: Path, runs: Iterable[Path]) -> Iterator[tuple[Path, str]]:
     for file in (file for folder in SEALED for file in sorted((root / folder).glob("*.json"))):
         yield from _told(file, lambda file=file: read_sealed(file))
     for folder in runs:
-        for file in sorted([*folder.rglob("scores.json"), *folder.rglob("analysis.json")]):
+        for file in sorted([*folder.rglob(SCORES), *folder.rglob(ANALYSIS)]):
             yield from _told(file, lambda file=file: read_json(file))
 
 

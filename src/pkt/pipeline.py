@@ -17,6 +17,7 @@ from pkt import console, places, secrets
 from pkt.build import build
 from pkt.config import Config, OptimConfig, TrackerConfig
 from pkt.config_files import read_config
+from pkt.durable import write_atomically
 from pkt.errors import PktError, RequestError
 from pkt.methods.base import Choice, Method, choice_of
 from pkt.methods.combinations import check, known_pairs
@@ -26,14 +27,12 @@ from pkt.objectives import Objective, Sequences
 from pkt.plan import Plan, Planner
 from pkt.plugins import origins
 from pkt.run import command_line, prepare, provenance
+from pkt.run_files import METRICS, REQUEST
 from pkt.searchpath import option_files
 from pkt.stages import align, analyze, doctor, evaluate, extract, identity, report, transfer
 from pkt.stages.session import Job, Session
 from pkt.store import Store, store_root
 from pkt.tracking import open_tracker
-from pkt.tracking.jsonl import METRICS
-
-REQUEST = "config.yaml"  # in a run's folder
 
 Stage = Callable[[Job], Mapping[str, Any]]
 """Writes a result into the job's folder, and returns what its manifest should say."""
@@ -190,7 +189,7 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
     resolved = OmegaConf.to_yaml(OmegaConf.create(plain))
     places.begun(run_dir).written += [run_dir / name for name in (REQUEST, METRICS, "wandb")]
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / REQUEST).write_text(resolved, encoding="utf-8")
+    write_atomically(run_dir / REQUEST, resolved)
     tracker = open_tracker(bench.config, run_dir, plain)
     bench.log = lambda step, metrics: tracker.log(metrics, step=step, stage="transfer")
     return Session(

@@ -24,8 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pkt import secrets
-from pkt.config import VERBS
 from pkt.errors import PktError, RequestError
+from pkt.verbs import RUNS
 
 STAMP = "PKT_RUN_STAMP"  # name of the folder that all ranks of one torchrun share
 _SIGN = "_target_: pkt."  # in the files that Hydra leaves in every run's and sweep's folder
@@ -190,8 +190,8 @@ def _check_subdir(config: DictConfig, words: list[str]) -> None:
 
 def _outputs(config: DictConfig) -> Path:
     """Check all that a run's place is made of, and return the resolved `output_dir`."""
-    if config.verb not in VERBS:
-        raise RequestError(f"verb: got '{config.verb}'; allowed: {', '.join(VERBS)}")
+    if config.verb not in RUNS:
+        raise RequestError(f"verb: got '{config.verb}'; allowed: {', '.join(RUNS)}")
     if config.hydra.job.chdir:
         raise RequestError(
             "hydra.job.chdir=true would make relative paths lead elsewhere: leave it false; "

@@ -20,6 +20,7 @@ from pkt.errors import PktError, RequestError
 from pkt.inventory import Leftover, Stored, artifacts, damages, leftovers, needs, remove
 from pkt.store import store_root
 
+_RUNS = ("runs", "paper")  # below output_dir: folders of requests, and of the jobs of the paper's targets
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "": 86400.0}
 _HELP = """\
 list     artifacts: stage, key, size, days since last used, who made it, who needs it
@@ -84,7 +85,7 @@ def _folders(words: Sequence[str]) -> tuple[Path, list[Path]]:
     root = store_root(output, given.get("store_dir", [os.environ.get("PKT_STORE_DIR")])[-1])
     if not root.is_dir():
         raise RequestError(f"no store at {root.absolute()}; name it: output_dir=FOLDER or store_dir=FOLDER")
-    runs = [Path(folder) for folder in (f"{output}/runs", *given.get("runs", []))]
+    runs = [*(Path(output) / name for name in _RUNS), *map(Path, given.get("runs", []))]
     return root, [folder for folder in runs if folder.is_dir()]
 
 

@@ -18,7 +18,9 @@ from omegaconf import DictConfig
 
 from pkt import console
 from pkt.callbacks import Guard
+from pkt.durable import write_atomically
 from pkt.errors import PktError, RequestError
+from pkt.run_files import SCORES
 
 if TYPE_CHECKING:
     from pkt.reporting.page.report import Report
@@ -103,16 +105,15 @@ def show_table() -> None:
     from pkt.tracking.sweep_run import job_requests, log_sweep, refused_requests
 
     jobs = [*job_requests(folder), *refused_requests(folder)]
-    if len(jobs) < 2 or not any(folder.rglob("scores.json")):
+    if len(jobs) < 2 or not any(folder.rglob(SCORES)):
         return
     from pkt.reporting.page.write import write_report
 
     report, files = write_report([folder], out=folder)
     for index, section in enumerate(report.sections):
         title = f"{section.title}: {section.table.title}"
-        (folder / ("table.md" if index == 0 else f"table_{index + 1}.md")).write_text(
-            f"{title}\n\n{section.table.markdown()}\n", encoding="utf-8"
-        )
+        name = "table.md" if index == 0 else f"table_{index + 1}.md"
+        write_atomically(folder / name, f"{title}\n\n{section.table.markdown()}\n")
         console.say("")
         console.table(title, section.table.columns, section.table.rows)
     for told in report.left_out:

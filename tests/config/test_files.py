@@ -16,11 +16,11 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from pkt.checks import MOVED, check
-from pkt.cli import VERBS
 from pkt.config import Config, OptimConfig
 from pkt.errors import RequestError
 from pkt.explain import CONFIG_ERRORS, explain
 from pkt.searchpath import builtin_conf_dir, groups, register
+from pkt.verbs import COMPOSED
 
 ROOT = Path(__file__).resolve().parents[2]
 STRATEGIES = ("method", "mapping", "semantics", "objective")
@@ -54,7 +54,7 @@ def options(*wanted: str) -> list[str]:
     return [f"{group}={option}" for group, listed in groups().items() for option in listed if group in wanted]
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", COMPOSED)
 def test_every_verb_composes(verb: str):
     cfg = composed(verb=verb)
     assert cfg.verb == verb

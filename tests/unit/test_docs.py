@@ -15,8 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Transformer
 
 from pkt.checks import check
-from pkt.cli import PLAIN, VERBS
 from pkt.searchpath import builtin_conf_dir, groups, register
+from pkt.verbs import COMPOSED, PLAIN
 from pkt.words import hydra_words
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,7 +94,7 @@ def test_every_command_composes(command: str):
         )
     if verb.startswith("-") or verb in PLAIN:
         return
-    assert verb in VERBS
+    assert verb in COMPOSED
     overrides = [word for word in hydra_words(verb, words) if re.match(r"[^-].*=|[+~]", word)]  # and no flags
     environment = tuple(found["env"].split())
     for word in PLUGINS.keys() & {*environment, *overrides}:

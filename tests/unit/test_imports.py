@@ -16,3 +16,10 @@ def test_help_imports_the_standard_library_and_nothing_else(words: list[str]):
         "assert new <= {'pkt', *sys.stdlib_module_names}, new"
     )
     subprocess.run([sys.executable, "-c", code, *words], check=True, timeout=120, stdout=subprocess.DEVNULL)
+
+
+def test_every_verb_that_is_named_can_be_run():
+    from pkt import pipeline
+    from pkt.verbs import RUNS
+
+    assert pipeline.VERBS.keys() | {"doctor"} == RUNS.keys()  # the doctor has no session

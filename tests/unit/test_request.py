@@ -61,6 +61,8 @@ def bomb(width: int, levels: int) -> str:
     ("text", "said"),
     [
         ("a: 1\nb:\n\tc: 2\n", "line 3.*indent with spaces"),
+        ("a: 1\nlr: 1:30\n", "line 2.*another number"),
+        ("steps: 010\n", "line 1.*another number"),
         ("a: !!python/object/apply:os.getcwd []\n", "line 1.*take the tag out"),
         ("a: 1\nb: 2\na: 3\n", "line 3.*duplicate key"),
         ("b: &b {c: *b}\n", "line 1: .b stands inside what it stands for"),

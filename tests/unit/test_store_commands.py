@@ -55,6 +55,15 @@ def store(outputs: Path, *words: str) -> int:
     return main(["store", words[0], f"output_dir={outputs}", *words[1:]])
 
 
+def test_jobs_of_the_papers_targets_need_their_results_too(outputs):
+    folder, keys = outputs
+    job = folder / "paper" / "nano" / "table1" / "sft_seed-0"
+    job.mkdir(parents=True)
+    (job / "scores.json").write_text(sealed({"stages": [{"stage": "eval student", "key": keys["alone"]}]}))
+    assert store(folder, "prune", "--yes") == 0
+    assert there(folder) == set(keys.values())
+
+
 def test_list_says_who_needs_what(outputs, capsys):
     folder, keys = outputs
     assert store(folder, "list") == 0

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pkt.errors import RequestError
+from pkt.faults import stands_instead
 
 PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 OTHERS = {
@@ -27,9 +28,6 @@ OTHERS = {
     b"\x1f\x8b": "packed twice with gzip: unpack it once (gunzip)",
     b"\x28\xb5\x2f\xfd": "packed twice: unpack it once (unzstd)",
     b"ARROW1": "an Arrow file, which is not read: write it as parquet",
-    b"version https://git-lfs": "the pointer of a file in Git LFS, not the file itself: fetch it (git lfs pull)",
-    b"<!DOCTYPE": "a web page, not rows: fetch the file itself",
-    b"<html": "a web page, not rows: fetch the file itself",
 }  # fmt: skip
 """What a file is that holds no rows in a form that is read, by its first bytes."""
 DIGITS = 4000  # from which on Python refuses to read a number as an integer
@@ -63,7 +61,8 @@ def read(path: Path, columns: Collection[str] = ()) -> Iterator[tuple[str, Any]]
         raise RequestError(
             f"{path}: the file cannot be read ({error}). Fetch or pack it anew, or name another one."
         ) from error
-    if other := next((what for start, what in OTHERS.items() if data[:40].lstrip().startswith(start)), None):
+    form = (what for start, what in OTHERS.items() if data.startswith(start))
+    if other := stands_instead(data[:64]) or next(form, None):
         raise RequestError(f"{path}: this is {other}.")
     tabular = data[:4] == b"PAR1" or path.suffix == ".parquet"
     rows = _parquet(path, data, columns) if tabular else _json(path, _text(path, data))

@@ -7,9 +7,7 @@ from functools import cache
 
 import torch
 
-SLOW = (
-    3.0  # times the seconds of float32, from which on a type counts as one that the processor does not have
-)
+SLOW = 3.0  # times the seconds of float32, from which on the processor counts as one without units for a type
 SIZE = 128  # rows and columns of the matrices that are multiplied: milliseconds
 
 
@@ -34,10 +32,10 @@ def too_slow(dtype: torch.dtype, device: torch.device) -> str | None:
 
 
 def _seconds(dtype: torch.dtype) -> float:
-    """Return the least seconds of a few products, the first of which warms up."""
+    """Return the least seconds of some products, the first of which warms up; other work may interrupt a few."""
     square = torch.ones(SIZE, SIZE, dtype=dtype)
     taken = []
-    for _ in range(3):
+    for _ in range(8):
         start = time.perf_counter()
         square @ square
         taken.append(time.perf_counter() - start)

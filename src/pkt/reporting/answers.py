@@ -21,6 +21,7 @@ from pkt.evaluation.results import Evaluation
 from pkt.manifest import check_inside
 from pkt.reporting.gaps import estimate_of
 from pkt.reporting.runs import Run
+from pkt.run_files import SCORES
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def read_answers(run: Run, role: str) -> dict[str, Answered]:
 
 def read_records(run: Run, role: str) -> dict[str, list[dict[str, Any]]]:
     """Return task -> one record per test row of a role of a run; empty where the store is not there."""
-    file = artifact_file(run, f"eval {role}", "scores.json")
+    file = artifact_file(run, f"eval {role}", SCORES)
     return Evaluation.load(file).samples if file else {}
 
 

@@ -19,6 +19,8 @@ import yaml
 
 from pkt.durable import read_json
 from pkt.errors import RequestError
+from pkt.manifest import MANIFEST
+from pkt.run_files import SCORES
 from pkt.tracking.sweep_run import job_requests, refused_requests
 
 Run = dict[str, Any]
@@ -90,9 +92,9 @@ def find_runs(folders: Iterable[Path]) -> Found:
         RequestError: there is none that can be used; the message has the reasons.
     """
     folders = list(folders)
-    files = {file.resolve(): file for folder in folders for file in folder.rglob("scores.json")}
+    files = {file.resolve(): file for folder in folders for file in folder.rglob(SCORES)}
     # a store keeps files of this name too, with the answers behind the scores
-    files = {real: file for real, file in files.items() if not (file.parent / "manifest.json").exists()}
+    files = {real: file for real, file in files.items() if not (file.parent / MANIFEST).exists()}
     runs, left_out = [], []
     for file in sorted(files.values()):
         read = _read(file)
@@ -104,7 +106,7 @@ def find_runs(folders: Iterable[Path]) -> Found:
     if not runs:
         where = ", ".join(map(str, folders))
         raise RequestError(
-            "; ".join(left_out) if left_out else f"no scores.json under {where}: run `pkt run` first."
+            "; ".join(left_out) if left_out else f"no {SCORES} under {where}: run `pkt run` first."
         )
     return Found(runs=tuple(runs), left_out=tuple(left_out))
 
@@ -147,8 +149,7 @@ def _unscored(folders: Sequence[Path]) -> list[str]:
     return [
         f"{folder.resolve()} is left out: it has no scores (the run was refused, failed, was stopped, or is not done)."
         for file, folder in sorted(asked.items())
-        if not any((folder / name).exists() for name in ("scores.json", "manifest.json"))
-        and _verb(file) in _SCORING
+        if not any((folder / name).exists() for name in (SCORES, MANIFEST)) and _verb(file) in _SCORING
     ]
 
 

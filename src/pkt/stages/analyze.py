@@ -19,7 +19,7 @@ from pkt.plan import Planner
 from pkt.reporting.figures import save
 from pkt.reporting.layer_figures import FIGURES
 from pkt.reporting.layer_tables import SHOWN, TABLES
-from pkt.reporting.page.analyses import FILE
+from pkt.run_files import ANALYSIS
 from pkt.semantics import Semantics
 from pkt.stages import evaluate, identity
 from pkt.stages.analyze_maps import measured
@@ -117,9 +117,9 @@ def show(session: Session, of: Subject) -> None:
             session.tracker.figure(f"{STAGE}/{drawing.name}", save(named, session.run_dir))
         listed = [{"title": t.title, "columns": t.columns, "rows": t.rows} for t in tables]
         parts[part] = {"tables": listed, "data": data}
-    write_atomically(session.run_dir / FILE, sealed({"parts": parts}))
+    write_atomically(session.run_dir / ANALYSIS, sealed({"parts": parts}))
     for name, path in (
-        ("analysis", session.run_dir / FILE),
+        ("analysis", session.run_dir / ANALYSIS),
         ("run", session.run_dir),
         ("store", session.store.root),
     ):

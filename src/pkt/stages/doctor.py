@@ -24,6 +24,7 @@ import torch
 from pkt import console
 from pkt.data.batching import collate
 from pkt.data.encoding import Encoded
+from pkt.durable import write_atomically
 from pkt.errors import PktError, RequestError, first_line
 from pkt.methods.base import Method
 from pkt.methods.workbench import Workbench
@@ -93,7 +94,7 @@ def show(bench: Workbench, method: Method, folder: Path) -> None:
         who: [asdict(check) | {"state": _state(check)} for check in checks] for who, checks in found.items()
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "doctor.json").write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+    write_atomically(folder / "doctor.json", json.dumps(listed, indent=1) + "\n")
     _sum_up(found)
 
 

@@ -19,13 +19,13 @@ from pkt.methods.workbench import Workbench
 from pkt.models.fingerprint import fingerprint as model_fingerprint
 from pkt.models.load import declared_roles
 from pkt.models.pair import LanguageModel, check_own, load_checkpoint
+from pkt.run_files import SCORES
 from pkt.stages.session import Job, Session
 from pkt.stages.transfer import MODEL
 from pkt.store import Artifact
 from pkt.tasks.base import Given, Task
 from pkt.tasks.find import find
 
-SCORES = "scores.json"
 VALIDATION = "validation"  # the value of eval.split that is not the test rows
 
 

@@ -19,6 +19,7 @@ from pkt.reporting.gaps import MEAN, Share
 from pkt.reporting.headline import headline, named_scores, split_heading
 from pkt.reporting.page.write import write_run_page
 from pkt.reporting.study import shares_of
+from pkt.run_files import SCORES
 from pkt.secrets import hide
 from pkt.stages import identity, steps
 from pkt.stages import transfer as transfer_stage
@@ -43,7 +44,7 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
     table = headline(summary["scores"], shares, summary["method"], split=split)
     summary["gap_closed"] = {task: share.numbers() for task, share in shares.items() if task != MEAN} or None
     summary["mean_gap_closed"] = shares[MEAN].numbers() if shares else None
-    write_atomically(session.run_dir / "scores.json", sealed(_numbers(hide(summary))))
+    write_atomically(session.run_dir / SCORES, sealed(_numbers(hide(summary))))
     write_atomically(session.run_dir / "table.md", f"{split_heading(split)}{table.markdown()}\n")
     _track_scores(session, evaluations, table, summary)
     console.say("")

@@ -13,6 +13,7 @@ from pkt.methods.base import Transferred, described
 from pkt.models.finite import check_finite
 from pkt.models.quiet import quiet_transformers
 from pkt.reporting.card import model_card
+from pkt.run_files import REQUEST
 from pkt.secrets import without
 from pkt.stages import steps
 from pkt.stages.session import Job, Session
@@ -52,7 +53,7 @@ def _save(job: Job, transferred: Transferred) -> None:
     steps.store(job)
     metrics = {"history": asdict(transferred.history), "budget": transferred.budget}
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
-    (folder / "config.yaml").write_text(session.resolved_config, encoding="utf-8")
+    (folder / REQUEST).write_text(session.resolved_config, encoding="utf-8")
     made = {"layers": transferred.layers, "budget": transferred.budget}
     (folder / MODEL / "README.md").write_text(card(session, folder, made), encoding="utf-8")
 

@@ -21,7 +21,6 @@ from typing import Any
 from pkt.errors import PktError
 from pkt.tracking.base import Record
 
-METRICS = "metrics.jsonl"
 log = logging.getLogger(__name__)
 
 _MARK = ', "crc": "'

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pkt.config import Config
+from pkt.run_files import METRICS
 from pkt.tracking.base import Sink, Tracker
-from pkt.tracking.jsonl import METRICS, JsonlSink
+from pkt.tracking.jsonl import JsonlSink
 from pkt.tracking.unfinished import ContinuedTracker, Unfinished
 
 

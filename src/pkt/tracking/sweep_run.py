@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pkt.config import TrackerConfig
+from pkt.run_files import REQUEST
 from pkt.table import Table
 from pkt.tracking.base import Tracker
 
@@ -54,7 +55,7 @@ def log_sweep(folder: Path, tables: Sequence[Table], numbers: Mapping[str, float
 
 def job_requests(folder: Path) -> list[Path]:
     """Return the requests of the runs below a folder, at any depth; Hydra's and W&B's own files are named alike."""
-    files = {file: file.relative_to(folder).parts[:-1] for file in sorted(folder.rglob("config.yaml"))}
+    files = {file: file.relative_to(folder).parts[:-1] for file in sorted(folder.rglob(REQUEST))}
     return [
         file for file, above in files.items() if not any(part == "wandb" or part[0] == "." for part in above)
     ]
@@ -63,7 +64,7 @@ def job_requests(folder: Path) -> list[Path]:
 def refused_requests(folder: Path) -> list[Path]:
     """Return the requests below a folder that were refused before their run began: Hydra alone wrote them down."""
     files = sorted(folder.rglob(".hydra/config.yaml"))
-    return [file for file in files if not (file.parent.parent / "config.yaml").exists()]
+    return [file for file in files if not (file.parent.parent / REQUEST).exists()]
 
 
 def _settings(folder: Path) -> tuple[TrackerConfig, Mapping[str, Any]] | None:

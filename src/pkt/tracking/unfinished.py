@@ -20,8 +20,9 @@ from filelock import FileLock, Timeout
 
 from pkt.durable import read_json, sealed, write_atomically
 from pkt.manifest import content_key
+from pkt.run_files import METRICS
 from pkt.tracking.base import Record, Sink, Tracker
-from pkt.tracking.jsonl import METRICS, read_records
+from pkt.tracking.jsonl import read_records
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ import yaml
 from pkt.durable import read_json
 from pkt.errors import RequestError
 from pkt.reporting.runs import Run
+from pkt.run_files import ANALYSIS, REQUEST
 from pkt.table import Table
 
 log = logging.getLogger(__name__)
 
-FILE = "analysis.json"
 # what a request has to have in common with another one to be about the same transfer
 _ASKED = ("seed", "model", "benchmark", "data", "method", "mapping", "semantics", "objective", "optim")
 Part = Mapping[str, Any]  # ``tables``, and ``data`` that they and the figures are made from
@@ -43,7 +43,7 @@ class Analysis:
 
 def read_analyses(folders: Iterable[Path]) -> list[Analysis]:
     """Read every `analysis.json` under the folders, the newest last (folders are named by the time)."""
-    files = sorted({file for folder in folders for file in folder.rglob(FILE) if file.is_file()})
+    files = sorted({file for folder in folders for file in folder.rglob(ANALYSIS) if file.is_file()})
     return [
         Analysis(folder=file.parent.resolve(), parts=_parts(file), asked=_asked(file.parent))
         for file in files
@@ -81,7 +81,7 @@ def analysed_parts(run: Run, analyses: Sequence[Analysis]) -> dict[str, Part]:
 
 
 def _asked(folder: Path) -> dict[str, Any]:
-    file = folder / "config.yaml"
+    file = folder / REQUEST
     try:
         request = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
     except (OSError, ValueError, yaml.YAMLError) as error:

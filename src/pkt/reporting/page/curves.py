@@ -22,7 +22,8 @@ from pkt.reporting.figures import (
     wrapped,
 )
 from pkt.reporting.runs import Run
-from pkt.tracking.jsonl import METRICS, read_records
+from pkt.run_files import METRICS
+from pkt.tracking.jsonl import read_records
 
 _WIDEST = 20  # letters of a term in a legend of two columns
 _BINS = 80  # points that are left of a curve: a page draws no more than that

@@ -10,8 +10,9 @@ from typing import Any
 from pkt.reporting.answers import artifact_file
 from pkt.reporting.figures import Drawing, attribution_figure, pairing_figure
 from pkt.reporting.runs import Arm, Run
+from pkt.run_files import METRICS
 from pkt.table import Table
-from pkt.tracking.jsonl import METRICS, read_records
+from pkt.tracking.jsonl import read_records
 
 _NONE = "–"
 

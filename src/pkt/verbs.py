@@ -1,0 +1,18 @@
+"""The words that may come first on the command line, each with what it does; nothing is imported here."""
+
+from __future__ import annotations
+
+RUNS = {  # compose a request, and leave a run's folder
+    "run": "all stages: extract, align, transfer, eval, report",
+    "extract": "what to take from the teacher: layer scores, pairs, states",
+    "align": "how it reads in the student's space: the alignment map",
+    "transfer": "train the student; writes a model folder",
+    "eval": "score teacher, student and transferred student with lm-eval",
+    "analyze": "look inside: resolution, cka, attribution, maps (or some: `pkt analyze cka`)",
+    "doctor": "what pkt finds out about both models before it uses them, with numbers",
+}
+COMPOSED = RUNS | {"report": "one page over any runs: `pkt report runs=<folder>[,<folder>...]`"}
+PLAIN = {  # no config is composed
+    "env": "what a bug report needs: versions, machine, settings (`--json`)",
+    "store": "list, verify or prune what the store keeps (`pkt store --help`)",
+}
