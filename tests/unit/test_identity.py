@@ -89,15 +89,29 @@ def test_steps_that_a_resumed_training_did_again_count_once(tmp_path):
     assert steps.stored(tmp_path) == {}
 
 
+def test_each_line_of_steps_is_on_the_disk_before_the_next_step(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(
+        "pkt.stages.steps.os.fsync", lambda _: synced.append((tmp_path / "steps.jsonl").stat().st_size)
+    )
+    job = SimpleNamespace(bench=SimpleNamespace(log=lambda step, metrics: None), scratch=tmp_path)
+    with steps.kept(job):
+        for step in (1, 2):
+            job.bench.log(step, {"loss": 1.0})
+            assert synced[-1] == (tmp_path / "steps.jsonl").stat().st_size
+    assert len(synced) == 2
+
+
 @pytest.mark.parametrize("changed", [b"0.26", b"0.2\xb5", b"0.2\n", b""])
-def test_a_line_of_steps_that_was_changed_is_left_out(tmp_path, changed):
+def test_a_line_of_steps_that_was_changed_is_left_out_and_said_so(tmp_path, changed, capsys):
     job = SimpleNamespace(
         bench=SimpleNamespace(log=lambda step, metrics: None), scratch=tmp_path, folder=tmp_path
     )
     with steps.kept(job):
-        for step in (2, 4):
-            job.bench.log(step, {"loss": 1 / step})
+        for step in (1, 2, 3):
+            job.bench.log(step, {"loss": 0.25 if step == 2 else 0.5})
     lines = tmp_path / "steps.jsonl"
     lines.write_bytes(lines.read_bytes().replace(b"0.25", changed))
     steps.store(job)
-    assert steps.stored(tmp_path) == {2: {"loss": 0.5}}
+    assert steps.stored(tmp_path) == {1: {"loss": 0.5}, 3: {"loss": 0.5}}
+    assert "the lines of 1 steps of this training are damaged" in "".join(capsys.readouterr())

@@ -9,10 +9,12 @@ So a run that reuses a training shows its curves too. The lines lie beside the s
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pkt import console
 from pkt.stages.session import Job, Session
 from pkt.tracking.jsonl import checked, marked
 
@@ -31,6 +33,8 @@ def kept(job: Job) -> Iterator[None]:
         line = marked(json.dumps({"kind": "step", "step": step, "values": metrics}))
         with (job.scratch / _LINES).open("a", encoding="utf-8") as stream:
             stream.write(f"\n{line}")  # a kill may have left half a line before
+            stream.flush()
+            os.fsync(stream.fileno())  # or a snapshot could outlive the lines of its steps in a power cut
 
     bench.log = log
     try:
@@ -49,6 +53,8 @@ def store(job: Job) -> None:
     lines = file.read_bytes().split(b"\n") if file.is_file() else []
     records = [record for line in lines if line and (record := checked(line))]
     found: Steps = {record["step"]: record["values"] for record in records}
+    if lacking := max(found, default=0) - len(found):
+        console.warn(f"the lines of {lacking} steps of this training are damaged; its curves leave them out")
     (job.folder / _RESULT).write_text(json.dumps(dict(sorted(found.items()))), encoding="utf-8")
 
 
