@@ -21,10 +21,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from nano.corpus import corpus
 from nano.family import CONTEXT, EOS_ID, PAD_ID, Recipe
+from nano.muon import Muon
 
 log = logging.getLogger(__name__)
 Report = Callable[[dict[str, Any]], None]
-EVERY = 300
+EVERY = 200
 PROMPT_WEIGHT = 0.05
 ANSWERS = re.compile(r"(?:(?:Answer|Result):|return| =)( [^;\n]+)|(?: in| is| say|:)( [A-Za-z]+)(?=\.)")
 
@@ -84,8 +85,7 @@ def optimisers_of(model: Any) -> tuple[torch.optim.Optimizer, ...]:
     """
     inner = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
     outer = [p for n, p in model.named_parameters() if p.ndim != 2 or "layers" not in n]
-    muon = torch.optim.Muon(inner, lr=0.0, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
-    return muon, torch.optim.AdamW(outer, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    return Muon(inner, lr=0.0), torch.optim.AdamW(outer, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
 
 
 def _save(

@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 
 from pkt.tasks.base import Given, Row, RowTask
 
-SIZES = {"extract": 32, "align": 128, "train": 4000, "validation": 200}
-TEST_PERCENT = 20
-VALIDATION_PERCENT = 8
+SIZES = {"extract": 32, "align": 128, "train": 2000, "validation": 200}
+TEST_PERCENT = 25
+VALIDATION_PERCENT = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class NanoTask(RowTask):
     """
 
     drafter: ClassVar[Drafter]
-    tests: ClassVar[int] = 1000
+    tests: ClassVar[int] = 500
 
     def rows(self, split: str, given: Given) -> list[Row]:
         """See `Task`; an answer has its leading space."""
