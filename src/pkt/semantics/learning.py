@@ -99,5 +99,5 @@ def learns(semantics: object) -> bool:
 
 def closed_form(semantics: Any) -> Any:
     """Return the strategy that makes the same map and leaves it as it is."""
-    learning = {field.name: field.default for field in fields(semantics)} if learns(semantics) else {}
-    return replace(semantics, **{k: v for k, v in learning.items() if k in ("refit", "trainable", "map_lr")})
+    own = {field.name: field.default for field in fields(semantics)}
+    return replace(semantics, **{name: own[name] for name in ("refit", "trainable", "map_lr") if name in own})
