@@ -15,7 +15,7 @@ from pkt.mapping import Depth, LayerPair
 from pkt.methods.base import Choice
 from pkt.methods.combinations import refusal
 from pkt.methods.hidden_kd import HiddenKd
-from pkt.methods.layer_results import LayerAlignment
+from pkt.methods.layer_results import LayerAlignment, LayerExtraction
 from pkt.methods.semalign import SemAlign
 from pkt.methods.semalign_fisher import SemAlignFisher
 from pkt.methods.semalign_geometry import SemAlignGeometry
@@ -210,6 +210,28 @@ def test_a_refit_before_the_first_step_is_the_first_fit(semantics):
     for k, map_ in maps.items():
         for name, buffer in task.maps[k].named_buffers():
             assert torch.equal(buffer, getattr(map_, name))
+
+
+def test_shuffled_targets_are_drawn_by_the_seed_whether_the_map_learns_or_not():
+    task, _ = task_of("llama", Ridge(), "all")
+    bench, shuffled = task.bench, SemAlign(interface="block", targets="shuffled")
+    bench.__dict__["pair_report"] = SimpleNamespace(shared_ids=torch.arange(320))
+    extraction = LayerExtraction(pairs=task.alignment.pairs, interface="block")
+    own = SemAlign(interface="block").align(bench, extraction, None).targets["train"][3].flat_ND
+
+    def drawn(seed: int, semantics: Ridge) -> LayerAlignment:
+        bench.config.seed, bench.semantics = seed, semantics
+        return shuffled.align(bench, extraction, None)
+
+    first, second = (drawn(seed, Ridge()).targets["train"][3].flat_ND for seed in (0, 1))
+    assert not torch.equal(first, second)
+    for targets in (first, second):
+        assert not torch.equal(targets, own)
+        torch.testing.assert_close(targets.sort(0).values, own.sort(0).values)
+    learning = drawn(1, Ridge(refit="epochs"))
+    torch.testing.assert_close(learning.maps[3](learning.targets["train"][3].flat_ND), second)
+    paired = learning.targets["align"][3].flat_ND
+    assert torch.equal(paired, task.alignment.targets["align"][3].flat_ND)  # fits see the right pairs
 
 
 @pytest.mark.parametrize(("family", "positions"), [("qwen3", "all"), ("gpt2", "answer")])
