@@ -24,7 +24,7 @@ from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.objectives import Cosine as CosineTerm
-from pkt.objectives import MeanSquare
+from pkt.objectives import Fisher, Geometry, MeanSquare, OutputHead
 from pkt.semantics import AlignmentMap, Cosine, LearningMap, Procrustes, RandomMap, Ridge, closed_form, learns
 from pkt.training.capture import Read, capture
 from pkt.training.forward import Seen
@@ -68,6 +68,17 @@ def test_the_gradient_of_a_trained_map_is_that_of_the_dense_formula(wide, narrow
     loss.backward()
     torch.testing.assert_close(map_.change.grad, change.grad.float(), rtol=1e-4, atol=1e-6)
     assert [name for name, _ in map_.named_parameters()] == ["change"]
+
+
+@pytest.mark.parametrize("term", [CosineTerm(), MeanSquare(), Fisher(), Geometry()])
+def test_a_term_says_whether_targets_get_a_gradient(term):
+    arch = Architecture.of(tiny_model("llama", width=32))
+    states, targets = (normal(6, 32, seed=seed).requires_grad_(True) for seed in (0, 1))
+    mean_of(
+        term, states, targets, head=OutputHead(arch=arch), sequence=torch.zeros(6, dtype=torch.int64)
+    ).backward()
+    assert states.grad is not None
+    assert (targets.grad is None) == term.needs[0].constant
 
 
 @pytest.mark.parametrize(("wide", "narrow"), SHAPES)
