@@ -2,12 +2,13 @@
 
     CheckpointSpec -> Source (hub | folder | gguf) -> [gguf: converted to safetensors once] -> transformers
 
-A student with `init=prune` is its teacher with fewer layers, so for a student every function also takes the spec of
-the teacher. `cache_dir` is the folder of converted GGUF files; without one, the file is read anew each time.
+A student with `init=prune` is a part of its teacher, so for a student every function also takes the spec of the
+teacher. `cache_dir` is the folder of converted GGUF files; without one, the file is read anew each time.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import io
 import logging
@@ -31,7 +32,9 @@ from pkt.models.architecture import Architecture
 from pkt.models.fingerprint import content_digest, state
 from pkt.models.finite import check_finite
 from pkt.models.hub import explained, reach
+from pkt.models.kept import Kept, kept_by, recording
 from pkt.models.kinds import check_kind
+from pkt.models.narrow import narrow, narrow_config
 from pkt.models.precision import too_slow
 from pkt.models.quiet import quiet_transformers
 from pkt.models.source import Source, check_weights, locate
@@ -59,8 +62,12 @@ def load_config(
     check_kind(config, f"model.{source.who}.checkpoint={source.name}")
     if kept is None:
         return config.get_text_config()
+    roles = declared_roles(spec, teacher)
     with explained(source):
-        return pruned_config(config, kept, roles=declared_roles(spec, teacher))
+        cut = pruned_config(config, kept.layers, roles=roles)
+        if kept.widths:
+            cut = narrow_config(cut, kept, roles=roles)
+    return recording(cut, kept, config)
 
 
 def load_generation(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) -> Any:
@@ -136,8 +143,18 @@ def load_model(
             *(source.who, source.name, len(unused), unused[0]),
         )
     if teacher is not None and kept is not None:
-        model = prune(model, kept, roles=declared_roles(spec, teacher))
+        model = _cut(model, kept, roles=declared_roles(spec, teacher))
     return model.eval() if spec.device_map else model.eval().to(device)
+
+
+def _cut(model: Any, kept: Kept, *, roles: Mapping[str, Any] | None) -> Any:
+    """Return a student that is cut from its teacher, which is used up."""
+    whole = copy.deepcopy(model.config)
+    model = prune(model, kept.layers, roles=roles)
+    if kept.widths:
+        model = narrow(model, kept, roles=roles)
+    recording(model.config.get_text_config(), kept, whole)
+    return model
 
 
 def _not_finite(who: str, dtype: torch.dtype) -> str:
@@ -199,8 +216,8 @@ def declared_roles(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> dict
     return spec.roles or inherited or None
 
 
-def _source(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> tuple[Source, list[int] | None]:
-    """Return the source whose files are read, and which of its layers stay (None: all of them)."""
+def _source(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> tuple[Source, Kept | None]:
+    """Return the source whose files are read, and what of it stays (None: it is not cut)."""
     if spec.init not in ("load", "prune"):
         raise RequestError(f"model.student.init={spec.init} is not allowed; allowed are load and prune.")
     if spec.init == "load":
@@ -212,7 +229,7 @@ def _source(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> tuple[Sourc
             "model.student.init=prune takes the teacher's weights, but model.student.checkpoint="
             f"{spec.checkpoint} is set too: use init=load, or model.student.checkpoint=null."
         )
-    return _source(teacher, None)[0], spec.layers or []
+    return _source(teacher, None)[0], kept_by(spec)
 
 
 def _arguments(source: Source, *, weights: bool = False) -> dict[str, Any]:
