@@ -35,10 +35,9 @@ def fingerprint(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) 
     Raises:
         RequestError: a local checkpoint that does not exist.
     """
-    if spec.init == "prune":
+    if (kept := kept_by(spec)) is not None:
         assert teacher is not None
         own = replace(teacher, dtype=spec.dtype, roles=spec.roles or teacher.roles)
-        kept = kept_by(spec)
         return _short([fingerprint(own), *map(str, kept.layers), *([kept.widths] if kept.widths else [])])
     source = locate(spec, "teacher" if teacher is None else "student")
     if source.kind == "hub":

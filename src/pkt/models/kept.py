@@ -78,10 +78,10 @@ class Counts:
         mlp, hidden: channels.
     """
 
-    layers: int | None
-    groups: int | None
-    mlp: int | None
-    hidden: int | None
+    layers: int | None = None
+    groups: int | None = None
+    mlp: int | None = None
+    hidden: int | None = None
 
 
 def counts(cut: CutConfig, sizes: Sizes) -> Counts:
@@ -159,8 +159,10 @@ class CutSpec(CheckpointSpec):
     kept: Kept
 
 
-def kept_by(spec: CheckpointSpec) -> Kept:
-    """Return what stays of the teacher in a student with ``init=prune``."""
+def kept_by(spec: CheckpointSpec) -> Kept | None:
+    """Return what stays of its teacher in a student; None where it is not cut from it."""
+    if spec.init != "prune":
+        return None
     if isinstance(spec, CutSpec):
         return spec.kept
     assert spec.cut == CutConfig(), "importance is measured first: Workbench.pair has the student's choice"
@@ -168,10 +170,9 @@ def kept_by(spec: CheckpointSpec) -> Kept:
 
 
 def told(spec: CheckpointSpec) -> str:
-    """Say what of the teacher a student keeps; nothing for one that is not cut."""
-    if spec.init != "prune":
+    """Say what a student keeps of its teacher; nothing for one that is not cut."""
+    if (kept := kept_by(spec)) is None:
         return ""
-    kept = kept_by(spec)
     widths = {"groups": "key-value heads a layer", "mlp": "mlp channels", "hidden": "hidden channels"}
     more = [
         f", {len(chosen if name == 'hidden' else chosen[0])} {widths[name]}"

@@ -8,6 +8,7 @@ Ranks and condition numbers are returned in `AlignmentMap.info`; nothing here lo
 from pkt.semantics.alignment import AlignmentMap, HeadView, Semantics, States
 from pkt.semantics.basis import Basis, alignment_matrix, factorise, gram
 from pkt.semantics.decomposition import TopTokens
+from pkt.semantics.identity import Identity
 from pkt.semantics.logits import LogitLstsq
 from pkt.semantics.massive import MASSIVE, ordinary, without_massive
 from pkt.semantics.procrustes import Procrustes
@@ -21,6 +22,7 @@ __all__ = [
     "Basis",
     "Cosine",
     "HeadView",
+    "Identity",
     "Input",
     "LogitLstsq",
     "Procrustes",
