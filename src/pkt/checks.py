@@ -164,7 +164,9 @@ def _check_cut(who: str, spec: DictConfig) -> None:
     layers = [f"{key}.{name}" for name in ("every", "layers") if name in asked]
     layers += [f"model.{who}.layers"] if spec.layers is not None and spec.init == "prune" else []
     if len(layers) > 1:
-        raise RequestError(f"{' and '.join(layers)} each say which layers stay: set all but one of them to null")
+        raise RequestError(
+            f"{' and '.join(layers)} each say which layers stay: set all but one of them to null"
+        )
     for name in asked:
         value = spec.cut[name]
         if isinstance(value, float) and value >= 1:

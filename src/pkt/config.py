@@ -41,7 +41,9 @@ class CutConfig:
     # the widths, by the size of activations on the extract rows; null: all
     heads: int | float | None = undecisive(None, above=0)  # query heads of a layer, in whole groups
     mlp: int | float | None = undecisive(None, above=0)  # intermediate channels of a layer
-    hidden: int | float | None = undecisive(None, above=0)  # channels of the residual stream, the same everywhere
+    hidden: int | float | None = undecisive(
+        None, above=0
+    )  # channels of the residual stream, the same everywhere
 
 
 @dataclass(kw_only=True)

@@ -46,7 +46,9 @@ def measure(what: str, arch: Architecture, encoded: Encoded) -> Importance:
         PktError: a number that is not finite.
     """
     if not encoded.lengths:
-        raise RequestError("importance is measured on extract rows, and there are none; raise data.sizes.extract.")
+        raise RequestError(
+            "importance is measured on extract rows, and there are none; raise data.sizes.extract."
+        )
     with torch.no_grad():
         found = MEASURES[what](arch, encoded)
     if not bool(found.isfinite().all()):

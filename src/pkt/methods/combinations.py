@@ -11,9 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pkt.errors import RequestError
-from pkt.mapping import LayerPair
+from pkt.mapping import LayerPair, OfCut
 from pkt.mapping import Mapping as LayerMapping
-from pkt.mapping import OfCut
 from pkt.methods.base import Choice, Method, Provides
 from pkt.objectives import Head, Need, Outputs, States
 

@@ -81,7 +81,9 @@ def _best(scores: Sequence[float], count: int) -> tuple[int, ...]:
     return tuple(number - 1 for number in top_layers(scores, count))
 
 
-def remembered(folder: Path, about: Mapping[str, Any], what: str, measure: Callable[[], Importance]) -> Importance:
+def remembered(
+    folder: Path, about: Mapping[str, Any], what: str, measure: Callable[[], Importance]
+) -> Importance:
     """Return importance that was measured before on the same rows and teacher, or measure it and keep it.
 
     Args:

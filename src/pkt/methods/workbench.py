@@ -220,7 +220,9 @@ class Workbench:
     @cached_property
     def max_length(self) -> int:
         """Tokens per row: what the user says, or the smaller of the two contexts."""
-        cut = self.config.model.student.init == "prune"  # by rows that this length is asked for: it has the teacher's
+        cut = (
+            self.config.model.student.init == "prune"
+        )  # by rows that this length is asked for: it has the teacher's
         configs = (self.teacher_config, *(() if cut else (self.student_config,)))
         contexts = min(map(context_length, configs))
         return min(self.config.data.max_length or contexts, contexts)

@@ -14,7 +14,9 @@ from typing import Any
 from pkt.config import CheckpointSpec, CutConfig
 from pkt.errors import RequestError
 
-RECORD = "pkt_cut"  # a cut model's config keeps under this name which layers and channels of its teacher stayed
+RECORD = (
+    "pkt_cut"  # a cut model's config keeps under this name which layers and channels of its teacher stayed
+)
 # how configs call their sizes
 NAMES = {
     "layers": ("num_hidden_layers", "n_layer"),

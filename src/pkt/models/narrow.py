@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from pkt.models.surgery import NEAR, few_logits, oriented
 Rows = Tensor | slice
 """Indices along an axis."""
 _ALL = slice(None)
+_ALIKE = " (where heads are hidden / heads channels wide, cut both by the same share)"
 _REMEDY = "Cut layers alone (model.student.cut.layers or model.student.layers), or choose another teacher."
 
 
@@ -58,7 +60,8 @@ def narrow(model: Any, kept: Kept, *, roles: Mapping[str, Any] | None = None) ->
     error = distance(few_logits(found), expected)
     if not error <= NEAR[model.dtype]:
         raise _refusal(
-            config, f"what stays computes something else than it did (relative error of the logits {error:.2g})"
+            config,
+            f"what stays computes something else than it did (relative error of the logits {error:.2g})",
         )
     return found
 
@@ -80,19 +83,15 @@ def narrow_config(config: Any, kept: Kept, *, roles: Mapping[str, Any] | None = 
     make = transformers.AutoModelForCausalLM.from_config
     arch = Architecture.of(built(config, make), roles)
     wanted = {name: tuple(tensor.shape) for name, tensor in _sliced(arch, kept).items()}
+    new = _resized(config, kept)
+    alike = "" if new.hidden == new.heads * new.head else _ALIKE
     try:
-        candidate = made(config, _resized(config, kept))
+        candidate = made(config, _named(config, new))
         found = {name: tuple(tensor.shape) for name, tensor in built(candidate, make).state_dict().items()}
     except Exception as error:  # whatever a model's own code says of sizes that make no sense
-        raise _refusal(config, first_line(error).rstrip(".")) from error
+        raise _refusal(config, f"{first_line(error).rstrip('.')}{alike}") from error
     for name, shape in wanted.items():
         if found.get(name) != shape:
-            own = sizes(candidate)
-            alike = (
-                ""
-                if own.hidden == own.heads * own.head
-                else " (where heads are hidden / heads channels wide, cut both by the same share)"
-            )
             raise _refusal(
                 config, f"with a config of that size {name} is {found.get(name)}, not {shape}{alike}"
             )
@@ -111,19 +110,25 @@ def sizes(config: Any) -> Sizes:
     return found
 
 
-def _resized(config: Any, kept: Kept) -> dict[str, Any]:
-    """Return a config's values with what stays; the size of a head is always written out."""
-    whole, values = sizes(config), config.to_dict()
+def _resized(config: Any, kept: Kept) -> Sizes:
+    """Return the sizes of a model after it is cut."""
+    whole = sizes(config)
     groups = len(kept.groups[0]) if kept.groups else whole.groups
-    new = {
-        "heads": groups * whole.queries,
-        "groups": groups,
-        "mlp": len(kept.mlp[0]) if kept.mlp else whole.mlp,
-        "hidden": len(kept.hidden) if kept.hidden else whole.hidden,
-    }
-    for size, number in new.items():
-        values |= {name: number for name in NAMES[size] if name in values}
-    return values | {"head_dim": whole.head}
+    return replace(
+        whole,
+        groups=groups,
+        heads=groups * whole.queries,
+        mlp=len(kept.mlp[0]) if kept.mlp else whole.mlp,
+        hidden=len(kept.hidden) if kept.hidden else whole.hidden,
+    )
+
+
+def _named(config: Any, new: Sizes) -> dict[str, Any]:
+    """Return a config's values with other widths; the size of a head is always written out."""
+    values: dict[str, Any] = config.to_dict()
+    for size in ("hidden", "heads", "groups", "mlp"):
+        values |= {name: getattr(new, size) for name in NAMES[size] if name in values}
+    return values | {"head_dim": new.head}
 
 
 def _sliced(arch: Architecture, kept: Kept) -> dict[str, Tensor]:
@@ -206,7 +211,8 @@ def _others(
         return _ALL, _ALL
     if tensor.dim() != 1:
         raise _refusal(
-            arch.model.config, f"pkt does not know what {name} {tuple(tensor.shape)} is, which has the width {arch.width}"
+            arch.model.config,
+            f"pkt does not know what {name} {tuple(tensor.shape)} is, which has the width {arch.width}",
         )
     return stream, _ALL
 
