@@ -1,4 +1,4 @@
-"""The command line cuts students: importance is measured once, sizes share it, and what is saved can be a student too."""
+"""The command line cuts students: importance is measured once for all sizes, and a saved cut is a student too."""
 
 from __future__ import annotations
 

@@ -113,6 +113,7 @@ def _bypassed(arch: Architecture, layers: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def few_logits(model: Any) -> Tensor:
+    """Return the logits of a few tokens, by which a cut model is compared with what it was cut from."""
     ids = torch.arange(_TOKENS, device=model.get_input_embeddings().weight.device)[None] * 7 + 3
     ids = ids % model.get_input_embeddings().weight.shape[0]
     logits: Tensor = model(input_ids=ids, use_cache=False).logits.float().cpu()
