@@ -94,7 +94,9 @@ def heads(arch: Architecture, encoded: Encoded) -> Tensor:
     """Return the mean length of what each query head gives the output projection, (L, heads), see `mlp`."""
     count = int(arch.model.config.get_text_config().num_attention_heads)
     entering = {k: arch.projection(k, "o") for k in range(1, arch.depth + 1)}
-    sizes = _means(arch, encoded, entering, lambda x_nC: x_nC.unflatten(-1, (count, -1)).norm(dim=-1))
+    sizes = _means(
+        arch, encoded, entering, lambda x_nC: x_nC.reshape(*x_nC.shape[:-1], count, -1).norm(dim=-1)
+    )
     return torch.stack(list(sizes.values()))
 
 
@@ -147,7 +149,7 @@ def _means(
             decode(arch, own.input_ids, own.attention_mask)
             mask_BT, take_n = batch.attention_mask.bool(), kept_N[slots]
             for key, state_BTC in entered.items():
-                sized = size(state_BTC.unflatten(0, mask_BT.shape) if state_BTC.dim() == 2 else state_BTC)
+                sized = size(state_BTC.reshape(*mask_BT.shape, -1))  # OPT's MLP flattens its rows
                 chosen_nC = sized[mask_BT.to(sized.device)][take_n.to(sized.device)]
                 sums[key] = sums.get(key, 0.0) + chosen_nC.double().sum(0).cpu()
     return {key: sums[key] / int(kept_N.sum()) for key in modules}

@@ -206,7 +206,7 @@ def no_map(semantics: Semantics, bench: Workbench) -> str | None:
     """Return why there is no such map between the widths of a pair; None where there is one."""
     if not isinstance(semantics, Identity):
         return None
-    widths = (int(config.hidden_size) for config in (bench.teacher_config, bench.student_config))
+    widths = int(bench.teacher_config.hidden_size), int(bench.student_config.hidden_size)
     return semantics.refusal(*widths, bench.channels)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pkt import console
 from pkt.attribution.importance import Importance, measure
-from pkt.config import CheckpointSpec, Config, PairConfig
+from pkt.config import CheckpointSpec, Config, CutConfig, PairConfig
 from pkt.data import notes
 from pkt.data.chat import VERSION as CHAT
 from pkt.data.chat import Chat
@@ -31,7 +31,7 @@ from pkt.errors import PktError
 from pkt.mapping import Mapping, of_student
 from pkt.methods.cutting import remembered, resolved
 from pkt.models.fingerprint import fingerprint
-from pkt.models.kept import recorded
+from pkt.models.kept import recorded, told
 from pkt.models.load import choose_dtype, context_length, load_config, load_generation, load_tokenizer
 from pkt.models.pair import LanguageModel, PairReport, check_pair, load_student, load_teacher
 from pkt.objectives import Objective
@@ -96,7 +96,10 @@ class Workbench:
         What is chosen by importance is measured on the teacher and the extract rows, the first time.
         """
         pair = self.config.model
-        return replace(pair, student=resolved(pair.student, self.teacher_config, self._importance))
+        student = resolved(pair.student, self.teacher_config, self._importance)
+        if pair.student.cut != CutConfig():
+            console.note(f"the student keeps {told(student)}")
+        return replace(pair, student=student)
 
     @cached_property
     def cut(self) -> dict[str, Any] | None:

@@ -55,7 +55,10 @@ class Sizes:
         Args:
             get: returns a value of the config by its name, None where there is none.
         """
-        found = {size: next((v for name in names if (v := get(name))), None) for size, names in NAMES.items()}
+        found: dict[str, Any] = {
+            size: next((value for name in names if (value := get(name))), None)
+            for size, names in NAMES.items()
+        }
         hidden, heads = found["hidden"], found["heads"]
         if type(hidden) is not int or type(heads) is not int:
             return None

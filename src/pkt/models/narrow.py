@@ -173,8 +173,8 @@ def _roles(arch: Architecture) -> Sequence[str]:
 
 def _axes(kept: Kept, index: int, whole: Sizes) -> dict[str, tuple[Rows, Rows]]:
     """Return which outputs and inputs stay of each projection of a layer (counted from 0)."""
-    stream, mlp = _rows(kept.hidden), _rows(kept.mlp and kept.mlp[index])
-    queries, pairs, fused = _ALL, _ALL, _ALL
+    stream, mlp = _rows(kept.hidden), _rows(None if kept.mlp is None else kept.mlp[index])
+    queries = pairs = fused = _rows(None)
     if kept.groups is not None:
         chosen = kept.groups[index]
         of_queries = spread_out(chosen, whole.queries * whole.head)
@@ -265,7 +265,7 @@ def _on_stream(
         for name, parameter in module.named_parameters():
             setattr(own, name, nn.Parameter(parameter.detach()[stay]))
         if hasattr(own, "normalized_shape"):
-            own.normalized_shape = (len(stay),)
+            setattr(own, "normalized_shape", (len(stay),))  # noqa: B010  # of a LayerNorm
     else:
         return None
 
