@@ -35,6 +35,8 @@ PARTS = READ | {"analyze attribution"}
 NONE: set[str] = set()
 TEACHER, STUDENT, HERE = "<teacher>", "<student>", "<root>"
 
+CUT = ("model.student.checkpoint=null", "model.student.init=prune")
+
 # leaf -> cases: (value, steps that it is an ingredient of, words before it)
 ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "verb": [("eval", NONE, ())],
@@ -64,6 +66,8 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "model.teacher.revision": [("v1", NONE, ())],  # of a hub id; here the files are local
     "model.teacher.init": [("load", NONE, ())],  # a teacher has no other
     "model.teacher.layers": [([1], NONE, ())],
+    **{f"model.teacher.cut.{name}": [("null", NONE, ())] for name in ("every", "layers", "heads", "mlp", "hidden")},
+    "model.teacher.cut.by": [("cka", NONE, ())],
     "model.teacher.dtype": [("bfloat16", {EXTRACT, ALIGN, "eval teacher"} | PARTS, ())],
     "model.teacher.device_map": [("auto", NONE, ())],
     "model.teacher.roles": [({"like": "llama"}, {EXTRACT, ALIGN, "eval teacher"} | PARTS, ())],
@@ -74,6 +78,13 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
         ([1, 3], STAGES | {"eval student"} | PARTS, ("model.student.checkpoint=null", "model.student.layers=[1,2]",
                                                      "model.student.init=prune")),
     ],
+    # by what is really kept
+    "model.student.cut.every": [(2, STAGES | {"eval student"} | PARTS, (*CUT, "model.student.cut.every=1"))],
+    "model.student.cut.layers": [(2, STAGES | {"eval student"} | PARTS, (*CUT, "model.student.cut.layers=1"))],
+    "model.student.cut.by": [("cka", NONE, (*CUT, "model.student.cut.every=1"))],  # nothing is chosen by it
+    "model.student.cut.heads": [(2, STAGES | {"eval student"} | PARTS, (*CUT, "model.student.cut.every=1"))],
+    "model.student.cut.mlp": [(0.5, STAGES | {"eval student"} | PARTS, (*CUT, "model.student.cut.every=1"))],
+    "model.student.cut.hidden": [(0.5, STAGES | {"eval student"} | PARTS, (*CUT, "model.student.cut.every=1"))],
     "model.student.dtype": [("bfloat16", STAGES | {"eval student"} | PARTS, ())],
     "model.student.device_map": [("auto", NONE, ())],
     "model.student.roles": [({"like": "llama"}, STAGES | {"eval student"} | PARTS, ())],
@@ -220,11 +231,13 @@ MAPPINGS: dict[str, dict[str, Any]] = {
     "random": {"seed": 3, "count": 2},
     "monotone": {"similarity": "one", "count": 2},
     "cka": {"monotone": True, "count": 2},
+    "cut": {"at": "own"},
 }
 SEMANTICS: dict[str, dict[str, Any]] = {
     "cosine": {
         "fold_norm": True, "anchors": "shared", "rcond": 0.1, "precision": "float32", "top_k": 3, "trainable": True,
     },
+    "identity": {},
     "input": {"anchors": "shared"},
     "logit_lstsq": {"fold_norm": True, "anchors": "shared", "normalise": False, "rcond": 0.1},
     "procrustes": {"scale": False, "intercept": False, "massive": 30.0, "refit": "epochs"},
