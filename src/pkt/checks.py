@@ -196,14 +196,14 @@ def _check_labelled(cfg: DictConfig) -> None:
         )
     if data.unlabelled == "train" and sizes.labelled in (None, sizes.train):
         raise RequestError(
-            f"data.unlabelled=train are the prompts of the data.sizes.train={sizes.train} rows beyond the labelled "
-            f"ones, and data.sizes.labelled={'null' if sizes.labelled is None else sizes.labelled} leaves none: lower it"
+            f"data.unlabelled=train are the prompts of the data.sizes.train={sizes.train} rows but those with labels, "
+            f"and data.sizes.labelled={'null' if sizes.labelled is None else sizes.labelled} leaves none: lower it"
         )
     named = [split for split in ("extract", "align") if data[split] is not None]
     if sizes.labelled is not None and named:
         raise RequestError(
-            f"data.{named[0]}={data[named[0]]} has labels beyond data.sizes.labelled={sizes.labelled}, which is "
-            "the number of all labels but those of validation: leave it null, and its rows are the first of the labelled ones"
+            f"data.{named[0]}={data[named[0]]} has labels beyond data.sizes.labelled={sizes.labelled}, which is the "
+            "number of all but those of validation: leave it null, and its rows are the first of the labelled ones"
         )
 
 
