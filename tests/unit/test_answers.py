@@ -26,6 +26,7 @@ from pkt.pipeline import open_session, planner, run_plan
 from pkt.searchpath import builtin_conf_dir, register
 from pkt.tasks import prompts as prompts_module
 from pkt.tasks.base import Given, RowTask
+from pkt.tasks.find import find
 from pkt.tasks.grading import Exact, Likelihood
 from pkt.tasks.prompts import load_prompts
 from pkt.tasks.splits import load_splits
@@ -217,7 +218,7 @@ class Guarded(dict):
         return super().__getitem__(key)
 
     def get(self, key, default=None):
-        return self[key] if key in self.keys() else default  # noqa: SIM118, SIM401
+        return self[key] if key in self.keys() else default
 
     def items(self):
         raise AssertionError("somebody read all columns")
@@ -489,3 +490,18 @@ def test_answers_are_written_and_read_again(tmp_path):
     odd = [answer(0, text=' a\u2028b\n"', passed=True), answer(1, said=None)]
     write(odd, tmp_path)
     assert read(tmp_path) == odd
+
+
+@pytest.mark.parametrize(
+    ("task", "until"),
+    [("gsm8k", "Question:"), ("mbpp", "[DONE]"), ("humaneval", "\ndef"), ("pystdlib", None)],
+)
+def test_answers_to_the_suites_end_where_lm_eval_ends_them(task, until):
+    written = find(task).written
+    assert written.until == () if until is None else until in written.until
+
+
+def test_numbers_agree_by_the_last_one():
+    claim = find("gsm8k").claim
+    assert claim(" So 3 + 4 = 7.\n#### 1,007") == claim(" It is 1007.") == "1007"
+    assert claim(" none") is None

@@ -82,6 +82,9 @@ def note_rows(bench: Workbench, of: Asked) -> None:
         for other, held in bench.splits.items():
             if other != split:
                 bench.note(*notes.overlap(name, rows, other, held.to_list()))
+        if bench.config.data.unlabelled is not None:
+            asked = [{"prompt": prompt.text} for prompt in bench.prompts]
+            bench.note(*notes.overlap(name, rows, "the prompts without labels", asked))
 
 
 def run(of: Asked, job: Job) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ The answers of these rows are dropped where the rows are read: nothing behind th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pkt.config import AnswerConfig
 from pkt.data.pools import same
@@ -65,7 +65,9 @@ def load_prompts(given: Given, answer: AnswerConfig, held: Iterable[str]) -> tup
             else:
                 known.add(text)
                 free.append(row)
-        chosen = [_prompt(row, task, answer) for row in free[: given.data.sizes.unlabelled]]
+        written = task.written if isinstance(task, RowTask) else Written()
+        written = replace(written, most=answer.max_new_tokens or written.most)
+        chosen = [_prompt(row, name, written) for row in free[: given.data.sizes.unlabelled]]
         if answer.keep == "verified":
             _check_verified(chosen, task, answer)
         found += chosen
@@ -91,18 +93,11 @@ def _sources(given: Given) -> Iterator[tuple[str, _Rows]]:
         yield source, [unlabelled(row) for row in ordered(task, TRAIN, given)]
 
 
-def _prompt(row: dict[str, str], task: Task | None, answer: AnswerConfig) -> Prompt:
-    written = task.written if isinstance(task, RowTask) else Written()
+def _prompt(row: dict[str, str], task: str, written: Written) -> Prompt:
     test = row.get("test", "")
     if "def check(" in test and "entry_point" in row:  # as HumanEval's rows have it
         test += f"\ncheck({row['entry_point']})\n"
-    return Prompt(
-        id=row["id"],
-        task=task.name if task is not None else "",
-        text=row["prompt"],
-        written=Written(until=written.until, most=answer.max_new_tokens or written.most),
-        test=test,
-    )
+    return Prompt(id=row["id"], task=task, text=row["prompt"], written=written, test=test)
 
 
 def claims(task: str, task_path: str | None) -> Callable[[str], str | None]:
