@@ -270,7 +270,7 @@ def test_a_parquet_file_s_answers_are_not_read(tmp_path, monkeypatch):
         ('{"prompt": ""}', "'prompt' is empty"),
         ('{"prompt": 3}', "'prompt' is int"),
         ('{"prompt": "a", "id": "x"}\n{"prompt": "b", "id": "x"}', "already on line 1"),
-        ("[1]\n[2]", "list, not an object"),
+        ("[1]", "int, not an object"),
         ("", "no rows"),
         ("{", "line 1"),
     ],
