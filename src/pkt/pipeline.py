@@ -293,7 +293,7 @@ def _evaluate(session: Session) -> float | None:
     asked = evaluate.asked(session.bench)
     plan = plan_scores(planner(session), asked)
     if "transfer" in plan:
-        evaluate.note_rows(session.bench, asked)
+        evaluate.note_rows(session.bench, asked, answered="answer" in plan)
     run_plan(session, plan, eval=partial(evaluate.run, asked))
     return report.report(session, evaluate.scores(session))
 

@@ -306,6 +306,14 @@ def test_verified_is_refused_where_answers_are_free_text(given, monkeypatch):
         load_prompts(of, AnswerConfig(keep="verified"), ())
 
 
+def test_a_name_that_is_no_task_is_refused():
+    given = Given(
+        benchmark=BenchmarkConfig(name="b", tasks=["nano_math"]), data=DataConfig(unlabelled="nano_mathh")
+    )
+    with pytest.raises(RequestError, match=r"data.unlabelled=nano_mathh is neither .* 'nano_math'"):
+        load_prompts(given, AnswerConfig(), ())
+
+
 def composed(*words: str):
     register()
     GlobalHydra.instance().clear()

@@ -89,7 +89,10 @@ def _sources(given: Given) -> Iterator[tuple[str, _Rows]]:
         names = list(dict.fromkeys(trained_on(benchmark)))
         yield names[0] if len(names) == 1 else "", from_file(source)
     else:
-        task = find(source, benchmark.task_path)
+        try:
+            task = find(source, benchmark.task_path)
+        except RequestError as error:
+            raise RequestError(f"data.unlabelled={source} is neither train nor a file: {error}") from error
         yield source, [unlabelled(row) for row in ordered(task, TRAIN, given)]
 
 
