@@ -68,17 +68,17 @@ def pulls(bench: Workbench, alignment: LayerAlignment) -> Iterator[Pull]:
         weights = loss.weights({name: part.detach() for name, part in parts.items()})
         named = {f"loss_{name}" for name in bench.objective.layer_terms}
         own = list(arch.layer(layer).parameters())
-        gradients = [
+        layer_terms, output_terms = (
             _gradient(
                 [weights[name] * part for name, part in parts.items() if (name in named) is inside], own
             )
             for inside in (True, False)
-        ]
+        )
         states = _read_out(loss, layer, Seen(loss=loss, batch=batch)) if _blocks(alignment) else (None, None)
         yield Pull(
             layer=layer,
-            ratio=float(gradients[0].norm() / gradients[1].norm()),
-            cosine=float(functional.cosine_similarity(*gradients, dim=0)),
+            ratio=float(layer_terms.norm() / output_terms.norm()),
+            cosine=float(functional.cosine_similarity(layer_terms, output_terms, dim=0)),
             target=states[0],
             own=states[1],
         )
