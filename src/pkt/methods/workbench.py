@@ -309,8 +309,6 @@ class Workbench:
 
     def _digest(self, split: str, rows: Sequence[int] | None) -> str:
         chosen = self.splits[split] if rows is None else self.splits[split].select(rows)
-        cut = self.config.model.student.init == "prune"
-        how = {
 
         def tokenised() -> Encoded:
             encoded = self.labelled(split)
@@ -333,6 +331,7 @@ class Workbench:
     @property
     def _how(self) -> dict[str, Any]:
         """What the tokens of a text depend on, beside the text."""
+        cut = self.config.model.student.init == "prune"
         return {
             "version": VERSION,
             # what a cut student keeps is chosen by these rows; its tokenizer is the teacher's
