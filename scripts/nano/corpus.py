@@ -13,9 +13,9 @@ from pkt.tasks.nano.drafts import side
 _SOURCES = ("nano_knowledge", "nano_math", "nano_code", "nano_program", "facts", "sums", "prose", "drills")
 # share of documents, by kind of corpus; what is not a task is text about the world or talk
 MIXTURES: dict[str, dict[str, float]] = {
-    "teacher": dict(zip(_SOURCES, (24, 26, 18, 18, 8, 5, 1, 0), strict=True)),
-    "peer": dict(zip(_SOURCES, (24, 26, 18, 18, 8, 5, 1, 0), strict=True)),
-    "student": dict(zip(_SOURCES, (5, 14, 6, 5, 24, 16, 6, 24), strict=True)),
+    "teacher": dict(zip(_SOURCES, (18, 22, 18, 18, 12, 6, 1, 5), strict=True)),
+    "peer": dict(zip(_SOURCES, (18, 22, 18, 18, 12, 6, 1, 5), strict=True)),
+    "student": dict(zip(_SOURCES, (6, 9, 3, 18, 24, 12, 6, 22), strict=True)),
     "code": dict(zip(_SOURCES, (1, 1, 34, 42, 1, 2, 1, 18), strict=True)),
 }
 KINDS = tuple(MIXTURES)
