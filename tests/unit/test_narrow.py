@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from pkt.errors import RequestError
 from pkt.models.kept import Kept
-from pkt.models.narrow import narrow
+from pkt.models.narrow import narrow, text_alone
 from pkt.models.quiet import quiet_transformers
 from pkt.models.surgery import prune
 from tiny import tiny_model
@@ -210,3 +211,11 @@ def test_what_pkt_knows_of_a_cut_is_judged_by_its_logits(monkeypatch):
     )
     with pytest.raises(RequestError, match="what stays computes something else than it did"):
         narrow(whole, kept)
+
+
+def test_a_language_model_inside_another_is_refused():
+    around = SimpleNamespace(model_type="gemma3", get_text_config=lambda: tiny_model("gemma3_text").config)
+    with pytest.raises(
+        RequestError, match=r"widths of this gemma3 model .* inside one that reads more than text"
+    ):
+        text_alone(around)

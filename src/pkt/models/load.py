@@ -34,7 +34,7 @@ from pkt.models.finite import check_finite
 from pkt.models.hub import explained, reach
 from pkt.models.kept import Kept, kept_by, recording
 from pkt.models.kinds import check_kind
-from pkt.models.narrow import narrow, narrow_config
+from pkt.models.narrow import narrow, narrow_config, text_alone
 from pkt.models.precision import too_slow
 from pkt.models.quiet import quiet_transformers
 from pkt.models.source import Source, check_weights, locate
@@ -66,6 +66,7 @@ def load_config(
     with explained(source):
         cut = pruned_config(config, kept.layers, roles=roles)
         if kept.widths:
+            text_alone(config)
             cut = narrow_config(cut, kept, roles=roles)
     return recording(cut, kept, config)
 

@@ -78,8 +78,7 @@ def narrow_config(config: Any, kept: Kept, *, roles: Mapping[str, Any] | None = 
         RequestError: a model with tensors that are no projection, norm or embedding, or for which no config says what
             stays.
     """
-    if config.get_text_config() is not config:
-        raise _refusal(config, "it is a language model inside one that reads more than text")
+    text_alone(config)
     make = transformers.AutoModelForCausalLM.from_config
     arch = Architecture.of(built(config, make), roles)
     wanted = {name: tuple(tensor.shape) for name, tensor in _sliced(arch, kept).items()}
@@ -96,6 +95,16 @@ def narrow_config(config: Any, kept: Kept, *, roles: Mapping[str, Any] | None = 
                 config, f"with a config of that size {name} is {found.get(name)}, not {shape}{alike}"
             )
     return candidate
+
+
+def text_alone(config: Any) -> None:
+    """Refuse a language model inside one that reads more than text.
+
+    Raises:
+        RequestError: it is one.
+    """
+    if config.get_text_config() is not config:
+        raise _refusal(config, "it is a language model inside one that reads more than text")
 
 
 def sizes(config: Any) -> Sizes:
