@@ -121,7 +121,7 @@ class Runner:
         """Run one job, say how it ended, and return its exit code."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         log = log_of(folder)
-        log.write_bytes(b"")  # an earlier one says nothing of this process, which may end before it says a word
+        log.write_bytes(b"")  # what an earlier process said is not what this one says
         process = self._processes.Process(target=answer, args=(self._words(job, folder), log))
         with self._one_reads:
             process.start()
