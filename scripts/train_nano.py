@@ -80,9 +80,7 @@ def make_chain(names: Sequence[str], output: Path) -> None:
 def main() -> None:
     """Train what is missing and write the card."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--output", type=Path, default=ASSETS, help="folder for the four models and the card"
-    )
+    parser.add_argument("--output", type=Path, default=ASSETS, help="folder for the four models and the card")
     parser.add_argument("--only", nargs="*", help="train these models only, in this process, without a card")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)

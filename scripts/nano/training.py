@@ -85,7 +85,9 @@ def optimisers_of(model: Any) -> tuple[torch.optim.Optimizer, ...]:
     """
     inner = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
     outer = [p for n, p in model.named_parameters() if p.ndim != 2 or "layers" not in n]
-    return Muon(inner, lr=0.0), torch.optim.AdamW(outer, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    return Muon(inner, lr=0.0), torch.optim.AdamW(
+        outer, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True
+    )
 
 
 def _save(
