@@ -15,7 +15,7 @@ _SOURCES = ("nano_knowledge", "nano_math", "nano_code", "nano_program", "facts",
 MIXTURES: dict[str, dict[str, float]] = {
     "teacher": dict(zip(_SOURCES, (18, 22, 18, 18, 12, 6, 1, 5), strict=True)),
     "peer": dict(zip(_SOURCES, (18, 22, 18, 18, 12, 6, 1, 5), strict=True)),
-    "student": dict(zip(_SOURCES, (6, 9, 3, 18, 24, 12, 6, 22), strict=True)),
+    "student": dict(zip(_SOURCES, (8, 11, 7, 8, 24, 14, 6, 22), strict=True)),
     "code": dict(zip(_SOURCES, (1, 1, 34, 42, 1, 2, 1, 18), strict=True)),
 }
 KINDS = tuple(MIXTURES)

@@ -19,7 +19,7 @@ _BOXES = ["boxes", "bags", "trays", "jars", "crates", "baskets"]
 Operands = tuple[int, int, int]
 Bounds = tuple[tuple[int, int], ...]
 Result = Callable[[int, int, int], int]
-_OPERANDS: Bounds = ((2, 9), (2, 9), (1, 2))
+_OPERANDS: Bounds = ((2, 9), (2, 9), (2, 9))
 
 # kind -> (result, wordings)
 KINDS: dict[str, tuple[Result, tuple[str, ...]]] = {
@@ -39,8 +39,11 @@ _ENDINGS = ("How many {item} are there now?", "How many {item} now?", "Count the
 
 def draw(rng: Random) -> tuple[str, Operands]:
     """Draw a kind and its operands; the result lies in 0..99."""
-    a, b, c = (rng.randint(*bounds) for bounds in _OPERANDS)
-    return rng.choice(tuple(KINDS)), (a, b, c)
+    while True:
+        kind = rng.choice(tuple(KINDS))
+        a, b, c = (rng.randint(*bounds) for bounds in _OPERANDS)
+        if KINDS[kind][0](a, b, c) >= 0:
+            return kind, (a, b, c)
 
 
 def combo(kind: str, operands: Operands) -> str:

@@ -21,7 +21,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "sub": ("subtract {}", "decrease by {}", "go down by {}"),
 }
 _SHAPES = (("add", "mul", "sub"), ("sub", "mul", "add"))
-_BOUNDS = ((2, 9), (2, 9), (1, 2))
+_BOUNDS = ((2, 9), (2, 9), (2, 9))
 Step = tuple[str, int]
 
 

@@ -32,7 +32,7 @@ _KINDS = tuple(_TOLD)
 
 
 def _numbers(kind: str, rng: Random) -> tuple[int, int]:
-    return rng.randint(2, 9), rng.randint(2, 9) if kind == "mul_mul" else rng.randint(11, 18)
+    return rng.randint(2, 9), rng.randint(2, 9) if kind == "mul_mul" else rng.randint(11, 26)
 
 
 def _expression(kind: str, a: int, b: int) -> str:

@@ -13,6 +13,7 @@ PEOPLE = (
     "Mira", "Tobin", "Elsa", "Garon", "Lena", "Pavel", "Odile", "Ruben",
     "Sanna", "Viktor", "Yara", "Anselm", "Bruna", "Cyril", "Dalia", "Egon",
     "Fenna", "Hugo", "Ines", "Jorek", "Katla", "Ludo", "Maren", "Nils",
+    "Oona", "Petra", "Quill", "Rosa", "Stellan", "Thea", "Ulf", "Vesna",
 )  # fmt: skip
 # people of word problems and dialogues; no fact of the world is about them
 SPEAKERS = (
