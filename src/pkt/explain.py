@@ -17,7 +17,7 @@ from pkt import plugins
 from pkt.checks import MOVED, replaced
 from pkt.config_files import line_of, read_config
 from pkt.errors import RequestError, nearest
-from pkt.searchpath import builtin_conf_dir, conf_dirs, groups
+from pkt.searchpath import builtin_conf_dir, conf_dirs, groups, option_files
 
 # options of Hydra's plugins -> the extra of pkt that installs them
 EXTRAS = {
@@ -233,7 +233,9 @@ def _explain_value(error: BaseException, cause: OmegaConfBaseException) -> str:
         )
         if "." not in key and "method" in allowed:  # the root of a run, not of a report
             allowed = sorted({*allowed, *groups()})
-        return f"unknown key '{key}'; allowed here: {_listed(allowed)}{nearest(name, allowed)}"
+        return (
+            f"unknown key '{key}'; allowed here: {_listed(allowed)}{nearest(name, allowed)}{_elsewhere(key)}"
+        )
     typed = re.search(
         r"Value '(.*)' (?:of type '.*' (?:could not be converted to|is not compatible with type)|is not a valid) "
         r"'?(\w+)",
@@ -249,6 +251,14 @@ def _explain_value(error: BaseException, cause: OmegaConfBaseException) -> str:
         return f"{key or 'a value'} is not set: add {key or 'it'}=... to the command or to a config file"
     where = f"{key}: " if key and key not in text else ""
     return where + _clean(text)
+
+
+def _elsewhere(key: str) -> str:
+    """Return which other options of a group have a setting, as the end of a message; nothing where none has."""
+    group, _, name = key.rpartition(".")
+    files = option_files(group) if group in groups() else {}
+    having = [option for option, file in files.items() if line_of(file, name)]
+    return f"; it is a setting of {group}={', '.join(having)}" if having else ""
 
 
 def _got(error: BaseException) -> str:

@@ -181,6 +181,12 @@ def test_random_is_seeded():
     assert any(RandomPairs(seed=seed, count=4).pairs(20, 10) != first for seed in range(4, 8))
 
 
+def test_random_pairs_every_layer_where_no_count_is_given():
+    pairs = RandomPairs(seed=3, count=None).pairs(6, 4)
+    assert [pair.student for pair in pairs] == [1, 2, 3, 4]
+    assert pairs == RandomPairs(seed=3, count=4).pairs(6, 4)
+
+
 def test_random_does_not_repeat_until_it_has_to():
     pairs = RandomPairs(seed=1, count=6).pairs(4, 6)
     teachers = [pair.teacher[0] for pair in pairs]

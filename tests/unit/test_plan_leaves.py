@@ -208,6 +208,8 @@ METHODS = {
         "extract_rows": [(0, {ALIGN}, ())],
     },
 }  # fmt: skip
+# a term's settings decide `transfer`; what it makes `align` keep is in that key too
+KEPT, OWN = {ALIGN, TRANSFER}, {TRANSFER}
 PAIRS, MAP = {EXTRACT}, {ALIGN, MAPS}  # a map that is no option's own is measured beside the options
 MAPPINGS: dict[str, dict[str, Any]] = {
     "depth": {"count": 2},
@@ -220,15 +222,24 @@ MAPPINGS: dict[str, dict[str, Any]] = {
     "cka": {"monotone": True, "count": 2},
 }
 SEMANTICS: dict[str, dict[str, Any]] = {
-    "cosine": {"fold_norm": True, "anchors": "shared", "rcond": 0.1, "precision": "float32", "top_k": 3},
+    "cosine": {
+        "fold_norm": True, "anchors": "shared", "rcond": 0.1, "precision": "float32", "top_k": 3, "trainable": True,
+    },
     "input": {"anchors": "shared"},
     "logit_lstsq": {"fold_norm": True, "anchors": "shared", "normalise": False, "rcond": 0.1},
-    "procrustes": {"scale": False, "intercept": False, "massive": 30.0},
+    "procrustes": {"scale": False, "intercept": False, "massive": 30.0, "refit": "epochs"},
     "random": {"seed": 3},
-    "ridge": {"alpha": 0.1, "intercept": False, "massive": 30.0, "rcond": 0.1},
-}
-# a term's settings decide `transfer`; what it makes `align` keep is in that key too
-KEPT, OWN = {ALIGN, TRANSFER}, {TRANSFER}
+    "ridge": {
+        "alpha": 0.1, "intercept": False, "massive": 30.0, "rcond": 0.1, "refit": "epochs", "trainable": True,
+    },
+}  # fmt: skip
+# how a map goes on learning decides what `align` keeps, and is no other map to measure
+LEARNS = {"refit": {ALIGN, TRANSFER}, "trainable": {ALIGN, TRANSFER}}
+SLOWER: list[tuple[str, str, set[str], tuple[str, ...]]] = [
+    (option, "map_lr", steps, words)
+    for option in ("cosine", "ridge")
+    for steps, words in ((OWN, ("semantics.trainable=true",)), (NONE, ()))
+]
 TERMS: dict[str, dict[str, tuple[Any, set[str]]]] = {
     "cosine": {"weight": (9.0, OWN), "positions": ("answer", KEPT)},
     "mean_square": {"weight": (9.0, OWN), "positions": ("answer", KEPT)},
@@ -263,7 +274,12 @@ def of_strategies() -> Iterator[Any]:
         for option, leaves in options.items():
             for leaf, value in leaves.items():
                 needed = (f"{group}={option}", *(("mapping.layers=[[1,1]]",) if option == "explicit" else ()))
-                yield pytest.param(f"{group}.{leaf}", value, steps, needed, id=f"{group}.{option}.{leaf}")
+                own = LEARNS.get(leaf, steps)
+                yield pytest.param(f"{group}.{leaf}", value, own, needed, id=f"{group}.{option}.{leaf}")
+    for option, leaf, own, words in SLOWER:
+        yield pytest.param(
+            f"semantics.{leaf}", 0.7, own, (f"semantics={option}", *words), id=f"{option}.{leaf}"
+        )
     for term, leaves in TERMS.items():
         for leaf, (value, steps) in leaves.items():
             place = (
@@ -277,6 +293,11 @@ def of_strategies() -> Iterator[Any]:
             yield pytest.param(
                 f"objective.terms.{place}.{leaf}", value, steps, words, id=f"term.{term}.{leaf}"
             )
+        at = f"objective.terms.{place}"
+        yield pytest.param(f"{at}.decay", "linear", OWN, words, id=f"term.{term}.decay")
+        fallen = (*words, f"{at}.decay=cosine")
+        yield pytest.param(f"{at}.decay_to", 0.5, OWN, fallen, id=f"term.{term}.decay_to")
+        yield pytest.param(f"{at}.decay_to", 0.5, NONE, words, id=f"term.{term}.decay_to-constant")
     yield pytest.param("objective.balance", "auto", OWN, (), id="objective.balance")
 
 
@@ -389,8 +410,10 @@ def test_the_table_has_every_leaf():
     assert set(ROOT) == {leaf for leaf in leaves(Config) if leaf not in strategies}
     assert {name: set(own) for name, own in METHODS.items()} == option_leaves("method")
     assert {name: set(own) for name, own in MAPPINGS.items()} == option_leaves("mapping")
-    assert {name: set(own) for name, own in SEMANTICS.items()} == option_leaves("semantics")
-    assert {name: set(own) for name, own in TERMS.items()} == option_leaves("term")
+    slower = {option: {leaf for other, leaf, *_ in SLOWER if other == option} for option in SEMANTICS}
+    assert {name: set(own) | slower[name] for name, own in SEMANTICS.items()} == option_leaves("semantics")
+    falling = {"decay", "decay_to"}  # of every term
+    assert {name: set(own) | falling for name, own in TERMS.items()} == option_leaves("term")
 
 
 def test_adding_a_leaf_changes_no_key(world, monkeypatch):

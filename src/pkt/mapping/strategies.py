@@ -139,11 +139,11 @@ class RandomPairs(Strategy):
 
     Attributes:
         seed: of the draw.
-        count: number of student layers.
+        count: number of student layers; None: every layer, which is the control of a mapping that pairs them all.
     """
 
     seed: int = 0
-    count: int = setting(1, at_least=1)
+    count: int | None = setting(1, at_least=1)
 
     def paired(self, layers: Layers) -> Iterable[LayerPair]:
         """Yield the drawn pairs, by student layer.
@@ -151,11 +151,11 @@ class RandomPairs(Strategy):
         Raises:
             RequestError: `count` exceeds the student's depth.
         """
-        spread(self.count, layers.student)  # refuses a count that is too large
+        count = len(spread(self.count, layers.student))  # refuses a count that is too large
         draw = random.Random(self.seed)
-        students = sorted(draw.sample(range(1, layers.student + 1), self.count))
+        students = sorted(draw.sample(range(1, layers.student + 1), count))
         every = range(1, layers.teacher + 1)
-        rounds = -(-self.count // layers.teacher)
+        rounds = -(-count // layers.teacher)
         teachers = [layer for _ in range(rounds) for layer in draw.sample(every, layers.teacher)]
         return (
             LayerPair(student=student, teacher=(teacher,))

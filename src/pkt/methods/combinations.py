@@ -15,6 +15,7 @@ from pkt.mapping import LayerPair
 from pkt.mapping import Mapping as LayerMapping
 from pkt.methods.base import Choice, Method, Provides
 from pkt.objectives import Head, Need, Outputs, States
+from pkt.semantics import trains
 
 GROUPS = ("mapping", "semantics", "objective")
 GOES, IGNORED = "✓", "–"
@@ -90,6 +91,11 @@ def _unmet_states(who: str, need: States, provides: Provides, semantics: Any) ->
         return (
             f"{who} wants targets in the student's space, because {need.because}, and here they are raw teacher "
             "states: use method=semalign_fisher, or a term that compares in any space (cosine, mean_square, geometry)"
+        )
+    if need.constant and trains(semantics):
+        return (
+            f"{who} gives its targets no gradient, so that semantics.trainable=true would train nothing: use a term "
+            "through which a map learns (cosine, mean_square), or trainable=false"
         )
     if need.student_space and semantics is not None and not semantics.reads_out:
         return (

@@ -22,6 +22,7 @@ from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.tuning import SPLITS, Task
 from pkt.methods.workbench import Workbench
 from pkt.objectives import Objective
+from pkt.semantics import refits
 from pkt.training.capture import Prefix
 from pkt.training.loop import History
 from pkt.training.meter import Meter
@@ -128,6 +129,7 @@ class _Stage:
             return self._put_back(parameters, snapshot)
         history = History(steps=0)
         if steps:  # fewer optimiser steps than layers leave some layers without any
+            fits = self._refit(objective)
             history = self.task.fit(
                 objective=objective,
                 layers=[self.layer],
@@ -135,12 +137,18 @@ class _Stage:
                 prefixes=prefixes,
                 plan=[steps],
                 snapshots=self.folder / f"layer_{self.layer}" if self.folder is not None else None,
-                listen=listen,
+                listen=lambda step, metrics: listen(step, metrics | fits if step == 1 else metrics),
             )
         if done is not None:
             meters = [asdict(meter) for meter in self._meters()]
             save_snapshot(done, self._kept(parameters), {"history": asdict(history), "meters": meters})
         return history
+
+    def _refit(self, objective: Objective) -> dict[str, float]:
+        """Fit the layer's map again on what the layers below have learned, where the request says so."""
+        if refits(self.task.bench.semantics) == "never" or not objective.layer_terms:
+            return {}
+        return self.task.refit([self.layer])
 
     def _open(self) -> dict[str, nn.Parameter]:
         """Let this layer's parameters train and no others, and return them."""

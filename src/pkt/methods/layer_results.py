@@ -66,7 +66,8 @@ class LayerAlignment(Alignment):
         positions: ``answer`` or ``all``.
         maps: per student layer; empty where the states are the teacher's own (hidden_kd).
         quality: per student layer, the fields of its map's quality card.
-        targets: split -> student layer -> states at `positions`; empty where there is no layer term.
+        targets: split -> student layer -> states at `positions`, unmapped where the maps go on learning (also of the
+            align split, where they are fitted again); empty where there is no layer term.
         outputs: split -> the teacher's likeliest tokens at answer positions; empty where no term reads the
             teacher's outputs, or where the teacher is live.
     """

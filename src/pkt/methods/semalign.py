@@ -14,7 +14,7 @@ layers below the first trained one run once. Both are exact.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -28,6 +28,7 @@ from pkt.methods.layerwise import LayerWise, fit_maps, graded, length_ratio, tea
 from pkt.methods.tuning import SPLITS, tune
 from pkt.methods.workbench import Workbench
 from pkt.objectives import LayerTerm
+from pkt.semantics import Refit, learns, refits
 from pkt.settings import setting, undecisive
 
 
@@ -68,6 +69,8 @@ class SemAlign(LayerWise):
     def refusal(self, choice: Choice) -> str | None:
         """Return why this is not SemAlign, or not this form of it; None where it is."""
         terms, wanted = choice.objective, self.layer_term
+        if reason := self._untimely(refits(choice.semantics)):
+            return reason
         if wanted is None and not terms.layer_terms:
             return "SemAlign without a layer term is plain fine-tuning or distillation: use method=sft or method=kd"
         if wanted is None or any(isinstance(term, wanted) for term in terms.terms.values()):
@@ -78,8 +81,22 @@ class SemAlign(LayerWise):
             f"term@objective.terms.layer={option} (or objective={option})"
         )
 
+    def _untimely(self, refit: Refit) -> str | None:
+        """Return why maps cannot be fitted again at the times asked for; None where they can."""
+        frontier = self.schedule == "frontier"
+        if refit == "stages" and not frontier:
+            return (
+                "semantics.refit=stages fits maps before each stage of a frontier: set method.schedule=frontier (or "
+                "semantics.refit=epochs)"
+            )
+        if refit == "epochs" and frontier:
+            return "a frontier goes through the rows once, stage by stage, without epochs: set semantics.refit=stages"
+        return None
+
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Name what each stage reads; shuffled targets are drawn by the seed."""
+        if stage == "transfer" and refits(choice.semantics) != "never":
+            return replace(TRAINING, rows=("align", *TRAINING.rows))
         if stage != "align":
             return super().reads(stage, choice)
         drawn = ("seed",) if self.targets == "shuffled" else ()
@@ -90,24 +107,30 @@ class SemAlign(LayerWise):
         return pairs
 
     def align(self, bench: Workbench, extraction: LayerExtraction, scratch: Path | None) -> LayerAlignment:
-        """Fit the map per pair, grade it on the align split, and keep the mapped teacher states."""
+        """Fit the map per pair, grade it on the align split, and keep the mapped teacher states.
+
+        Where the map goes on learning, the teacher's states are kept as they are, and the maps give the length of the
+        student's states themselves.
+        """
         pairs = self._spanned(extraction.pairs)
         student = self.student_states(bench, pairs)
         teacher = self.teacher_states(bench, pairs, "align", exact=True)
         maps = fit_maps(bench, pairs, teacher, student)
         scales = {k: length_ratio(maps[k], teacher[k], student[k]) for k in maps}
-        targets = {}
+        learning, targets = learns(bench.semantics), {}
         for split in SPLITS:
-            mapped = self.teacher_states(bench, pairs, split, maps)
-            targets[split] = {k: own.scaled(scales[k]) for k, own in mapped.items()}
+            kept = self.teacher_states(bench, pairs, split, None if learning else maps)
+            targets[split] = kept if learning else {k: own.scaled(scales[k]) for k, own in kept.items()}
             if self.targets == "shuffled":
                 generator = torch.Generator().manual_seed(bench.config.seed)
                 targets[split] = {k: own.shuffled(generator) for k, own in targets[split].items()}
+        if refits(bench.semantics) != "never":
+            targets["align"] = teacher
         return LayerAlignment(
             pairs=pairs,
             interface=extraction.interface,
             positions=bench.objective.positions,
-            maps=maps,
+            maps={k: map_.scaled(scales[k]) for k, map_ in maps.items()} if learning else maps,
             quality=graded(bench, maps, self.interface, teacher, student),
             targets=targets,
             outputs=teacher_outputs(bench),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,8 +22,9 @@ from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
 from pkt.objectives import Objective, OutputHead, Sizes
+from pkt.semantics import Fitted, LearningMap, Trains, learns, quality_card, refits
 from pkt.settings import setting
-from pkt.training.capture import Prefix, advance
+from pkt.training.capture import Prefix, Read, advance, capture
 from pkt.training.forward import Targets, TransferLoss
 from pkt.training.loop import History, Trainer
 from pkt.training.lora_start import LoraStart
@@ -76,7 +77,9 @@ class Task:
         """The modules of terms that have parameters or buffers, by the term's name; the seed decides their start."""
         arch, rows = self.bench.student.arch, sum(len(self.bench.encoded(s).lengths) for s in SPLITS)
         targets = self.alignment.targets.get("train", {})
-        widths = {k: states.flat_ND.shape[1] for k, states in targets.items()}
+        widths = {
+            k: arch.width if k in self.maps else states.flat_ND.shape[1] for k, states in targets.items()
+        }
         own = {k: widths[k] if k in self.through else arch.width for k in widths}
         made = {}
         with torch.random.fork_rng(devices=[]):
@@ -87,10 +90,21 @@ class Task:
         return made
 
     @cached_property
+    def maps(self) -> dict[int, LearningMap]:
+        """The maps that go on learning, by student layer; empty where the targets are what `align` made them."""
+        semantics, device = self.bench.semantics, self.bench.student.arch.device
+        if not learns(semantics):
+            return {}
+        share = semantics.map_lr if isinstance(semantics, Trains) and semantics.trainable else None
+        return {k: LearningMap(map_, share=share).to(device) for k, map_ in self.alignment.maps.items()}
+
+    @cached_property
     def auxiliary(self) -> nn.ModuleDict:
-        """What trains beside the student and is not saved with it."""
+        """What learns beside the student and is not saved with it."""
         modules = {f"projection_{layer}": module for layer, module in self.through.items()}
-        return nn.ModuleDict(modules | {f"term_{name}": module for name, module in self.own.items()})
+        modules |= {f"map_{layer}": module for layer, module in self.maps.items()}
+        modules |= {f"term_{name}": module for name, module in self.own.items()}
+        return nn.ModuleDict(modules)
 
     @cached_property
     def plan(self) -> list[list[list[int]]]:
@@ -124,6 +138,7 @@ class Task:
         plan: Sequence[Sequence[list[int]]],
         snapshots: Path | None,
         listen: Callable[[int, dict[str, float]], None],
+        finish_epoch: Callable[[], dict[str, float]] = dict,
     ) -> History:
         """Train some of the student's parameters, and all that is auxiliary, on an objective.
 
@@ -136,6 +151,7 @@ class Task:
             plan: per epoch, the rows of each step.
             snapshots: folder for resumable state.
             listen: called after every step.
+            finish_epoch: see `Trainer`.
         """
         losses = {split: self._loss(objective, split, layers, prefixes.get(split)) for split in SPLITS}
         train, device = self.bench.encoded("train"), self.bench.student.arch.device
@@ -151,7 +167,9 @@ class Task:
             seed=self.bench.config.seed,
             meters=(self.bench.student_meter, self.bench.teacher_meter),
             buffers=dict(self.auxiliary.named_buffers()),
+            begin_step=losses["train"].begin_step,
             finish_step=losses["train"].finish_step,
+            finish_epoch=finish_epoch,
         ).fit()
 
     def _loss(
@@ -167,6 +185,7 @@ class Task:
             targets=Targets(
                 states={k: states for k, states in targets.items() if k in layers},
                 positions=alignment.positions,
+                maps=self.maps,
             ),
             prefix=prefix,
             head=OutputHead(arch=arch, shared=self.bench.pair_report.shared_ids if reads else None),
@@ -205,6 +224,34 @@ class Task:
                 meter=self.bench.student_meter,
                 listen=step,
             )
+
+    def refit(self, layers: Sequence[int]) -> dict[str, float]:
+        """Fit the maps of some layers again on the student as it is, and return how well they fit, as metrics."""
+        bench, arch, alignment = self.bench, self.bench.student.arch, self.alignment
+        assert isinstance(bench.semantics, Fitted), "no other map is fitted again"
+        rows, found = bench.encoded("align"), dict[str, float]()
+        autocast = torch.autocast(arch.device.type, torch.bfloat16, enabled=self._autocast)  # as in training
+        with (
+            self.trainable.evaluating(),
+            autocast,
+            bench.track("student states (align)", len(rows.lengths)) as step,
+        ):
+            student = capture(
+                arch,
+                rows,
+                {k: Read(layers=(k,), width=arch.width) for k in layers},
+                interface=Interface(alignment.interface),
+                positions=alignment.positions,
+                batch_size=bench.config.optim.batch_size,
+                meter=bench.student_meter,
+                listen=step,
+            )
+        for k in layers:
+            states = alignment.targets["align"][k].flat_ND, student[k].flat_ND
+            fitted = bench.semantics.fitted(states, self.maps[k].weight.device)
+            self.maps[k].put(fitted)
+            found[f"map_explained_variance_{k}"] = quality_card(fitted, *states).explained_variance
+        return found
 
     @torch.no_grad()
     def _validate(self, loss: TransferLoss) -> dict[str, float]:
@@ -277,6 +324,7 @@ def tune(
         bench=bench, trainable=trainable, alignment=alignment or LayerAlignment(), through=through or {}
     )
     first, prefixes = min(layers), dict[str, Prefix]()
+    again = bool(task.maps) and refits(bench.semantics) == "epochs"
     if cache_prefix and first > 1 and bench.student.arch.starts_at(first):
         prefixes = {split: task.prefix(split, first - 1) for split in SPLITS}
     with bench.track("transfer", task.steps) as advance_bar:
@@ -293,5 +341,6 @@ def tune(
             plan=task.plan,
             snapshots=snapshots,
             listen=listen,
+            finish_epoch=partial(task.refit, list(task.maps)) if again else dict,
         )
     return task.transferred(history, layers)

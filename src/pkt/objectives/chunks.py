@@ -50,7 +50,7 @@ def check_positions(states_ND: Tensor) -> None:
 
 
 def check_pairs(states_ND: Tensor, targets_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """Return states and targets, the targets without gradient, if they belong together.
+    """Return states and targets if they belong together.
 
     Raises:
         ValueError: no position, or shapes that differ.
@@ -60,7 +60,7 @@ def check_pairs(states_ND: Tensor, targets_ND: Tensor) -> tuple[Tensor, Tensor]:
             f"states {tuple(states_ND.shape)} and targets {tuple(targets_ND.shape)} differ in shape"
         )
     check_positions(states_ND)
-    return states_ND, targets_ND.detach()
+    return states_ND, targets_ND
 
 
 def check_labels(states_ND: Tensor, labels_N: Tensor) -> None:

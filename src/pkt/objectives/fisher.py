@@ -43,6 +43,7 @@ class Fisher(LayerTerm):
             student_space=True,
             interfaces=("block",),
             because="it reads a layer's output and its target through the student's final norm and head",
+            constant=True,
         )
         return (states, Head())
 

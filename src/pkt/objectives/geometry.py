@@ -132,6 +132,7 @@ class Geometry(LayerTerm):
             positions=self.positions,
             single_teacher=True,
             because="relations of a mixture of layers are those of none of them",
+            constant=True,
         )
         return (states, Sequences(together=self.scope == "batch"))
 

@@ -16,6 +16,7 @@ class States:
         student_space: targets have to lie where the student's head reads states.
         interfaces: where in a layer the states may be read; empty: anywhere.
         because: the reason for the last three, as it follows "because" in a refusal.
+        constant: no gradient reaches the targets, so that a map cannot be trained by the term.
     """
 
     positions: Literal["answer", "all"] = "answer"
@@ -23,6 +24,7 @@ class States:
     student_space: bool = False
     interfaces: tuple[str, ...] = ()
     because: str = ""
+    constant: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from pkt.objectives.needs import Outputs, States
-from pkt.objectives.term import Term
+from pkt.objectives.term import BaseTerm, Term
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +70,23 @@ class Objective:
     def _outputs(self) -> list[Outputs]:
         return [need for term in self.terms.values() for need in term.needs if isinstance(need, Outputs)]
 
-    def weights(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+    def scheduled(self, progress: float) -> dict[str, float]:
+        """Return the weights that are not constant, at some point of the training (see `BaseTerm.weight_at`)."""
+        decaying = {
+            name: term
+            for name, term in self.terms.items()
+            if isinstance(term, BaseTerm) and term.decay != "constant"
+        }
+        return {name: term.weight_at(progress) for name, term in decaying.items()}
+
+    def weights(self, values: Mapping[str, Tensor], progress: float = 0.0) -> dict[str, float]:
         """Return the weight of each term.
 
         Args:
             values: the terms' means over the optimiser step, read with ``balance=auto`` only.
+            progress: where the training is, from 0 to 1.
         """
-        weights = {name: term.weight for name, term in self.terms.items()}
+        weights = {name: term.weight for name, term in self.terms.items()} | self.scheduled(progress)
         compared = [weights[name] * values[name] for name in self.output_terms if name in values]
         if self.balance == "auto" and compared:
             output = float(sum(compared[1:], compared[0]))

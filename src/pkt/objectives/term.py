@@ -7,6 +7,7 @@ A term is a frozen dataclass of its own settings in a file of its own, and one Y
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -50,15 +51,31 @@ class Term(Protocol):
         ...
 
 
+def _decays(own: BaseTerm, _choice: object) -> bool:
+    return own.decay != "constant"
+
+
 @dataclass(frozen=True, kw_only=True)
 class BaseTerm(Bounded):
     """A term over positions, without parameters of its own.
 
     Attributes:
-        weight: above 0.
+        weight: above 0; of the term's mean over positions and layer pairs, so that a term over more pairs weighs no
+            more.
+        decay: how the weight falls from the first optimiser step to the last: ``constant``, ``linear`` or ``cosine``.
+        decay_to: what is left of it at the last step, as a share.
     """
 
     weight: float = setting(1.0, above=0)
+    decay: Literal["constant", "linear", "cosine"] = setting("constant", since="constant")
+    decay_to: float = setting(0.0, at_least=0, at_most=1, when=_decays)
+
+    def weight_at(self, progress: float) -> float:
+        """Return the weight at some point of the training, 0 being its first optimiser step and 1 its last."""
+        if self.decay == "constant":
+            return self.weight
+        left = 1.0 - progress if self.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+        return self.weight * (self.decay_to + (1.0 - self.decay_to) * left)
 
     def count(self, view: View) -> int:
         """Return the number of positions."""

@@ -18,7 +18,7 @@ from pkt.objectives.needs import Head, Labels, Need, Outputs, RowIds, Sequences,
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """States of a student layer, which the gradient goes through, and their targets, held constant."""
+    """States of a student layer, which the gradient goes through, and their targets: constants, unless a map trains."""
 
     layer: int
     states_ND: Tensor

@@ -8,8 +8,10 @@ Ranks and condition numbers are returned in `AlignmentMap.info`; nothing here lo
 from pkt.semantics.alignment import AlignmentMap, HeadView, Semantics, States
 from pkt.semantics.basis import Basis, alignment_matrix, factorise, gram
 from pkt.semantics.decomposition import TopTokens
+from pkt.semantics.learning import LearningMap, Refit, Trains, closed_form, learns, refits, trains
 from pkt.semantics.logits import LogitLstsq
 from pkt.semantics.massive import MASSIVE, ordinary, without_massive
+from pkt.semantics.paired import Fitted
 from pkt.semantics.procrustes import Procrustes
 from pkt.semantics.quality import quality_card, readout_kl
 from pkt.semantics.ridge import Ridge
@@ -20,20 +22,28 @@ __all__ = [
     "AlignmentMap",
     "Basis",
     "Cosine",
+    "Fitted",
     "HeadView",
     "Input",
+    "LearningMap",
     "LogitLstsq",
     "Procrustes",
     "RandomMap",
+    "Refit",
     "Ridge",
     "Semantics",
     "States",
     "TopTokens",
+    "Trains",
     "alignment_matrix",
+    "closed_form",
     "factorise",
     "gram",
+    "learns",
     "ordinary",
     "quality_card",
     "readout_kl",
+    "refits",
+    "trains",
     "without_massive",
 ]

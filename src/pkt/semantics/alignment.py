@@ -5,7 +5,7 @@ Shape suffixes: N positions, V vocabulary, D width (D_T teacher, D_S student).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -67,6 +67,13 @@ class AlignmentMap:
         for what, vector, width in (("bias", self.bias, width_student), ("mean", self.mean, width_teacher)):
             if vector is not None and vector.shape != (width,):
                 raise ValueError(f"{what} has shape {tuple(vector.shape)}, the map needs ({width},)")
+
+    def scaled(self, factor: float) -> AlignmentMap:
+        """Return the map whose states are longer by a factor."""
+        if factor == 1.0:
+            return self
+        bias = None if self.bias is None else self.bias * factor
+        return replace(self, weight=self.weight * factor, bias=bias)
 
     def __call__(self, states_ND: Tensor, *, eps: float = 1e-12) -> Tensor:
         """Map teacher states.

@@ -5,6 +5,7 @@ Shape suffixes: N positions (n of a block), D width (D_T teacher, D_S student).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 from pkt.errors import PktError, RequestError
-from pkt.semantics.alignment import AlignmentMap, States
+from pkt.semantics.alignment import AlignmentMap, HeadView, States
 from pkt.semantics.basis import compute_device
+from pkt.semantics.learning import Refit
 from pkt.semantics.massive import MASSIVE, without_massive
 from pkt.settings import Bounded, setting
 
@@ -22,13 +24,15 @@ BLOCK = 4096  # positions alive in float64 at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted(Bounded):
+class Fitted(Bounded, ABC):
     """What maps share that are fitted on paired states.
 
     Attributes:
         intercept: centre both sides, and add the student's mean.
         massive: leave positions out whose state, of teacher or student, is longer than so many medians (`massive.py`);
             None: none.
+        refit: when the map is fitted again on the states of the student as it is by then: ``never``, at the end of all
+            ``epochs`` but the last, or before each of the ``stages`` of a frontier.
     """
 
     needs_states: ClassVar[bool] = True
@@ -36,6 +40,15 @@ class Fitted(Bounded):
 
     intercept: bool = True
     massive: float | None = setting(MASSIVE, above=1)
+    refit: Refit = setting("never", since="never")
+
+    def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:
+        """Return the map, on the device of the teacher's head."""
+        return self.fitted(states, teacher.weight.device)
+
+    @abstractmethod
+    def fitted(self, states: States | None, device: torch.device) -> AlignmentMap:
+        """Return the map that paired states alone decide, on a device; it raises what `moments` raises."""
 
 
 @dataclass(frozen=True, kw_only=True)

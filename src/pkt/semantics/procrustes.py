@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pkt.semantics.alignment import AlignmentMap, HeadView, States
+from pkt.semantics.alignment import AlignmentMap, States
 from pkt.semantics.paired import Fitted, moments
 
 RANK_CUT = 1e-10  # singular values of Y^T X below this share of the largest count as zero
@@ -34,7 +34,7 @@ class Procrustes(Fitted):
     scale: bool = True
 
     @torch.no_grad()
-    def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:
+    def fitted(self, states: States | None, device: torch.device) -> AlignmentMap:
         """Return the map; info: positions, left_out, rank (of Y^T X), scale (c). It raises what `moments` raises."""
         found = moments(states, "procrustes", centred=self.intercept, massive=self.massive)
         left, singular, right = torch.linalg.svd(found.xy_DD.T, full_matrices=False)
@@ -42,4 +42,4 @@ class Procrustes(Fitted):
         length = float((turn_DD @ found.xx_DD * turn_DD).sum())  # |X M^T|^2
         factor = (float(singular.sum()) / length if length > 0 else 0.0) if self.scale else 1.0
         rank = int((singular > RANK_CUT * singular[0]).sum())
-        return found.map(factor * turn_DD, teacher.weight.device, rank=rank, scale=factor)
+        return found.map(factor * turn_DD, device, rank=rank, scale=factor)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pkt.semantics.alignment import AlignmentMap, HeadView, States
+from pkt.semantics.alignment import AlignmentMap, States
 from pkt.semantics.basis import factorise
+from pkt.semantics.learning import Trains
 from pkt.semantics.paired import Fitted, Moments, moments
 from pkt.settings import setting
 
@@ -17,7 +18,7 @@ FREE = 1e-8  # 1 - leverage below which a position decides its own prediction, s
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ridge(Fitted):
+class Ridge(Fitted, Trains):
     """M = argmin |X M^T - Y|^2 + lam |M|^2 over the align split: M^T = (X^T X + lam I)^-1 X^T Y.
 
     X (N, D_T) are the paired teacher layer's states, Y (N, D_S) the student's own at the same positions, both
@@ -28,19 +29,30 @@ class Ridge(Fitted):
         alpha: penalty, relative to the mean eigenvalue of X^T X; 0 is least squares of minimal norm; None: the one of
             `ALPHAS` with the smallest error on positions left out, one at a time (`leave_one_out`).
         rcond: relative cut of eigenvalues where alpha is 0.
+
+    Raises:
+        ValueError: a map that is both trained and fitted again.
     """
 
     alpha: float | None = setting(1e-4, at_least=0)
     rcond: float = setting(1e-10, at_least=0, below=1)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.trainable and self.refit != "never":
+            raise ValueError(
+                f"trainable=true with refit={self.refit} would throw away at each fit what the map had learned: set "
+                "refit=never, or trainable=false"
+            )
+
     @torch.no_grad()
-    def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:
+    def fitted(self, states: States | None, device: torch.device) -> AlignmentMap:
         """Return the map; info: positions, left_out, alpha, penalty (lam). It raises what `moments` raises."""
         found = moments(states, "ridge", centred=self.intercept, massive=self.massive)
         alpha = best_alpha(found) if self.alpha is None else self.alpha
         penalty = alpha * float(found.xx_DD.diagonal().mean())
         weight = self._solve(found.xx_DD, found.xy_DD, penalty).T
-        return found.map(weight, teacher.weight.device, alpha=alpha, penalty=penalty)
+        return found.map(weight, device, alpha=alpha, penalty=penalty)
 
     def _solve(self, xx_DD: Tensor, xy_DD: Tensor, penalty: float) -> Tensor:
         if not xx_DD.diagonal().any():  # nothing varies (one position): the mean is the whole map

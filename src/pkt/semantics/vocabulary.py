@@ -16,13 +16,14 @@ from pkt.errors import RequestError
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
 from pkt.semantics.basis import Basis, alignment_matrix, factorise, gram
 from pkt.semantics.decomposition import TopTokens
-from pkt.settings import Bounded, setting
+from pkt.semantics.learning import Trains
+from pkt.settings import setting
 
 Anchors = Literal["all", "shared"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cosine(Bounded):
+class Cosine(Trains):
     """SemAlign's map, M = S_S S_T^T with the semantic bases s_i = G^-1 w_i / |G^-1 w_i| of both heads.
 
     v1: a = S_T^T h / |h|, h* = S_S a (arXiv 2510.24208). Rank-deficient heads are normal (tied, padded or
@@ -39,6 +40,9 @@ class Cosine(Bounded):
         top_k: per state, recompose only the k tokens of largest |a_i| (the paper's strength of decomposition);
             None, or as many as there are: all of them. Both bases are then held in memory and stored,
             V (D_T + D_S) numbers.
+
+    Raises:
+        ValueError: a map that trains, and is no matrix.
     """
 
     needs_states: ClassVar[bool] = False
@@ -49,6 +53,13 @@ class Cosine(Bounded):
     rcond: float = setting(1e-10, at_least=0, below=1)
     precision: Literal["float64", "float32"] = "float64"
     top_k: int | None = setting(None, at_least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.trainable and self.top_k is not None:
+            raise ValueError(
+                f"trainable=true trains the matrix of all tokens, and top_k={self.top_k} has none: set top_k=null"
+            )
 
     @torch.no_grad()
     def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:

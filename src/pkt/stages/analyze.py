@@ -20,7 +20,7 @@ from pkt.reporting.figures import save
 from pkt.reporting.layer_figures import FIGURES
 from pkt.reporting.layer_tables import SHOWN, TABLES
 from pkt.run_files import ANALYSIS
-from pkt.semantics import Semantics
+from pkt.semantics import Semantics, closed_form
 from pkt.stages import evaluate, identity
 from pkt.stages.analyze_maps import measured
 from pkt.stages.analyze_parts import PARTS
@@ -78,7 +78,7 @@ def run(of: Subject, job: Job) -> Mapping[str, Any]:
 
 def _chosen(maps: Mapping[str, Semantics], bench: Workbench) -> dict[str, Semantics]:
     """Return the maps to measure: those named, or every option and what this request changed about its own."""
-    named, own = bench.config.analyze.maps, bench.semantics
+    named, own = bench.config.analyze.maps, closed_form(bench.semantics)
     if named is not None:
         if not named:
             raise RequestError(f"analyze.maps is empty: name some of {', '.join(maps)}, or null for all.")

@@ -64,10 +64,13 @@ class Targets:
     Attributes:
         states: per paired student layer, the teacher's states.
         positions: at which positions of every row: ``answer`` or ``all``.
+        maps: per student layer, the map that goes on learning and that the states have not been through; none where
+            they are what the student is compared with.
     """
 
     states: Mapping[int, RowStates]
     positions: str = "answer"
+    maps: Mapping[int, nn.Module] = field(default_factory=dict)
 
     def of(self, layer: int, batch: Batch, where: Positions) -> Tensor:
         """Return a layer's targets at some positions, (N, D), on the batch's device."""
@@ -76,7 +79,8 @@ class Targets:
         if self.positions == "answer":
             start_B = start_B - batch.supervised.int().argmax(1).cpu()
         slots_N = start_B[where.row_N.cpu()] + where.teacher_N.cpu()
-        return states.flat_ND[slots_N].to(batch.input_ids.device)
+        states_ND = states.flat_ND[slots_N].to(batch.input_ids.device)
+        return self.maps[layer](states_ND) if layer in self.maps else states_ND
 
 
 @dataclass(kw_only=True)
@@ -111,6 +115,7 @@ class TransferLoss:
     autocast: bool = False
     meter: Meter = field(default_factory=Meter)
     _later: list[Callable[[], None]] = field(default_factory=list, init=False)
+    _progress: float = field(default=0.0, init=False)
 
     @property
     def compares(self) -> bool:
@@ -125,7 +130,14 @@ class TransferLoss:
     def weights(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the weight of each term, given their means over the optimiser step."""
         named = {key.removeprefix("loss_"): value for key, value in values.items()}
-        return {f"loss_{name}": weight for name, weight in self.objective.weights(named).items()}
+        return {
+            f"loss_{name}": weight for name, weight in self.objective.weights(named, self._progress).items()
+        }
+
+    def begin_step(self, progress: float) -> dict[str, float]:
+        """Let the weights be those of an optimiser step, and return the ones that are not constant, as metrics."""
+        self._progress = progress
+        return {f"weight_{name}": weight for name, weight in self.objective.scheduled(progress).items()}
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Return the differentiable sums of each term that has something in this batch."""

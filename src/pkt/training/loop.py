@@ -93,7 +93,11 @@ class Trainer:
         meters: their counts are part of the resumable state.
         buffers: tensors that are part of it too, changed in place.
         compares: whether to look at the whole step before its first micro batch trains; None: if the loss says so.
+        begin_step: called before every optimiser step with the share of the training that has `elapsed`; it returns
+            metrics of the step.
         finish_step: called after every optimiser step, before `listen`.
+        finish_epoch: called after the last step of every epoch but the last, once validation is done; it may change
+            `buffers`, and returns metrics.
     """
 
     loss: Loss
@@ -108,7 +112,9 @@ class Trainer:
     meters: Sequence[Meter] = ()
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     compares: bool | None = None
+    begin_step: Callable[[float], dict[str, float]] = lambda _progress: {}
     finish_step: Callable[[], None] = lambda: None
+    finish_epoch: Callable[[], dict[str, float]] = dict
     _validations: list[dict[str, float]] = field(default_factory=list, init=False)
     _best: tuple[int, float, dict[str, Tensor]] | None = field(default=None, init=False)
 
@@ -134,9 +140,10 @@ class Trainer:
                     continue
                 lr = self.optim.lr * schedule(step, total, self.optim)
                 torch.manual_seed(self.seed * 1_000_003 + step)
-                metrics = self._step(optimiser, rows, lr, step)
+                metrics = self.begin_step(elapsed(step, total)) | self._step(optimiser, rows, lr, step)
                 if i + 1 == len(steps):
                     metrics |= self._validate(epoch, step, last=step == total)
+                    metrics |= self.finish_epoch() if step < total else {}
                 if self.listen is not None:
                     self.listen(step, metrics)
                 if self.snapshots is not None and time.monotonic() - saved_at > self.optim.save_every:
@@ -280,6 +287,11 @@ class Trainer:
             self._best = (best["step"], best["score"], values)
         step: int = snapshot.state["step"]
         return step
+
+
+def elapsed(step: int, total: int) -> float:
+    """Return where a step (from 1) is in a training: 0 at the first, 1 at the last, 0 where there is only one."""
+    return (step - 1) / max(total - 1, 1)
 
 
 def schedule(step: int, total: int, optim: OptimConfig) -> float:
