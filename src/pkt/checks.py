@@ -70,6 +70,7 @@ def check(cfg: DictConfig) -> None:
         [
             *(partial(_check_leaf, *leaf) for leaf in _leaves(cfg, OmegaConf.structured(Config), "")),
             partial(_check_teacher, cfg.model.teacher.init),
+            *(partial(_check_cut, who, cfg.model[who]) for who in ("teacher", "student")),
             partial(check_parts, cfg.analyze.parts),
             partial(_check_device, cfg.device),
             partial(_check_threads, cfg.threads),
@@ -144,6 +145,34 @@ def _check_home(key: str, text: str) -> None:
 def _check_teacher(init: str) -> None:
     if init == "prune":  # another value is refused as none of the choices
         raise settings.not_allowed("model.teacher.init", init, ["load"])
+
+
+def _check_cut(who: str, spec: DictConfig) -> None:
+    """Refuse settings of a cut that cuts nothing, or that say twice which layers stay."""
+    key = f"model.{who}.cut"
+    asked = [name for name, value in spec.cut.items() if name != "by" and value is not None]
+    if asked and spec.init != "prune":
+        remedy = (
+            "a teacher is always whole: set it to null, or cut the student"
+            if who == "teacher"
+            else "set model.student.init=prune and model.student.checkpoint=null, or set it to null"
+        )
+        raise RequestError(
+            f"{key}.{asked[0]}={spec.cut[asked[0]]} cuts a student from its teacher, and model.{who}.init={spec.init} "
+            f"loads a checkpoint: {remedy}"
+        )
+    layers = [f"{key}.{name}" for name in ("every", "layers") if name in asked]
+    layers += [f"model.{who}.layers"] if spec.layers is not None and spec.init == "prune" else []
+    if len(layers) > 1:
+        raise RequestError(
+            f"{' and '.join(layers)} each say which layers stay: set all but one of them to null"
+        )
+    for name in asked:
+        value = spec.cut[name]
+        if isinstance(value, float) and value >= 1:
+            raise RequestError(
+                f"{key}.{name}={value}: a whole number, or a share of the teacher's below 1, is expected"
+            )
 
 
 def _check_device(device: str) -> None:

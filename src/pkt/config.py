@@ -27,15 +27,36 @@ PARTS = ("resolution", "cka", "attribution", "maps")
 
 
 @dataclass(kw_only=True)
+class CutConfig:
+    """What of the teacher stays in a student with `init=prune`: numbers, or shares (below 1) of what the teacher has.
+
+    What is really kept is part of the student's fingerprint, so none of these enters a key.
+    """
+
+    every: int | None = undecisive(None, at_least=1)  # of the layers: 1, 1 + n, 1 + 2n, ...
+    layers: int | float | None = undecisive(None, above=0)  # how many layers: those that matter most
+    # what a layer matters by: how much it changes the residual stream (residual), what its change means for the answer
+    # (attribution), how unlike its states are to those before it (cka); all on the extract rows
+    by: str = undecisive("residual", choices=("residual", "attribution", "cka"))
+    # the widths, by the size of activations on the extract rows; null: all
+    heads: int | float | None = undecisive(None, above=0)  # query heads of a layer, in whole groups
+    mlp: int | float | None = undecisive(None, above=0)  # intermediate channels of a layer
+    hidden: int | float | None = undecisive(
+        None, above=0
+    )  # channels of the residual stream, the same everywhere
+
+
+@dataclass(kw_only=True)
 class CheckpointSpec:
     """Where one model of a pair comes from."""
 
     # hub id "org/name" | local folder | file.gguf | "package:module/path" (in an installed Python package)
     checkpoint: str | None = undecisive(None)
     revision: str | None = undecisive(None)  # hub revision (commit or tag)
-    # prune: cut from the teacher, which keeps the layers named below
+    # prune: cut from the teacher, of which stays what `layers` or `cut` say
     init: str = undecisive("load", choices=("load", "prune"))
     layers: list[int] | None = undecisive(None)  # init=prune: the teacher's layers that stay, numbered from 1
+    cut: CutConfig = field(default_factory=CutConfig)  # init=prune: what stays by rule, importance or width
     # auto: bfloat16 where the device has it, else float32
     dtype: str = undecisive("auto", choices=("auto", "float32", "bfloat16", "float16"))
     device_map: str | None = undecisive(None)  # accelerate's device_map for a model larger than one device

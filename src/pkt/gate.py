@@ -7,6 +7,7 @@ A model's files are looked at as far as the standard library can (`pkt.faults`);
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,9 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from pkt import plugins
 from pkt.checks import check
-from pkt.config import CheckpointSpec
+from pkt.config import CheckpointSpec, PairConfig
 from pkt.errors import RequestError, nearest, together
 from pkt.faults import faults
+from pkt.models.kept import Sizes, counts
 from pkt.models.source import check_weights, locate
 
 
@@ -42,6 +44,8 @@ def _checks(cfg: DictConfig) -> Iterator[Callable[[], None]]:
         spec = cast(CheckpointSpec, OmegaConf.to_object(cfg.model[who]))
         if spec.init == "load":
             yield partial(_check_model, spec, who, templates=cfg.model.chat_template)
+    if cfg.model.student.init == "prune":
+        yield partial(_check_cut, cast(PairConfig, OmegaConf.to_object(cfg.model)))
     for split in ("train", "extract", "align", "validation", "test"):
         yield partial(_check_there, f"data.{split}", cfg.data[split], "a file of rows", Path.is_file)
     yield partial(
@@ -65,6 +69,19 @@ def _check_model(spec: CheckpointSpec, who: str, *, templates: bool) -> None:
     if source.kind == "folder":
         check_weights(source.path, source.name, who)
     _refuse(f"model.{who}.checkpoint={source.name}", source.path, templates)
+
+
+def _check_cut(pair: PairConfig) -> None:
+    """Refuse to keep more of a teacher than its config says that there is, where that is a file here."""
+    try:
+        source = locate(pair.teacher, "teacher")
+        text = (source.local / "config.json").read_text(encoding="utf-8") if source.kind == "folder" else "{}"
+        content = json.loads(text)
+        own = Sizes.read(content.get("text_config", content).get)
+    except (AttributeError, OSError, RequestError, ValueError):
+        return  # it is told by the check of the teacher's files
+    if own is not None:
+        counts(pair.student.cut, own)
 
 
 def _check_saved(named: str) -> None:

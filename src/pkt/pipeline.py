@@ -21,6 +21,7 @@ from pkt.durable import write_atomically
 from pkt.errors import PktError, RequestError
 from pkt.methods.base import Choice, Method, choice_of
 from pkt.methods.combinations import check, known_pairs
+from pkt.methods.layerwise import no_map
 from pkt.methods.workbench import Workbench
 from pkt.models.precision import too_slow
 from pkt.objectives import Objective, Sequences
@@ -136,15 +137,17 @@ def check_precision(session: Session) -> None:
 
 
 def check_pairs(session: Session) -> None:
-    """Refuse layer pairs that do not go with the objective, where depths decide them.
+    """Refuse layer pairs that do not go with the objective, where depths decide them, and a map that is none.
 
     Raises:
         RequestError: they do not.
     """
     bench = session.bench
+    if "semantics" in session.method.uses and (reason := no_map(bench.semantics, bench)):
+        raise RequestError(reason)
     if "mapping" in session.method.uses:
         depths = (config.num_hidden_layers for config in (bench.teacher_config, bench.student_config))
-        check(session.method, choice_of(bench), known_pairs(bench.mapping, *depths))
+        check(session.method, choice_of(bench), known_pairs(bench.pairing, *depths))
 
 
 def request(cfg: DictConfig) -> tuple[Workbench, Method]:

@@ -21,6 +21,7 @@ from pkt.mapping import (
     Mapping,
     Monotone,
     RandomPairs,
+    of_student,
     top_layers,
 )
 
@@ -277,4 +278,4 @@ def test_every_option_builds(path):
         node.layers = [[2, 1]]
     strategy = build(node, Mapping)
     assert type(strategy).__name__.lower().removesuffix("pairs") == path.stem
-    assert strategy.pairs(8, 4, *drawn(8, 4))
+    assert of_student(strategy, (1, 3, 5, 8), 8).pairs(8, 4, *drawn(8, 4))

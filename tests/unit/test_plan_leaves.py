@@ -33,7 +33,15 @@ DRAWN = "analyze resolution"  # whose random directions are drawn by the seed
 READ = {"analyze resolution", "analyze cka", MAPS}  # parts that read states at an interface
 PARTS = READ | {"analyze attribution"}
 NONE: set[str] = set()
+ANSWER = {"answer"}
+TAUGHT = {ALIGN, TRANSFER}  # stages that read the teacher's answers
+ASKED = ("data.unlabelled=<root>/test.jsonl",)
+DRAWS = (*ASKED, "answer.temperature=0.5")
+VERIFIED = (*DRAWS, "answer.samples=4", "answer.keep=verified")
+CUT = ("data.extract=null", "data.align=null")
 TEACHER, STUDENT, HERE = "<teacher>", "<student>", "<root>"
+
+CUT = ("model.student.checkpoint=null", "model.student.init=prune")
 
 # leaf -> cases: (value, steps that it is an ingredient of, words before it)
 ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
@@ -48,6 +56,8 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
         (1, {TRANSFER, DRAWN} | SCORES, ("eval.temperature=0.5",)),
         (1, {EXTRACT, TRANSFER, DRAWN}, ("method=seeking", "method.structure=random")),
         (1, {ALIGN, DRAWN}, ("method=laten",)),
+        (1, {TRANSFER, DRAWN}, ASKED),
+        (1, ANSWER | {TRANSFER, DRAWN}, DRAWS),
         (1, {DRAWN}, ("method=identity",)),
     ],
     "device": [("cpu", NONE, ())],
@@ -64,6 +74,8 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "model.teacher.revision": [("v1", NONE, ())],  # of a hub id; here the files are local
     "model.teacher.init": [("load", NONE, ())],  # a teacher has no other
     "model.teacher.layers": [([1], NONE, ())],
+    **{f"model.teacher.cut.{name}": [("null", NONE, ())] for name in ("every", "layers", "heads", "mlp", "hidden")},
+    "model.teacher.cut.by": [("cka", NONE, ())],
     "model.teacher.dtype": [("bfloat16", {EXTRACT, ALIGN, "eval teacher"} | PARTS, ())],
     "model.teacher.device_map": [("auto", NONE, ())],
     "model.teacher.roles": [({"like": "llama"}, {EXTRACT, ALIGN, "eval teacher"} | PARTS, ())],
@@ -74,6 +86,13 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
         ([1, 3], STAGES | {"eval student"} | PARTS, ("model.student.checkpoint=null", "model.student.layers=[1,2]",
                                                      "model.student.init=prune")),
     ],
+    # by what is really kept
+    "model.student.cut.every": [(2, STAGES | {"eval student"} | PARTS, (*CUT, "model.student.cut.every=1"))],
+    "model.student.cut.layers": [(2, STAGES | {"eval student"} | PARTS, (*CUT, "model.student.cut.layers=1"))],
+    "model.student.cut.by": [("cka", NONE, (*CUT, "model.student.cut.every=1"))],  # nothing is chosen by it
+    "model.student.cut.heads": [(2, STAGES | {"eval student"} | PARTS, (*CUT, "model.student.cut.every=1"))],
+    "model.student.cut.mlp": [(0.5, STAGES | {"eval student"} | PARTS, (*CUT, "model.student.cut.every=1"))],
+    "model.student.cut.hidden": [(0.5, STAGES | {"eval student"} | PARTS, (*CUT, "model.student.cut.every=1"))],
     "model.student.dtype": [("bfloat16", STAGES | {"eval student"} | PARTS, ())],
     "model.student.device_map": [("auto", NONE, ())],
     "model.student.roles": [({"like": "llama"}, STAGES | {"eval student"} | PARTS, ())],
@@ -95,7 +114,19 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     ],
     "data.sizes.train": [(9, {ALIGN, TRANSFER}, ()), (9, NONE, ("method=laten",)), (9, NONE, ("method=identity",))],
     "data.sizes.validation": [(5, {ALIGN, TRANSFER}, ()), (3, {ALIGN, TRANSFER}, ())],
-    "data.max_length": [(60, NONE, ())],  # no row is longer
+    "data.sizes.labelled": [
+        (5, STAGES | {MAPS}, CUT),
+        (5, {TRANSFER, MAPS}, (*CUT, "method=sft", "objective=ce")),
+        (5, ANSWER | {MAPS}, (*CUT, "method=seqkd", "objective=ce")),  # which learns the answers alone
+    ],
+    "data.sizes.unlabelled": [(2, ANSWER, ASKED), (2, NONE, ())],
+    "data.unlabelled": [
+        (f"{HERE}/test.jsonl", TAUGHT, ()),
+        (f"{HERE}/test.jsonl", NONE, ("method=sft", "objective=ce")),
+        (f"{HERE}/test.jsonl", NONE, ("method=laten",)),
+        (f"{HERE}/test.jsonl", ANSWER | {TRANSFER}, ("method=seqkd", "objective=ce")),
+    ],
+    "data.max_length": [(60, NONE, ()), (60, TAUGHT, ASKED)],  # no row is longer, but an answer may be
     "data.shuffle_seed": [(1, STAGES | PARTS, ())],
     "data.extract_tasks": [(["nano_math"], {EXTRACT}, ())],
     "data.train": [(f"{HERE}/test.jsonl", {ALIGN, TRANSFER}, ())],
@@ -105,7 +136,21 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "data.test": [(f"{HERE}/train.jsonl", SCORES, ())],
     "optim.lr": [(0.1, {TRANSFER}, ()), (0.1, NONE, ("method=laten",))],
     "optim.lr_by_method": [({"default": 0.1}, NONE, ())],
-    "optim.epochs": [(7, {TRANSFER}, ())],
+    "answer.samples": [(2, ANSWER, DRAWS), (2, NONE, ("answer.temperature=0.5",))],
+    "answer.temperature": [(0.5, ANSWER, ASKED)],
+    "answer.top_p": [(0.5, ANSWER, DRAWS)],
+    "answer.max_new_tokens": [(2, ANSWER, ASKED)],
+    "answer.keep": [
+        ("confident", TAUGHT, ASKED),
+        ("verified", TAUGHT | ANSWER, VERIFIED[:-1]),
+        ("confident", {TRANSFER}, ("method=seqkd", "objective=ce")),
+        ("confident", NONE, ()),
+    ],
+    "answer.share": [(0.2, TAUGHT, (*ASKED, "answer.keep=confident")), (0.2, NONE, ASKED)],
+    "answer.agreement": [(0.2, TAUGHT, VERIFIED), (0.2, NONE, ASKED)],
+    "answer.batch_size": [(2, NONE, ASKED)],
+    "optim.epochs": [(7, {TRANSFER}, ()), (7, NONE, ("optim.steps=3",))],
+    "optim.steps": [(3, {TRANSFER}, ())],
     "optim.batch_size": [(3, {TRANSFER}, ())],
     "optim.micro_batch_size": [(2, {TRANSFER}, ()), (2, {ALIGN}, ("method=laten",))],
     "optim.weight_decay": [(0.1, {TRANSFER}, ())],
@@ -123,7 +168,7 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "eval.max_new_tokens": [(2, SCORES, ())],
     "eval.models": [(["teacher"], NONE, ())],
     "eval.checkpoint": [(STUDENT, {"eval transferred", "analyze cka", "analyze attribution"}, ())],
-    "eval.timeout": [(2.0, SCORES, ())],
+    "eval.timeout": [(2.0, SCORES, ()), (2.0, SCORES | ANSWER, VERIFIED)],
     "eval.decoding": [  # the models have no generation settings that change an answer, see test_decoding
         ("model", NONE, ()),
         ("model", SCORES, ("eval.temperature=0.5",)),  # stock draws from the 50 likeliest tokens
@@ -180,6 +225,7 @@ ONLY_LORA = {"update.kind": [("lora", NONE, ())]}
 METHODS = {
     "identity": NAME,
     "sft": NAME | LAYERS | UPDATE,
+    "seqkd": NAME | LAYERS | UPDATE,
     "pissa": NAME | LAYERS | ADAPTED | ONLY_LORA | {"update.targets": [(["up"], {TRANSFER}, ())]},
     "kd": NAME | LAYERS | UPDATE,
     "hidden_kd": PAIRED,
@@ -220,11 +266,13 @@ MAPPINGS: dict[str, dict[str, Any]] = {
     "random": {"seed": 3, "count": 2},
     "monotone": {"similarity": "one", "count": 2},
     "cka": {"monotone": True, "count": 2},
+    "cut": {"at": "own"},
 }
 SEMANTICS: dict[str, dict[str, Any]] = {
     "cosine": {
         "fold_norm": True, "anchors": "shared", "rcond": 0.1, "precision": "float32", "top_k": 3, "trainable": True,
     },
+    "identity": {},
     "input": {"anchors": "shared"},
     "logit_lstsq": {"fold_norm": True, "anchors": "shared", "normalise": False, "rcond": 0.1},
     "procrustes": {"scale": False, "intercept": False, "massive": 30.0, "refit": "epochs"},

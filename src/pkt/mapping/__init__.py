@@ -9,17 +9,20 @@ of every teacher layer to every student layer; layers are numbered from 1.
 from pkt.mapping.pairs import (
     LayerPair,
     Mapping,
+    OfCut,
     depth_layer,
     in_order,
+    of_student,
     spread,
     top_layers,
 )
 from pkt.mapping.similar import Cka, Monotone
-from pkt.mapping.strategies import Critical, Depth, Explicit, Interpolate, Last, RandomPairs
+from pkt.mapping.strategies import Critical, Cut, Depth, Explicit, Interpolate, Last, RandomPairs
 
 __all__ = [
     "Cka",
     "Critical",
+    "Cut",
     "Depth",
     "Explicit",
     "Interpolate",
@@ -27,9 +30,11 @@ __all__ = [
     "LayerPair",
     "Mapping",
     "Monotone",
+    "OfCut",
     "RandomPairs",
     "depth_layer",
     "in_order",
+    "of_student",
     "spread",
     "top_layers",
 ]

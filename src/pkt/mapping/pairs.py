@@ -63,6 +63,29 @@ class Mapping(Protocol):
         ...
 
 
+@runtime_checkable
+class OfCut(Protocol):
+    """A pairing strategy for students that were cut from their teacher."""
+
+    def of_cut(self, kept: Sequence[int] | None, teacher_depth: int) -> Mapping:
+        """Return the strategy for a student with some of the teacher's layers; None: it was not cut from it."""
+        ...
+
+
+def of_student(mapping: Mapping, kept: Sequence[int] | None, teacher_depth: int) -> Mapping:
+    """Return a strategy as it is for a student.
+
+    Args:
+        mapping: the strategy.
+        kept: the layers that it kept of its teacher, from 1; None: it was not cut from it.
+        teacher_depth: L_T.
+
+    Raises:
+        RequestError: a strategy for cut students, and this one is none.
+    """
+    return mapping.of_cut(kept, teacher_depth) if isinstance(mapping, OfCut) else mapping
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layers:
     """What a strategy pairs.

@@ -7,9 +7,9 @@ Source: "Beyond Neural Incompatibility" (arXiv 2510.24208 v1), restated where a 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pkt.errors import RequestError
 from pkt.mapping.pairs import LayerPair, Layers, Spread, Strategy, spread, top_layers
@@ -128,6 +128,40 @@ class Explicit(Strategy):
                         f"{depth} (pairs are written [teacher layer, student layer])."
                     )
         return (LayerPair(student=student, teacher=(teacher,)) for teacher, student in self.layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut(Strategy):
+    """Pair the layers of a student that was cut from its teacher with those whose place they take.
+
+    The student's layers kept(1) < kept(2) < ... are the teacher's. Where layers between two of them are gone, the first
+    of the two has to stand in for these: what enters kept(j + 1) in the teacher leaves its layer kept(j + 1) - 1, and
+    in the student it leaves layer j. The last one stands in for all above it.
+
+    Attributes:
+        at: ``end``: student layer j gets teacher layer kept(j + 1) - 1, the last one L_T. ``own``: it gets kept(j).
+    """
+
+    at: Literal["end", "own"] = "end"
+
+    def of_cut(self, kept: Sequence[int] | None, teacher_depth: int) -> Explicit:
+        """Return the list of pairs of a student with some of the teacher's layers.
+
+        Raises:
+            RequestError: it was not cut from it.
+        """
+        if kept is None:
+            raise RequestError(
+                "mapping=cut pairs the layers of a student that was cut from this teacher, and this one was not: use "
+                "mapping=depth, or cut one (model.student.init=prune, or a pair such as model=nano-cut)"
+            )
+        ends = [*(layer - 1 for layer in kept[1:]), teacher_depth]
+        taken = ends if self.at == "end" else list(kept)
+        return Explicit(layers=[[layer, number] for number, layer in enumerate(taken, start=1)])
+
+    def paired(self, layers: Layers) -> Iterable[LayerPair]:
+        """Refuse to pair by depths alone."""
+        return self.of_cut(None, layers.teacher).paired(layers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pkt.errors import RequestError
-from pkt.mapping import LayerPair
+from pkt.mapping import LayerPair, OfCut
 from pkt.mapping import Mapping as LayerMapping
 from pkt.methods.base import Choice, Method, Provides
 from pkt.objectives import Head, Need, Outputs, States
@@ -33,8 +33,8 @@ def check(method: Method, choice: Choice, pairs: Pairs = None) -> None:
 
 
 def known_pairs(mapping: LayerMapping, teacher_depth: int, student_depth: int) -> Pairs:
-    """Return the layer pairs if depths alone decide them; None where the mapping has to look at the models."""
-    if mapping.needs_scores or mapping.needs_similarity:
+    """Return the layer pairs if depths alone decide them; None where the mapping has to know more of the models."""
+    if mapping.needs_scores or mapping.needs_similarity or isinstance(mapping, OfCut):
         return None
     return mapping.pairs(teacher_depth, student_depth)
 

@@ -28,7 +28,7 @@ from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.objectives import OutputHead
-from pkt.semantics import AlignmentMap, HeadView, quality_card, without_massive
+from pkt.semantics import AlignmentMap, HeadView, Identity, Semantics, quality_card, without_massive
 from pkt.settings import setting
 from pkt.training.capture import Read, capture
 from pkt.training.states import RowStates
@@ -71,7 +71,7 @@ class LayerWise(TrainingMethod):
 
     def extract(self, bench: Workbench, scratch: Path | None) -> LayerExtraction:
         """Pair the layers; attribution and similarity are computed where the mapping asks for them."""
-        mapping, interface = bench.mapping, self.interface
+        mapping, interface = bench.pairing, self.interface
         scores = attribution(bench, interface, self.reduce) if mapping.needs_scores else None
         similarity = similarities(bench, interface) if mapping.needs_similarity else None
         depths = bench.teacher_config.num_hidden_layers, bench.student_config.num_hidden_layers
@@ -194,12 +194,20 @@ def fit_maps(
     fit = partial(
         bench.semantics.fit,
         teacher=head_view(bench.teacher.arch, shared),
-        student=head_view(bench.student.arch, shared),
+        student=head_view(bench.student.arch, shared, bench.channels),
     )
     layers = [pair.student for pair in pairs]
     if not bench.semantics.needs_states:
         return dict.fromkeys(layers, fit())
     return {k: fit(states=(teacher[k].flat_ND, student[k].flat_ND)) for k in layers}
+
+
+def no_map(semantics: Semantics, bench: Workbench) -> str | None:
+    """Return why there is no such map between the widths of a pair; None where there is one."""
+    if not isinstance(semantics, Identity):
+        return None
+    widths = int(bench.teacher_config.hidden_size), int(bench.student_config.hidden_size)
+    return semantics.refusal(*widths, bench.channels)
 
 
 def graded(
@@ -248,12 +256,19 @@ def teacher_outputs(bench: Workbench) -> dict[str, TopRows]:
     return kept
 
 
-def head_view(arch: Architecture, shared: Tensor) -> HeadView:
-    """Return what a semantics map reads of a model; `shared` are the tokens that both models have."""
+def head_view(arch: Architecture, shared: Tensor, channels: Tensor | None = None) -> HeadView:
+    """Return what a semantics map reads of a model.
+
+    Args:
+        arch: the model.
+        shared: the tokens that both models have.
+        channels: of the teacher that a student kept.
+    """
     norm = arch.norm_weight()
     return HeadView(
         weight=arch.head_weight().detach(),
         embedding=arch.embedding_weight().detach(),
         norm=norm.detach() if norm is not None else None,
         shared=shared,
+        channels=channels,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch import Tensor
 
 from pkt import console
-from pkt.config import CheckpointSpec, Config
+from pkt.attribution.importance import Importance, measure
+from pkt.config import CheckpointSpec, Config, CutConfig, PairConfig
 from pkt.data import notes
 from pkt.data.chat import VERSION as CHAT
 from pkt.data.chat import Chat
@@ -26,8 +28,10 @@ from pkt.data.digests import Digests, texts_of
 from pkt.data.encoding import VERSION, Encoded, encode
 from pkt.data.lengths import Fitting
 from pkt.errors import PktError
-from pkt.mapping import Mapping
+from pkt.mapping import Mapping, of_student
+from pkt.methods.cutting import remembered, resolved
 from pkt.models.fingerprint import fingerprint
+from pkt.models.kept import recorded, told
 from pkt.models.load import choose_dtype, context_length, load_config, load_generation, load_tokenizer
 from pkt.models.pair import LanguageModel, PairReport, check_pair, load_student, load_teacher
 from pkt.objectives import Objective
@@ -83,8 +87,51 @@ class Workbench:
     @cached_property
     def student_config(self) -> Any:
         """The student's transformers config; no weights are read."""
+        return load_config(self.pair.student, teacher=self.pair.teacher, cache_dir=self.cache_dir)
+
+    @cached_property
+    def pair(self) -> PairConfig:
+        """The pair, with all that stays of the teacher in a student that is cut from it.
+
+        What is chosen by importance is measured on the teacher and the extract rows, the first time.
+        """
         pair = self.config.model
-        return load_config(pair.student, teacher=pair.teacher, cache_dir=self.cache_dir)
+        student = resolved(pair.student, self.teacher_config, self._importance)
+        if pair.student.cut != CutConfig():
+            console.note(f"the student keeps {told(student)}")
+        return replace(pair, student=student)
+
+    @cached_property
+    def cut(self) -> dict[str, Any] | None:
+        """What the student's config says of its cut from this teacher, see `pkt.models.kept.recording`."""
+        teacher = self.teacher_config
+        return recorded(self.student_config, int(teacher.num_hidden_layers), int(teacher.hidden_size))
+
+    @property
+    def channels(self) -> Tensor | None:
+        """The channels of the teacher's residual stream that the student kept; None: all, or it is not cut from it."""
+        chosen = self.cut["hidden"] if self.cut else None
+        return None if chosen is None else torch.tensor(chosen)
+
+    @property
+    def pairing(self) -> Mapping:
+        """The mapping, as it is for this student."""
+        kept = self.cut["layers"] if self.cut else None
+        return of_student(self.mapping, kept, int(self.teacher_config.num_hidden_layers))
+
+    def _importance(self, what: str) -> Importance:
+        """Return the importance of the teacher's layers, heads or channels."""
+        about = {
+            "teacher": f"{self.teacher_fingerprint}/{self.dtype('teacher')}",
+            "device": self.device.type,
+            "rows": self.digest("extract"),
+        }
+
+        def measured() -> Importance:
+            with self.track(f"importance ({what})", 1):
+                return measure(what, self.teacher.arch, self.encoded("extract"))
+
+        return remembered(self.cache_dir.with_name("importance"), about, what, measured)
 
     @cached_property
     def teacher_fingerprint(self) -> str:
@@ -94,7 +141,7 @@ class Workbench:
     @cached_property
     def student_fingerprint(self) -> str:
         """Identity of the untouched student."""
-        return fingerprint(self.config.model.student, teacher=self.config.model.teacher)
+        return fingerprint(self.pair.student, teacher=self.pair.teacher)
 
     def generation(self, role: str) -> Any:
         """Return the generation settings of a model that is scored; a transferred student has the student's."""
@@ -118,7 +165,7 @@ class Workbench:
     @cached_property
     def student(self) -> LanguageModel:
         """The student; `transfer` changes it, so `release` it before it is used again."""
-        return load_student(self.config.model, self.cache_dir, self.device)
+        return load_student(self.pair, self.cache_dir, self.device)
 
     @cached_property
     def pair_report(self) -> PairReport:
@@ -127,7 +174,7 @@ class Workbench:
         Raises:
             RequestError: they do not.
         """
-        return check_pair(self.config.model, cache_dir=self.cache_dir)
+        return check_pair(self.pair, cache_dir=self.cache_dir)
 
     def release(self, *names: str) -> None:
         """Free models that are no longer needed (``teacher``, ``student``)."""
@@ -176,7 +223,11 @@ class Workbench:
     @cached_property
     def max_length(self) -> int:
         """Tokens per row: what the user says, or the smaller of the two contexts."""
-        contexts = min(context_length(self.teacher_config), context_length(self.student_config))
+        cut = (
+            self.config.model.student.init == "prune"
+        )  # by rows that this length is asked for: it has the teacher's
+        configs = (self.teacher_config, *(() if cut else (self.student_config,)))
+        contexts = min(map(context_length, configs))
         return min(self.config.data.max_length or contexts, contexts)
 
     def encoded(self, split: str) -> Encoded:
@@ -213,9 +264,11 @@ class Workbench:
 
     def _digest(self, split: str, rows: Sequence[int] | None) -> str:
         chosen = self.splits[split] if rows is None else self.splits[split].select(rows)
+        cut = self.config.model.student.init == "prune"
         how = {
             "version": VERSION,
-            "tokenizer": self.student_fingerprint,
+            # what a cut student keeps is chosen by these rows; its tokenizer is the teacher's
+            "tokenizer": self.teacher_fingerprint if cut else self.student_fingerprint,
             "max_length": self.max_length,
             "chat": None if self.chat is None else [CHAT, self.chat.time.isoformat()],
         }

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from pkt.errors import RequestError
+from pkt.models.kept import RECORD
 from pkt.models.quiet import quiet_transformers
 from pkt.models.structure import Structure, difference, numbering, outside, structures, without
 
@@ -50,7 +51,7 @@ def cut_config(config: Any, layers: Sequence[int], build: Build) -> Any:
     first: str | None = None
     for values in itertools.islice(_candidates(text, layers, kinds), TRIES):
         try:
-            candidate = _made(text, values)
+            candidate = made(text, values)
             model, place = build(_around(config, candidate))
         except Exception as error:  # whatever a model's own code says of a config that makes no sense
             differs: str | None = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
@@ -91,6 +92,7 @@ def _differs(wanted: Sequence[Structure], found: Sequence[Structure]) -> str | N
 def _candidates(config: Any, layers: Sequence[int], kinds: Sequence[Structure]) -> Iterator[dict[str, Any]]:
     """Yield the values of configs, the most natural ones first."""
     known, depth = config.to_dict(), len(kinds)
+    known.pop(RECORD, None)  # of a teacher that was cut itself
     bases = [_cut(known, layers, depth, base) for base in (0, 1)]
     plain = bases[0]
     numbers = [
@@ -113,7 +115,7 @@ def _candidates(config: Any, layers: Sequence[int], kinds: Sequence[Structure]) 
                 yield plain | dict(zip(keys, values, strict=True))
 
 
-def _made(config: Any, values: dict[str, Any]) -> Any:
+def made(config: Any, values: dict[str, Any]) -> Any:
     """Make a config from plain values, as reading it from a file does."""
     made = type(config).from_dict(copy.deepcopy(values))
     made._attn_implementation = config._attn_implementation

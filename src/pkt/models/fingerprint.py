@@ -12,6 +12,7 @@ from typing import Any
 
 from pkt.config import CheckpointSpec
 from pkt.models.hub import cached_commit
+from pkt.models.kept import kept_by
 from pkt.models.source import locate
 
 BLOCK = 64 * 1024  # bytes per sample of a large file
@@ -34,11 +35,10 @@ def fingerprint(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) 
     Raises:
         RequestError: a local checkpoint that does not exist.
     """
-    if spec.init == "prune":
+    if (kept := kept_by(spec)) is not None:
         assert teacher is not None
         own = replace(teacher, dtype=spec.dtype, roles=spec.roles or teacher.roles)
-        cut = [fingerprint(own), *map(str, spec.layers or [])]
-        return _short(cut)
+        return _short([fingerprint(own), *map(str, kept.layers), *([kept.widths] if kept.widths else [])])
     source = locate(spec, "teacher" if teacher is None else "student")
     if source.kind == "hub":
         content = f"{source.name}@{cached_commit(source) or source.revision}"

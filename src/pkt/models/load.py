@@ -2,12 +2,13 @@
 
     CheckpointSpec -> Source (hub | folder | gguf) -> [gguf: converted to safetensors once] -> transformers
 
-A student with `init=prune` is its teacher with fewer layers, so for a student every function also takes the spec of
-the teacher. `cache_dir` is the folder of converted GGUF files; without one, the file is read anew each time.
+A student with `init=prune` is a part of its teacher, so for a student every function also takes the spec of the
+teacher. `cache_dir` is the folder of converted GGUF files; without one, the file is read anew each time.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import io
 import logging
@@ -31,7 +32,9 @@ from pkt.models.architecture import Architecture
 from pkt.models.fingerprint import content_digest, state
 from pkt.models.finite import check_finite
 from pkt.models.hub import explained, reach
+from pkt.models.kept import Kept, kept_by, recording
 from pkt.models.kinds import check_kind
+from pkt.models.narrow import narrow, narrow_config, text_alone
 from pkt.models.precision import too_slow
 from pkt.models.quiet import quiet_transformers
 from pkt.models.source import Source, check_weights, locate
@@ -51,7 +54,7 @@ def load_config(
         PktError: the hub does not give it.
         RequestError: a checkpoint or layer that does not exist.
     """
-    source, kept = _source(spec, teacher)
+    source, kept = _source(spec, teacher), kept_by(spec)
     if source.kind == "gguf" and cache_dir is not None and _whole(_conversion(source, cache_dir)):
         source = _converted(source, cache_dir)
     with explained(source), quiet_transformers():
@@ -59,8 +62,13 @@ def load_config(
     check_kind(config, f"model.{source.who}.checkpoint={source.name}")
     if kept is None:
         return config.get_text_config()
+    roles = declared_roles(spec, teacher)
     with explained(source):
-        return pruned_config(config, kept, roles=declared_roles(spec, teacher))
+        cut = pruned_config(config, kept.layers, roles=roles)
+        if kept.widths:
+            text_alone(config)
+            cut = narrow_config(cut, kept, roles=roles)
+    return recording(cut, kept, config)
 
 
 def load_generation(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) -> Any:
@@ -68,7 +76,7 @@ def load_generation(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = No
 
     They are in a file of their own; older checkpoints have them in the model's config, and GGUF files have none.
     """
-    source, _ = _source(spec, teacher)
+    source = _source(spec, teacher)
     if source.kind == "gguf":
         return transformers.GenerationConfig()
     named = _arguments(source)
@@ -86,7 +94,7 @@ def load_tokenizer(
     spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None, cache_dir: Path | None = None
 ) -> Any:
     """Return the tokenizer of a checkpoint (the teacher's, for a student that is cut from it)."""
-    source = _converted(_source(spec, teacher)[0], cache_dir)
+    source = _converted(_source(spec, teacher), cache_dir)
     with explained(source), quiet_transformers():
         return transformers.AutoTokenizer.from_pretrained(**_arguments(source))
 
@@ -106,7 +114,7 @@ def load_model(
         PktError: the hub does not give it, or weights are missing in it.
         RequestError: a checkpoint that does not exist, pickled weights only, or layers out of range.
     """
-    source, kept = _source(spec, teacher)
+    source, kept = _source(spec, teacher), kept_by(spec)
     if kept is not None:
         load_config(spec, teacher=teacher, cache_dir=cache_dir)  # refuses bad layers first
     if source.kind == "folder":
@@ -135,9 +143,19 @@ def load_model(
             "the %s '%s' has %d weights that its config has no place for, such as %s: they are not used",
             *(source.who, source.name, len(unused), unused[0]),
         )
-    if teacher is not None and kept is not None:
-        model = prune(model, kept, roles=declared_roles(spec, teacher))
+    if kept is not None:
+        model = _cut(model, kept, roles=declared_roles(spec, teacher))
     return model.eval() if spec.device_map else model.eval().to(device)
+
+
+def _cut(model: Any, kept: Kept, *, roles: Mapping[str, Any] | None) -> Any:
+    """Return a student that is cut from its teacher, which is used up."""
+    whole = copy.deepcopy(model.config)
+    model = prune(model, kept.layers, roles=roles)
+    if kept.widths:
+        model = narrow(model, kept, roles=roles)
+    recording(model.config.get_text_config(), kept, whole)
+    return model
 
 
 def _not_finite(who: str, dtype: torch.dtype) -> str:
@@ -199,12 +217,12 @@ def declared_roles(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> dict
     return spec.roles or inherited or None
 
 
-def _source(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> tuple[Source, list[int] | None]:
-    """Return the source whose files are read, and which of its layers stay (None: all of them)."""
+def _source(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> Source:
+    """Return the source whose files are read: the teacher's, for a student that is cut from it."""
     if spec.init not in ("load", "prune"):
         raise RequestError(f"model.student.init={spec.init} is not allowed; allowed are load and prune.")
     if spec.init == "load":
-        return locate(spec, "teacher" if teacher is None else "student"), None
+        return locate(spec, "teacher" if teacher is None else "student")
     if teacher is None:
         raise RequestError("init=prune cuts a student from its teacher; a teacher itself is always loaded.")
     if spec.checkpoint is not None:
@@ -212,7 +230,7 @@ def _source(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> tuple[Sourc
             "model.student.init=prune takes the teacher's weights, but model.student.checkpoint="
             f"{spec.checkpoint} is set too: use init=load, or model.student.checkpoint=null."
         )
-    return _source(teacher, None)[0], spec.layers or []
+    return _source(teacher, None)
 
 
 def _arguments(source: Source, *, weights: bool = False) -> dict[str, Any]:

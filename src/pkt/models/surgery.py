@@ -27,7 +27,7 @@ _MAPS = (nn.Linear, Conv1D, LoraLayer)
 _FUSED = ("q", "k", "v")  # what `qkv` stands for where a family computes the three in one map
 _ENDS = ("embed", "head")  # matrices outside the layers that can get an adapter too
 _TOKENS = 12  # that a cut model is tried on
-_NEAR = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+NEAR = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,14 +105,15 @@ def _bypassed(arch: Architecture, layers: Sequence[int]) -> Tensor:
     gone = [number for number in range(1, arch.depth + 1) if number not in layers]
     handles = [arch.layer(number).register_forward_hook(give_back, with_kwargs=True) for number in gone]
     try:
-        return _logits(arch.model)
+        return few_logits(arch.model)
     finally:
         for handle in handles:
             handle.remove()
 
 
 @torch.no_grad()
-def _logits(model: Any) -> Tensor:
+def few_logits(model: Any) -> Tensor:
+    """Return the logits of a few tokens, by which a cut model is compared with what it was cut from."""
     ids = torch.arange(_TOKENS, device=model.get_input_embeddings().weight.device)[None] * 7 + 3
     ids = ids % model.get_input_embeddings().weight.shape[0]
     logits: Tensor = model(input_ids=ids, use_cache=False).logits.float().cpu()
@@ -121,8 +122,8 @@ def _logits(model: Any) -> Tensor:
 
 def _check_same(model: Any, expected: Tensor, layers: Sequence[int]) -> None:
     """Refuse a cut model that computes something else than its layers did."""
-    error = float((_logits(model) - expected).norm() / expected.norm())
-    if not error <= _NEAR[model.dtype]:
+    error = float((few_logits(model) - expected).norm() / expected.norm())
+    if not error <= NEAR[model.dtype]:
         raise RequestError(
             f"model.student.layers={list(layers)}: as a model of their own, these layers of the "
             f"{model.config.model_type} teacher compute something else than in it (relative error of the logits "

@@ -8,6 +8,7 @@ Ranks and condition numbers are returned in `AlignmentMap.info`; nothing here lo
 from pkt.semantics.alignment import AlignmentMap, HeadView, Semantics, States
 from pkt.semantics.basis import Basis, alignment_matrix, factorise, gram
 from pkt.semantics.decomposition import TopTokens
+from pkt.semantics.identity import Identity
 from pkt.semantics.learning import LearningMap, Refit, Trains, closed_form, learns, refits, trains
 from pkt.semantics.logits import LogitLstsq
 from pkt.semantics.massive import MASSIVE, ordinary, without_massive
@@ -24,6 +25,7 @@ __all__ = [
     "Cosine",
     "Fitted",
     "HeadView",
+    "Identity",
     "Input",
     "LearningMap",
     "LogitLstsq",

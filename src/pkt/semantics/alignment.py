@@ -27,12 +27,15 @@ class HeadView:
         embedding: the input embedding, (V, D).
         norm: what the final norm multiplies a state with, (D); None where it has no weight.
         shared: rows whose tokens both models have, (A) int64, in the same order on both sides.
+        channels: of a student that was cut from the teacher, the teacher's channels that it kept, (D) int64; None: all,
+            or it was not cut from it.
     """
 
     weight: Tensor
     embedding: Tensor | None = None
     norm: Tensor | None = None
     shared: Tensor | None = None
+    channels: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import Any
 from pkt import console
 from pkt.durable import sealed, write_atomically
 from pkt.errors import PktError, RequestError, nearest
+from pkt.methods.layerwise import no_map
 from pkt.methods.workbench import Workbench
 from pkt.plan import Planner
 from pkt.reporting.figures import save
@@ -77,7 +78,7 @@ def run(of: Subject, job: Job) -> Mapping[str, Any]:
 
 
 def _chosen(maps: Mapping[str, Semantics], bench: Workbench) -> dict[str, Semantics]:
-    """Return the maps to measure: those named, or every option and what this request changed about its own."""
+    """Return the maps to measure: those named, or every option that the pair has and what this request changed."""
     named, own = bench.config.analyze.maps, closed_form(bench.semantics)
     if named is not None:
         if not named:
@@ -88,6 +89,7 @@ def _chosen(maps: Mapping[str, Semantics], bench: Workbench) -> dict[str, Semant
                     f"analyze.maps: no map '{name}'{nearest(name, maps)}; allowed: {', '.join(maps)}."
                 )
         return {name: maps[name] for name in named}
+    maps = {name: map_ for name, map_ in maps.items() if no_map(map_, bench) is None}
     if own in maps.values():
         return dict(maps)
     option = next((name for name, other in maps.items() if type(other) is type(own)), "map")

@@ -42,7 +42,10 @@ def compute(subject: Subject) -> dict[str, Any]:
     """Return every map's cards, in the order of the pairs."""
     bench, pairs = subject.bench, layer_pairs(subject)
     shared = bench.pair_report.shared_ids
-    views = {role: head_view(subject.arch(role), shared) for role in UNTOUCHED}
+    views = {
+        "teacher": head_view(subject.arch("teacher"), shared),
+        "student": head_view(subject.arch("student"), shared, bench.channels),
+    }
     lens = OutputHead(arch=subject.arch("student")).lens if subject.config.interface == "block" else None
     constant: dict[str, AlignmentMap] = {}
     cards: dict[str, list[dict[str, Any]]] = {name: [] for name in subject.maps}

@@ -43,7 +43,7 @@ def _chain(session: Session) -> Iterator[TrackedArtifact]:
 def _model(session: Session, role: str) -> TrackedArtifact:
     bench = session.bench
     key = str(getattr(bench, f"{role}_fingerprint"))
-    spec = getattr(bench.config.model, role)
+    spec = getattr(bench.pair, role)
     checkpoint = str(spec.checkpoint or bench.config.model.teacher.checkpoint)
     return TrackedArtifact(
         name=f"{role}-{bench.config.model.name}",

@@ -13,6 +13,7 @@ from pkt import console
 from pkt.durable import sealed, write_atomically
 from pkt.evaluation.results import Evaluation
 from pkt.methods.base import Extraction
+from pkt.models.kept import told
 from pkt.reporting.examples import example_tables
 from pkt.reporting.figures import attribution_figure, pairing_figure, save
 from pkt.reporting.gaps import MEAN, Share
@@ -112,9 +113,9 @@ def _names(session: Session) -> dict[str, str]:
     """Return what the models and the test file are called, for titles; they decide nothing."""
     config, found = session.bench.config, {}
     for role in ("teacher", "student"):
-        spec = getattr(config.model, role)
-        layers = f" (layers {spec.layers})" if spec.layers else ""
-        found[role] = f"{spec.checkpoint or config.model.teacher.checkpoint}{layers}"
+        spec = getattr(session.bench.pair, role)
+        kept = f" ({what})" if (what := told(spec)) else ""
+        found[role] = f"{spec.checkpoint or config.model.teacher.checkpoint}{kept}"
     return found | ({"test": str(config.data.test)} if config.data.test else {})
 
 

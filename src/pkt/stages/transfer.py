@@ -11,6 +11,7 @@ from typing import Any
 from pkt.mapping import LayerPair
 from pkt.methods.base import Transferred, described
 from pkt.models.finite import check_finite
+from pkt.models.kept import told
 from pkt.models.quiet import quiet_transformers
 from pkt.reporting.card import model_card
 from pkt.run_files import REQUEST
@@ -70,7 +71,7 @@ def card(session: Session, folder: Path, made: Mapping[str, Any], scores: str | 
     bench, pair, method = session.bench, session.bench.config.model, session.method
     pairs: tuple[LayerPair, ...] = session.loaded("extract").pairs if "extract" in session.results else ()
     teacher = str(pair.teacher.checkpoint)
-    student = str(pair.student.checkpoint or f"{teacher} (layers {pair.student.layers})")
+    student = str(pair.student.checkpoint or f"{teacher} ({told(bench.pair.student)})")
     taught = f"`{teacher}` (fingerprint `{bench.teacher_fingerprint}`)"
     recipe = {
         "student": f"`{student}` (fingerprint `{bench.student_fingerprint}`)",

@@ -1,0 +1,109 @@
+"""What stays of the teacher in a student with ``init=prune``: importance, measured once, and the choice by it.
+
+teacher, extract rows ──> importance of layers | heads | mlp | hidden     kept in the store, whatever the sizes
+request's numbers     ──> the best of each ──> CutSpec                    what really stays makes the fingerprint
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from pkt.attribution.importance import VERSION, Importance
+from pkt.config import CheckpointSpec
+from pkt.durable import read_sealed, sealed, write_atomically
+from pkt.mapping import top_layers
+from pkt.models.kept import Counts, CutSpec, Kept, counts
+from pkt.models.narrow import sizes
+from pkt.models.surgery import check_kept
+
+log = logging.getLogger(__name__)
+
+Measured = Callable[[str], Importance]
+"""What is measured (a key of `MEASURES`) -> its numbers."""
+
+
+def resolved(spec: CheckpointSpec, teacher_config: Any, measured: Measured) -> CheckpointSpec:
+    """Return a student's spec with all that stays of its teacher written out; one that is not cut as it is.
+
+    Args:
+        spec: of the student.
+        teacher_config: of its teacher.
+        measured: gives importance; asked for what is chosen by it, and for nothing else.
+
+    Raises:
+        RequestError: numbers that the teacher does not have, or layers or widths that cannot be cut.
+    """
+    if spec.init != "prune":
+        return spec
+    config, cut = teacher_config.get_text_config(), spec.cut
+    depth = int(config.num_hidden_layers)
+    wanted = Counts()
+    if any(value is not None for value in (cut.layers, cut.heads, cut.mlp, cut.hidden)):
+        wanted = counts(cut, sizes(config))
+    layers = _layers(spec, depth, wanted, measured)
+    check_kept(layers, depth)
+    kept = Kept(layers=tuple(layers), **_widths(wanted, layers, config, measured))
+    return CutSpec(**{**vars(spec), "layers": list(layers)}, kept=kept)
+
+
+def _layers(spec: CheckpointSpec, depth: int, wanted: Counts, measured: Measured) -> Sequence[int]:
+    if wanted.layers is not None:
+        return top_layers(cast(list[float], measured(spec.cut.by)), wanted.layers)
+    if spec.cut.every is not None:
+        return range(1, depth + 1, spec.cut.every)
+    whole = range(1, depth + 1) if wanted != Counts() or spec.cut.layers is not None else ()
+    return whole if spec.layers is None else spec.layers
+
+
+def _widths(wanted: Counts, layers: Sequence[int], config: Any, measured: Measured) -> dict[str, Any]:
+    """Return the heads and channels that stay."""
+    found: dict[str, Any] = {}
+    if wanted.groups is not None:
+        queries = sizes(config).queries
+        heads = cast(list[list[float]], measured("heads"))
+        summed = [[sum(own[i : i + queries]) for i in range(0, len(own), queries)] for own in heads]
+        found["groups"] = tuple(_best(summed[layer - 1], wanted.groups) for layer in layers)
+    if wanted.mlp is not None:
+        channels = cast(list[list[float]], measured("mlp"))
+        found["mlp"] = tuple(_best(channels[layer - 1], wanted.mlp) for layer in layers)
+    if wanted.hidden is not None:
+        found["hidden"] = _best(cast(list[float], measured("hidden")), wanted.hidden)
+    return found
+
+
+def _best(scores: Sequence[float], count: int) -> tuple[int, ...]:
+    """Return the places, from 0, of the `count` largest; of equals, the first."""
+    return tuple(number - 1 for number in top_layers(scores, count))
+
+
+def remembered(
+    folder: Path, about: Mapping[str, Any], what: str, measure: Callable[[], Importance]
+) -> Importance:
+    """Return importance that was measured before on the same rows and teacher, or measure it and keep it.
+
+    Args:
+        folder: where it is kept.
+        about: the teacher, the rows, and how they are computed.
+        what: is measured.
+        measure: does it.
+    """
+    key = hashlib.sha256(json.dumps([about, what, VERSION], sort_keys=True).encode()).hexdigest()[:16]
+    file = folder / f"{key}.json"
+    try:
+        content = read_sealed(file) if file.is_file() else {}
+        if content.get("name") == file.name:
+            return cast(Importance, content["importance"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s cannot be used (%s): importance is measured again", file, error)
+    found = measure()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, sealed({"name": file.name, "what": what, **about, "importance": found}))
+    except OSError as error:
+        log.debug("importance is not kept: %s", error)
+    return found
