@@ -76,6 +76,8 @@ def check(cfg: DictConfig) -> None:
             partial(_check_threads, cfg.threads),
             partial(_check_time, cfg.model.chat_time),
             partial(_check_optim, cfg),
+            partial(_check_labelled, cfg),
+            partial(_check_answer, cfg),
         ]
     )
 
@@ -212,6 +214,39 @@ def _check_optim(cfg: DictConfig) -> None:
         )
     if len(cfg.optim.betas) != 2 or not all(0 <= beta < 1 for beta in cfg.optim.betas):
         raise RequestError(f"optim.betas: two numbers in [0, 1) are expected, got {list(cfg.optim.betas)}")
+
+
+def _check_labelled(cfg: DictConfig) -> None:
+    data, sizes = cfg.data, cfg.data.sizes
+    if sizes.labelled is not None and sizes.labelled > sizes.train:
+        raise RequestError(
+            f"data.sizes.labelled={sizes.labelled}: these are some of the data.sizes.train={sizes.train} rows, so at "
+            "most as many; raise data.sizes.train, or set data.sizes.labelled=null for all of them"
+        )
+    if data.unlabelled == "train" and sizes.labelled in (None, sizes.train):
+        raise RequestError(
+            f"data.unlabelled=train are the prompts of the data.sizes.train={sizes.train} rows but those with labels, "
+            f"and data.sizes.labelled={'null' if sizes.labelled is None else sizes.labelled} leaves none: lower it"
+        )
+    named = [split for split in ("extract", "align") if data[split] is not None]
+    if sizes.labelled is not None and named:
+        raise RequestError(
+            f"data.{named[0]}={data[named[0]]} has labels beyond data.sizes.labelled={sizes.labelled}, which is the "
+            "number of all but those of validation: leave it null, and its rows are the first of the labelled ones"
+        )
+
+
+def _check_answer(cfg: DictConfig) -> None:
+    own = cfg.answer
+    if own.temperature == 0 and own.samples > 1:
+        raise RequestError(
+            f"answer.samples={own.samples} with answer.temperature=0: greedy answers to a prompt are all the same; set "
+            "answer.temperature (0.7, say), or answer.samples=1"
+        )
+    if own.temperature == 0 and own.top_p < 1:
+        raise RequestError(
+            f"answer.top_p={own.top_p} with answer.temperature=0: a greedy answer is not drawn; set answer.temperature"
+        )
 
 
 def check_parts(parts: Iterable[str]) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from pkt.settings import setting, undecisive
+from pkt.settings import always, setting, undecisive
 from pkt.verbs import RUNS
 
-STAGES = ("extract", "align", "transfer", "eval", "analyze")
+STAGES = ("extract", "answer", "align", "transfer", "eval", "analyze")
 SPLITS = ("extract", "align", "train", "validation")
 MODELS = ("teacher", "student", "transferred")
 PARTS = ("resolution", "cka", "attribution", "maps")
@@ -96,12 +96,18 @@ class BenchmarkConfig:
 
 @dataclass(kw_only=True)
 class SplitSizes:
-    """Rows per task and split; a split with fewer rows is used whole."""
+    """Rows per task and split; a split with fewer rows is used whole.
+
+    With `labelled`, the extract and align rows are the first of the labelled ones too, so that no method sees labels
+    beyond them; validation stays as it is, because it only chooses settings.
+    """
 
     extract: int = undecisive(32, at_least=1)
     align: int = undecisive(128, at_least=1)
     train: int = undecisive(1000, at_least=1)
     validation: int = undecisive(200, at_least=1)
+    labelled: int | None = undecisive(None, at_least=1)  # train rows that keep their answers; null: all
+    unlabelled: int | None = undecisive(None, at_least=1)  # prompts for the teacher; null: all that there are
 
 
 @dataclass(kw_only=True)
@@ -116,11 +122,53 @@ class DataConfig:
     # tasks whose rows the teacher is read on in `extract`; null: the benchmark's own (a control: the wrong task)
     extract_tasks: list[str] | None = undecisive(None)
     train: str | None = undecisive(None)  # JSONL with prompt, answer, id (benchmark=custom only)
+    # prompts that the teacher answers: train (of the train rows beyond data.sizes.labelled) | a task, by its name (of
+    # its train rows) | a file with prompt, and perhaps id, test and entry_point. null: none
+    unlabelled: str | None = undecisive(None)
     # null (each of these three): cut from the train file, which then trains on the remaining rows
     extract: str | None = undecisive(None)
     align: str | None = undecisive(None)
     validation: str | None = undecisive(None)
     test: str | None = undecisive(None)
+
+
+def _answers_drawn(own: AnswerConfig, _choice: Any) -> bool:
+    return own.temperature > 0
+
+
+def _verified(own: AnswerConfig, _choice: Any) -> bool:
+    return own.keep == "verified"
+
+
+def _confident(own: AnswerConfig, _choice: Any) -> bool:
+    return own.keep == "confident"
+
+
+@dataclass(kw_only=True)
+class AnswerConfig:
+    """How the teacher answers prompts without labels (`data.unlabelled`, `method=seqkd`), and which answers are kept.
+
+    What is kept is chosen when answers are read, so that another choice does not ask the teacher again.
+    """
+
+    samples: int = setting(1, at_least=1)  # answers per prompt; more than one needs a temperature
+    temperature: float = setting(0.0, at_least=0)  # 0: greedy; else answers are drawn, by `seed`
+    # share of the probability that is kept when drawing
+    top_p: float = setting(1.0, above=0, at_most=1, when=_answers_drawn)
+    # null: the task's own, or 128. In the key by what it comes to for each prompt
+    max_new_tokens: int | None = undecisive(None, at_least=1)
+    # confident: those of highest mean log-probability per token | verified: programs that pass the row's test, and of
+    # other answers those that most samples agree on. Only `verified` makes `answer` run the tests
+    keep: str = setting(
+        "all",
+        choices=("all", "confident", "verified"),
+        decides={"answer": _verified, "align": always, "transfer": always},
+    )
+    # keep=confident: share of each task's answers that is kept
+    share: float = setting(0.5, above=0, at_most=1, decides={"align": _confident, "transfer": _confident})
+    # keep=verified, without a test: share of a prompt's samples that have to agree
+    agreement: float = setting(0.5, above=0, at_most=1, decides={"align": _verified, "transfer": _verified})
+    batch_size: int = undecisive(64, at_least=1)  # answers at a time
 
 
 @dataclass(kw_only=True)
@@ -130,7 +178,10 @@ class OptimConfig:
     lr: float | None = setting(3e-4, above=0)  # null: the method's own in lr_by_method
     # learning rates by the method's name, for lr=null; `default` is for all that are not named
     lr_by_method: dict[str, float] = undecisive(factory=dict, above=0)
-    epochs: int = setting(5, at_least=0)  # 0: no step, the student stays as it is
+    # 0: no step, the student stays as it is
+    epochs: int = setting(5, at_least=0, when=lambda own, _: own.steps is None)
+    # optimiser steps, over as many epochs as it takes, so that arms of unlike row counts compare; null: epochs decide
+    steps: int | None = setting(None, since=None, at_least=1)
     batch_size: int = setting(64, at_least=1)  # rows per optimiser step
     # rows per forward pass; null: batch_size (gradients are accumulated)
     micro_batch_size: int | None = setting(None, at_least=1)
@@ -227,6 +278,7 @@ class Config:
     mapping: Any = MISSING
     semantics: Any = MISSING
     objective: Any = MISSING
+    answer: AnswerConfig = field(default_factory=AnswerConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     analyze: AnalyzeConfig = field(default_factory=AnalyzeConfig)

@@ -18,10 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from pkt import plugins
 from pkt.checks import check
 from pkt.config import CheckpointSpec, PairConfig
+from pkt.data.prompts import from_file, is_file
 from pkt.errors import RequestError, nearest, together
 from pkt.faults import faults
 from pkt.models.kept import Sizes, counts
 from pkt.models.source import check_weights, locate
+from pkt.searchpath import option_files
 
 
 def check_request(cfg: DictConfig) -> None:
@@ -48,6 +50,10 @@ def _checks(cfg: DictConfig) -> Iterator[Callable[[], None]]:
         yield partial(_check_cut, cast(PairConfig, OmegaConf.to_object(cfg.model)))
     for split in ("train", "extract", "align", "validation", "test"):
         yield partial(_check_there, f"data.{split}", cfg.data[split], "a file of rows", Path.is_file)
+    if cfg.data.unlabelled is not None and is_file(
+        cfg.data.unlabelled, option_files("task", [cfg.data.unlabelled])
+    ):
+        yield partial(_check_prompts, cfg.data.unlabelled)
     yield partial(
         _check_there, "benchmark.task_path", cfg.benchmark.task_path, "a folder of tasks", Path.is_dir
     )
@@ -60,6 +66,11 @@ def _checks(cfg: DictConfig) -> Iterator[Callable[[], None]]:
         )
     if cfg.eval.checkpoint is not None:
         yield partial(_check_saved, cfg.eval.checkpoint)
+
+
+def _check_prompts(named: str) -> None:
+    _check_there("data.unlabelled", named, "a file of prompts", Path.is_file)
+    from_file(named)
 
 
 def _check_model(spec: CheckpointSpec, who: str, *, templates: bool) -> None:

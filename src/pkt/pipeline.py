@@ -30,7 +30,7 @@ from pkt.plugins import origins
 from pkt.run import command_line, prepare, provenance
 from pkt.run_files import METRICS, REQUEST
 from pkt.searchpath import option_files
-from pkt.stages import align, analyze, doctor, evaluate, extract, identity, report, transfer
+from pkt.stages import align, analyze, answer, doctor, evaluate, extract, identity, report, transfer
 from pkt.stages.session import Job, Session
 from pkt.store import Store, store_root
 from pkt.tracking import open_tracker
@@ -93,7 +93,9 @@ def run_plan(session: Session, plan: Plan, **more: Stage) -> None:
     session.plan = plan
     check_precision(session)
     for step in plan:
-        session.obtain(step, (STAGES | more)[step.stage])
+        result = session.obtain(step, (STAGES | more)[step.stage])
+        if step.name == "answer":
+            answer.take(session, result)
         if step.name == "extract":  # its pairs may have been made for an objective that asked less of them
             check(session.method, choice_of(session.bench), session.loaded("extract").pairs)
 
@@ -294,7 +296,7 @@ def _evaluate(session: Session) -> float | None:
     asked = evaluate.asked(session.bench)
     plan = plan_scores(planner(session), asked)
     if "transfer" in plan:
-        evaluate.note_rows(session.bench, asked)
+        evaluate.note_rows(session.bench, asked, answered="answer" in plan)
     run_plan(session, plan, eval=partial(evaluate.run, asked))
     return report.report(session, evaluate.scores(session))
 
@@ -338,6 +340,7 @@ VERBS: dict[str, Callable[[Session], float | None]] = {
 }
 STAGES: dict[str, Stage] = {
     "extract": extract.run,
+    "answer": answer.run,
     "align": align.run,
     "transfer": transfer.run,
 }

@@ -17,6 +17,7 @@ from typing import Any
 
 from pkt.data.chat import VERSION as CHAT
 from pkt.data.encoding import VERSION as ENCODING
+from pkt.data.rows import fingerprint
 from pkt.evaluation.decoding import MODEL, own
 from pkt.manifest import content_key
 from pkt.methods.base import Choice, Method, Reads, choice_of
@@ -25,11 +26,13 @@ from pkt.objectives import Objective
 from pkt.plugins import origins
 from pkt.secrets import hide
 from pkt.settings import deciding, plain, target_of
+from pkt.tasks.prompts import Prompt
 
-VERSIONS = {"extract": 1, "align": 1, "transfer": 1, "eval": 1, "analyze": 4}
+VERSIONS = {"extract": 1, "answer": 1, "align": 1, "transfer": 1, "eval": 1, "analyze": 4}
 """Of the code of each stage: another number makes older results count as missing."""
 READ_FIRST = {"mapping": "extract", "semantics": "align", "objective": "transfer"}
 """The stage that reads a group of strategies first, where the method has that stage."""
+ANSWER = "answer"
 SHOWN = 3  # differences that a reason names
 
 
@@ -74,7 +77,7 @@ class Plan:
         """Every setting that decides what the transferred student is, by its key on the command line."""
         found: dict[str, Any] = {}
         for step in self:
-            if step.stage in ("extract", "align", "transfer"):
+            if step.stage in ("extract", "answer", "align", "transfer"):
                 found |= step.ingredients["settings"]
         return found
 
@@ -106,22 +109,54 @@ class Planner:
         """Plan the method's stages up to one of them, and return its name."""
         for stage in (own := (*self.method.results, "transfer")):
             if stage not in self._steps:
-                before = own[: own.index(stage)][-1:]
+                before = (*self._answers(stage), *own[: own.index(stage)][-1:])
                 self._add(stage, takes=before, **self._method_stage(stage, own))
             if stage == last:
                 break
         return last
 
+    def _answers(self, stage: str) -> tuple[str, ...]:
+        """Plan the teacher's answers where a stage reads them; they are the same for every method that does."""
+        config = self.bench.config
+        if not self._is_taught(stage):
+            return ()
+        if ANSWER not in self._steps:
+            own = config.answer
+            settings = deciding(own, ANSWER, self.choice, path=ANSWER, first=ANSWER)
+            settings |= {"seed": config.seed} if own.temperature > 0 else {}
+            settings |= {"eval.timeout": config.eval.timeout} if own.keep == "verified" else {}
+            self._add(
+                ANSWER,
+                settings=settings,
+                models={"teacher": self.identity("teacher")},
+                rows={"unlabelled": self.bench.prompts_digest()},
+                prompts=_asked(self.bench.prompts, tested=own.keep == "verified"),
+                encoding=ENCODING,
+                chat=CHAT if config.model.chat_template else None,
+            )
+        return (ANSWER,)
+
+    def _is_taught(self, stage: str) -> bool:
+        unlabelled = self.bench.config.data.unlabelled is not None
+        return "train" in self.method.reads(stage, self.choice).rows and self.method.is_taught(unlabelled)
+
     def _method_stage(self, stage: str, own: Sequence[str]) -> dict[str, Any]:
         reads = self.method.reads(stage, self.choice)
+        taught, alone = self._is_taught(stage), self.bench.config.data.unlabelled is None
+        left = {"train"} if taught and alone else set()  # the answers are there in place of the labels
         return {
             "by": target_of(next(cls for cls in type(self.method).__mro__ if stage in vars(cls))),
-            "settings": self._settings(stage, own, reads),
+            "settings": self._settings(stage, own, reads) | (self._choosing(stage) if taught else {}),
             "models": {role: self.identity(role) for role in reads.models},
-            "rows": {split: self.bench.digest(split) for split in reads.rows},
+            "rows": {split: self.bench.digest(split) for split in reads.rows if split not in left},
             **({"keeps": _kept(self.bench.objective)} if reads.keeps else {}),
             **_code(self.method, *self._read_by(stage, own)),
         }
+
+    def _choosing(self, stage: str) -> dict[str, Any]:
+        """Return what decides which of the answers become train rows."""
+        answer = deciding(self.bench.config.answer, stage, self.choice, path=ANSWER, first=ANSWER)
+        return answer | {"data.max_length": self.bench.max_length}
 
     def _read_by(self, stage: str, own: Sequence[str]) -> list[Any]:
         """Return the strategies that a stage reads first; what it takes has those of the stages before in its key."""
@@ -264,6 +299,16 @@ class Planner:
         )
 
 
+def _asked(prompts: Sequence[Prompt], *, tested: bool) -> dict[str, Any]:
+    """Return how each task's prompts are asked, and what tests their answers."""
+    found: dict[str, Any] = {}
+    for prompt in prompts:
+        own = found.setdefault(prompt.task, {**asdict(prompt.written), "rows": 0, "tests": []})
+        own["rows"] += 1
+        own["tests"] += [{"test": prompt.test}] if tested else []
+    return {name: own | {"tests": fingerprint(own["tests"])} for name, own in found.items()}
+
+
 def _first(own: Sequence[str], usual: str) -> str:
     """Return the stage at which a method first reads a group: the usual one, or the next that the method has."""
     order = ("extract", "align", "transfer")
@@ -301,6 +346,7 @@ _TOLD = {
     "rows": "the {} rows",
     "keeps": "what is kept of the teacher ({})",
     "tasks": "task {}",
+    "prompts": "how prompts of {} are asked",
     "chat": "the rules of chat templates",
     "decoding": "what the model's generation settings change ({})",
     "code": "the code of {}",

@@ -94,8 +94,8 @@ def setting(
     Args:
         default: as in `dataclasses.field`.
         factory: its `default_factory`.
-        decides: a stage (``extract``, ``align``, ``transfer``, ``eval``, ``analyze``), or stages with rules; None: the
-            stage where its node is first read. See `undecisive` for a setting that changes no result.
+        decides: a stage (``extract``, ``answer``, ``align``, ``transfer``, ``eval``, ``analyze``), or stages with
+            rules; None: the stage where its node is first read. See `undecisive` for a setting that changes no result.
         when: when the field enters the key of its one stage.
         limits: other attributes of `Setting`.
     """

@@ -48,6 +48,9 @@ PAIRED = ("mapping=explicit", "mapping.layers=[[2,1],[4,3]]")
 METHODS: dict[str, Case] = {
     "identity": Case(layers=(), update="none", steps=0),
     "sft": Case(settings=(FULL, "method.layers=[2]"), layers=(2,), update="full"),
+    "seqkd": Case(
+        settings=(FULL, "method.layers=[2]", "answer.max_new_tokens=4"), layers=(2,), update="full"
+    ),
     "pissa": Case(settings=(*RANK, "method.layers=[1,3]", "method.update.dropout=0.1"), layers=(1, 3)),
     "kd": Case(
         settings=(FULL, "method.layers=[1,3]", "objective.terms.kl.teacher=live"),

@@ -54,6 +54,13 @@ class Encoded:
             labelled=None if self.labelled is None else [self.labelled[row] for row in rows],
         )
 
+    def followed_by(self, other: Encoded) -> Encoded:
+        """Return these rows and then others; all of their answers are labels to learn."""
+        return Encoded(
+            input_ids=self.input_ids + other.input_ids,
+            prompt_lengths=self.prompt_lengths + other.prompt_lengths,
+        )
+
     def digest(self) -> str:
         """Return 16 hex digits that identify what a model sees of the rows: tokens, borders, order."""
         digest = hashlib.sha256()
@@ -76,25 +83,32 @@ def encode(
     Raises:
         RequestError: a row that is longer, or a tokenizer without EOS or without the chat template asked for.
     """
+    rows = list(rows)
+    texts = as_read([row["prompt"] for row in rows], tokenizer, chat)
+    prompts = [encode_prompt(tokenizer, text) for text in texts]
+    answers = encode_answers(tokenizer, [row["answer"] for row in rows])
+    end = tokenizer.eos_token_id if chat is None else chat.end(tokenizer)
+    input_ids = [[*prompt, *answer, end] for prompt, answer in zip(prompts, answers, strict=True)]
+    prompt_lengths = [len(prompt) for prompt in prompts]
+    _check([row["id"] for row in rows], input_ids, prompt_lengths, max_length)
+    return Encoded(input_ids=input_ids, prompt_lengths=prompt_lengths)
+
+
+def as_read(prompts: Iterable[str], tokenizer: Any, chat: Chat | None) -> list[str]:
+    """Return prompts as a model reads them: in the chat template, where there is one.
+
+    Raises:
+        RequestError: a tokenizer without EOS or without the chat template asked for.
+    """
     if tokenizer.eos_token_id is None:
         raise RequestError("the student's tokenizer has no EOS token, which ends every answer; set one.")
-    if chat is not None and not tokenizer.chat_template:
+    if chat is None:
+        return list(prompts)
+    if not tokenizer.chat_template:
         raise RequestError(
             "model.chat_template=true, but the student's tokenizer has no chat template; set it to false."
         )
-    input_ids: list[list[int]] = []
-    prompt_lengths: list[int] = []
-    rows = list(rows)
-    answers = encode_answers(tokenizer, [row["answer"] for row in rows])
-    end = tokenizer.eos_token_id if chat is None else chat.end(tokenizer)
-    for row, tokens in zip(rows, answers, strict=True):
-        text = row["prompt"] if chat is None else chat.prompt(tokenizer, row["prompt"])
-        prompt = encode_prompt(tokenizer, text)
-        answer = [*tokens, end]
-        input_ids.append(prompt + answer)
-        prompt_lengths.append(len(prompt))
-    _check([row["id"] for row in rows], input_ids, prompt_lengths, max_length)
-    return Encoded(input_ids=input_ids, prompt_lengths=prompt_lengths)
+    return [chat.prompt(tokenizer, prompt) for prompt in prompts]
 
 
 def encode_prompt(tokenizer: Any, text: str) -> list[int]:

@@ -69,7 +69,7 @@ def evaluate(
         raise RequestError("chat_template=true, but the tokenizer has none: set model.chat_template=false")
     for task in tasks:
         task.check(sampling)
-    with quiet(), _evaluating(model, device):
+    with quiet(), evaluating(model, device):
         from pkt.evaluation.scorer import Scorer  # imports lm-eval: seconds
 
         parts = {
@@ -159,7 +159,7 @@ def _cut(logged: Sequence[Sample], contexts: Collection[str]) -> int:
 
 
 @contextlib.contextmanager
-def _evaluating(model: Any, device: Any) -> Iterator[None]:
+def evaluating(model: Any, device: Any) -> Iterator[None]:
     """Move the model to the device; afterwards restore its mode and the random states, which lm-eval changes."""
     import numpy as np
     import torch

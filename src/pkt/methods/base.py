@@ -168,6 +168,14 @@ class Method(Bounded, ABC):
         """What terms may ask for; `pkt.methods.combinations.refusal` compares it with what they need."""
         return Provides()
 
+    def is_taught(self, unlabelled: bool) -> bool:
+        """Return whether the teacher's answers are among its train rows, in stages that read any.
+
+        Args:
+            unlabelled: whether the request has prompts without labels (`data.unlabelled`).
+        """
+        return unlabelled and bool(self.results)
+
     def refusal(self, choice: Choice) -> str | None:
         """Return why the method makes no sense with these strategies, whatever it provides; None where it does."""
         return None

@@ -6,6 +6,7 @@ deep. Both work on a `Task`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -118,10 +119,13 @@ class Task:
             raise RequestError(
                 "the train split is empty; give rows with data.train=... or raise data.sizes.train."
             )
-        return [
-            epoch_batches(lengths, optim.batch_size, seed=self.bench.config.seed, epoch=epoch)
-            for epoch in range(optim.epochs)
-        ]
+        plan: list[list[list[int]]] = []
+        left = sys.maxsize if optim.steps is None else optim.steps
+        while left and (optim.steps is not None or len(plan) < optim.epochs):
+            epoch = epoch_batches(lengths, optim.batch_size, seed=self.bench.config.seed, epoch=len(plan))
+            plan.append(epoch[:left])
+            left -= len(plan[-1])
+        return plan
 
     @property
     def steps(self) -> int:
@@ -276,6 +280,7 @@ class Task:
                 "auxiliary_parameters": sum(p.numel() for p in self.auxiliary.parameters()),
                 "optimiser_steps": history.steps,
                 "train_rows": len(bench.encoded("train").lengths),
+                **({"answered_rows": len(bench.answered)} if bench.answered else {}),
                 "student_forward_tokens": bench.student_meter.forward_tokens,
                 "student_layer_tokens": bench.student_meter.layer_tokens,
             },

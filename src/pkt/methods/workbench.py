@@ -22,12 +22,13 @@ from pkt import console
 from pkt.attribution.importance import Importance, measure
 from pkt.config import CheckpointSpec, Config, CutConfig, PairConfig
 from pkt.data import notes
+from pkt.data.answered import Answer, kept
 from pkt.data.chat import VERSION as CHAT
 from pkt.data.chat import Chat
 from pkt.data.digests import Digests, texts_of
-from pkt.data.encoding import VERSION, Encoded, encode
+from pkt.data.encoding import VERSION, Encoded, as_read, encode, encode_prompt
 from pkt.data.lengths import Fitting
-from pkt.errors import PktError
+from pkt.errors import PktError, RequestError
 from pkt.mapping import Mapping, of_student
 from pkt.methods.cutting import remembered, resolved
 from pkt.models.fingerprint import fingerprint
@@ -36,6 +37,8 @@ from pkt.models.load import choose_dtype, context_length, load_config, load_gene
 from pkt.models.pair import LanguageModel, PairReport, check_pair, load_student, load_teacher
 from pkt.objectives import Objective
 from pkt.semantics import Semantics
+from pkt.tasks.base import Given
+from pkt.tasks.prompts import Prompt, load_prompts
 from pkt.tasks.splits import load_splits
 from pkt.training.meter import Meter
 
@@ -65,6 +68,7 @@ class Workbench:
         log: takes training metrics.
         teacher_meter, student_meter: forward tokens of this request.
         notes: what the user was told about rows and answers.
+        answered: train rows that the teacher's answers made; see `take`.
     """
 
     config: Config
@@ -78,6 +82,7 @@ class Workbench:
     teacher_meter: Meter = field(default_factory=Meter)
     student_meter: Meter = field(default_factory=Meter)
     notes: list[str] = field(default_factory=list, init=False)
+    answered: list[dict[str, Any]] = field(default_factory=list, init=False)
 
     @cached_property
     def teacher_config(self) -> Any:
@@ -204,11 +209,11 @@ class Workbench:
     @cached_property
     def fitting(self) -> Fitting:
         """The filter that leaves out rows of the real suites that are too long; no weights are read."""
-        return Fitting(tokenizer=lambda: self._tokenizer, max_length=self.max_length, chat=self.chat)
+        return Fitting(tokenizer=lambda: self.tokenizer, max_length=self.max_length, chat=self.chat)
 
     @cached_property
-    def _tokenizer(self) -> Any:
-        """Return the student's tokenizer; its weights are not read."""
+    def tokenizer(self) -> Any:
+        """The student's tokenizer; its weights are not read."""
         if "student" in self.__dict__:
             return self.student.tokenizer
         pair = self.config.model
@@ -230,14 +235,54 @@ class Workbench:
         contexts = min(map(context_length, configs))
         return min(self.config.data.max_length or contexts, contexts)
 
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """Rows without labels that the teacher answers: those of `data.unlabelled`, or else of the train split."""
+        given = Given(benchmark=self.config.benchmark, data=self.config.data, fitting=self.fitting)
+        source = self.config.data.unlabelled
+        held = (
+            () if source is None else [*self.splits["train"]["prompt"], *self.splits["validation"]["prompt"]]
+        )
+        found, left_out = load_prompts(given, self.config.answer, held)
+        if left_out and source is not None:
+            self.note(
+                f"data.unlabelled={source}: {left_out} prompts stand there twice, or are labelled or validation rows "
+                "too, and are left out."
+            )
+        return found
+
+    def take(self, answers: Sequence[Answer]) -> None:
+        """Put the teacher's answers behind the labelled train rows, or without `data.unlabelled` in their place.
+
+        Raises:
+            RequestError: none is kept (`answer.keep`), or none fits into the context.
+        """
+        rows = kept(answers, self.config.answer)
+        self.answered = self.fitting.kept("answers", rows)
+        if not self.answered:
+            raise RequestError(
+                f"none of the teacher's {len(rows)} answers fits into {self.max_length} tokens with its prompt: raise "
+                "data.max_length, or lower answer.max_new_tokens."
+            )
+
     def encoded(self, split: str) -> Encoded:
-        """Return the tokenised rows of a split (teacher and student share the vocabulary).
+        """Return the tokenised rows of a split as a training reads them: `labelled`, and the teacher's answers."""
+        if split != "train" or not self.answered:
+            return self.labelled(split)
+        if "answered" not in self._encoded:
+            taught = encode(self.answered, self.tokenizer, max_length=self.max_length, chat=self.chat)
+            alone = self.config.data.unlabelled is None
+            self._encoded["answered"] = taught if alone else self.labelled(split).followed_by(taught)
+        return self._encoded["answered"]
+
+    def labelled(self, split: str) -> Encoded:
+        """Return the tokenised rows of a split with labels (teacher and student share the vocabulary).
 
         Raises:
             PktError: they are not those that the plan was made for.
         """
         if split not in self._encoded:
-            found = encode(self.splits[split], self._tokenizer, max_length=self.max_length, chat=self.chat)
+            found = encode(self.splits[split], self.tokenizer, max_length=self.max_length, chat=self.chat)
             if found.digest() != self._digests.get((split, None), found.digest()):
                 raise PktError(
                     f"the {split} rows read differently than a moment ago: the tokenizer's chat template gives "
@@ -246,7 +291,7 @@ class Workbench:
                 )
             if self.chat is None:
                 rows = self.splits[split].to_list()
-                self.note(*notes.inside_tokens(split, rows, found, self._tokenizer))
+                self.note(*notes.inside_tokens(split, rows, found, self.tokenizer))
             self._encoded[split] = found
         return self._encoded[split]
 
@@ -264,20 +309,42 @@ class Workbench:
 
     def _digest(self, split: str, rows: Sequence[int] | None) -> str:
         chosen = self.splits[split] if rows is None else self.splits[split].select(rows)
+
+        def tokenised() -> Encoded:
+            encoded = self.labelled(split)
+            return encoded if rows is None else encoded.select(rows)
+
+        texts = texts_of(chosen.select_columns(["prompt", "answer"]), self._how)
+        return self._remembered(texts, tokenised)
+
+    def prompts_digest(self) -> str:
+        """Return the identity of the prompts without labels as the teacher reads them: tokens, order."""
+
+        def tokenised() -> Encoded:
+            texts = as_read([prompt.text for prompt in self.prompts], self.tokenizer, self.chat)
+            ids = [encode_prompt(self.tokenizer, text) for text in texts]
+            return Encoded(input_ids=ids, prompt_lengths=[len(own) for own in ids])
+
+        rows = [{"prompt": prompt.text, "answer": ""} for prompt in self.prompts]
+        return self._remembered(texts_of(rows, self._how | {"rows": "prompts"}), tokenised)
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        """What the tokens of a text depend on, beside the text."""
         cut = self.config.model.student.init == "prune"
-        how = {
+        return {
             "version": VERSION,
             # what a cut student keeps is chosen by these rows; its tokenizer is the teacher's
             "tokenizer": self.teacher_fingerprint if cut else self.student_fingerprint,
             "max_length": self.max_length,
             "chat": None if self.chat is None else [CHAT, self.chat.time.isoformat()],
         }
-        texts = texts_of(chosen.select_columns(["prompt", "answer"]), how)
+
+    def _remembered(self, texts: str, tokenised: Callable[[], Encoded]) -> str:
         remembered = Digests(self.cache_dir.with_name("rows"))
         found = remembered.of(texts)
         if found is None:
-            encoded = self.encoded(split)
-            found = (encoded if rows is None else encoded.select(rows)).digest()
+            found = tokenised().digest()
             remembered.remember(texts, found)
         return found
 

@@ -88,7 +88,7 @@ class Subject:
     @cached_property
     def encoded(self) -> Encoded:
         """Those rows, tokenised."""
-        return self.bench.encoded(self.config.split).select(self.chosen)
+        return self.bench.labelled(self.config.split).select(self.chosen)
 
     def passes(self) -> dict[str, Any]:
         """Return the settings that every pass over the rows takes."""

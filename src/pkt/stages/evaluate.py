@@ -72,8 +72,14 @@ def asked(bench: Workbench) -> Asked:
     return Asked(tasks=tasks, rows=rows, sampling=sampling)
 
 
-def note_rows(bench: Workbench, of: Asked) -> None:
-    """Tell what is unusual about the rows that are scored, and how many of them the student was trained on."""
+def note_rows(bench: Workbench, of: Asked, *, answered: bool) -> None:
+    """Tell what is unusual about the rows that are scored, and how many of them the student was trained on.
+
+    Args:
+        bench: of the request.
+        of: what is scored.
+        answered: whether the teacher answers prompts that the student is trained on.
+    """
     split = bench.config.eval.split
     for task, known in of.rows.items():
         name, rows = f"{task}/{split}", [row for row in known if {"prompt", "answer"} <= row.keys()]
@@ -82,6 +88,9 @@ def note_rows(bench: Workbench, of: Asked) -> None:
         for other, held in bench.splits.items():
             if other != split:
                 bench.note(*notes.overlap(name, rows, other, held.to_list()))
+        if answered and bench.config.data.unlabelled is not None:
+            asked = [{"prompt": prompt.text} for prompt in bench.prompts]
+            bench.note(*notes.overlap(name, rows, "the prompts without labels", asked))
 
 
 def run(of: Asked, job: Job) -> Mapping[str, Any]:

@@ -16,7 +16,13 @@ from pkt.stages.session import Session
 from pkt.store import Artifact
 from pkt.tracking import TrackedArtifact
 
-KINDS = {"extract": "extraction", "align": "alignment", "transfer": "checkpoint", "eval": "scores"}
+KINDS = {
+    "extract": "extraction",
+    "answer": "answers",
+    "align": "alignment",
+    "transfer": "checkpoint",
+    "eval": "scores",
+}
 # a checkpoint's card is rewritten when scores are known; it is not what makes the checkpoint
 REWRITTEN = "README.md"
 

@@ -29,7 +29,7 @@ from pkt.stages.session import Session
 from pkt.table import Table
 from pkt.tracking.open import sweep_name
 
-CHAIN = ("extract", "align", "transfer")  # the stages that make a checkpoint
+CHAIN = ("extract", "answer", "align", "transfer")  # the stages that make a checkpoint
 
 
 def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | None:
@@ -124,7 +124,8 @@ def _settings(session: Session) -> dict[str, Any]:
     config = session.bench.config
     if config.eval.checkpoint is not None:
         return {"model": config.model.name, "eval.checkpoint": str(config.eval.checkpoint)}
-    sizes = {f"data.sizes.{split}": count for split, count in asdict(config.data.sizes).items()}
+    sizes = {f"data.sizes.{split}": count for split, count in asdict(config.data.sizes).items() if count}
+    sizes |= {"data.unlabelled": config.data.unlabelled} if config.data.unlabelled else {}
     named = {"method": session.method.name, "model": config.model.name} | sizes | session.plan.settings
     return {key: value for key, value in named.items() if key not in session.seeded}
 
@@ -168,11 +169,20 @@ def _budget(session: Session) -> dict[str, Any]:
     made = [artifact for name, artifact in session.results.items() if session.plan[name].stage in CHAIN]
     return {
         **session.results["transfer"].meta["budget"],
+        **_answers(session),
         "teacher_forward_tokens": sum(artifact.meta["teacher_forward_tokens"] for artifact in made),
         "seconds": sum(artifact.meta["seconds"] for artifact in made),
         "peak_mb": max(artifact.meta["peak_mb"] for artifact in made),
         "stored_bytes": sum(artifact.size for artifact in made),
     }
+
+
+def _answers(session: Session) -> dict[str, Any]:
+    """Return what the teacher answered, where it did."""
+    if "answer" not in session.results:
+        return {}
+    told = session.results["answer"].meta["answers"]
+    return {"prompts_asked": told["asked"], "teacher_generated_tokens": told["generated_tokens"]}
 
 
 def _finish_checkpoint(session: Session, scores: str) -> None:

@@ -141,7 +141,8 @@ class Job:
 
     def taken(self) -> Any:
         """Read the result of the method's stage before this one; None where it has none."""
-        return self.session.loaded(self.step.takes[-1]) if self.step.takes else None
+        before = [name for name in self.step.takes if name in self.method.results]
+        return self.session.loaded(before[-1]) if before else None
 
     def count_on(self) -> None:
         """Set the meters to where this stage starts: the teacher's at zero, the student's at what it has cost so far.

@@ -75,7 +75,7 @@ def card(session: Session, folder: Path, made: Mapping[str, Any], scores: str | 
     taught = f"`{teacher}` (fingerprint `{bench.teacher_fingerprint}`)"
     recipe = {
         "student": f"`{student}` (fingerprint `{bench.student_fingerprint}`)",
-        "teacher": taught if method.results else None,
+        "teacher": taught if method.results or bench.answered else None,
         "layer pairs (teacher → student, from 1)": ", ".join(
             f"{'+'.join(map(str, p.teacher))} → {p.student}" for p in pairs
         ),
@@ -89,6 +89,7 @@ def card(session: Session, folder: Path, made: Mapping[str, Any], scores: str | 
             "fingerprint": bench.digest("train"),
             **_dropped(session),
         },
+        "teacher's answers": _answers(session),
         "budget": made["budget"],
         "seed": str(bench.config.seed),
         "made by": session.origin,
@@ -96,13 +97,26 @@ def card(session: Session, folder: Path, made: Mapping[str, Any], scores: str | 
     text = model_card(
         method=method.name,
         student=student,
-        teacher=teacher if method.results else None,
+        teacher=teacher if method.results or bench.answered else None,
         adapter=(folder / ADAPTER).is_dir(),
         recipe=recipe,
         command=session.command,
         scores=scores,
     )
     return without(text)
+
+
+def _answers(session: Session) -> dict[str, Any] | None:
+    """Return what the teacher was asked and what was kept of it; None where nothing was."""
+    if "answer" not in session.results:
+        return None
+    config = session.bench.config
+    return {
+        "prompts": config.data.unlabelled or "of the train rows, in place of their labels",
+        **session.results["answer"].meta["answers"],
+        "keep": config.answer.keep,
+        "train rows": len(session.bench.answered),
+    }
 
 
 def _dropped(session: Session) -> dict[str, Any]:

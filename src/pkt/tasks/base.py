@@ -22,7 +22,7 @@ from pkt.evaluation.parts import Graded, Logged, Part, Record, Rows, Scorable
 from pkt.evaluation.results import TaskScore
 from pkt.evaluation.sampling import Sampling
 from pkt.settings import deciding, undecisive
-from pkt.tasks.grading import Grading
+from pkt.tasks.grading import Generated, Grading
 
 Row = dict[str, Any]
 BYPASS = {"metric": "bypass", "aggregation": "bypass", "higher_is_better": True}
@@ -41,6 +41,19 @@ class Given:
     benchmark: BenchmarkConfig = field(default_factory=lambda: BenchmarkConfig(name="", tasks=[]))
     data: DataConfig = field(default_factory=DataConfig)
     fitting: Fitting | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """How an answer that a model writes ends, beside the end of the text.
+
+    Attributes:
+        until: stop strings, which are cut off.
+        most: the largest number of new tokens.
+    """
+
+    until: tuple[str, ...] = ()
+    most: int = 128
 
 
 @runtime_checkable
@@ -107,6 +120,17 @@ class RowTask:
         """See `Scorable`: the same for all models."""
         return NEUTRAL if any(one.generates for one in self.gradings) else None
 
+    @property
+    def written(self) -> Written:
+        """How an answer that a model writes ends; a task that is scored otherwise has no stop strings."""
+        own = [one for one in self.gradings if isinstance(one, Generated)]
+        return Written(until=own[0].until, most=own[0].new_tokens) if own else Written()
+
+    def claim(self, answer: str) -> str | None:
+        """Return what two answers to a row have to share to say the same; None where texts cannot be compared."""
+        found = (one.claim(answer) for one in self.gradings)
+        return next((claim for claim in found if claim is not None), None)
+
     def rows(self, split: str, given: Given) -> list[Row]:
         """See `Task`."""
         raise NotImplementedError
@@ -168,11 +192,15 @@ class RowTask:
 
 def drawn(task: Task | RowTask, split: str, given: Given) -> list[Row]:
     """Return as many rows of a split as `data.sizes` says: the first, or with a seed a draw from all of them."""
-    count = int(getattr(given.data.sizes, split))
+    return ordered(task, split, given)[: int(getattr(given.data.sizes, split))]
+
+
+def ordered(task: Task | RowTask, split: str, given: Given) -> list[Row]:
+    """Return all rows of a split, in the task's own order or, with a seed, in a drawn one."""
     rows = task.rows(split, given)
     if given.data.shuffle_seed is not None:
         Random(f"{given.data.shuffle_seed}/{task.name}/{split}").shuffle(rows)
-    return rows[:count]
+    return rows
 
 
 def handed(docs: Sequence[Row]) -> dict[str, Any]:

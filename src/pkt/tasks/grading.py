@@ -49,6 +49,10 @@ class Grading:
         """Return the keys of the lm-eval config that describe the requests."""
         raise NotImplementedError
 
+    def claim(self, answer: str) -> str | None:
+        """Return what two answers to a row have to share to say the same; None where texts cannot be compared."""
+        return None
+
     def grade(self, answers: Answers, logged: Logged) -> list[Record]:
         """Return a record per row."""
         return joined([self.judged(row_id, sample) for row_id, sample in answers])
@@ -75,6 +79,10 @@ class Choice(Grading):
     def config(self) -> dict[str, Any]:
         """Ask for the likelihood of each option, set off from the prompt by white space."""
         return {"output_type": "multiple_choice", "doc_to_choice": options, "doc_to_target": "label"}
+
+    def claim(self, answer: str) -> str:
+        """See `Grading`: the text of an option."""
+        return answer.strip()
 
     def judged(self, row_id: str, sample: Sample) -> Record:
         """Compare the likeliest option with the labelled one."""
@@ -111,6 +119,10 @@ class Exact(Generated):
 
     kind = "generate"
     metric = "exact_match"
+
+    def claim(self, answer: str) -> str | None:
+        """See `Grading`: all but the white space at the ends."""
+        return answer.strip()
 
     def judged(self, row_id: str, sample: Sample) -> Record:
         """Compare text and answer without the white space at their ends."""

@@ -16,6 +16,7 @@ from pkt.tasks.grading import Answers, Exact, joined, record, text
 from pkt.tasks.suite import NEW_TOKENS, Suite
 
 _MARK = re.compile(r"<<[^<>]*>>")
+_NUMBER = re.compile(r"-?[0-9][0-9,]*(?:\.[0-9]+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,11 @@ class LastNumber(Exact):
 
     until: tuple[str, ...] = ()
     new_tokens: int = NEW_TOKENS
+
+    def claim(self, answer: str) -> str | None:
+        """See `Grading`: the last number."""
+        found = _NUMBER.findall(answer)
+        return found[-1].replace(",", "") if found else None
 
     def grade(self, answers: Answers, logged: Logged) -> list[Record]:
         """See `Grading`; lm-eval logs each answer once per filter."""

@@ -8,7 +8,7 @@ from pkt.config import SPLITS, BenchmarkConfig, DataConfig
 from pkt.data.lengths import Fitting
 from pkt.data.rows import validate
 from pkt.errors import RequestError
-from pkt.tasks.base import Given, drawn
+from pkt.tasks.base import Given, Row, Task, drawn
 from pkt.tasks.find import find
 
 
@@ -45,8 +45,22 @@ def load_splits(
     tasks = {name: find(name, benchmark.task_path) for of in names.values() for name in of}
     return {
         split: validate(
-            [row for name in names[split] for row in drawn(tasks[name], split, given)],
+            [row for name in names[split] for row in labelled(tasks[name], split, given)],
             source=f"{benchmark.name}/{split}",
         )
         for split in SPLITS
     }
+
+
+def labelled(task: Task, split: str, given: Given) -> list[Row]:
+    """Return the rows of a split with their answers.
+
+    Where `data.sizes.labelled` says how many labels there are, extract and align rows are the first of them too: a
+    method that fits a map or finds layers by labels beyond the train rows would have more than it is compared at.
+    Validation rows stay, since they only choose settings.
+    """
+    sizes = given.data.sizes
+    if sizes.labelled is None or split == "validation":
+        return drawn(task, split, given)
+    count = min(sizes.labelled, int(getattr(sizes, split)))
+    return [{**row, "split": split} for row in drawn(task, "train", given)[:count]]

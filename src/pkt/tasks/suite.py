@@ -28,7 +28,7 @@ from pkt.data.upstream import Doc, Upstream, read, required
 from pkt.errors import PktError
 from pkt.evaluation.parts import Graded, Logged, Part, Rows, Sample
 from pkt.evaluation.quiet import quiet
-from pkt.tasks.base import Given, Row, RowTask, handed, repeated
+from pkt.tasks.base import Given, Row, RowTask, Written, handed, repeated
 from pkt.tasks.grading import Program
 from pkt.tasks.lm_eval_index import root
 
@@ -58,6 +58,16 @@ class Suite(RowTask):
     def columns(self) -> tuple[str, ...]:
         """Scoring reads the upstream row alone."""
         return ("id", "doc")
+
+    @property
+    def written(self) -> Written:
+        """See `RowTask`: the stop strings are lm-eval's, whose file is read for them; any row will do."""
+        if not any(one.generates for one in self.gradings):
+            return super().written
+        known = self.upstream
+        doc: Doc = {name: ["1"] * 3 if name in known.lists else "1" for name in (*known.columns, *known.more)}
+        task = stock_task(*self.stock, _given_rows([doc | {"id": ""}], graded=True))
+        return Written(until=tuple(task.config.generation_kwargs["until"]), most=NEW_TOKENS)
 
     def prompt(self, doc: Doc) -> str:
         """Return lm-eval's zero-shot prompt of a row."""
