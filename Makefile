@@ -11,20 +11,22 @@ TORCH_INDEX ?=
 JOBS ?= 2
 METHODS ?= identity,sft,kd,hidden_kd,semalign,semalign_fisher,semalign_geometry,semalign_joint
 PAIR ?= nano
-SEEDS ?= 0,1,2
+SEEDS ?=
+FIVE := 0,1,2,3,4
 ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+RESULT = $(BIN)/python scripts/reproduce.py $@ --pair $(PAIR) $(if $(SEEDS),--seeds $(SEEDS)) --jobs $(JOBS) $(ARGS)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install demo real table1 table2 figure2 figure4 figure5 ablations efficiency nano test test-all lint types format clean
+.PHONY: help venv install demo real table1 table2 figure2 figure4 figure5 ablations efficiency labels cuts situations when peer nano test test-all lint types format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  variables: PYTHON, VENV ($(VENV)), TORCH_INDEX, JOBS ($(JOBS)), METHODS (of real), PAIR ($(PAIR)) and SEEDS ($(SEEDS)) of"
-	@echo "  tables and figures, ARGS (more words for pkt or pytest)"
+	@echo "  variables: PYTHON, VENV ($(VENV)), TORCH_INDEX, JOBS ($(JOBS)), METHODS (of real), PAIR ($(PAIR)) and SEEDS (0,1,2; of nano"
+	@echo "  in labels, cuts and situations $(FIVE)) of tables and figures, ARGS (more words for pkt or pytest)"
 
 venv: $(VENV)/.base ## make the virtual environment with pkt in it
 install: $(VENV)/.dev ## the same, with what tests and checks need
@@ -36,7 +38,14 @@ real: $(VENV)/.real ## a real model: SmolLM2-135M teaches a copy that lost every
 	$(BIN)/pkt run -m experiment=real method=$(METHODS) $(ARGS)
 
 table1 table2 figure2 figure4 figure5 ablations efficiency: $(VENV)/.base ## the paper's tables and figures, on PAIR
-	$(BIN)/python scripts/reproduce.py $@ --pair $(PAIR) --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
+	$(RESULT)
+
+when: labels situations ## where transfer pays: labels against prompts, and the table of situations (docs/when.md)
+labels cuts situations: $(VENV)/.base ## each of these, and students cut from their teacher at several steps
+	$(RESULT)
+
+peer: $(VENV)/.base ## table1 and ablations with a teacher that knows no more than the train rows show
+	$(MAKE) table1 ablations PAIR=nano-peer SEEDS=$(or $(SEEDS),$(FIVE))
 
 nano: $(VENV)/.dev ## train the built-in nano models anew
 	$(BIN)/python scripts/train_nano.py $(ARGS)

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from paper.jobs import command, run_jobs
+from paper.plans import Plan
 from paper.results import check_place, result_of, tables_of, write_results
-from paper.targets import CELLS, PAPER_PAIR, TARGETS, Plan
+from paper.targets import CELLS, PAPER_PAIR, TARGETS, default_seeds
 from pkt import console, places, secrets
 from pkt.errors import PktError, RequestError, nearest
 from pkt.searchpath import groups
@@ -78,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pair", default="nano", help=f"model pair (default: nano; the paper's: {PAPER_PAIR})"
     )
-    parser.add_argument("--seeds", default="0,1,2", help="comma-separated (default: 0,1,2)")
+    parser.add_argument(
+        "--seeds", help="comma-separated (default: 0,1,2; where transfer pays on nano: 0,1,2,3,4)"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes at once (default: 2)")
     parser.add_argument("--cells", default="few", choices=CELLS, help="of ablations (default: few)")
     parser.add_argument(
@@ -102,12 +105,13 @@ def _plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
             )
     if strange := [word for word in words if word.startswith("-") or "=" not in word]:
         raise RequestError(f"got '{strange[0]}'; further words are key=value, for every request")
+    asked = default_seeds(options.target, options.pair) if options.seeds is None else options.seeds
     try:
-        seeds = [int(seed) for seed in options.seeds.split(",")]
+        seeds = [int(seed) for seed in asked.split(",")]
     except ValueError:
-        raise RequestError(f"--seeds: got '{options.seeds}'; give whole numbers such as 0,1,2") from None
+        raise RequestError(f"--seeds: got '{asked}'; give whole numbers such as 0,1,2") from None
     if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise RequestError(f"--seeds: got '{options.seeds}'; give different numbers from 0")
+        raise RequestError(f"--seeds: got '{asked}'; give different numbers from 0")
     if options.jobs < 1:
         raise RequestError(f"--jobs: got {options.jobs}; give 1 or more")
     more = {"cells": options.cells} if options.target == "ablations" else {}

@@ -1,28 +1,40 @@
-"""Run the jobs of a plan: one `pkt` process each, several at once; a repeat reuses what the store has.
+"""Run the jobs of a plan: one process each, several at once; a repeat reuses what the store has.
 
     Plan -> <output_dir>/paper/<pair>/<target>/<job>/ with the run's files, <job>.log beside it
+
+The processes are forks of one that has imported pkt and all below it, which takes nine seconds of CPU time: as long
+as a short training.
 
 With PKT_LAUNCHER set every job goes to that Hydra launcher as a sweep of one (a cluster's queue, for instance).
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shlex
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from threading import Lock
 
-from paper.targets import Job, Plan
-from pkt import console
+from paper.plans import Job, Plan
+from pkt import cli, console
 from pkt.errors import PktError
 
 LAUNCHER = "PKT_LAUNCHER"
 GRACE = 5.0  # seconds between asking a job to stop and stopping it
+IMPORTED = ("pkt.pipeline",)
+NO_FORKS = (
+    "/dev/nvidiactl",
+    "/dev/kfd",
+)  # of machines with a GPU, whose libraries may not be used after a fork
 ENDS = {0: "done", 2: "refused", 130: "stopped"}
 
 
@@ -65,6 +77,28 @@ def run_jobs(plan: Plan, output_dir: Path, words: Sequence[str], *, at_once: int
     return folders
 
 
+def processes() -> ForkServerContext:
+    """Return what starts processes: forks of one that only imports, where forks can be trusted."""
+    context = multiprocessing.get_context("forkserver")
+    trusted = sys.platform == "linux" and not any(map(os.path.exists, NO_FORKS))
+    context.set_forkserver_preload([*IMPORTED] if trusted else [])
+    return context
+
+
+def answer(words: Sequence[str], log: Path) -> None:
+    """Answer a request in this process, and leave it with the request's exit code.
+
+    Args:
+        words: after `pkt`.
+        log: takes what is printed.
+    """
+    with log.open("wb") as file:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(file.fileno(), stream.fileno())
+    sys.exit(cli.main(words))
+
+
 @dataclass(kw_only=True)
 class Runner:
     """Runs each job as a process, and can stop those that still run.
@@ -78,19 +112,28 @@ class Runner:
     plan: Plan
     output_dir: Path
     words: tuple[str, ...]
-    _running: list[subprocess.Popen[bytes]] = field(default_factory=list, init=False)
+    _processes: ForkServerContext = field(default_factory=processes, init=False)
+    _running: list[ForkServerProcess] = field(default_factory=list, init=False)
+    # a process's exit code can be read once, and starting one reads those of all that have ended
+    _one_reads: Lock = field(default_factory=Lock, init=False)
 
     def run(self, job: Job, folder: Path) -> int:
         """Run one job, say how it ended, and return its exit code."""
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with log_of(folder).open("wb") as log:
-            process = subprocess.Popen(self._line(job, folder), stdout=log, stderr=subprocess.STDOUT)
+        log = log_of(folder)
+        log.write_bytes(b"")  # what an earlier process said is not what this one says
+        process = self._processes.Process(target=answer, args=(self._words(job, folder), log))
+        with self._one_reads:
+            process.start()
             self._running.append(process)
-            code = process.wait()
+        wait([process.sentinel])
+        with self._one_reads:
             self._running.remove(process)
+            code = process.exitcode
+        assert code is not None
         console.say(f"{ENDS.get(code, f'failed ({code})'):<12}{job.name}")
         if code:
-            console.note(_last_words(log_of(folder)))
+            console.note(_last_words(log))
         return code
 
     def stop(self) -> None:
@@ -100,22 +143,26 @@ class Runner:
         """
         running = list(self._running)
         for process in running:
-            process.send_signal(signal.SIGINT)
+            _send(process, signal.SIGINT)
         for process in running:
-            try:
-                process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                process.terminate()
-                process.wait()
+            if not wait([process.sentinel], GRACE):
+                _send(process, signal.SIGTERM)
+                wait([process.sentinel])
 
-    def _line(self, job: Job, folder: Path) -> list[str]:
+    def _words(self, job: Job, folder: Path) -> list[str]:
         bare = [word for word in job.words if "=" not in word]  # what `pkt analyze` takes first
         rest = [word for word in job.words if "=" in word]
         common = [f"output_dir={self.output_dir}", f"tracker.group={self.plan.target}-{self.plan.pair}"]
         flags, place = [], [f"hydra.run.dir={folder}"]
         if os.environ.get(LAUNCHER, "basic") != "basic":
             flags, place = ["-m"], [f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=job"]
-        return [sys.executable, "-m", "pkt", job.verb, *bare, *flags, *rest, *common, *self.words, *place]
+        return [job.verb, *bare, *flags, *rest, *common, *self.words, *place]
+
+
+def _send(process: ForkServerProcess, what: signal.Signals) -> None:
+    assert process.pid
+    with suppress(ProcessLookupError):  # it has ended
+        os.kill(process.pid, what)
 
 
 def _last_words(log: Path) -> str:

@@ -14,9 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from paper.groups import grouped_report
 from paper.layers import resolution, similarity
+from paper.plans import OWN, Plan
 from paper.published import beside_table, published_table
-from paper.targets import OWN, PAPER_PAIR, Plan
+from paper.targets import PAPER_PAIR
 from pkt.durable import write_atomically
 from pkt.errors import RequestError
 from pkt.reporting.figures import Drawing, save
@@ -49,6 +51,8 @@ def result_of(plan: Plan, folders: Sequence[Path], command: str) -> tuple[Report
         folders: of its finished jobs.
         command: the line that makes this target, for the record.
     """
+    if plan.groups:
+        return _with_record(grouped_report(plan, folders), plan, command), {}
     report, data = _figure(plan, folders) if plan.target in ANALYSED else _table(plan, folders)
     return _with_record(report, plan, command), data
 
@@ -191,7 +195,7 @@ def _with_record(report: Report, plan: Plan, command: str) -> Report:
     record = Topic(name="record", title="Record", tables=(table,), kept=True)
     *others, last = report.sections
     sections = (*others, replace(last, topics=(*last.topics, record)))
-    return replace(report, lead=_lead(plan), sections=sections)
+    return replace(report, lead=plan.lead or _lead(plan), sections=sections)
 
 
 def _lead(plan: Plan) -> str:

@@ -9,52 +9,22 @@ all tasks of the benchmark together: four times fewer jobs, which is what fits a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
 from omegaconf import OmegaConf
 
+from paper.plans import NANO, OWN, Job, Plan, every_layer, job_name, own_job
+from paper.when import NANO_CODE, cuts, labels, situations
 from pkt.errors import RequestError
 from pkt.searchpath import conf_dirs
 
-NANO = ("benchmark=nano", "threads=1")
-# pairs with a benchmark of their own, on whose tasks together one student is trained
-OWN: Mapping[str, tuple[str, ...]] = {
-    "nano": NANO,
-    "nano-code": NANO,
-    "smollm2-135m-to-pruned": ("experiment=real",),
-}
 PAPER_PAIR = "llama-13b-to-7b"
 FINE_TUNED = ("codellama-13b-to-7b", "wizardcoder-13b-to-7b")  # the teachers of the paper's second table
+CODE_PAIRS = ("nano", "nano-code")  # the small counterparts: the second teacher was trained on code
 RIVALS = ("seeking", "laten", "semalign")  # the rows of the paper's tables
-OURS = ("sft", "kd", "semalign_fisher", "semalign_geometry", "semalign_joint")
+OURS = ("sft", "seqkd", "kd", "hidden_kd", "pissa", "semalign_fisher", "semalign_geometry", "semalign_joint")
 CELLS = ("few", "each", "grid")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One request: `pkt <verb> <words>`; its folder is called by its name."""
-
-    name: str
-    verb: str
-    words: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The jobs of one target on one pair.
-
-    Attributes:
-        target: `table1`, `table2`, `figure2`, `figure4`, `figure5`, `ablations` or `efficiency`.
-        pair: the model pair that was asked for.
-        title: of the result.
-        jobs: in the order in which they start.
-    """
-
-    target: str
-    pair: str
-    title: str
-    jobs: tuple[Job, ...]
 
 
 BENCHES = (
@@ -81,10 +51,10 @@ FACTORS: Mapping[str, Sequence[str]] = {
     "method.targets": ("own", "shuffled"),
 }
 FEW: Mapping[str, Sequence[str]] = {
-    "mapping": ("critical", "cka"),
+    "mapping": ("critical", "cka", "random"),
     "semantics": ("cosine", "random"),
     "method.interface": ("mlp", "attention"),
-    "objective": ("layer",),
+    "objective": ("joint", "layer"),
     "objective.terms.layer.positions": ("answer",),
     "method.update.kind": ("lora",),
     "method.targets": ("shuffled",),
@@ -104,13 +74,13 @@ def table2(pair: str, seeds: Sequence[int]) -> Plan:
     Raises:
         RequestError: the pair has no tasks of code.
     """
-    if OWN.get(pair, NANO) != NANO:
+    if pair in OWN and pair not in CODE_PAIRS:
         raise RequestError(
             f"table2 is about a teacher of code and its tasks, which {pair} does not have; take nano or {PAPER_PAIR}."
         )
     methods = (*RIVALS, "sft", "kd", "semalign_joint")
-    pairs = ["nano-code"] if pair in OWN else FINE_TUNED if pair == PAPER_PAIR else [pair]
-    jobs = _table_jobs(pairs, CODE, methods, seeds, "benchmark.tasks=[nano_code,nano_program]")
+    pairs = ["nano-code"] if pair in CODE_PAIRS else FINE_TUNED if pair == PAPER_PAIR else [pair]
+    jobs = _table_jobs(pairs, CODE, methods, seeds, NANO_CODE)
     title = f"Table 2: a teacher that was trained on code, {pair}"
     return Plan(target="table2", pair=pair, title=title, jobs=jobs)
 
@@ -152,7 +122,7 @@ def ablations(pair: str, seeds: Sequence[int], cells: str = "few") -> Plan:
     """
     method = "semalign_joint"
     jobs = tuple(
-        _own_job(pair, seed, f"method={method}", *words)
+        own_job(pair, seed, f"method={method}", *every_layer(pair, words))
         if pair in OWN
         else _paper_job(pair, "gsm8k", method, seed, *words)
         for words in ((), *_cells(cells))
@@ -169,7 +139,15 @@ TARGETS: Mapping[str, Callable[..., Plan]] = {
     "figure5": figure5,
     "ablations": ablations,
     "efficiency": efficiency,
+    "labels": labels,
+    "cuts": cuts,
+    "situations": situations,
 }
+
+
+def default_seeds(target: str, pair: str) -> str:
+    """Return the seeds of a target, where none are asked for: five of what small models are compared in, else three."""
+    return "0,1,2,3,4" if target in ("labels", "cuts", "situations") and OWN.get(pair) == NANO else "0,1,2"
 
 
 def _speaks_chat(pair: str) -> bool:
@@ -203,15 +181,10 @@ def _table_jobs(
     jobs: list[Job] = []
     for pair in pairs:
         if pair in OWN:
-            jobs += [_own_job(pair, seed, f"method={method}", *own_words) for method, seed in runs]
+            jobs += [own_job(pair, seed, f"method={method}", *own_words) for method, seed in runs]
         else:
             jobs += [_paper_job(pair, bench, method, seed) for bench in benches for method, seed in runs]
     return tuple(jobs)
-
-
-def _own_job(pair: str, seed: int, *words: str) -> Job:
-    common = (f"model={pair}", f"seed={seed}", *OWN[pair])
-    return Job(name=_name(*words, f"seed={seed}"), verb="run", words=(*words, *common))
 
 
 def _paper_job(pair: str, bench: str, method: str, seed: int, *words: str) -> Job:
@@ -223,17 +196,11 @@ def _paper_job(pair: str, bench: str, method: str, seed: int, *words: str) -> Jo
         request = ("experiment=paper_seeking_laten", *SEEKING.get(bench, ()))
     option = f"{bench}_instruct" if bench in CODE and _speaks_chat(pair) else bench
     common = (f"model={pair}", f"benchmark={option}", f"seed={seed}")
-    name = _name(pair, bench, method, *words, f"seed={seed}")
+    name = job_name(pair, bench, method, *words, f"seed={seed}")
     return Job(name=name, verb="run", words=(*request, *words, *common))
 
 
 def _analysis(part: str, pair: str, seed: int, *words: str) -> Job:
     rows = OWN.get(pair) or (f"benchmark={'paper_chat' if _speaks_chat(pair) else 'paper'}",)
-    name = _name(part, *words, f"seed={seed}")
+    name = job_name(part, *words, f"seed={seed}")
     return Job(name=name, verb="analyze", words=(part, *words, f"model={pair}", f"seed={seed}", *rows))
-
-
-def _name(*words: str) -> str:
-    """Return a folder's name for some words of a request."""
-    kept = [word.removeprefix("method=") for word in words if not word.startswith("benchmark.")]
-    return "_".join(kept).replace("=", "-").replace("/", "-")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import pytest
@@ -10,13 +11,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from paper.plans import NANO, OWN, Job
 from paper.targets import (
     BENCHES,
     FINE_TUNED,
     PAPER_PAIR,
     RIVALS,
     TARGETS,
-    Job,
     ablations,
     figure2,
     table1,
@@ -45,24 +46,54 @@ def composition(verb: str, words: tuple[str, ...]) -> DictConfig:
         return compose(verb, overrides=list(words))
 
 
-@pytest.mark.parametrize("pair", ["nano", pytest.param(PAPER_PAIR, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("target", sorted(set(TARGETS) - {"efficiency"}))  # its jobs are those of table1
+WHEN = ("labels", "cuts", "situations")  # of nano and what is cut from its teacher
+SAME = ("efficiency",)  # its jobs are those of table1
+PAPER = sorted(set(TARGETS) - {*WHEN, *SAME})
+
+
+@pytest.mark.parametrize(
+    ("target", "pair"),
+    [
+        *((target, "nano") for target in (*PAPER, *WHEN)),
+        ("cuts", "smollm2-135m-to-half"),
+        *(pytest.param(target, PAPER_PAIR, marks=pytest.mark.slow) for target in PAPER),
+    ],
+)
 def test_every_job_composes_and_is_not_refused(target: str, pair: str, composed):
     plan = TARGETS[target](pair, [0, 1])
     assert len({job.name for job in plan.jobs}) == len(plan.jobs)
-    for job in TARGETS[target](pair, [0]).jobs:
-        cfg = composed(job)
-        check(cfg)
-        method = build(cfg.method)
-        choice = Choice(
-            mapping=build(cfg.mapping), semantics=build(cfg.semantics), objective=build(cfg.objective)
-        )
-        assert refusal(method, choice, known_pairs(choice.mapping, 8, 6)) is None, job
+    for job in alike(TARGETS[target](pair, [0]).jobs):
+        accepted(composed(job))
+
+
+@pytest.mark.parametrize("pair", OWN)
+def test_every_pair_with_a_benchmark_of_its_own_has_a_table(pair: str, composed):
+    job = table1(pair, [0]).jobs[-1]
+    accepted(composed(job))
+    assert composed(job).benchmark.name == ("nano" if OWN[pair] == NANO else "pystdlib")
+
+
+def alike(jobs: Sequence[Job]) -> list[Job]:
+    """Return one of the jobs that differ in the teacher and in numbers of rows and steps alone."""
+    found = {tuple(re.sub(r"=(\d+|nano(-\w+)?)$", "", word) for word in job.words): job for job in jobs}
+    return list(found.values())
+
+
+def accepted(cfg: DictConfig) -> None:
+    check(cfg)
+    method = build(cfg.method)
+    choice = Choice(
+        mapping=build(cfg.mapping), semantics=build(cfg.semantics), objective=build(cfg.objective)
+    )
+    assert refusal(method, choice, known_pairs(choice.mapping, 8, 6)) is None, cfg.method.name
 
 
 def test_table1_of_the_paper_has_every_rival_on_every_benchmark_at_its_settings(composed):
     found = {}
+    shown = (*RIVALS, "semalign_joint", "sft")
     for job in table1(PAPER_PAIR, [0]).jobs:
+        if not any(f"_{name}_" in job.name for name in shown):
+            continue
         cfg = composed(job)
         found[cfg.method.name, cfg.benchmark.name.removesuffix("_instruct")] = cfg
     assert {(method, bench) for method in RIVALS for bench in BENCHES} <= set(found)
@@ -91,6 +122,8 @@ def test_ablations_leave_the_base_by_one_factor_each(composed):
     assert all(cell != base for cell in cells)
     words = [job.words[1] for job in ablations("nano", [0], "each").jobs[1:]]
     assert len(words) == len(set(words)) > len(ablations("nano", [0]).jobs) - 1
+    (pairs,) = (cell.mapping for cell in cells if "seed" in cell.mapping)
+    assert pairs.count == 3  # as many as the base has, so that the draw alone differs
 
 
 def test_a_pair_with_a_benchmark_of_its_own_is_measured_on_it(composed):

@@ -2,8 +2,8 @@
 
     plain data -> Drawing (a figure, and its content in words) -> save (PNG) | svg.inline (a page's SVG)
 
-Use no colours but `INK`, `TEACHER`, `STUDENT`, `QUIET` and `MARK`: a page replaces each by one of its light or dark
-theme.
+Use no colours but `INK`, `TEACHER`, `STUDENT`, `QUIET`, `MARK` and `RIVAL`: a page replaces each by one of its light or
+dark theme.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 _LETTERS, _LINE = 12, 0.17  # of a heading: letters per inch, inches per line
-INK, TEACHER, STUDENT, QUIET, MARK = "#222222", "#3b6fb6", "#c4622d", "#c9ced6", "#2f7d5b"
+INK, TEACHER, STUDENT, QUIET = "#222222", "#3b6fb6", "#c4622d", "#c9ced6"
+MARK, RIVAL = "#2f7d5b", "#8a559f"
 
 
 @dataclass(frozen=True, kw_only=True)

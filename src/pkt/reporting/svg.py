@@ -11,7 +11,7 @@ from io import StringIO
 
 import matplotlib as mpl
 
-from pkt.reporting.figures import INK, MARK, QUIET, STUDENT, TEACHER, Drawing
+from pkt.reporting.figures import INK, MARK, QUIET, RIVAL, STUDENT, TEACHER, Drawing
 
 # colour of a drawing -> the page's own colour, which follows its light or dark theme
 SHADES = {
@@ -22,6 +22,7 @@ SHADES = {
     STUDENT: "var(--student)",
     QUIET: "var(--quiet)",
     MARK: "var(--mark)",
+    RIVAL: "var(--rival)",
 }
 _STYLE = {
     "svg.fonttype": "none",  # letters, not outlines: small, selectable, in the reader's own font

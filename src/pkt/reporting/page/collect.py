@@ -58,7 +58,7 @@ def collect(
 
 
 def _section(study: Study, pairs: bool, analyses: Sequence[Analysis]) -> Section:
-    topics = (*_score_topics(study, pairs=pairs), *_run_topics(study, analyses))
+    topics = (*score_topics(study, pairs=pairs), *_run_topics(study, analyses))
     return Section(
         title=study.title,
         table=study_table(study),
@@ -73,7 +73,13 @@ def _named(topic: Topic, about: str) -> Topic:
     return replace(topic, drawings=tuple(replace(drawing, about=about) for drawing in topic.drawings))
 
 
-def _score_topics(study: Study, *, pairs: bool) -> Iterator[Topic]:
+def score_topics(study: Study, *, pairs: bool) -> Iterator[Topic]:
+    """Yield what the scores of a study say.
+
+    Args:
+        study: the study.
+        pairs: compare every arm with every other.
+    """
     scores, budget = scores_table(study), budget_table(study)
     yield Topic(name="scores", title="Scores", sentences=findings(study), tables=(scores,), kept=True)
     noted = dict.fromkeys(note for run in study.runs for note in run.get("notes", ()))

@@ -1,0 +1,168 @@
+"""Where transfer pays: the jobs of labels against prompts, of cut students, and of the table of situations.
+
+pair, seeds -> groups of cells (each with its own sft) -> Plan
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from paper.plans import DEPTHS, NANO, OWN, REAL, Cell, Group, Plan, every_layer, grouped
+from pkt.errors import RequestError
+
+STEPS = 470  # optimiser steps of every arm of labels against prompts
+TASKS = 4  # of nano; sizes are per task
+LABELLED = (25, 75, 250)
+FEW = 75  # the labels of the situation with few of them
+PROMPTS = 500
+ROOM = max(LABELLED) + PROMPTS  # train rows that labels and prompts are taken from
+CUT = ("nano-cut", "nano-narrow")
+CUT_STEPS = (25, 100, 400)
+SHORT = 100  # the steps of cut students in the table of situations
+REAL_STEPS = (200,)
+DEFAULT = "semalign_joint"
+TAUGHT = ("seqkd", "kd", "hidden_kd", DEFAULT)  # the methods that have a use for prompts
+PLAIN = "sft"
+WITH_PROMPTS = f"{TASKS * PROMPTS:,} prompts"
+PRESET = "cut preset"
+NANO_CODE = "benchmark.tasks=[nano_code,nano_program]"
+CONTROLS = {
+    "random map": ("semantics=random",),
+    "shuffled targets": ("method.targets=shuffled",),
+    "random pairs": ("mapping=random",),
+}
+_NOW = "optim.validate_every=0"  # few rows are many epochs, and nothing is chosen by their validations
+
+
+def labels(pair: str, seeds: Sequence[int]) -> Plan:
+    """Return the jobs of the figure of labels against prompts.
+
+    Raises:
+        RequestError: the pair is not taught on the four tasks of nano.
+    """
+    if OWN.get(pair) != NANO:
+        raise RequestError(
+            f"labels counts rows of the four tasks of nano, which {pair} is not taught on; take nano or nano-peer."
+        )
+    lead = (
+        f"Labels are rows with the task's own answers, of {TASKS} tasks together; prompts are {TASKS * PROMPTS:,} more "
+        "train rows whose own answers nobody reads: the teacher answers them. Every arm has "
+        f"{STEPS} optimiser steps."
+    )
+    groups = [
+        Group(
+            title=_count(per_task),
+            pair=pair,
+            at=TASKS * per_task,
+            cells=(*_alone(per_task), *_taught(per_task)),
+        )
+        for per_task in LABELLED
+    ]
+    return grouped("labels", pair, f"Labels against prompts, {pair}", groups, seeds, lead)
+
+
+def cuts(pair: str, seeds: Sequence[int]) -> Plan:
+    """Return the jobs of students that are cut from their teacher: both kinds for nano, else the pair's.
+
+    Raises:
+        RequestError: the pair's student is not cut from its teacher.
+    """
+    own = OWN.get(pair)
+    pairs = CUT if pair == "nano" else (pair,)
+    if pair not in ("nano", *CUT) and own != REAL:
+        real = ", ".join(name for name, words in OWN.items() if words == REAL)
+        raise RequestError(
+            f"cuts is about students cut from their teacher, and that of {pair} is not; take nano (for "
+            f"{' and '.join(CUT)}), one of these two, or {real}."
+        )
+    lead = "The student is its teacher without some of its layers or channels; every arm of a table has the same steps."
+    groups = [
+        cut_group(name, steps) for name in pairs for steps in (REAL_STEPS if own == REAL else CUT_STEPS)
+    ]
+    return grouped("cuts", pair, f"Students cut from their teacher, {pair}", groups, seeds, lead)
+
+
+def situations(pair: str, seeds: Sequence[int]) -> Plan:
+    """Return the jobs of the table of situations.
+
+    Raises:
+        RequestError: another pair than nano, whose relatives the situations are.
+    """
+    if pair != "nano":
+        raise RequestError(
+            f"situations are those of nano and its relatives, not of {pair}; leave --pair out."
+        )
+    lead = (
+        f"Means over tasks. A control is {DEFAULT} with a random map, with shuffled targets, or with random pairs of "
+        "layers, drawn anew for each seed; the best of them stands in the table. seqkd takes the teacher's answers "
+        "in place of the labels where no prompts are said to be there."
+    )
+    groups = [
+        _all_labels("expert teacher, all labels", "nano"),
+        _all_labels("peer teacher, all labels", "nano-peer"),
+        Group(
+            title=f"expert teacher, {_count(FEW)}, {WITH_PROMPTS}",
+            pair="nano",
+            cells=(*_alone(FEW)[:1], *_taught(FEW), *_controls("nano", *_with_prompts(FEW))),
+        ),
+        *_cut_situations(),
+        _all_labels("teacher of code, its tasks", "nano-code", NANO_CODE),
+    ]
+    return grouped("situations", pair, "Where transfer pays", groups, seeds, lead)
+
+
+def cut_group(pair: str, steps: int) -> Group:
+    """Return what a cut student is trained by, for a number of steps."""
+    more = (f"optim.steps={steps}", _NOW)
+    cells = [_cell(method, *more) for method in (PLAIN, *TAUGHT)]
+    preset = _cell(DEFAULT, "experiment=cut", *more, form=PRESET)
+    return Group(title=f"{pair}, {steps} steps", pair=pair, at=steps, cells=(*cells, preset))
+
+
+def _cut_situations() -> Iterator[Group]:
+    """Yield a group for the default and one for the preset, of each way to cut."""
+    for pair, way in zip(CUT, ("depth", "width"), strict=True):
+        *plain, default, preset = cut_group(pair, SHORT).cells
+        controls = _controls(pair, *default.words[1:])
+        title = f"student cut by {way}, {SHORT} steps"
+        yield Group(title=title, pair=pair, cells=(*plain, default, *controls))
+        yield Group(title=f"{title}, {PRESET}", pair=pair, cells=(*plain, preset, *controls))
+
+
+def _all_labels(title: str, pair: str, *more: str) -> Group:
+    cells = [_cell(method, *more) for method in (PLAIN, *TAUGHT)]
+    return Group(title=title, pair=pair, cells=(*cells, *_controls(pair, *more)))
+
+
+def _alone(per_task: int) -> list[Cell]:
+    """Return the cells of labels without prompts; seqkd would have no answers beside them."""
+    return [_cell(method, *_labelled(per_task)) for method in (PLAIN, *TAUGHT) if method != "seqkd"]
+
+
+def _taught(per_task: int) -> list[Cell]:
+    return [_cell(method, *_with_prompts(per_task), form=WITH_PROMPTS) for method in TAUGHT]
+
+
+def _labelled(per_task: int) -> tuple[str, ...]:
+    return f"data.sizes.train={ROOM}", f"data.sizes.labelled={per_task}", f"optim.steps={STEPS}", _NOW
+
+
+def _with_prompts(per_task: int) -> tuple[str, ...]:
+    return *_labelled(per_task), "data.unlabelled=train", f"data.sizes.unlabelled={PROMPTS}"
+
+
+def _controls(pair: str, *more: str) -> list[Cell]:
+    """Return the default with something random in it; random pairs where they can be as many as the default's."""
+    known = {name: words for name, words in CONTROLS.items() if name != "random pairs" or pair in DEPTHS}
+    return [
+        _cell(DEFAULT, *every_layer(pair, words), *more, form=name, control=True)
+        for name, words in known.items()
+    ]
+
+
+def _cell(method: str, *words: str, form: str = "", control: bool = False) -> Cell:
+    return Cell(method=method, words=(f"method={method}", *words), form=form, control=control)
+
+
+def _count(per_task: int) -> str:
+    return f"{TASKS * per_task:,} labels"
