@@ -14,14 +14,13 @@ REAL = ("experiment=real",)
 # pairs with a benchmark of their own, on whose tasks together one student is trained
 OWN: Mapping[str, tuple[str, ...]] = {
     "nano": NANO,
-    "nano-peer": NANO,
     "nano-code": NANO,
     "nano-cut": NANO,
     "nano-narrow": NANO,
     "smollm2-135m-to-pruned": REAL,
     "smollm2-135m-to-half": REAL,
 }
-DEPTHS = dict.fromkeys(("nano", "nano-peer", "nano-code"), 3)  # layers of the shipped student
+DEPTHS = dict.fromkeys(("nano", "nano-code"), 3)  # layers of the shipped student
 
 
 @dataclass(frozen=True, kw_only=True)

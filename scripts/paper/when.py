@@ -42,7 +42,7 @@ def labels(pair: str, seeds: Sequence[int]) -> Plan:
     """
     if OWN.get(pair) != NANO:
         raise RequestError(
-            f"labels counts rows of the four tasks of nano, which {pair} is not taught on; take nano or nano-peer."
+            f"labels counts rows of the four tasks of nano, which {pair} is not taught on; take nano."
         )
     lead = (
         f"Labels are rows with the task's own answers, of {TASKS} tasks together; prompts are {TASKS * PROMPTS:,} more "
@@ -98,10 +98,9 @@ def situations(pair: str, seeds: Sequence[int]) -> Plan:
         "in place of the labels where no prompts are said to be there."
     )
     groups = [
-        _all_labels("expert teacher, all labels", "nano"),
-        _all_labels("peer teacher, all labels", "nano-peer"),
+        _all_labels("all labels", "nano"),
         Group(
-            title=f"expert teacher, {_count(FEW)}, {WITH_PROMPTS}",
+            title=f"{_count(FEW)}, {WITH_PROMPTS}",
             pair="nano",
             cells=(*_alone(FEW)[:1], *_taught(FEW), *_controls("nano", *_with_prompts(FEW))),
         ),
