@@ -20,7 +20,6 @@ OWN: Mapping[str, tuple[str, ...]] = {
     "smollm2-135m-to-pruned": REAL,
     "smollm2-135m-to-half": REAL,
 }
-DEPTHS = dict.fromkeys(("nano", "nano-code"), 3)  # layers of the shipped student
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,10 +145,9 @@ def own_words(pair: str, seed: int, *words: str) -> tuple[str, ...]:
     return (*words, f"model={pair}", f"seed={seed}", *OWN[pair])
 
 
-def every_layer(pair: str, words: tuple[str, ...]) -> tuple[str, ...]:
+def every_layer(words: tuple[str, ...]) -> tuple[str, ...]:
     """Return words in which random pairs are as many as the default's: one for each of the student's layers."""
-    known = "mapping=random" in words and pair in DEPTHS
-    return (*words, f"mapping.count={DEPTHS[pair]}") if known else words
+    return (*words, "mapping.count=null") if "mapping=random" in words else words
 
 
 def job_name(*words: str) -> str:
