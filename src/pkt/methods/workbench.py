@@ -101,6 +101,8 @@ class Workbench:
         What is chosen by importance is measured on the teacher and the extract rows, the first time.
         """
         pair = self.config.model
+        if pair.student.init != "prune":
+            return pair
         student = resolved(pair.student, self.teacher_config, self._importance)
         if pair.student.cut != CutConfig():
             console.note(f"the student keeps {told(student)}")
