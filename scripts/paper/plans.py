@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from pkt.errors import RequestError
 
 NANO = ("benchmark=nano", "threads=1")
 REAL = ("experiment=real",)
@@ -20,6 +22,7 @@ OWN: Mapping[str, tuple[str, ...]] = {
     "smollm2-135m-to-pruned": REAL,
     "smollm2-135m-to-half": REAL,
 }
+AMOUNTS = ("data.sizes.", "optim.")  # what may be made smaller for a trial, in words above the tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +129,30 @@ def grouped(
         groups=groups,
         seeds=tuple(seeds),
         lead=lead,
+    )
+
+
+def with_words(plan: Plan, words: Sequence[str]) -> Plan:
+    """Return a plan that says which of its amounts more words for every request have changed.
+
+    Raises:
+        RequestError: a word that sets alike what tells the jobs apart, and with it arms, tables and folders.
+    """
+    jobs = [dict(word.split("=", 1) for word in job.words if "=" in word) for job in plan.jobs]
+    own = {key for job in jobs for key in job}
+    apart = {key for key in own if len({job.get(key) for job in jobs}) > 1} | {"seed", "model"}
+    keys = {word: word.partition("=")[0].lstrip("+") for word in words}
+    for word, key in keys.items():
+        if key in apart and not key.startswith(AMOUNTS):
+            raise RequestError(
+                f"got '{word}', and {plan.target} itself decides {key}, by which its jobs are told apart; leave it out "
+                "(seeds are --seeds, the pair is --pair)"
+            )
+    changed = " ".join(word for word, key in keys.items() if key in own and key.startswith(AMOUNTS))
+    if not (changed and plan.lead):
+        return plan
+    return replace(
+        plan, lead=f"{plan.lead} But every request had {changed}, whatever titles and columns say."
     )
 
 

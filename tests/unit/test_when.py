@@ -13,7 +13,7 @@ import pytest
 
 from paper.groups import axis_topics, grouped_report, studies_of
 from paper.lines import lines
-from paper.plans import Plan
+from paper.plans import Plan, with_words
 from paper.results import result_of, write_results
 from paper.targets import ablations, default_seeds
 from paper.when import CUT_STEPS, LABELLED, STEPS, WITH_PROMPTS, cuts, labels, situations
@@ -117,6 +117,36 @@ def test_pairs_that_a_target_is_not_about_are_refused(words: list[str], message:
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1
     assert re.search(message, said)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["table1", "seed=7"], "got 'seed=7', and table1 itself decides seed.*--seeds"),
+        (["labels", "--seeds", "0", "seed=7"], "labels itself decides seed"),
+        (["labels", "model=nano-code"], "itself decides model.*--pair"),
+        (["labels", "method=sft"], "itself decides method"),
+        (["situations", "semantics=cosine"], "itself decides semantics"),
+        (["labels", "+data.unlabelled=train"], "itself decides data.unlabelled"),
+        (["ablations", "method.targets=own"], "itself decides method.targets"),
+    ],
+)
+def test_words_that_would_make_different_arms_alike_are_refused(words: list[str], message: str, capsys):
+    assert main([*words, "--print"]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert re.search(message, said)
+
+
+def test_amounts_that_words_have_changed_stand_above_the_tables(capsys):
+    words = ["eval.limit=4", "optim.steps=2", "data.sizes.labelled=3"]
+    plan = with_words(labels("nano", [0]), words)
+    assert plan.lead.endswith(
+        "every request had optim.steps=2 data.sizes.labelled=3, whatever titles and columns say."
+    )
+    assert with_words(labels("nano", [0]), ["eval.limit=4"]) == labels("nano", [0])
+    assert main(["labels", "--print", "--seeds", "0", *words]) == 0
+    assert all(line.endswith(" ".join(words)) for line in capsys.readouterr().out.splitlines())
 
 
 @pytest.fixture(scope="module")
