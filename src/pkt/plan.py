@@ -133,6 +133,7 @@ class Planner:
                 prompts=_asked(self.bench.prompts, tested=own.keep == "verified"),
                 encoding=ENCODING,
                 chat=CHAT if config.model.chat_template else None,
+                **({"ends": ends} if (ends := self.bench.answer_ends()) else {}),
             )
         return (ANSWER,)
 
@@ -348,6 +349,7 @@ _TOLD = {
     "tasks": "task {}",
     "prompts": "how prompts of {} are asked",
     "chat": "the rules of chat templates",
+    "ends": "what ends an answer",
     "decoding": "what the model's generation settings change ({})",
     "code": "the code of {}",
 }
