@@ -121,7 +121,8 @@ class Planner:
         if not self._is_taught(stage):
             return ()
         if ANSWER not in self._steps:
-            own = config.answer
+            own, found = config.answer, self.bench.answer_ends()
+            ends: dict[str, Any] = {"ends": found} if found else {}
             settings = deciding(own, ANSWER, self.choice, path=ANSWER, first=ANSWER)
             settings |= {"seed": config.seed} if own.temperature > 0 else {}
             settings |= {"eval.timeout": config.eval.timeout} if own.keep == "verified" else {}
@@ -133,7 +134,7 @@ class Planner:
                 prompts=_asked(self.bench.prompts, tested=own.keep == "verified"),
                 encoding=ENCODING,
                 chat=CHAT if config.model.chat_template else None,
-                **({"ends": ends} if (ends := self.bench.answer_ends()) else {}),
+                **ends,
             )
         return (ANSWER,)
 

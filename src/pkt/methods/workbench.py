@@ -333,6 +333,8 @@ class Workbench:
     def answer_ends(self) -> list[int]:
         """Return the tokens at which the teacher's answers end and of which its own files say nothing."""
         own = self.generation("teacher").eos_token_id
+        if self.tokenizer.eos_token_id is None:
+            return []  # refused where prompts are read
         turn = self.tokenizer.eos_token_id if self.chat is None else self.chat.end(self.tokenizer)
         return sorted({self.tokenizer.eos_token_id, turn} - set(own if isinstance(own, list) else [own]))
 
