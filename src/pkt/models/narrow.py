@@ -94,8 +94,7 @@ def narrow_config(config: Any, kept: Kept, *, roles: Mapping[str, Any] | None = 
     new = _resized(config, kept)
     alike = "" if new.hidden == new.heads * new.head else _ALIKE
     try:
-        with quiet_transformers():
-            candidate = made(config, _named(config, new))
+        candidate = made(config, _named(config, new))
         found = {name: tuple(tensor.shape) for name, tensor in built(candidate, make).state_dict().items()}
     except Exception as error:  # whatever a model's own code says of sizes that make no sense
         raise _refusal(config, f"{in_a_line(error)}{alike}") from error
