@@ -53,10 +53,10 @@ def narrow(model: Any, kept: Kept, *, roles: Mapping[str, Any] | None = None) ->
     config = narrow_config(model.config, kept, roles=roles)
     try:
         weights = _sliced(arch, kept)
-    except IndexError as error:  # fused in another way: one key-value head for all queries (GPT-BigCode)
+    except IndexError as failure:  # fused in another way: one key-value head for all queries (GPT-BigCode)
         raise _refusal(
             config, f"a projection has fewer rows than its config says ({in_a_line(error)})"
-        ) from error
+        ) from failure
     with quiet_transformers():
         found = make.from_pretrained(None, config=config, state_dict=weights, dtype=model.dtype)
     found = found.eval().to(arch.device)
