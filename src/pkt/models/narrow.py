@@ -55,7 +55,7 @@ def narrow(model: Any, kept: Kept, *, roles: Mapping[str, Any] | None = None) ->
         weights = _sliced(arch, kept)
     except IndexError as failure:  # fused in another way: one key-value head for all queries (GPT-BigCode)
         raise _refusal(
-            config, f"a projection has fewer rows than its config says ({in_a_line(error)})"
+            config, f"a projection has fewer rows than its config says ({in_a_line(failure)})"
         ) from failure
     with quiet_transformers():
         found = make.from_pretrained(None, config=config, state_dict=weights, dtype=model.dtype)
