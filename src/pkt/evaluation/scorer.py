@@ -260,7 +260,7 @@ class Scorer(HFLM):  # type: ignore[misc]
 
     def room(self, most: int) -> int:
         """Return how many tokens of a prompt are read where `most` new ones are asked for."""
-        return max(self.max_length - most, self.max_length // 2)
+        return int(max(self.max_length - most, self.max_length // 2))
 
     @torch.inference_mode()
     def _generate(
