@@ -19,7 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from combinations import composed
+from pkt import console
 from pkt.data.batching import collate
+from pkt.errors import PktError, RequestError
+from pkt.explain import CONFIG_ERRORS, explain
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.tuning import Task
 from pkt.methods.workbench import Workbench
@@ -109,15 +112,36 @@ def _read_out(loss: TransferLoss, layer: int, seen: Seen) -> tuple[float, float]
 
 
 def main(words: list[str]) -> int:
-    """Print the table of one request."""
+    """Print the table of one request, and return the exit code."""
+    try:
+        show(words)
+    except PktError as error:
+        console.fail(str(error))
+        return error.exit_code
+    except CONFIG_ERRORS as error:
+        console.fail(explain(error))
+        return 2
+    return 0
+
+
+def show(words: list[str]) -> None:
+    """Print the table of one request.
+
+    Raises:
+        RequestError: it makes no sense, or its method has no layer terms.
+    """
     bench, method = request(composed(*SMALL, *words))
+    if method.provides.states != "student":
+        raise RequestError(
+            f"method={method.name} brings no teacher states into the student's space, so nothing pulls there; take "
+            "semalign, semalign_fisher, semalign_geometry or semalign_joint."
+        )
     with tempfile.TemporaryDirectory() as scratch:
         alignment = method.align(bench, method.extract(bench, Path(scratch)), Path(scratch))
     print(HEAD)
     for pull in pulls(bench, alignment):
         read = "-  -" if pull.target is None else f"{pull.target:.2f}  {pull.own:.2f}"
         print(f"{pull.layer:5d}  {pull.ratio:.2f}  {pull.cosine:+.2f}   {read}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from paper.jobs import command, run_jobs
-from paper.plans import Plan
+from paper.plans import Plan, with_words
 from paper.results import check_place, result_of, tables_of, write_results
 from paper.targets import CELLS, PAPER_PAIR, TARGETS, default_seeds
 from pkt import console, places, secrets
@@ -30,7 +30,7 @@ def main(words: Sequence[str]) -> int:
         plan = _plan(options, rest)
         if options.print:
             for job in plan.jobs:
-                console.say(command(job))
+                console.say(command(job, rest))
             return 0
         output_dir = places.output_dir(os.environ.get("PKT_OUTPUT_DIR", "outputs"))
         check_place(plan, options.out)
@@ -95,7 +95,8 @@ def _plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
     """Return what the command line asks for.
 
     Raises:
-        RequestError: no such target or pair, seeds that are no numbers, or a word that is no override.
+        RequestError: no such target or pair, seeds that are no numbers, a word that is no override, or one that
+            `with_words` refuses.
     """
     known = groups()["model"]
     for what, got, allowed in (("target", options.target, TARGETS), ("pair", options.pair, known)):
@@ -115,7 +116,7 @@ def _plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
     if options.jobs < 1:
         raise RequestError(f"--jobs: got {options.jobs}; give 1 or more")
     more = {"cells": options.cells} if options.target == "ablations" else {}
-    return TARGETS[options.target](options.pair, seeds, **more)
+    return with_words(TARGETS[options.target](options.pair, seeds, **more), words)
 
 
 if __name__ == "__main__":

@@ -38,9 +38,9 @@ NO_FORKS = (
 ENDS = {0: "done", 2: "refused", 130: "stopped"}
 
 
-def command(job: Job) -> str:
-    """Return the line that runs a job by hand."""
-    return shlex.join(["pkt", job.verb, *job.words])
+def command(job: Job, words: Sequence[str] = ()) -> str:
+    """Return the line that runs a job by hand, with more words for every request."""
+    return shlex.join(["pkt", job.verb, *job.words, *words])
 
 
 def log_of(folder: Path) -> Path:

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from pkt.errors import RequestError
 
 NANO = ("benchmark=nano", "threads=1")
 REAL = ("experiment=real",)
 # pairs with a benchmark of their own, on whose tasks together one student is trained
 OWN: Mapping[str, tuple[str, ...]] = {
     "nano": NANO,
-    "nano-peer": NANO,
     "nano-code": NANO,
     "nano-cut": NANO,
     "nano-narrow": NANO,
     "smollm2-135m-to-pruned": REAL,
     "smollm2-135m-to-half": REAL,
 }
-DEPTHS = dict.fromkeys(("nano", "nano-peer", "nano-code"), 3)  # layers of the shipped student
+AMOUNTS = ("data.sizes.", "optim.")  # what may be made smaller for a trial, in words above the tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +132,30 @@ def grouped(
     )
 
 
+def with_words(plan: Plan, words: Sequence[str]) -> Plan:
+    """Return a plan that says which of its amounts more words for every request have changed.
+
+    Raises:
+        RequestError: a word that sets alike what tells the jobs apart, and with it arms, tables and folders.
+    """
+    jobs = [dict(word.split("=", 1) for word in job.words if "=" in word) for job in plan.jobs]
+    own = {key for job in jobs for key in job}
+    apart = {key for key in own if len({job.get(key) for job in jobs}) > 1} | {"seed", "model"}
+    keys = {word: word.partition("=")[0].lstrip("+") for word in words}
+    for word, key in keys.items():
+        if key in apart and not key.startswith(AMOUNTS):
+            raise RequestError(
+                f"got '{word}', and {plan.target} itself decides {key}, by which its jobs are told apart; leave it out "
+                "(seeds are --seeds, the pair is --pair)"
+            )
+    changed = " ".join(word for word, key in keys.items() if key in own and key.startswith(AMOUNTS))
+    if not (changed and plan.lead):
+        return plan
+    return replace(
+        plan, lead=f"{plan.lead} But every request had {changed}, whatever titles and columns say."
+    )
+
+
 def own_job(pair: str, seed: int, *words: str) -> Job:
     """Return a job on a pair with a benchmark of its own."""
     return Job(name=job_name(*words, f"seed={seed}"), verb="run", words=own_words(pair, seed, *words))
@@ -147,10 +172,9 @@ def own_words(pair: str, seed: int, *words: str) -> tuple[str, ...]:
     return (*words, f"model={pair}", f"seed={seed}", *OWN[pair])
 
 
-def every_layer(pair: str, words: tuple[str, ...]) -> tuple[str, ...]:
+def every_layer(words: tuple[str, ...]) -> tuple[str, ...]:
     """Return words in which random pairs are as many as the default's: one for each of the student's layers."""
-    known = "mapping=random" in words and pair in DEPTHS
-    return (*words, f"mapping.count={DEPTHS[pair]}") if known else words
+    return (*words, "mapping.count=null") if "mapping=random" in words else words
 
 
 def job_name(*words: str) -> str:

@@ -44,6 +44,8 @@ SEEKING = {
 FACTORS: Mapping[str, Sequence[str]] = {
     "mapping": ("depth", "critical", "interpolate", "monotone", "cka", "last", "random"),
     "semantics": ("ridge", "cosine", "logit_lstsq", "procrustes", "input", "random"),
+    "semantics.refit": ("never", "epochs"),
+    "semantics.trainable": ("false", "true"),
     "method.interface": ("block", "mlp", "attention", "residual"),
     "objective": ("joint_kl", "joint", "cosine_ce", "cosine", "layer"),
     "objective.terms.layer.positions": ("all", "answer"),
@@ -53,6 +55,8 @@ FACTORS: Mapping[str, Sequence[str]] = {
 FEW: Mapping[str, Sequence[str]] = {
     "mapping": ("critical", "cka", "random"),
     "semantics": ("cosine", "random"),
+    "semantics.refit": ("epochs",),
+    "semantics.trainable": ("true",),
     "method.interface": ("mlp", "attention"),
     "objective": ("joint", "layer"),
     "objective.terms.layer.positions": ("answer",),
@@ -122,7 +126,7 @@ def ablations(pair: str, seeds: Sequence[int], cells: str = "few") -> Plan:
     """
     method = "semalign_joint"
     jobs = tuple(
-        own_job(pair, seed, f"method={method}", *every_layer(pair, words))
+        own_job(pair, seed, f"method={method}", *every_layer(words))
         if pair in OWN
         else _paper_job(pair, "gsm8k", method, seed, *words)
         for words in ((), *_cells(cells))

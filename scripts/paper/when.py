@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from paper.plans import DEPTHS, NANO, OWN, REAL, Cell, Group, Plan, every_layer, grouped
+from paper.plans import NANO, OWN, REAL, Cell, Group, Plan, every_layer, grouped
 from pkt.errors import RequestError
 
 STEPS = 470  # optimiser steps of every arm of labels against prompts
@@ -42,7 +42,7 @@ def labels(pair: str, seeds: Sequence[int]) -> Plan:
     """
     if OWN.get(pair) != NANO:
         raise RequestError(
-            f"labels counts rows of the four tasks of nano, which {pair} is not taught on; take nano or nano-peer."
+            f"labels counts rows of the four tasks of nano, which {pair} is not taught on; take nano."
         )
     lead = (
         f"Labels are rows with the task's own answers, of {TASKS} tasks together; prompts are {TASKS * PROMPTS:,} more "
@@ -98,12 +98,11 @@ def situations(pair: str, seeds: Sequence[int]) -> Plan:
         "in place of the labels where no prompts are said to be there."
     )
     groups = [
-        _all_labels("expert teacher, all labels", "nano"),
-        _all_labels("peer teacher, all labels", "nano-peer"),
+        _all_labels("all labels", "nano"),
         Group(
-            title=f"expert teacher, {_count(FEW)}, {WITH_PROMPTS}",
+            title=f"{_count(FEW)}, {WITH_PROMPTS}",
             pair="nano",
-            cells=(*_alone(FEW)[:1], *_taught(FEW), *_controls("nano", *_with_prompts(FEW))),
+            cells=(*_alone(FEW)[:1], *_taught(FEW), *_controls(*_with_prompts(FEW))),
         ),
         *_cut_situations(),
         _all_labels("teacher of code, its tasks", "nano-code", NANO_CODE),
@@ -123,7 +122,7 @@ def _cut_situations() -> Iterator[Group]:
     """Yield a group for the default and one for the preset, of each way to cut."""
     for pair, way in zip(CUT, ("depth", "width"), strict=True):
         *plain, default, preset = cut_group(pair, SHORT).cells
-        controls = _controls(pair, *default.words[1:])
+        controls = _controls(*default.words[1:])
         title = f"student cut by {way}, {SHORT} steps"
         yield Group(title=title, pair=pair, cells=(*plain, default, *controls))
         yield Group(title=f"{title}, {PRESET}", pair=pair, cells=(*plain, preset, *controls))
@@ -131,7 +130,7 @@ def _cut_situations() -> Iterator[Group]:
 
 def _all_labels(title: str, pair: str, *more: str) -> Group:
     cells = [_cell(method, *more) for method in (PLAIN, *TAUGHT)]
-    return Group(title=title, pair=pair, cells=(*cells, *_controls(pair, *more)))
+    return Group(title=title, pair=pair, cells=(*cells, *_controls(*more)))
 
 
 def _alone(per_task: int) -> list[Cell]:
@@ -151,12 +150,11 @@ def _with_prompts(per_task: int) -> tuple[str, ...]:
     return *_labelled(per_task), "data.unlabelled=train", f"data.sizes.unlabelled={PROMPTS}"
 
 
-def _controls(pair: str, *more: str) -> list[Cell]:
-    """Return the default with something random in it; random pairs where they can be as many as the default's."""
-    known = {name: words for name, words in CONTROLS.items() if name != "random pairs" or pair in DEPTHS}
+def _controls(*more: str) -> list[Cell]:
+    """Return the default with something random in it."""
     return [
-        _cell(DEFAULT, *every_layer(pair, words), *more, form=name, control=True)
-        for name, words in known.items()
+        _cell(DEFAULT, *every_layer(words), *more, form=name, control=True)
+        for name, words in CONTROLS.items()
     ]
 
 

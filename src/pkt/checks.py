@@ -163,6 +163,11 @@ def _check_cut(who: str, spec: DictConfig) -> None:
             f"{key}.{asked[0]}={spec.cut[asked[0]]} cuts a student from its teacher, and model.{who}.init={spec.init} "
             f"loads a checkpoint: {remedy}"
         )
+    if who == "student" and spec.init == "prune" and not asked and spec.layers is None:
+        raise RequestError(
+            f"model.{who}.init=prune says nothing of what stays of the teacher: set model.{who}.layers or one of {key}."
+            "{every,layers,heads,mlp,hidden} (docs/cutting.md)"
+        )
     layers = [f"{key}.{name}" for name in ("every", "layers") if name in asked]
     layers += [f"model.{who}.layers"] if spec.layers is not None and spec.init == "prune" else []
     if len(layers) > 1:

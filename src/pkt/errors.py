@@ -55,6 +55,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def in_a_line(error: BaseException) -> str:
+    """Return an exception's whole message as one line without its full stop, or the name of its class."""
+    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+
+
 _RUST = re.compile(
     r"os error (\d+)|code: (\d+)"
 )  # how libraries in Rust tell the system's number in their text

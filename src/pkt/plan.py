@@ -121,7 +121,8 @@ class Planner:
         if not self._is_taught(stage):
             return ()
         if ANSWER not in self._steps:
-            own = config.answer
+            own, found = config.answer, self.bench.answer_ends()
+            ends: dict[str, Any] = {"ends": found} if found else {}
             settings = deciding(own, ANSWER, self.choice, path=ANSWER, first=ANSWER)
             settings |= {"seed": config.seed} if own.temperature > 0 else {}
             settings |= {"eval.timeout": config.eval.timeout} if own.keep == "verified" else {}
@@ -133,6 +134,7 @@ class Planner:
                 prompts=_asked(self.bench.prompts, tested=own.keep == "verified"),
                 encoding=ENCODING,
                 chat=CHAT if config.model.chat_template else None,
+                **ends,
             )
         return (ANSWER,)
 
@@ -348,6 +350,7 @@ _TOLD = {
     "tasks": "task {}",
     "prompts": "how prompts of {} are asked",
     "chat": "the rules of chat templates",
+    "ends": "what ends an answer",
     "decoding": "what the model's generation settings change ({})",
     "code": "the code of {}",
 }

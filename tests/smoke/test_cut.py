@@ -48,6 +48,7 @@ def _wide(config, width: int) -> bool:
             ["model.student.cut.layers=2"],
             "model.student.init=load loads a checkpoint: set model.student.init=prune",
         ),
+        (CUT, "init=prune says nothing of what stays of the teacher"),
         (["model.teacher.cut.mlp=4"], "a teacher is always whole"),
         ([*CUT, "model.student.cut.layers=2", "model.student.cut.every=2"], "each say which layers stay"),
         (

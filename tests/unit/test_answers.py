@@ -19,8 +19,9 @@ from pkt.data.answered import Answer, kept, read
 from pkt.data.encoding import encode_answers, encode_prompt
 from pkt.data.prompts import from_file
 from pkt.errors import PktError, RequestError
-from pkt.evaluation.answers import Question, answering, replies
+from pkt.evaluation.answers import Question, Reply, answering, replies
 from pkt.evaluation.sampling import Sampling
+from pkt.evaluation.scorer import Scorer
 from pkt.gate import check_request
 from pkt.pipeline import open_session, planner, run_plan
 from pkt.searchpath import builtin_conf_dir, register
@@ -113,6 +114,26 @@ def test_an_answer_ends_at_a_stop_string():
     assert stopped != free
 
 
+def test_a_prompt_that_would_be_cut_is_not_answered_and_the_others_are_the_same():
+    model = tiny_model("llama", context=32)
+    long = Question(text="Ada has 3 " * 6, until=(), most=9)
+    drawn = Sampling(samples=2, temperature=1.0)
+    alone = asked(model, questions(), drawn)
+    assert asked(model, [long, *questions()], drawn) == [
+        [Reply(text="", loglikelihood=0.0, tokens=0)] * 2,
+        *alone,
+    ]
+    assert any(reply.text for group in alone for reply in group)
+
+
+def test_an_answer_that_is_longer_than_the_context_as_text_is_left_out_alone(monkeypatch):
+    model, many = tiny_model("llama", context=64), "\ufffd" * 30  # a character of three bytes
+    monkeypatch.setattr(Scorer, "generate_until", lambda _self, of: [many, *(" yes" for _ in of[1:])])
+    (long,), *others = asked(model, questions())
+    assert (long.text, long.tokens) == ("", 0)
+    assert all(reply.text == " yes" and reply.tokens for (reply,) in others)
+
+
 def answer(number: int, log: float = -1.0, **changes) -> Answer:
     own = {"id": str(number), "task": "t", "prompt": f"p{number}", "sample": 0, "text": f" a{number}"}
     return Answer(**own | {"loglikelihood": log, "tokens": 2, "said": "a"} | changes)
@@ -152,6 +173,15 @@ def test_verified_are_programs_that_pass_and_answers_that_agree():
     assert rows[1]["id"] == "1#2"  # the likelier of those that agree
     with pytest.raises(RequestError, match="keep=verified leaves none of the teacher's 3 answers"):
         kept(apart, config)
+
+
+def test_answers_that_claim_nothing_do_not_agree():
+    mute = [answer(0, sample=n, text=f" well {n}", said=None) for n in range(2)]
+    config = AnswerConfig(keep="verified", samples=4, temperature=1.0, agreement=0.5)
+    with pytest.raises(RequestError, match="leaves none"):
+        kept(mute, config)
+    seven = [answer(0, sample=n, text=" 7", said="7") for n in (2, 3)]
+    assert ids(kept([*mute, *seven], config)) == ["0#2"]
 
 
 def test_blank_answers_are_never_kept_and_only_blank_ones_are_refused():
@@ -450,6 +480,22 @@ def test_a_second_method_and_a_sweep_reuse_the_answers(unlabelled, tmp_path):
     assert labels.results["transfer"].meta["budget"]["train_rows"] == 4
     again = transferred([*words, "method=kd", "refresh=[answer]"], tmp_path)
     assert reused(again) == {"answer": False, "align": True, "transfer": True}
+
+
+def test_another_end_of_the_students_text_is_another_answer(unlabelled, tmp_path):
+    def key(name: str, end: str) -> str:
+        tiny_model("llama", depth=2).save_pretrained(tmp_path / name)
+        tokenizer = tiny_tokenizer()
+        tokenizer.eos_token = end
+        tokenizer.save_pretrained(tmp_path / name)
+        words = [*unlabelled, "method=seqkd", f"model.student.checkpoint={tmp_path / name}"]
+        session = open_session(composed(*words, f"output_dir={tmp_path}"), tmp_path / "runs")
+        planned = planner(session)
+        planned.chain("transfer")
+        session.tracker.close()
+        return planned.plan["answer"].key
+
+    assert key("same", "</s>") == key("again", "</s>") != key("other", "<s>")
 
 
 def test_without_prompts_seqkd_learns_answers_in_place_of_labels(tiny_request, tmp_path):

@@ -226,7 +226,7 @@ def test_a_refit_before_the_first_step_is_the_first_fit(semantics):
 def test_shuffled_targets_are_drawn_by_the_seed_whether_the_map_learns_or_not():
     task, _ = task_of("llama", Ridge(), "all")
     bench, shuffled = task.bench, SemAlign(interface="block", targets="shuffled")
-    bench.__dict__["pair_report"] = SimpleNamespace(shared_ids=torch.arange(320))
+    bench.__dict__ |= {"pair_report": SimpleNamespace(shared_ids=torch.arange(320)), "cut": None}
     extraction = LayerExtraction(pairs=task.alignment.pairs, interface="block")
     own = SemAlign(interface="block").align(bench, extraction, None).targets["train"][3].flat_ND
 

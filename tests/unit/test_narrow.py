@@ -29,6 +29,16 @@ KEPT = {
 KEPT["all"] = KEPT["heads"] | KEPT["mlp"] | KEPT["hidden"]
 # GPT-2 has one query per key-value head, and heads as wide as hidden / heads: both are cut by the same share
 GPT = {"groups": ((1, 2, 3), (0, 1, 3), (0, 2, 3))}
+GPT_HALF = {"groups": ((1, 2), (0, 1), (2, 3)), "hidden": tuple(range(16))}
+CODEGEN = {
+    "like": "gpt2",
+    "projections": {
+        "qkv": "attn.qkv_proj",
+        "o": "attn.out_proj",
+        "up": "mlp.fc_in",
+        "down": "mlp.fc_out",
+    },
+}
 TIED = {"gemma3_text": True, "qwen3": True}
 
 
@@ -173,10 +183,18 @@ def test_biases_go_with_their_rows():
             r"q_norm\.weight is \(16,\)",
         ),  # a norm over all heads
         ("gpt2", {}, {}, KEPT["hidden"], "cut both by the same share"),
+        # transformers' own reason, which stands in the second line of its message
+        ("llama", {}, {}, {"hidden": tuple(range(30))}, r"hidden size \(30\) is not a multiple"),
+        # fused in four shards, which do not fit two heads
+        ("codegen", {"rotary_dim": 4, "n_inner": 64}, CODEGEN, GPT_HALF, "cannot be computed"),
     ],
 )
 def test_what_cannot_be_cut_is_refused_by_name(family, changes, roles, kept, says):
-    own = {} if family in ("gpt2", "gpt_neox") else {"num_key_value_heads": 2, "intermediate_size": MLP}
+    own = (
+        {}
+        if family.startswith("gpt") or family == "codegen"
+        else {"num_key_value_heads": 2, "intermediate_size": MLP}
+    )
     whole = tiny_model(family, depth=LAYERS, **(own | changes))
     with pytest.raises(
         RequestError, match=f"model.student.cut: the widths of this {family} model.*({says}).*"

@@ -38,7 +38,7 @@ TAUGHT = {ALIGN, TRANSFER}  # stages that read the teacher's answers
 ASKED = ("data.unlabelled=<root>/test.jsonl",)
 DRAWS = (*ASKED, "answer.temperature=0.5")
 VERIFIED = (*DRAWS, "answer.samples=4", "answer.keep=verified")
-CUT = ("data.extract=null", "data.align=null")
+UNNAMED = ("data.extract=null", "data.align=null")
 TEACHER, STUDENT, HERE = "<teacher>", "<student>", "<root>"
 
 CUT = ("model.student.checkpoint=null", "model.student.init=prune")
@@ -115,9 +115,9 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "data.sizes.train": [(9, {ALIGN, TRANSFER}, ()), (9, NONE, ("method=laten",)), (9, NONE, ("method=identity",))],
     "data.sizes.validation": [(5, {ALIGN, TRANSFER}, ()), (3, {ALIGN, TRANSFER}, ())],
     "data.sizes.labelled": [
-        (5, STAGES | {MAPS}, CUT),
-        (5, {TRANSFER, MAPS}, (*CUT, "method=sft", "objective=ce")),
-        (5, ANSWER | {MAPS}, (*CUT, "method=seqkd", "objective=ce")),  # which learns the answers alone
+        (5, STAGES | {MAPS}, UNNAMED),
+        (5, {TRANSFER, MAPS}, (*UNNAMED, "method=sft", "objective=ce")),
+        (5, ANSWER | {MAPS}, (*UNNAMED, "method=seqkd", "objective=ce")),  # which learns the answers alone
     ],
     "data.sizes.unlabelled": [(2, ANSWER, ASKED), (2, NONE, ())],
     "data.unlabelled": [

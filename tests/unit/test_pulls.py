@@ -10,7 +10,7 @@ from pkt.mapping import LayerPair
 from pkt.methods.layer_results import LayerAlignment
 from pkt.models.taps import Interface
 from pkt.training.capture import Read, capture
-from pulls import pulls
+from pulls import main, pulls
 from terms import objective
 
 
@@ -53,3 +53,18 @@ def test_a_weight_scales_the_pull_and_does_not_turn_it():
 
 def test_only_states_of_blocks_are_read_out():
     assert {(pull.target, pull.own) for pull in found(noise=0.1, interface="mlp")} == {(None, None)}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["method=sft"], "method=sft brings no teacher states"),
+        (["method=sfd"], "sfd"),
+        (["optim.lr=x"], "optim.lr"),
+    ],
+)
+def test_a_wrong_request_is_told_in_one_message(words, message, capsys):
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert "Traceback" not in told

@@ -13,7 +13,7 @@ import pytest
 
 from paper.groups import axis_topics, grouped_report, studies_of
 from paper.lines import lines
-from paper.plans import DEPTHS, Plan
+from paper.plans import Plan, with_words
 from paper.results import result_of, write_results
 from paper.targets import ablations, default_seeds
 from paper.when import CUT_STEPS, LABELLED, STEPS, WITH_PROMPTS, cuts, labels, situations
@@ -95,14 +95,12 @@ def test_situations_have_their_own_baselines_and_share_requests():
 
 
 def test_random_pairs_are_as_many_as_the_layers_of_the_student():
-    config = json.loads((ROOT / "src/pkt/assets/nano/student/config.json").read_text())
-    assert set(DEPTHS.values()) == {config["num_hidden_layers"]}
-    drawn = [job.words for job in ablations("nano-peer", [0]).jobs if "mapping=random" in job.words]
-    assert ["mapping.count=3" in words for words in drawn] == [True]
+    drawn = [job.words for job in ablations("nano", [0]).jobs if "mapping=random" in job.words]
+    assert ["mapping.count=null" in words for words in drawn] == [True]
 
 
 def test_seeds_unless_asked_for():
-    assert default_seeds("labels", "nano-peer") == default_seeds("situations", "nano") == "0,1,2,3,4"
+    assert default_seeds("labels", "nano") == default_seeds("situations", "nano") == "0,1,2,3,4"
     assert default_seeds("cuts", "smollm2-135m-to-half") == default_seeds("table1", "nano") == "0,1,2"
 
 
@@ -119,6 +117,36 @@ def test_pairs_that_a_target_is_not_about_are_refused(words: list[str], message:
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1
     assert re.search(message, said)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["table1", "seed=7"], "got 'seed=7', and table1 itself decides seed.*--seeds"),
+        (["labels", "--seeds", "0", "seed=7"], "labels itself decides seed"),
+        (["labels", "model=nano-code"], "itself decides model.*--pair"),
+        (["labels", "method=sft"], "itself decides method"),
+        (["situations", "semantics=cosine"], "itself decides semantics"),
+        (["labels", "+data.unlabelled=train"], "itself decides data.unlabelled"),
+        (["ablations", "method.targets=own"], "itself decides method.targets"),
+    ],
+)
+def test_words_that_would_make_different_arms_alike_are_refused(words: list[str], message: str, capsys):
+    assert main([*words, "--print"]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert re.search(message, said)
+
+
+def test_amounts_that_words_have_changed_stand_above_the_tables(capsys):
+    words = ["eval.limit=4", "optim.steps=2", "data.sizes.labelled=3"]
+    plan = with_words(labels("nano", [0]), words)
+    assert plan.lead.endswith(
+        "every request had optim.steps=2 data.sizes.labelled=3, whatever titles and columns say."
+    )
+    assert with_words(labels("nano", [0]), ["eval.limit=4"]) == labels("nano", [0])
+    assert main(["labels", "--print", "--seeds", "0", *words]) == 0
+    assert all(line.endswith(" ".join(words)) for line in capsys.readouterr().out.splitlines())
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +235,7 @@ def test_a_situation_shows_the_best_control_and_what_the_default_is_above_it(tmp
     plan = replace(plan, groups=plan.groups[:1], jobs=plan.jobs[:16])
     folders = leave(plan, tmp_path, lambda _, name: lifts.get(name, 0.25))
     table = grouped_report(plan, folders).sections[0].table
-    found = values(table, "expert teacher, all labels")
+    found = values(table, "all labels")
     assert found["best control"].endswith("(random map)")
     score = {name: float(found[name].split()[0]) for name in ("sft", "kd", "semalign_joint", "best control")}
     for rival in ("sft", "kd", "best control"):

@@ -87,8 +87,9 @@ def kept(answers: Sequence[Answer], config: AnswerConfig) -> list[dict[str, Any]
     chosen = {"all": _all, "confident": _confident, "verified": _verified}[config.keep](said, config)
     if not chosen:
         raise RequestError(
-            f"answer.keep={config.keep} leaves none of the teacher's {len(said)} answers: lower answer.agreement, "
-            "raise answer.samples, or set answer.keep=all."
+            f"answer.keep={config.keep} leaves none of the teacher's {len(said)} answers: no program (prompt, answer "
+            "and test, one behind the other) passed, and too few answers agree. Lower answer.agreement, raise "
+            "answer.samples, or set answer.keep=all."
         )
     several = config.samples > 1
     return [
@@ -129,8 +130,12 @@ def _verified(answers: Sequence[Answer], config: AnswerConfig) -> list[Answer]:
 
 
 def _agreed(own: Sequence[Answer], config: AnswerConfig) -> list[Answer]:
-    """Return the likeliest of the answers that say what most samples say; blank samples count against it."""
-    (said, votes), *_ = Counter(answer.said for answer in own).most_common(1)
+    """Return the likeliest of the answers that say what most samples say; all others count against it."""
+    said, votes = max(
+        Counter(answer.said for answer in own if answer.said is not None).items(),
+        key=lambda claim: claim[1],
+        default=(None, 0),
+    )
     if votes < config.agreement * config.samples:
         return []
     return [max((answer for answer in own if answer.said == said), key=lambda answer: answer.confidence)]

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from pkt.data.chat import Chat
+from pkt.data.encoding import encode_answers
 from pkt.evaluation.harness import evaluating
 from pkt.evaluation.quiet import quiet
 from pkt.evaluation.sampling import Sampling
@@ -41,7 +42,8 @@ class Reply:
     """One answer.
 
     Attributes:
-        text: up to the end token or the first stop string.
+        text: up to the end token or the first stop string; empty where the prompt would have to be cut to leave room
+            for it, or where the two are longer than the context.
         loglikelihood: natural logarithm of its probability, without what ended it; 0 of a blank text.
         tokens: tokens of the text.
     """
@@ -70,12 +72,23 @@ def replies(scorer: Any, questions: Sequence[Question], sampling: Sampling) -> l
         questions: with different texts.
         sampling: how many answers, and how they are drawn.
     """
-    asked = [question for question in questions for _ in range(sampling.samples)]
+    prompts = scorer.encode_prompts([question.text for question in questions])
+    whole = [question for question in questions if len(prompts[question.text]) <= scorer.room(question.most)]
+    asked = [question for question in whole for _ in range(sampling.samples)]
     texts: list[str] = scorer.generate_until([_continue(question, sampling) for question in asked])
     said = [(question.text, text) for question, text in zip(asked, texts, strict=True)]
-    scorer.loglikelihood([SimpleNamespace(args=pair) for pair in said if pair[1].strip()])
-    found = [_reply(scorer, *pair) for pair in said]
-    return [found[start : start + sampling.samples] for start in range(0, len(found), sampling.samples)]
+    lengths = map(len, encode_answers(scorer.tokenizer, texts))
+    scored = [
+        SimpleNamespace(args=pair)
+        for pair, length in zip(said, lengths, strict=True)
+        if pair[1].strip() and len(prompts[pair[0]]) + length <= scorer.max_length
+    ]
+    scorer.loglikelihood(scored)
+    found: dict[str, list[Reply]] = {}
+    for pair in said:
+        found.setdefault(pair[0], []).append(_reply(scorer, *pair))
+    blank = [Reply(text="", loglikelihood=0.0, tokens=0)] * sampling.samples
+    return [found.get(question.text, blank) for question in questions]
 
 
 def _continue(question: Question, sampling: Sampling) -> Any:
@@ -84,7 +97,6 @@ def _continue(question: Question, sampling: Sampling) -> Any:
 
 
 def _reply(scorer: Any, prompt: str, text: str) -> Reply:
-    if not text.strip():
-        return Reply(text=text, loglikelihood=0.0, tokens=0)
-    hits = scorer.hits[prompt, text]
+    if (hits := scorer.hits.get((prompt, text))) is None:
+        return Reply(text="" if text.strip() else text, loglikelihood=0.0, tokens=0)
     return Reply(text=text, loglikelihood=hits.loglikelihood, tokens=hits.tokens)

@@ -258,6 +258,10 @@ class Scorer(HFLM):  # type: ignore[misc]
         for some in alike:
             yield from (some[start : start + size] for start in range(0, len(some), size))
 
+    def room(self, most: int) -> int:
+        """Return how many tokens of a prompt are read where `most` new ones are asked for."""
+        return int(max(self.max_length - most, self.max_length // 2))
+
     @torch.inference_mode()
     def _generate(
         self, prompts: list[list[int]], jobs: Sequence[tuple[str, int]], settings: Settings
@@ -266,7 +270,7 @@ class Scorer(HFLM):  # type: ignore[misc]
 
         A prompt keeps at least half of the context, also where more new tokens are asked for (lm-eval refuses that).
         """
-        room = max(self.max_length - settings.most, self.max_length // 2)
+        room = self.room(settings.most)
         prompts = [self._fitting(text, ids, room) for (text, _), ids in zip(jobs, prompts, strict=True)]
         longest = max(map(len, prompts))
         pad, end = self.tokenizer.pad_token_id, self._ends()

@@ -28,7 +28,7 @@ Measured = Callable[[str], Importance]
 
 
 def resolved(spec: CheckpointSpec, teacher_config: Any, measured: Measured) -> CheckpointSpec:
-    """Return a student's spec with all that stays of its teacher written out; one that is not cut as it is.
+    """Return a cut student's spec with all that stays of its teacher written out.
 
     Args:
         spec: of the student.
@@ -38,8 +38,6 @@ def resolved(spec: CheckpointSpec, teacher_config: Any, measured: Measured) -> C
     Raises:
         RequestError: numbers that the teacher does not have, or layers or widths that cannot be cut.
     """
-    if spec.init != "prune":
-        return spec
     config, cut = teacher_config.get_text_config(), spec.cut
     depth = int(config.num_hidden_layers)
     wanted = Counts()

@@ -16,6 +16,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from pkt import console
 from pkt.data.batching import Batch, collate, epoch_batches, sorted_batches
 from pkt.errors import RequestError
 from pkt.methods.base import TRAINING, Choice, Method, Provides, Reads, Transferred
@@ -330,6 +331,10 @@ def tune(
     )
     first, prefixes = min(layers), dict[str, Prefix]()
     again = bool(task.maps) and refits(bench.semantics) == "epochs"
+    if again and len(task.plan) < 2:
+        console.warn(
+            "semantics.refit=epochs: one epoch has no other after it, so the map is not fitted again"
+        )
     if cache_prefix and first > 1 and bench.student.arch.starts_at(first):
         prefixes = {split: task.prefix(split, first - 1) for split in SPLITS}
     with bench.track("transfer", task.steps) as advance_bar:

@@ -101,6 +101,8 @@ class Workbench:
         What is chosen by importance is measured on the teacher and the extract rows, the first time.
         """
         pair = self.config.model
+        if pair.student.init != "prune":
+            return pair
         student = resolved(pair.student, self.teacher_config, self._importance)
         if pair.student.cut != CutConfig():
             console.note(f"the student keeps {told(student)}")
@@ -327,6 +329,14 @@ class Workbench:
 
         rows = [{"prompt": prompt.text, "answer": ""} for prompt in self.prompts]
         return self._remembered(texts_of(rows, self._how | {"rows": "prompts"}), tokenised)
+
+    def answer_ends(self) -> list[int]:
+        """Return the tokens at which the teacher's answers end and of which its own files say nothing."""
+        own = self.generation("teacher").eos_token_id
+        if self.tokenizer.eos_token_id is None:
+            return []  # refused where prompts are read
+        turn = self.tokenizer.eos_token_id if self.chat is None else self.chat.end(self.tokenizer)
+        return sorted({self.tokenizer.eos_token_id, turn} - set(own if isinstance(own, list) else [own]))
 
     @property
     def _how(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import transformers
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from pkt.errors import RequestError, first_line
+from pkt.errors import RequestError, in_a_line
 from pkt.models.architecture import Architecture
 from pkt.models.behaviour import distance
 from pkt.models.cut_config import built, made
@@ -51,13 +51,22 @@ def narrow(model: Any, kept: Kept, *, roles: Mapping[str, Any] | None = None) ->
     """
     arch, make = Architecture.of(model, roles), type(model)
     config = narrow_config(model.config, kept, roles=roles)
+    try:
+        weights = _sliced(arch, kept)
+    except IndexError as failure:  # fused in another way: one key-value head for all queries (GPT-BigCode)
+        raise _refusal(
+            config, f"a projection has fewer rows than its config says ({in_a_line(failure)})"
+        ) from failure
     with quiet_transformers():
-        found = make.from_pretrained(None, config=config, state_dict=_sliced(arch, kept), dtype=model.dtype)
+        found = make.from_pretrained(None, config=config, state_dict=weights, dtype=model.dtype)
     found = found.eval().to(arch.device)
     found.generation_config = copy.deepcopy(model.generation_config)
-    with _masked(arch, found, kept):
-        expected = few_logits(model)
-    error = distance(few_logits(found), expected)
+    try:
+        with _masked(arch, found, kept):
+            expected = few_logits(model)
+        error = distance(few_logits(found), expected)
+    except Exception as failure:  # whatever a model's own code says of sizes that it does not expect
+        raise _refusal(config, f"what stays cannot be computed ({in_a_line(failure)})") from failure
     if not error <= NEAR[model.dtype]:
         raise _refusal(
             config,
@@ -88,7 +97,7 @@ def narrow_config(config: Any, kept: Kept, *, roles: Mapping[str, Any] | None = 
         candidate = made(config, _named(config, new))
         found = {name: tuple(tensor.shape) for name, tensor in built(candidate, make).state_dict().items()}
     except Exception as error:  # whatever a model's own code says of sizes that make no sense
-        raise _refusal(config, f"{first_line(error).rstrip('.')}{alike}") from error
+        raise _refusal(config, f"{in_a_line(error)}{alike}") from error
     for name, shape in wanted.items():
         if found.get(name) != shape:
             raise _refusal(

@@ -82,7 +82,7 @@ def _answered(bench: Workbench, scratch: Path) -> tuple[list[Answer], list[int]]
         for text, prompt in zip(texts, prompts, strict=True)
     ]
     found: dict[int, list[Reply]] = {}
-    with _asked(bench, scratch) as ask, bench.track("answers", len(prompts)) as advance:
+    with _asked(bench, scratch, questions, lengths) as ask, bench.track("answers", len(prompts)) as advance:
         for batch in _batches(prompts, lengths, max(1, config.batch_size // config.samples)):
             found |= zip(batch, ask([questions[i] for i in batch]), strict=True)
             advance(len(batch))
@@ -104,7 +104,9 @@ def _answered(bench: Workbench, scratch: Path) -> tuple[list[Answer], list[int]]
 
 
 @contextmanager
-def _asked(bench: Workbench, scratch: Path) -> Iterator[Callable[[Sequence[Question]], list[list[Reply]]]]:
+def _asked(
+    bench: Workbench, scratch: Path, whole: Sequence[Question], lengths: Sequence[int]
+) -> Iterator[Callable[[Sequence[Question]], list[list[Reply]]]]:
     """Yield what answers a batch of questions, or finds its answers where an earlier process left them."""
     own = bench.config.answer
     sampling = Sampling(
@@ -118,6 +120,12 @@ def _asked(bench: Workbench, scratch: Path) -> Iterator[Callable[[Sequence[Quest
         chat=bench.chat,
         device=bench.device,
     ) as scorer:
+        pairs = zip(whole, lengths, strict=True)
+        if long := sum(length > scorer.room(question.most) for question, length in pairs):
+            bench.note(
+                f"{long} of {len(whole)} prompts leave the teacher's context no room for an answer of "
+                "answer.max_new_tokens, and are not answered: lower it, or leave them out."
+            )
 
         def ask(questions: Sequence[Question]) -> list[list[Reply]]:
             file = (
