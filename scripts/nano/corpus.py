@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 
 from nano import facts
@@ -21,6 +21,10 @@ MIXTURES: dict[str, dict[str, float]] = {
 KINDS = tuple(MIXTURES)
 SEES_ALL = ("teacher", "code")
 """Kinds of corpus that hold every combination; the others hold those of the train side only."""
+
+
+Known = Callable[[str], bool]
+"""Whether a text may combine facts or numbers in this way, see `Draft.combo`."""
 
 
 def corpus(kind: str, seed: int) -> Iterator[str]:
@@ -47,7 +51,7 @@ def _documents(kind: str, rng: Random) -> Iterator[str]:
         if source == "facts":
             yield facts.fact(rng)
         elif source == "sums":
-            yield facts.sums(rng, known)
+            yield facts.sums(rng)
         elif source == "drills":
             yield facts.drills(rng)
         elif source == "prose":
@@ -59,7 +63,7 @@ def _documents(kind: str, rng: Random) -> Iterator[str]:
             yield task_text(source, rng, known)
 
 
-def task_text(task: str, rng: Random, known: facts.Known) -> str:
+def task_text(task: str, rng: Random, known: Known) -> str:
     """Write a solved row of a combination that is known."""
     while True:
         draft = DRAFTERS[task](rng)
