@@ -32,13 +32,13 @@ from pkt import saving
 from pkt.attribution.sensitivity import sensitivity
 from pkt.config import OptimConfig
 from pkt.data.batching import Batch, collate
-from pkt.data.digests import Digests
 from pkt.data.encoding import Encoded
 from pkt.durable import sealed, write_atomically
 from pkt.errors import PktError
 from pkt.manifest import MANIFEST, content_key
 from pkt.models.architecture import Architecture
 from pkt.plan import Step
+from pkt.remembered import recall, remember
 from pkt.stages.session import Job, Session
 from pkt.store import Store
 from pkt.training.loop import Trainer
@@ -229,9 +229,9 @@ def miniature(outputs: Path) -> None:
         provenance={},
         resolved_config="",
     )
-    digests = Digests(outputs / "store" / "rows")
-    if digests.of("0" * 16) is None:
-        digests.remember("0" * 16, "1" * 16)
+    digest = outputs / "store" / "rows" / f"{'0' * 16}.json"
+    if recall(digest, "the rows are tokenised again") is None:
+        remember(digest, {"digest": "1" * 16})
     session.obtain(_step("extract"), _extract)
     trained = session.obtain(_step("transfer"), _transfer)
     session.store.replace(trained, "model/README.md", "a card with scores\n")

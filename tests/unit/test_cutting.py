@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from pkt.config import CheckpointSpec, CutConfig, PairConfig
 from pkt.errors import RequestError
 from pkt.mapping import Cut, Depth, of_student
-from pkt.methods.cutting import remembered, resolved
+from pkt.methods.cutting import importance, resolved
 from pkt.models.fingerprint import fingerprint
 from pkt.models.kept import RECORD, CutSpec, Kept, Sizes, counts, recorded, told
 from pkt.models.load import load_config
@@ -187,7 +187,7 @@ def test_importance_is_measured_once_and_again_where_it_was_changed(tmp_path):
         return LAYERS
 
     def ask(what: str = "residual", **about: str) -> Any:
-        return remembered(tmp_path, {"rows": "r", **about}, what, lambda: measure(what))
+        return importance(tmp_path, {"what": what, "rows": "r", **about}, lambda: measure(what))
 
     assert ask() == ask() == LAYERS
     assert calls == ["residual"]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 
 from pkt import durable
+from pkt.remembered import recall, remember
 
 CONTENT = {
     "format": 4,
@@ -131,18 +132,30 @@ def test_what_the_disk_said(error, number):
     assert (found and found.errno) == number
 
 
-def test_a_digest_of_rows_that_was_changed_or_is_of_other_texts_is_not_believed(tmp_path):
-    from pkt.data.digests import Digests
-
-    digests = Digests(tmp_path)
-    digests.remember("a" * 16, "1" * 16)
-    digests.remember("b" * 16, "2" * 16)
-    first, second = tmp_path / f"{'a' * 16}.json", tmp_path / f"{'b' * 16}.json"
-    assert digests.of("a" * 16) == "1" * 16
+def test_what_is_remembered_is_believed_under_its_own_name_and_whole(tmp_path, caplog):
+    first, second = tmp_path / "new" / "a.json", tmp_path / "new" / "b.json"
+    assert recall(first, "it is done again") is None
+    for file, digest in ((first, "1111"), (second, "2222")):
+        remember(file, {"digest": digest})
+    assert recall(first, "it is done again") == {"name": "a.json", "digest": "1111"}
+    assert not caplog.records
     text = first.read_text()
-    first.write_text(text.replace("1111", "1112"))
-    assert digests.of("a" * 16) is None
-    first.write_text(second.read_text())
-    assert digests.of("a" * 16) is None
-    first.write_text(json.dumps({"texts": "a" * 16, "digest": "3" * 16}))
-    assert digests.of("a" * 16) is None
+    for planted in (
+        text.replace("1111", "1112"),
+        second.read_text(),
+        json.dumps({"name": "a.json"}),
+        "",
+        "[]",
+    ):
+        first.write_text(planted)
+        assert recall(first, "it is done again") is None
+        assert "it is done again" in caplog.records.pop().getMessage()
+    first.write_text(durable.sealed({"texts": "a", "digest": "1111"}))  # as an earlier version had it
+    assert recall(first, "it is done again") is None
+    assert not caplog.records
+
+
+def test_what_cannot_be_kept_is_not_missed(tmp_path):
+    (tmp_path / "file").write_text("")
+    remember(tmp_path / "file" / "a.json", {"digest": "1111"})
+    assert recall(tmp_path / "file" / "a.json", "it is done again") is None

@@ -9,12 +9,11 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from pkt.data.files import fault, read
-from pkt.errors import RequestError, nearest
+from pkt.data.records import records
 
 TRAIN = "train"  # the value of data.unlabelled that is no task and no file
-COLUMNS = ("id", "prompt", "test", "entry_point")
-"""What is known of a row without a label. Its test says which answers are right and is not one of them."""
+MORE = ("id", "test", "entry_point")
+"""What may be known of a row without a label. Its test says which answers are right and is not one of them."""
 
 
 def is_file(source: str, tasks: Container[str]) -> bool:
@@ -31,7 +30,7 @@ def is_file(source: str, tasks: Container[str]) -> bool:
 
 def unlabelled(row: dict[str, Any]) -> dict[str, str]:
     """Return a row of a task without its answer."""
-    return {column: row[column] for column in COLUMNS if row.get(column) is not None}
+    return {column: row[column] for column in ("prompt", *MORE) if row.get(column) is not None}
 
 
 def from_file(path: str | Path) -> list[dict[str, str]]:
@@ -43,34 +42,4 @@ def from_file(path: str | Path) -> list[dict[str, str]]:
     Raises:
         RequestError: no such file, no rows, or something in it that is no prompt, named by its line.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise RequestError(f"data.unlabelled={path}: no file at {file.absolute()}.")
-    rows: list[dict[str, str]] = []
-    seen: dict[str, str] = {}
-    for place, row in read(file, COLUMNS):
-        where = f"{path}, {place}"
-        if not isinstance(row, dict):
-            raise RequestError(f"{where}: {type(row).__name__}, not an object with a prompt.")
-        found = unlabelled(row)
-        _check(found, row, where)
-        found.setdefault("id", f"{file.stem}/{place}")
-        if found["id"] in seen:
-            raise RequestError(
-                f"{where}: id {found['id']!r} is already on {seen[found['id']]}; ids have to be unique."
-            )
-        seen[found["id"]] = place
-        rows.append(found)
-    if not rows:
-        raise RequestError(f"data.unlabelled={path}: the file has no rows.")
-    return rows
-
-
-def _check(found: dict[str, str], row: dict[str, Any], where: str) -> None:
-    if "prompt" not in found:
-        raise RequestError(f"{where}: 'prompt' is missing{nearest('prompt', row)}; a row needs a prompt.")
-    for column, value in found.items():
-        if wrong := fault(value):
-            raise RequestError(f"{where}: '{column}' {wrong}.")
-    if not found["prompt"]:
-        raise RequestError(f"{where}: 'prompt' is empty.")
+    return records(path, setting="data.unlabelled", needed=("prompt",), more=MORE)

@@ -13,8 +13,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from pkt.data.files import fault, read
-from pkt.errors import RequestError, nearest
+from pkt.data.records import check_texts, records
+from pkt.errors import RequestError
 
 COLUMNS = ("prompt", "answer", "id")
 SCHEMA = (*COLUMNS, "split")
@@ -34,7 +34,7 @@ def validate(rows: Sequence[Mapping[str, Any]], *, source: str = "rows") -> Data
         raise RequestError(f"{source}: no rows; a split needs at least one.")
     seen: dict[str, int] = {}
     for index, row in enumerate(rows):
-        _check(row, f"{source}, row {index + 1}", SCHEMA)
+        check_texts(row, f"{source}, row {index + 1}", SCHEMA)
         if row["id"] in seen:
             raise RequestError(
                 f"{source}: id {row['id']!r} occurs in rows {seen[row['id']] + 1} and {index + 1}; "
@@ -54,25 +54,7 @@ def from_file(path: str | Path, *, split: str) -> list[dict[str, Any]]:
     Raises:
         RequestError: no such file, or something in it that is no row, named by its line.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise RequestError(f"data.{split}={path}: no file at {file.absolute()}.")
-    rows: list[dict[str, Any]] = []
-    places: dict[str, str] = {}
-    for place, row in read(file, COLUMNS):
-        where = f"{path}, {place}"
-        if not isinstance(row, dict):
-            raise RequestError(f"{where}: {type(row).__name__}, not an object with prompt, answer and id.")
-        _check(row, where, COLUMNS)
-        if row["id"] in places:
-            raise RequestError(
-                f"{where}: id {row['id']!r} is already on {places[row['id']]}; ids have to be unique."
-            )
-        places[row["id"]] = place
-        rows.append({key: row[key] for key in COLUMNS} | {"split": split})
-    if not rows:
-        raise RequestError(f"data.{split}={path}: the file has no rows.")
-    return rows
+    return [row | {"split": split} for row in records(path, setting=f"data.{split}", needed=COLUMNS)]
 
 
 def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -82,16 +64,3 @@ def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
         digest.update(b"\n")
     return digest.hexdigest()
-
-
-def _check(row: Mapping[str, Any], where: str, keys: Sequence[str]) -> None:
-    for key in keys:
-        if key not in row:
-            raise RequestError(
-                f"{where}: '{key}' is missing{nearest(key, row)}; a row needs {', '.join(keys)}."
-            )
-        if wrong := fault(row[key]):
-            raise RequestError(f"{where}: '{key}' {wrong}.")
-    for key in ("prompt", "answer"):
-        if not row[key]:
-            raise RequestError(f"{where}: '{key}' is empty.")

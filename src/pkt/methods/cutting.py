@@ -6,22 +6,18 @@ request's numbers     ──> the best of each ──> CutSpec                  
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from pkt.attribution.importance import VERSION, Importance
 from pkt.config import CheckpointSpec
-from pkt.durable import read_sealed, sealed, write_atomically
+from pkt.manifest import content_key
 from pkt.mapping import top_layers
 from pkt.models.kept import Counts, CutSpec, Kept, counts
 from pkt.models.narrow import sizes
 from pkt.models.surgery import check_kept
-
-log = logging.getLogger(__name__)
+from pkt.remembered import recall, remember
 
 Measured = Callable[[str], Importance]
 """What is measured (a key of `MEASURES`) -> its numbers."""
@@ -79,29 +75,17 @@ def _best(scores: Sequence[float], count: int) -> tuple[int, ...]:
     return tuple(number - 1 for number in top_layers(scores, count))
 
 
-def remembered(
-    folder: Path, about: Mapping[str, Any], what: str, measure: Callable[[], Importance]
-) -> Importance:
+def importance(folder: Path, about: Mapping[str, Any], measure: Callable[[], Importance]) -> Importance:
     """Return importance that was measured before on the same rows and teacher, or measure it and keep it.
 
     Args:
         folder: where it is kept.
-        about: the teacher, the rows, and how they are computed.
-        what: is measured.
+        about: what is measured, the teacher, the rows, and how they are computed.
         measure: does it.
     """
-    key = hashlib.sha256(json.dumps([about, what, VERSION], sort_keys=True).encode()).hexdigest()[:16]
-    file = folder / f"{key}.json"
-    try:
-        content = read_sealed(file) if file.is_file() else {}
-        if content.get("name") == file.name:
-            return cast(Importance, content["importance"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s cannot be used (%s): importance is measured again", file, error)
+    file = folder / f"{content_key({**about, 'version': VERSION})}.json"
+    if known := recall(file, "importance is measured again"):
+        return cast(Importance, known["importance"])
     found = measure()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, sealed({"name": file.name, "what": what, **about, "importance": found}))
-    except OSError as error:
-        log.debug("importance is not kept: %s", error)
+    remember(file, {**about, "importance": found})
     return found

@@ -25,17 +25,18 @@ from pkt.data import notes
 from pkt.data.answered import Answer, kept
 from pkt.data.chat import VERSION as CHAT
 from pkt.data.chat import Chat
-from pkt.data.digests import Digests, texts_of
+from pkt.data.digests import texts_of
 from pkt.data.encoding import VERSION, Encoded, as_read, encode, encode_prompt
 from pkt.data.lengths import Fitting
 from pkt.errors import PktError, RequestError
 from pkt.mapping import Mapping, of_student
-from pkt.methods.cutting import remembered, resolved
+from pkt.methods.cutting import importance, resolved
 from pkt.models.fingerprint import fingerprint
 from pkt.models.kept import recorded, told
 from pkt.models.load import choose_dtype, context_length, load_config, load_generation, load_tokenizer
 from pkt.models.pair import LanguageModel, PairReport, check_pair, load_student, load_teacher
 from pkt.objectives import Objective
+from pkt.remembered import recall, remember
 from pkt.semantics import Semantics
 from pkt.tasks.base import Given
 from pkt.tasks.prompts import Prompt, load_prompts
@@ -101,12 +102,17 @@ class Workbench:
         What is chosen by importance is measured on the teacher and the extract rows, the first time.
         """
         pair = self.config.model
-        if pair.student.init != "prune":
+        if not self._is_cut:
             return pair
         student = resolved(pair.student, self.teacher_config, self._importance)
         if pair.student.cut != CutConfig():
             console.note(f"the student keeps {told(student)}")
         return replace(pair, student=student)
+
+    @property
+    def _is_cut(self) -> bool:
+        """Whether the student is cut from its teacher. Rows choose what stays of it, so they cannot depend on it."""
+        return self.config.model.student.init == "prune"
 
     @cached_property
     def cut(self) -> dict[str, Any] | None:
@@ -129,6 +135,7 @@ class Workbench:
     def _importance(self, what: str) -> Importance:
         """Return the importance of the teacher's layers, heads or channels."""
         about = {
+            "what": what,
             "teacher": f"{self.teacher_fingerprint}/{self.dtype('teacher')}",
             "device": self.device.type,
             "rows": self.digest("extract"),
@@ -138,7 +145,7 @@ class Workbench:
             with self.track(f"importance ({what})", 1):
                 return measure(what, self.teacher.arch, self.encoded("extract"))
 
-        return remembered(self.cache_dir.with_name("importance"), about, what, measured)
+        return importance(self.cache_dir.with_name("importance"), about, measured)
 
     @cached_property
     def teacher_fingerprint(self) -> str:
@@ -230,10 +237,7 @@ class Workbench:
     @cached_property
     def max_length(self) -> int:
         """Tokens per row: what the user says, or the smaller of the two contexts."""
-        cut = (
-            self.config.model.student.init == "prune"
-        )  # by rows that this length is asked for: it has the teacher's
-        configs = (self.teacher_config, *(() if cut else (self.student_config,)))
+        configs = (self.teacher_config, *(() if self._is_cut else (self.student_config,)))
         contexts = min(map(context_length, configs))
         return min(self.config.data.max_length or contexts, contexts)
 
@@ -341,21 +345,19 @@ class Workbench:
     @property
     def _how(self) -> dict[str, Any]:
         """What the tokens of a text depend on, beside the text."""
-        cut = self.config.model.student.init == "prune"
         return {
             "version": VERSION,
-            # what a cut student keeps is chosen by these rows; its tokenizer is the teacher's
-            "tokenizer": self.teacher_fingerprint if cut else self.student_fingerprint,
+            "tokenizer": self.teacher_fingerprint if self._is_cut else self.student_fingerprint,
             "max_length": self.max_length,
             "chat": None if self.chat is None else [CHAT, self.chat.time.isoformat()],
         }
 
     def _remembered(self, texts: str, tokenised: Callable[[], Encoded]) -> str:
-        remembered = Digests(self.cache_dir.with_name("rows"))
-        found = remembered.of(texts)
-        if found is None:
-            found = tokenised().digest()
-            remembered.remember(texts, found)
+        file = self.cache_dir.with_name("rows") / f"{texts}.json"
+        if known := recall(file, "the rows are tokenised again"):
+            return str(known["digest"])
+        found = tokenised().digest()
+        remember(file, {"digest": found})
         return found
 
     _encoded: dict[str, Encoded] = field(default_factory=dict, init=False)

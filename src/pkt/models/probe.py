@@ -26,13 +26,13 @@ import torch
 import transformers
 
 from pkt import console
-from pkt.durable import read_sealed, sealed, write_atomically
 from pkt.errors import first_line
 from pkt.models import sublayers
 from pkt.models.architecture import Architecture
 from pkt.models.cuts import cuts
 from pkt.models.findings import Check, Probe
 from pkt.models.readings import Sample, causal, final_norm, finite, logits, norm_weight, runs, tokens
+from pkt.remembered import recall, remember
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def probed(arch: Architecture, tokenizer: Any, identity: str, folder: Path | Non
     if found is None:
         found = probe(arch, tokenizer)
         if file is not None and not any(check.sentence.startswith(UNTRIED) for check in found.checks):
-            _keep(found, file)
+            remember(file, asdict(found))
     off = [
         check.sentence
         for check in found.checks
@@ -130,25 +130,10 @@ def _code() -> tuple[str, ...]:
 
 def _kept(file: Path) -> Probe | None:
     """Return the probe in a file; None where it is damaged, or was kept of another model."""
-    if not file.is_file():
+    if (content := recall(file, "the model is probed again")) is None:
         return None
-    try:
-        content = read_sealed(file)
-        if content["name"] != file.name:
-            raise ValueError(f"it was written for {content['name']}")
-        checks = tuple(Check(**check) for check in content["checks"])
-        return Probe(model_type=content["model_type"], checks=checks, bound=tuple(content["bound"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s cannot be used (%s): the model is probed again", file, error)
-        return None
-
-
-def _keep(found: Probe, file: Path) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, sealed({"name": file.name, **asdict(found)}))
-    except OSError as error:
-        log.debug("the probe is not kept: %s", error)
+    checks = tuple(Check(**check) for check in content["checks"])
+    return Probe(model_type=content["model_type"], checks=checks, bound=tuple(content["bound"]))
 
 
 @contextmanager

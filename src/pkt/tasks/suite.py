@@ -24,6 +24,7 @@ from unittest import mock
 from pkt.config import BenchmarkConfig
 from pkt.data.lengths import Fitting
 from pkt.data.pools import FRONT, SHARE, distinct, divided, same
+from pkt.data.rows import SCHEMA
 from pkt.data.upstream import Doc, Upstream, read, required
 from pkt.errors import PktError
 from pkt.evaluation.parts import Graded, Logged, Part, Rows, Sample
@@ -34,7 +35,6 @@ from pkt.tasks.lm_eval_index import root
 
 NEW_TOKENS = 512
 SPLITS = ("training_split", "validation_split", "fewshot_split", "fewshot_config")
-COLUMNS = ("id", "prompt", "answer", "split")
 SOURCES = ("dataset_path", "dataset_name", "dataset_kwargs")
 
 
@@ -99,7 +99,7 @@ class Suite(RowTask):
             raise PktError(self._too_few(split, name, len(pools[name]), given.fitting))
         if split == "validation":  # may be scored
             return [_carried(row) for row in rows]
-        return [{key: row[key] for key in COLUMNS} for row in rows]
+        return [{key: row[key] for key in SCHEMA} for row in rows]
 
     def test_docs(self, benchmark: BenchmarkConfig) -> list[Doc]:
         """Return the upstream rows that are scored."""
@@ -259,4 +259,4 @@ def _given_rows(docs: Sequence[Doc], *, graded: bool) -> dict[str, Any]:
 def _carried(row: Row) -> Row:
     """Return a row with its upstream row as JSON text, so that rows of different sets fit into one table."""
     doc = {"doc": json.dumps(row["doc"], sort_keys=True, ensure_ascii=False)} if "doc" in row else {}
-    return {key: row[key] for key in COLUMNS} | doc
+    return {key: row[key] for key in SCHEMA} | doc
