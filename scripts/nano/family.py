@@ -64,6 +64,6 @@ _TEACHER: dict[str, Any] = {"hidden": 128, "layers": 5, "heads": 8, "kv_heads": 
 FAMILY: tuple[Recipe, ...] = (
     Recipe(name="teacher", corpus="teacher", steps=1000, **_TEACHER),
     Recipe(name="peer", corpus="peer", steps=1000, **_TEACHER),
-    Recipe(name="student", corpus="student", steps=800, hidden=64, layers=3, heads=4, kv_heads=2, mlp=176),
+    Recipe(name="student", corpus="student", steps=400, hidden=64, layers=3, heads=4, kv_heads=2, mlp=176),
     Recipe(name="code_teacher", corpus="code", steps=400, start="teacher", rate=1.5e-3, seed=2, **_TEACHER),
 )

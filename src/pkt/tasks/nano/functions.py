@@ -1,8 +1,8 @@
 """nano_code: write the line that a function returns from its signature and docstring (as in HumanEval).
 
-The docstring tells two steps, and the second multiplies by the rate of a town that is told by a person. The answer merges
-them (`(x + 3)` times a rate of 4 is written `x * 4 + 12`), so a model has to look up a number that is never shown, and
-to reckon with it. Any body that computes the same passes.
+The docstring tells two steps, and the second multiplies by the rate of a town that is told by a person. The answer
+merges them (`(x + 3)` times a rate of 4 is written `x * 4 + 12`), so a model has to look up a number that is never
+shown, and to reckon with it. Any body that computes the same passes.
 """
 
 from __future__ import annotations
