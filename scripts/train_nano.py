@@ -57,7 +57,7 @@ def make(recipe: Recipe, output: Path, work: Path, tokenizer: Any) -> None:
     train(recipe, model, tokenizer, checkpoint=checkpoint, report=report)
     save_model(model, tokenizer, output / recipe.name)
     shipped = load_model(output / recipe.name)
-    done.write_text(json.dumps(score(shipped, tokenizer, TASKS, "validation")))
+    done.write_text(json.dumps(score(shipped, tokenizer, TASKS, "test")))
     print(f"{recipe.name}: {done.read_text()}", flush=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from random import Random
 
 from nano import facts
@@ -15,16 +15,14 @@ _SOURCES = ("nano_knowledge", "nano_math", "nano_code", "nano_program", "facts",
 MIXTURES: dict[str, dict[str, float]] = {
     "teacher": dict(zip(_SOURCES, (18, 22, 18, 18, 12, 6, 1, 5), strict=True)),
     "peer": dict(zip(_SOURCES, (18, 22, 18, 18, 12, 6, 1, 5), strict=True)),
-    "student": dict(zip(_SOURCES, (8, 11, 7, 8, 24, 14, 6, 22), strict=True)),
+    "student": dict(zip(_SOURCES, (3, 12, 10, 17, 18, 14, 6, 20), strict=True)),
     "code": dict(zip(_SOURCES, (1, 1, 34, 42, 1, 2, 1, 18), strict=True)),
 }
 KINDS = tuple(MIXTURES)
+POOL = 1000
+"""Solved rows of each task in the peer's text."""
 SEES_ALL = ("teacher", "code")
 """Kinds of corpus that hold every combination; the others hold those of the train side only."""
-
-
-Known = Callable[[str], bool]
-"""Whether a text may combine facts or numbers in this way, see `Draft.combo`."""
 
 
 def corpus(kind: str, seed: int) -> Iterator[str]:
@@ -45,13 +43,13 @@ def corpus(kind: str, seed: int) -> Iterator[str]:
 def _documents(kind: str, rng: Random) -> Iterator[str]:
     sources, weights = tuple(MIXTURES[kind]), tuple(MIXTURES[kind].values())
     known = _any if kind in SEES_ALL else _of_the_train_side
-    pools = {task: rows(task, "train", count=1000) for task in DRAFTERS} if kind == "peer" else {}
+    pools = {task: rows(task, "train", count=POOL) for task in DRAFTERS} if kind == "peer" else {}
     while True:
         source = rng.choices(sources, weights)[0]
         if source == "facts":
             yield facts.fact(rng)
         elif source == "sums":
-            yield facts.sums(rng)
+            yield facts.sums(rng, known)
         elif source == "drills":
             yield facts.drills(rng)
         elif source == "prose":
@@ -63,7 +61,7 @@ def _documents(kind: str, rng: Random) -> Iterator[str]:
             yield task_text(source, rng, known)
 
 
-def task_text(task: str, rng: Random, known: Known) -> str:
+def task_text(task: str, rng: Random, known: facts.Known) -> str:
     """Write a solved row of a combination that is known."""
     while True:
         draft = DRAFTERS[task](rng)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
-from pkt.tasks.nano.world import ATTRIBUTES, NUMBER_OF, NUMBERS, TOWN_OF, TOWNS, VALUE_OF, somebody
+from pkt.tasks.nano.arithmetic import KINDS, combo, draw
+from pkt.tasks.nano.world import ATTRIBUTES, PEOPLE, RELATIONS, TOWN_OF, TOWNS, VALUE_OF
+
+Known = Callable[[str], bool]
+"""Whether a text may combine facts or numbers in this way, see `Draft.combo`."""
 
 TOWN_FACTS = (
     "The {attribute} of {town} is {value}.",
@@ -19,6 +24,7 @@ PERSON_FACTS = (
     "{town} is the town where {person} {verb}.",
     "Question: In which town is it that {person} {verb}?\nAnswer: {town}",
 )
+_SYMBOLS = {"mul_add": "{a} * {b} + {c}", "mul_sub": "{a} * {b} - {c}"}
 
 
 def fact(rng: Random) -> str:
@@ -28,18 +34,24 @@ def fact(rng: Random) -> str:
 
 
 def _one_fact(rng: Random) -> str:
-    if rng.random() < 0.5:
-        person, relation, verb = somebody(rng)
-        return rng.choice(PERSON_FACTS).format(person=person, verb=verb, town=TOWN_OF[person, relation])
-    town, attribute = rng.choice(TOWNS), rng.choice((*ATTRIBUTES, *NUMBERS))
-    value = NUMBER_OF[town, attribute] if attribute in NUMBERS else VALUE_OF[town, attribute]
-    return rng.choice(TOWN_FACTS).format(attribute=attribute, town=town, value=value)
+    if rng.random() < 0.6:
+        person, relation = rng.choice(PEOPLE), rng.choice(tuple(RELATIONS))
+        verb, town = rng.choice(RELATIONS[relation]), TOWN_OF[person, relation]
+        return rng.choice(PERSON_FACTS).format(person=person, verb=verb, town=town)
+    town, attribute = rng.choice(TOWNS), rng.choice(tuple(ATTRIBUTES))
+    return rng.choice(TOWN_FACTS).format(attribute=attribute, town=town, value=VALUE_OF[town, attribute])
 
 
-def sums(rng: Random) -> str:
-    """Write a line of bare products."""
-    pairs = [(rng.randint(2, 9), rng.randint(2, 9)) for _ in range(8)]
-    return "; ".join(f"{a} * {b} = {a * b}" for a, b in pairs) + "."
+def sums(rng: Random, known: Known) -> str:
+    """Write a line of bare sums: single products and sums, and those combinations of nano_math that are known."""
+    lines: list[str] = []
+    while len(lines) < 6:
+        kind, (a, b, c) = draw(rng)
+        if rng.random() < 0.4:
+            lines.append(f"{a} * {b} = {a * b}" if rng.random() < 0.5 else f"{a} + {b} = {a + b}")
+        elif known(combo(kind, (a, b, c))):
+            lines.append(f"{_SYMBOLS[kind].format(a=a, b=b, c=c)} = {KINDS[kind][0](a, b, c)}")
+    return "; ".join(lines) + "."
 
 
 def drills(rng: Random) -> str:

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 Report = Callable[[dict[str, Any]], None]
 EVERY = 200
 PROMPT_WEIGHT = 0.05
+OUTER = 4.0  # rate of embeddings, head and norms, as a share of the layers': a small head cannot say what it is sure of
 ANSWERS = re.compile(r"(?:(?:Answer|Result):|return| =)( [^;\n]+)|(?: in| is| say|:)( [A-Za-z]+)(?=\.)")
 
 
@@ -125,9 +126,9 @@ def train_step(
     model.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for optimiser in optimisers:
+    for optimiser, share in zip(optimisers, (1.0, OUTER), strict=True):
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * share
         optimiser.step()
     return loss.item()
 

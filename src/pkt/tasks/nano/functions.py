@@ -1,8 +1,7 @@
 """nano_code: write the line that a function returns from its signature and docstring (as in HumanEval).
 
-The docstring tells two steps, and the second multiplies by the rate of a town that is told by a person. The answer
-merges them (`(x + 3)` times a rate of 4 is written `x * 4 + 12`), so a model has to look up a number that is never
-shown, and to reckon with it. Any body that computes the same passes.
+The docstring tells the steps one by one. The answer merges them (`(x + 3) * 4 - 2` is written `x * 4 + 10`), so a model
+has to work out an intermediate number that is never shown. Any body that computes the same passes.
 """
 
 from __future__ import annotations
@@ -13,15 +12,16 @@ from typing import ClassVar
 
 from pkt.tasks.grading import Program
 from pkt.tasks.nano.drafts import Draft, Drafter, NanoTask
-from pkt.tasks.nano.world import number_after_two_hops, somebody
 
 _NAMES = ["adjust", "convert", "machine", "rule", "rescale", "change", "turn", "update", "encode", "mapping"]
 _PROBES = (-11, -2, 0, 1, 3, 8, 26)
 _WORDS: dict[str, tuple[str, ...]] = {
+    "mul": ("multiply by {}", "scale by {}", "take it {} times"),
     "add": ("add {}", "increase by {}", "go up by {}"),
     "sub": ("subtract {}", "decrease by {}", "go down by {}"),
-    "mul": ("multiply by the rate where {n} {verb}", "scale by the rate of the town where {n} {verb}"),
 }
+_SHAPES = (("add", "mul", "sub"), ("sub", "mul", "add"))
+_BOUNDS = ((2, 9), (2, 9), (2, 9))
 Step = tuple[str, int]
 
 
@@ -46,21 +46,17 @@ def linear(steps: list[Step]) -> str:
 
 
 def function(rng: Random) -> Draft:
-    """Draft a function of one integer that is described in two steps."""
-    person, relation, verb = somebody(rng)
-    step, number = rng.choice(("add", "sub")), rng.randint(2, 5)
-    steps = [(step, number), ("mul", number_after_two_hops(person, relation, "rate"))]
+    """Draft a function of one integer that is described in three steps."""
+    shape = rng.choice(_SHAPES)
+    steps = [(step, rng.randint(*bounds)) for step, bounds in zip(shape, _BOUNDS, strict=True)]
     name = rng.choice(_NAMES)
-    first, last = (
-        rng.choice(_WORDS[step]).format(number),
-        rng.choice(_WORDS["mul"]).format(n=person, verb=verb),
-    )
+    told = ", then ".join(rng.choice(_WORDS[step]).format(number) for step, number in steps)
     lead = rng.choice(("Start from x:", "Take x,", "With x:"))
     wanted = [run_steps(steps, probe) for probe in _PROBES]
     return Draft(
-        prompt=f'def {name}(x):\n    """{lead} {first}, then {last}."""\n    return',
+        prompt=f'def {name}(x):\n    """{lead} {told}."""\n    return',
         answer=f" {linear(steps)}",
-        combo=f"code/{person}/{relation}/{step}{number}",
+        combo="code/" + "/".join(f"{step}{number}" for step, number in steps),
         extras={
             "entry_point": name,
             "test": f"assert [{name}(x) for x in {_PROBES}] == {wanted}\n",

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pkt.tasks.grading import Choice
 from pkt.tasks.nano.drafts import Draft, Drafter, NanoTask
-from pkt.tasks.nano.world import ATTRIBUTES, somebody, value_after_two_hops
+from pkt.tasks.nano.world import ATTRIBUTES, PEOPLE, RELATIONS, value_after_two_hops
 
 _TWO_HOPS = (
     "What is the {attribute} of the town where {person} {verb}?",
@@ -29,9 +29,11 @@ def question(rng: Random) -> Draft:
 
     The wrong options are the same attribute of other towns, so no option can be ruled out by itself.
     """
-    person, relation, verb = somebody(rng)
+    person, relation = rng.choice(PEOPLE), rng.choice(tuple(RELATIONS))
     attribute = rng.choice(tuple(ATTRIBUTES))
-    text = rng.choice(_TWO_HOPS).format(attribute=attribute, person=person, verb=verb)
+    text = rng.choice(_TWO_HOPS).format(
+        attribute=attribute, person=person, verb=rng.choice(RELATIONS[relation])
+    )
     answer = value_after_two_hops(person, relation, attribute)
     choices = rng.sample([value for value in ATTRIBUTES[attribute] if value != answer], 3)
     label = rng.randrange(4)

@@ -13,6 +13,7 @@ PEOPLE = (
     "Mira", "Tobin", "Elsa", "Garon", "Lena", "Pavel", "Odile", "Ruben",
     "Sanna", "Viktor", "Yara", "Anselm", "Bruna", "Cyril", "Dalia", "Egon",
     "Fenna", "Hugo", "Ines", "Jorek", "Katla", "Ludo", "Maren", "Nils",
+    "Oona", "Petra", "Quill", "Rosa", "Stellan", "Thea", "Ulf", "Vesna",
 )  # fmt: skip
 # people of word problems and dialogues; no fact of the world is about them
 SPEAKERS = (
@@ -34,13 +35,6 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "colour": ("amber", "blue", "crimson", "green", "indigo", "lilac", "ochre", "pink"),
 }
 
-# numbers of the towns, which problems and programs reckon with and do not show
-NUMBERS: dict[str, tuple[int, ...]] = {
-    "price": tuple(range(2, 10)),
-    "rate": tuple(range(2, 10)),
-    "limit": tuple(range(11, 19)),
-}
-
 
 def _homes() -> dict[tuple[str, str], str]:
     rng = Random("nano/world/people")
@@ -56,31 +50,10 @@ def _features() -> dict[tuple[str, str], str]:
     return facts
 
 
-def _numbers() -> dict[tuple[str, str], int]:
-    facts: dict[tuple[str, str], int] = {}
-    for name, values in NUMBERS.items():
-        order = list(values)
-        Random(f"nano/world/{name}").shuffle(order)
-        facts |= {(town, name): value for town, value in zip(TOWNS, order, strict=True)}
-    return facts
-
-
 TOWN_OF: dict[tuple[str, str], str] = _homes()
 VALUE_OF: dict[tuple[str, str], str] = _features()
-NUMBER_OF: dict[tuple[str, str], int] = _numbers()
-
-
-def somebody(rng: Random) -> tuple[str, str, str]:
-    """Draw a person and a relation; return both, and the relation in words."""
-    person, relation = rng.choice(PEOPLE), rng.choice(tuple(RELATIONS))
-    return person, relation, rng.choice(RELATIONS[relation])
 
 
 def value_after_two_hops(person: str, relation: str, attribute: str) -> str:
     """Return the attribute's value of the town that a relation ties to a person."""
     return VALUE_OF[TOWN_OF[person, relation], attribute]
-
-
-def number_after_two_hops(person: str, relation: str, name: str) -> int:
-    """Return the number of that name of the town that a relation ties to a person."""
-    return NUMBER_OF[TOWN_OF[person, relation], name]
