@@ -47,7 +47,10 @@ TRIALS: Mapping[str, tuple[Axis, Axis]] = {
     ),
     "semalign_fisher": (_SMALL, ("method.frontier.output_at=all", "method.schedule=joint")),
     "semalign_geometry": (_SMALL, ("method.schedule=frontier", "method.schedule=joint")),
-    "semalign_joint": (_LARGE, ("semantics.refit=never", "semantics.refit=epochs")),
+    "semalign_joint": (
+        _LARGE,
+        ("semantics.refit=epochs", "semantics.refit=epochs objective.terms.layer.decay=linear"),
+    ),
 }
 
 

@@ -15,6 +15,7 @@ from itertools import product
 from omegaconf import OmegaConf
 
 from paper.plans import NANO, OWN, Job, Plan, every_layer, job_name, own_job
+from paper.settings import settings
 from paper.when import NANO_CODE, cuts, labels, situations
 from pkt.errors import RequestError
 from pkt.searchpath import conf_dirs
@@ -146,6 +147,7 @@ TARGETS: Mapping[str, Callable[..., Plan]] = {
     "labels": labels,
     "cuts": cuts,
     "situations": situations,
+    "settings": settings,
 }
 
 

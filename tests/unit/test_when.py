@@ -95,12 +95,12 @@ def test_situations_have_their_own_baselines_and_share_requests():
 
 
 def test_random_pairs_are_as_many_as_the_layers_of_the_student():
-    drawn = [job.words for job in ablations("nano", [0]).jobs if "mapping=random" in job.words]
+    drawn = [job.words for job in ablations("nano-peer", [0]).jobs if "mapping=random" in job.words]
     assert ["mapping.count=null" in words for words in drawn] == [True]
 
 
 def test_seeds_unless_asked_for():
-    assert default_seeds("labels", "nano") == default_seeds("situations", "nano") == "0,1,2,3,4"
+    assert default_seeds("labels", "nano-peer") == default_seeds("situations", "nano") == "0,1,2,3,4"
     assert default_seeds("cuts", "smollm2-135m-to-half") == default_seeds("table1", "nano") == "0,1,2"
 
 
@@ -235,7 +235,7 @@ def test_a_situation_shows_the_best_control_and_what_the_default_is_above_it(tmp
     plan = replace(plan, groups=plan.groups[:1], jobs=plan.jobs[:16])
     folders = leave(plan, tmp_path, lambda _, name: lifts.get(name, 0.25))
     table = grouped_report(plan, folders).sections[0].table
-    found = values(table, "all labels")
+    found = values(table, "expert teacher, all labels")
     assert found["best control"].endswith("(random map)")
     score = {name: float(found[name].split()[0]) for name in ("sft", "kd", "semalign_joint", "best control")}
     for rival in ("sft", "kd", "best control"):
