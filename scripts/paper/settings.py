@@ -22,7 +22,7 @@ _RATES: Axis = ("optim.lr=5e-4", "optim.lr=1e-3", "optim.lr=2e-3", "optim.lr=3e-
 _ADAPTER_RATES: Axis = ("optim.lr=1e-3", "optim.lr=2e-3", "optim.lr=5e-3", "optim.lr=1e-2")
 _SMALL: Axis = tuple(f"{_WEIGHT}={weight}" for weight in (0.03, 0.1, 0.3, 1))
 _LARGE: Axis = tuple(f"{_WEIGHT}={weight}" for weight in (3, 9, 30, 100))
-_STEPS: Axis = ("optim.steps=1000", "optim.steps=2000")
+_STEPS: Axis = ("optim.steps=500", "optim.steps=1000")
 TRIALS: Mapping[str, tuple[Axis, Axis]] = {
     "sft": (_RATES, _STEPS),
     "seqkd": (_RATES, _STEPS),
