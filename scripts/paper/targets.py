@@ -14,7 +14,7 @@ from itertools import product
 
 from omegaconf import OmegaConf
 
-from paper.plans import NANO, OWN, Job, Plan, every_layer, job_name, own_job
+from paper.plans import BUDGETS, NANO, OWN, Job, Plan, every_layer, job_name, own_job
 from paper.settings import settings
 from paper.when import NANO_CODE, cuts, labels, situations
 from pkt.errors import RequestError
@@ -41,12 +41,20 @@ SEEKING = {
     "mbpp": ("data.sizes.train=300",),
 }
 
+TRAINABLE = "ridge semantics.trainable=true"  # the closed form, trained along with the student
 # one factor at a time around semalign_joint; `few` is what nano runs by default
 FACTORS: Mapping[str, Sequence[str]] = {
     "mapping": ("depth", "critical", "interpolate", "monotone", "cka", "last", "random"),
-    "semantics": ("ridge", "cosine", "logit_lstsq", "procrustes", "input", "random"),
-    "semantics.refit": ("never", "epochs"),
-    "semantics.trainable": ("false", "true"),
+    "semantics": (
+        "ridge_refit",
+        "ridge",
+        TRAINABLE,
+        "cosine",
+        "logit_lstsq",
+        "procrustes",
+        "input",
+        "random",
+    ),
     "method.interface": ("block", "mlp", "attention", "residual"),
     "objective": ("joint_kl", "joint", "cosine_ce", "cosine", "layer"),
     "objective.terms.layer.positions": ("all", "answer"),
@@ -55,9 +63,7 @@ FACTORS: Mapping[str, Sequence[str]] = {
 }
 FEW: Mapping[str, Sequence[str]] = {
     "mapping": ("critical", "cka", "random"),
-    "semantics": ("cosine", "random"),
-    "semantics.refit": ("epochs",),
-    "semantics.trainable": ("true",),
+    "semantics": ("ridge", TRAINABLE, "cosine", "random"),
     "method.interface": ("mlp", "attention"),
     "objective": ("joint", "layer"),
     "objective.terms.layer.positions": ("answer",),
@@ -170,9 +176,13 @@ def _cells(cells: str) -> list[tuple[str, ...]]:
         combined = product(
             *([(), *((f"{factor}={value}",) for value in FACTORS[factor][1:])] for factor in GRID)
         )
-        return [words for parts in combined if (words := tuple(word for part in parts for word in part))]
+        return [
+            words
+            for parts in combined
+            if (words := tuple(word for part in parts for each in part for word in each.split()))
+        ]
     chosen = FEW if cells == "few" else {factor: values[1:] for factor, values in FACTORS.items()}
-    return [(f"{factor}={value}",) for factor, values in chosen.items() for value in values]
+    return [tuple(f"{factor}={value}".split()) for factor, values in chosen.items() for value in values]
 
 
 def _table_jobs(
@@ -187,10 +197,17 @@ def _table_jobs(
     jobs: list[Job] = []
     for pair in pairs:
         if pair in OWN:
-            jobs += [own_job(pair, seed, f"method={method}", *own_words) for method, seed in runs]
+            jobs += [
+                own_job(pair, seed, f"method={method}", *own_words, *_budget(pair, method))
+                for method, seed in runs
+            ]
         else:
             jobs += [_paper_job(pair, bench, method, seed) for bench in benches for method, seed in runs]
     return tuple(jobs)
+
+
+def _budget(pair: str, method: str) -> tuple[str, ...]:
+    return BUDGETS.get(method, ()) if OWN[pair] == NANO else ()
 
 
 def _paper_job(pair: str, bench: str, method: str, seed: int, *words: str) -> Job:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from paper.plans import NANO, OWN, REAL, Cell, Group, Plan, every_layer, grouped
 from pkt.errors import RequestError
 
-STEPS = 1000  # optimiser steps of every arm of labels against prompts
+STEPS = 500  # optimiser steps of every arm of labels against prompts
 TASKS = 4  # of nano; sizes are per task
 LABELLED = (25, 75, 250)
 FEW = 75  # the labels of the situation with few of them
