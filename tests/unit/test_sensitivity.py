@@ -301,16 +301,22 @@ print(json.dumps({"weights": weights, "largest": largest, "growth": peak - befor
 """
 
 
+# glibc keeps what was freed by rules that learn as a process runs, 10 to 40 MB here; so it is told to give all back
+GIVES_BACK = {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
+
+
 @pytest.mark.slow  # two processes with a model of 150 MB
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_is_the_weights_and_about_a_layer(tmp_path):
     measured = {}
     for kind in ("streamed", "textbook"):
         command = [sys.executable, "-c", MEMORY, kind, str(tmp_path / kind), str(Path(__file__).parent)]
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+        environment = (
+            os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"} | GIVES_BACK
+        )
         done = subprocess.run(command, env=environment, timeout=300, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         measured[kind] = json.loads(done.stdout.splitlines()[-1])
     weights, layer = measured["streamed"]["weights"], measured["streamed"]["weights"] / 12
     assert measured["textbook"]["growth"] > weights  # all gradients and all sums
-    assert measured["streamed"]["growth"] < 3 * layer + 30e6  # and what the allocator keeps
+    assert measured["streamed"]["growth"] < 2 * layer + 10e6
