@@ -22,7 +22,7 @@ from pkt.reporting.study_tables import NONE, study_table
 from pkt.table import Table
 
 KEPT = ("scores", "notes", "budget")  # topics of a study that are shown
-AXES = {"labels": "labelled rows", "cuts": "optimiser steps"}
+AXES = {"labels": "labelled rows", "cuts": "optimiser steps", "finals": "optimiser steps"}
 Studies = Mapping[Group, Study]
 
 

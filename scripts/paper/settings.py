@@ -1,6 +1,9 @@
-"""How settings are chosen: the same number of trials for every method, scored on validation rows.
+"""How settings are chosen: the same number of trials for every method, then more seeds of what was chosen.
 
     TRIALS: method -> two axes of words -> a Group per method with a Cell per trial -> Plan
+    FINALISTS at each of FINAL_STEPS -> a Group per number of steps -> Plan
+
+All is scored on validation rows.
 
 What was chosen stands in conf/, and every other target reads it from there.
 """
@@ -53,6 +56,9 @@ TRIALS: Mapping[str, tuple[Axis, Axis]] = {
     ),
 }
 
+FINALISTS = ("sft", "seqkd", "kd", "hidden_kd", "semalign_fisher", "semalign_geometry", "semalign_joint")
+FINAL_STEPS = (500, 1000)
+
 
 def settings(pair: str, seeds: Sequence[int]) -> Plan:
     """Return the trials of every method.
@@ -60,15 +66,42 @@ def settings(pair: str, seeds: Sequence[int]) -> Plan:
     Raises:
         RequestError: the trials are made for the nano family.
     """
-    if OWN.get(pair) != NANO:
-        allowed = ", ".join(name for name, words in OWN.items() if words == NANO)
-        raise RequestError(f"settings are tried on nano's rows, which {pair} does not have; take {allowed}.")
+    _check(pair)
     groups = [Group(title=method, pair=pair, cells=tuple(_trials(method))) for method in TRIALS]
     lead = (
         f"{COUNT} trials of each method, one student on all tasks together, scored on validation rows. Chosen by hand "
         "from these and from those on the other teacher: what is best over both stands in conf/."
     )
     return grouped("settings", pair, f"Trials of settings, {pair}", groups, seeds, lead)
+
+
+def finals(pair: str, seeds: Sequence[int]) -> Plan:
+    """Return the jobs that decide between forms: chosen settings, two numbers of steps, more seeds.
+
+    Raises:
+        RequestError: see `settings`.
+    """
+    _check(pair)
+    groups = [
+        Group(
+            title=f"{steps:,} steps",
+            pair=pair,
+            at=steps,
+            cells=tuple(
+                Cell(method=method, words=(f"method={method}", f"optim.steps={steps}", *ON_VALIDATION))
+                for method in FINALISTS
+            ),
+        )
+        for steps in FINAL_STEPS
+    ]
+    lead = "Every method at its preset, one student on all tasks together, scored on validation rows."
+    return grouped("finals", pair, f"Chosen settings on validation rows, {pair}", groups, seeds, lead)
+
+
+def _check(pair: str) -> None:
+    if OWN.get(pair) != NANO:
+        allowed = ", ".join(name for name, words in OWN.items() if words == NANO)
+        raise RequestError(f"settings are tried on nano's rows, which {pair} does not have; take {allowed}.")
 
 
 def _trials(method: str) -> list[Cell]:

@@ -15,7 +15,7 @@ from itertools import product
 from omegaconf import OmegaConf
 
 from paper.plans import BUDGETS, NANO, OWN, Job, Plan, every_layer, job_name, own_job
-from paper.settings import settings
+from paper.settings import finals, settings
 from paper.when import NANO_CODE, cuts, labels, situations
 from pkt.errors import RequestError
 from pkt.searchpath import conf_dirs
@@ -154,12 +154,17 @@ TARGETS: Mapping[str, Callable[..., Plan]] = {
     "cuts": cuts,
     "situations": situations,
     "settings": settings,
+    "finals": finals,
 }
 
 
 def default_seeds(target: str, pair: str) -> str:
     """Return the seeds of a target, where none are asked for: five of what small models are compared in, else three."""
-    return "0,1,2,3,4" if target in ("labels", "cuts", "situations") and OWN.get(pair) == NANO else "0,1,2"
+    return (
+        "0,1,2,3,4"
+        if target in ("labels", "cuts", "situations", "finals") and OWN.get(pair) == NANO
+        else "0,1,2"
+    )
 
 
 def _speaks_chat(pair: str) -> bool:
