@@ -23,11 +23,6 @@ OWN: Mapping[str, tuple[str, ...]] = {
     "smollm2-135m-to-pruned": REAL,
     "smollm2-135m-to-half": REAL,
 }
-# optimiser steps on nano of methods that the preset's do not suit, as chosen on validation rows (`settings`)
-BUDGETS: Mapping[str, tuple[str, ...]] = {
-    "semalign": ("optim.steps=80",),
-    **dict.fromkeys(("pissa", "seeking", "semalign_fisher", "semalign_geometry"), ("optim.steps=1000",)),
-}
 AMOUNTS = ("data.sizes.", "optim.")  # what may be made smaller for a trial, in words above the tables
 
 

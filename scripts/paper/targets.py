@@ -14,7 +14,7 @@ from itertools import product
 
 from omegaconf import OmegaConf
 
-from paper.plans import BUDGETS, NANO, OWN, Job, Plan, every_layer, job_name, own_job
+from paper.plans import NANO, OWN, Job, Plan, every_layer, job_name, own_job
 from paper.settings import finals, settings
 from paper.when import NANO_CODE, cuts, labels, situations
 from pkt.errors import RequestError
@@ -202,17 +202,10 @@ def _table_jobs(
     jobs: list[Job] = []
     for pair in pairs:
         if pair in OWN:
-            jobs += [
-                own_job(pair, seed, f"method={method}", *own_words, *_budget(pair, method))
-                for method, seed in runs
-            ]
+            jobs += [own_job(pair, seed, f"method={method}", *own_words) for method, seed in runs]
         else:
             jobs += [_paper_job(pair, bench, method, seed) for bench in benches for method, seed in runs]
     return tuple(jobs)
-
-
-def _budget(pair: str, method: str) -> tuple[str, ...]:
-    return BUDGETS.get(method, ()) if OWN[pair] == NANO else ()
 
 
 def _paper_job(pair: str, bench: str, method: str, seed: int, *words: str) -> Job:

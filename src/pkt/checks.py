@@ -19,7 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pkt import settings
-from pkt.config import PARTS, Config
+from pkt.config import BY_METHOD, PARTS, Config
 from pkt.errors import RequestError, first_line, nearest, together
 
 # key of an earlier version -> what to write instead
@@ -209,10 +209,13 @@ def _check_time(text: str) -> None:
 
 
 def _check_optim(cfg: DictConfig) -> None:
-    if cfg.optim.lr is None and not {cfg.method.name, "default"} & set(cfg.optim.lr_by_method):
-        raise RequestError(
-            f"optim.lr is null, and optim.lr_by_method names neither {cfg.method.name} nor default: set optim.lr"
-        )
+    for name in BY_METHOD:
+        named = {cfg.method.name, "default"} & set(cfg.optim[f"{name}_by_method"])
+        if cfg.optim[name] is None and not named and not (name == "epochs" and cfg.optim.steps is not None):
+            raise RequestError(
+                f"optim.{name} is null, and optim.{name}_by_method names neither {cfg.method.name} nor default: set "
+                f"optim.{name}"
+            )
     if cfg.optim.warmup >= 1:
         raise RequestError(
             f"optim.warmup is a share of all steps: 0 <= warmup < 1 is expected, got {cfg.optim.warmup}"
