@@ -19,7 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pkt import settings
-from pkt.config import BY_METHOD, PARTS, Config
+from pkt.config import PARTS, Config
 from pkt.errors import RequestError, first_line, nearest, together
 
 # key of an earlier version -> what to write instead
@@ -209,9 +209,11 @@ def _check_time(text: str) -> None:
 
 
 def _check_optim(cfg: DictConfig) -> None:
-    for name in BY_METHOD:
-        named = {cfg.method.name, "default"} & set(cfg.optim[f"{name}_by_method"])
-        if cfg.optim[name] is None and not named and not (name == "epochs" and cfg.optim.steps is not None):
+    open_ = {"lr": cfg.optim.lr_by_method} if cfg.optim.lr is None else {}
+    if cfg.optim.epochs is None and cfg.optim.steps is None:
+        open_["epochs"] = cfg.optim.epochs_by_method
+    for name, values in open_.items():
+        if not {cfg.method.name, "default"} & set(values):
             raise RequestError(
                 f"optim.{name} is null, and optim.{name}_by_method names neither {cfg.method.name} nor default: set "
                 f"optim.{name}"

@@ -171,10 +171,6 @@ class AnswerConfig:
     batch_size: int = undecisive(64, at_least=1)  # answers at a time
 
 
-# of OptimConfig; where one is null, the method's own in <name>_by_method is taken
-BY_METHOD = ("lr", "epochs")
-
-
 @dataclass(kw_only=True)
 class OptimConfig:
     """AdamW and its schedule."""
