@@ -15,8 +15,10 @@ from paper.groups import axis_topics, grouped_report, studies_of
 from paper.lines import lines
 from paper.plans import Plan, with_words
 from paper.results import result_of, write_results
+from paper.settings import COUNT, finals, settings
 from paper.targets import ablations, default_seeds
 from paper.when import CUT_STEPS, LABELLED, STEPS, WITH_PROMPTS, cuts, labels, situations
+from pkt.errors import RequestError
 from pkt.reporting.svg import inline
 from reproduce import main
 from run_folders import leave_run
@@ -97,6 +99,18 @@ def test_situations_have_their_own_baselines_and_share_requests():
 def test_random_pairs_are_as_many_as_the_layers_of_the_student():
     drawn = [job.words for job in ablations("nano-peer", [0]).jobs if "mapping=random" in job.words]
     assert ["mapping.count=null" in words for words in drawn] == [True]
+
+
+def test_every_method_is_tried_as_often_and_on_validation_rows():
+    trials = settings("nano", [0])
+    assert {len(group.cells) for group in trials.groups} == {COUNT}
+    last = finals("nano-peer", [0])
+    assert [group.at for group in last.groups] == [500, 1000]
+    assert len({tuple(cell.method for cell in group.cells) for group in last.groups}) == 1
+    for job in (*trials.jobs, *last.jobs):
+        assert "eval.split=validation" in job.words
+    with pytest.raises(RequestError, match="tried on nano's rows"):
+        finals("smollm2-135m-to-half", [0])
 
 
 def test_seeds_unless_asked_for():
