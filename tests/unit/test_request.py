@@ -305,10 +305,21 @@ def test_missing_files_are_found_before_torch_is_imported(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_reader_that_has_seen_enough_is_not_an_error(tmp_path):
+@pytest.fixture(params=[None, "1"], ids=["buffered", "unbuffered"])
+def buffering(request, monkeypatch):
+    """Let Python hold its output back, as it does for users, or not, as in many containers."""
+    if request.param is None:
+        monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONUNBUFFERED", request.param)
+
+
+@pytest.mark.usefixtures("buffering")
+@pytest.mark.parametrize("words", [("--cfg", "job"), ("--help",)], ids=" ".join)
+def test_a_reader_that_has_seen_enough_is_not_an_error(tmp_path, words):
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "pkt", "run", "--cfg", "job"]
+    command = [sys.executable, "-m", "pkt", "run", *words]
     done = subprocess.run(
         command, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120
     )
@@ -318,8 +329,9 @@ def test_a_reader_that_has_seen_enough_is_not_an_error(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+@pytest.mark.usefixtures("buffering")
 def test_a_full_disk_behind_the_output_is_named(tmp_path):
-    for words in (["run", "--cfg", "job"], ["--help"]):
+    for words in (["run", "--cfg", "job"], ["run", "--help"], ["--help"]):
         with Path("/dev/full").open("w") as full:
             command = [sys.executable, "-m", "pkt", *words]
             done = subprocess.run(
