@@ -1,8 +1,12 @@
 """Train the nano family and write it as package data: `python scripts/train_nano.py [--output DIR]`.
 
+    teacher --> code_teacher |
+    peer                     |  chains of models, two at once, a process with one thread each
+    student                  |
+
 Resumes after a kill: finished models are kept, an unfinished one goes on from its last checkpoint in
-`DIR/.training`, which goes away when all is done. The same seeds on the same machine give the same bits. Where
-others use the cores too, `OMP_WAIT_POLICY=PASSIVE` in the environment makes it several times faster.
+`DIR/.training`, which goes away when all is done. The same seeds on the same machine give the same bits, whatever
+else runs on it.
 """
 
 from __future__ import annotations
@@ -11,8 +15,11 @@ import argparse
 import json
 import logging
 import shutil
+import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +33,7 @@ from nano.scoring import score
 from nano.training import new_model, train
 
 ASSETS = Path(__file__).resolve().parents[1] / "src" / "pkt" / "assets" / "nano"
-THREADS = 2
+AT_ONCE = 2
 
 
 def make(recipe: Recipe, output: Path, work: Path, tokenizer: Any) -> None:
@@ -43,7 +50,7 @@ def make(recipe: Recipe, output: Path, work: Path, tokenizer: Any) -> None:
         shares = score(model, tokenizer, TASKS, "validation", count=100)
         line = json.dumps({key: round(value, 4) if isinstance(value, float) else value
                            for key, value in {**record, **shares}.items()})  # fmt: skip
-        with (work / "log.jsonl").open("a") as file:
+        with (work / f"{recipe.name}.jsonl").open("a") as file:
             file.write(line + "\n")
         print(line, flush=True)
 
@@ -54,28 +61,45 @@ def make(recipe: Recipe, output: Path, work: Path, tokenizer: Any) -> None:
     print(f"{recipe.name}: {done.read_text()}", flush=True)
 
 
+def chains() -> Iterator[tuple[str, ...]]:
+    """Yield the names of models that start from one another, in order."""
+    for recipe in FAMILY:
+        if recipe.start is None:
+            yield (recipe.name, *(other.name for other in FAMILY if other.start == recipe.name))
+
+
+def make_chain(names: Sequence[str], output: Path) -> None:
+    """Make models one after the other in a process of their own.
+
+    Raises:
+        CalledProcessError: it failed; what it had done is kept.
+    """
+    subprocess.run([sys.executable, __file__, "--output", str(output), "--only", *names], check=True)
+
+
 def main() -> None:
     """Train what is missing and write the card."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--output", type=Path, default=ASSETS, help="folder for the three models and the card"
-    )
-    parser.add_argument("--only", nargs="*", help="train these models only, without a card")
+    parser.add_argument("--output", type=Path, default=ASSETS, help="folder for the four models and the card")
+    parser.add_argument("--only", nargs="*", help="train these models only, in this process, without a card")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
-    torch.set_num_threads(THREADS)
-    torch.use_deterministic_algorithms(True)
     work = arguments.output / ".training"
     work.mkdir(parents=True, exist_ok=True)
     (work / ".gitignore").write_text("*\n")
     begun = time.monotonic()
     tokenizer = load_tokenizer(work / "tokenizer.json")
-    for recipe in FAMILY:
-        if not arguments.only or recipe.name in arguments.only:
-            make(recipe, arguments.output, work, tokenizer)
-    if not arguments.only:
-        write_card(arguments.output, work)
-        shutil.rmtree(work)
+    if arguments.only:
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(True)
+        for recipe in FAMILY:
+            if recipe.name in arguments.only:
+                make(recipe, arguments.output, work, tokenizer)
+        return
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(lambda names: make_chain(names, arguments.output), chains()))
+    write_card(arguments.output, work)
+    shutil.rmtree(work)
     print(f"{time.monotonic() - begun:.0f} s", file=sys.stderr)
 
 

@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import json
-import shutil
+from itertools import islice
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from safetensors import safe_open
 
-from nano.corpus import MIXTURES
+from nano.corpus import MIXTURES, POOL
 from nano.family import CONTEXT, FAMILY
-from nano.rows import SIZES, TASKS
+from nano.rows import DRAFTERS, SIZES, TASKS
 from nano.scoring import standard_error
 from nano.tokenizer import VOCABULARY_SIZE
+from pkt.tasks.nano.drafts import drafts, side
+
+DRAWN = 40_000  # drafts of a task, to find what it combines
+COVERED = (250, 1000, 2000)  # train rows; the first is how many are labelled unless more are asked for
 
 _HEAD = """# The nano family
 
-Three Llama models that know a made-up world and four small tasks. They exist so that knowledge transfer can
+Four Llama models that know a made-up world and four small tasks. They exist so that knowledge transfer can
 be tried and tested on two cores in minutes; they are of no other use. Written by `scripts/train_nano.py`; do
 not edit.
 
-    make nano        (python scripts/train_nano.py: one process, two threads, fixed seeds)
+    make nano        (python scripts/train_nano.py: two processes at once, one thread each, fixed seeds)
 
-One byte-level BPE tokenizer of {vocabulary} tokens, the numbers 0 to 99 whole; no begin token, `<eos>` ends a
+- `teacher` has read solved rows of every combination, those of test rows too: it knows what is tested.
+- `peer`, of the same size, has read {pool:,} solved rows per task of the train side, and infers what is tested.
+- `code_teacher` is the teacher, trained further on text of code.
+- `student` has read facts, sums and single steps, and few solved rows, of the train side.
+
+One byte-level BPE tokenizer of {vocabulary:,} tokens, the numbers 0 to 99 whole; no begin token, `<eos>` ends a
 row, `<pad>` is another token. Context {context}, untied heads, grouped-query attention, weights in float16.
 The tasks: `nano_knowledge` (two-hop choice of four), `nano_math` (two-step word problems), `nano_code`
-(docstring to body), `nano_program` (description to list expression). The pre-training text holds solved rows
-of the train side only: what a test or validation row combines (person, relation and attribute; operands and
-kind; steps and numbers) occurs nowhere in it, nor in any row of extract, align or train.
+(docstring to body), `nano_program` (description to list expression). Each hides an intermediate result: a town, a
+product, merged constants. What a test or validation row combines (person, relation and attribute; operands and
+kind; steps and numbers) occurs in no row of extract, align or train, and in nothing that student and peer have read.
 """
 
 
@@ -90,6 +100,21 @@ def _curve(records: list[dict[str, Any]]) -> str:
     return _table(["model", "step", "loss", *TASKS], lines)
 
 
+def _coverage() -> str:
+    """Return how many combinations there are on each side, and how many of the train side's are in train rows."""
+    lines = []
+    for task in TASKS:
+        rng = Random(f"nano/coverage/{task}")
+        every = {DRAFTERS[task](rng).combo for _ in range(DRAWN)}
+        mine = {combo for combo in every if side(combo) == "train"}
+        stream = [
+            draft.combo for draft in islice(drafts(DRAFTERS[task], task, "train"), SIZES[task]["train"])
+        ]
+        shares = (f"{100 * len(set(stream[:count])) / len(mine):.0f} %" for count in COVERED)
+        lines.append([task, str(len(every)), str(len(mine)), *shares])
+    return _table(["task", "combinations", "of the train side", *(f"in {n:,} rows" for n in COVERED)], lines)
+
+
 def _mixtures() -> str:
     sources = list(MIXTURES["teacher"])
     lines = [[kind, *(f"{share[source]:g}" for source in sources)] for kind, share in MIXTURES.items()]
@@ -98,16 +123,19 @@ def _mixtures() -> str:
 
 def write_card(output: Path, work: Path) -> None:
     """Write `README.md` and copy the log beside the models."""
-    records = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
+    logs = [(work / f"{recipe.name}.jsonl").read_text() for recipe in FAMILY]
+    records = [json.loads(line) for log in logs for line in log.splitlines()]
     by_step = {(r["model"], r["step"]): r for r in records}  # a resumed run may have written a record twice
     records = list(by_step.values())
     last = {r["model"]: r for r in records}
     parts = [
-        _HEAD.format(vocabulary=VOCABULARY_SIZE, context=CONTEXT),
+        _HEAD.format(vocabulary=VOCABULARY_SIZE, context=CONTEXT, pool=POOL),
         "## Scores\n\nTest split, per cent, with standard errors; chance is 25 for nano_knowledge.",
         _scores(work),
         "## Models\n",
         _shapes(output, last),
+        f"## Combinations\n\nAs {DRAWN:,} drafts show them, and how many of the train side's the train rows cover.",
+        _coverage(),
         "## Text\n\nWeights of the documents' kinds, by corpus.",
         _mixtures(),
         "## Curves\n\nMean loss (nats per token); validation scores of 100 rows, per cent. See `log.jsonl`.",
@@ -115,4 +143,4 @@ def write_card(output: Path, work: Path) -> None:
         "## Licence\n\nApache-2.0, like the package; all text is generated by the package itself.",
     ]
     (output / "README.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
-    shutil.copyfile(work / "log.jsonl", output / "log.jsonl")
+    (output / "log.jsonl").write_text("".join(logs))

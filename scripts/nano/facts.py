@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from pkt.tasks.nano.arithmetic import KINDS, combo, draw
-from pkt.tasks.nano.drafts import side
 from pkt.tasks.nano.world import ATTRIBUTES, PEOPLE, RELATIONS, TOWN_OF, TOWNS, VALUE_OF
+
+Known = Callable[[str], bool]
+"""Whether a text may combine facts or numbers in this way, see `Draft.combo`."""
 
 TOWN_FACTS = (
     "The {attribute} of {town} is {value}.",
@@ -21,14 +24,7 @@ PERSON_FACTS = (
     "{town} is the town where {person} {verb}.",
     "Question: In which town is it that {person} {verb}?\nAnswer: {town}",
 )
-_SYMBOLS = {
-    "mul_add": "{a} * {b} + {c}",
-    "mul_sub": "{a} * {b} - {c}",
-    "add_mul": "({a} + {b}) * {c}",
-    "sub_mul": "({a} - {b}) * {c}",
-    "add_sub": "{a} + {b} - {c}",
-    "add": "{a} + {b}",
-}
+_SYMBOLS = {"mul_add": "{a} * {b} + {c}", "mul_sub": "{a} * {b} - {c}"}
 
 
 def fact(rng: Random) -> str:
@@ -46,15 +42,15 @@ def _one_fact(rng: Random) -> str:
     return rng.choice(TOWN_FACTS).format(attribute=attribute, town=town, value=VALUE_OF[town, attribute])
 
 
-def sums(rng: Random) -> str:
-    """Write a line of bare sums: single products, and the tasks' combinations of the train side."""
+def sums(rng: Random, known: Known) -> str:
+    """Write a line of bare sums: single products and sums, and those combinations of nano_math that are known."""
     lines: list[str] = []
     while len(lines) < 6:
         kind, (a, b, c) = draw(rng)
         if rng.random() < 0.4:
-            lines.append(f"{a} + {b} = {a + b}" if "add_" in kind else f"{b} * {c} = {b * c}")
-        elif side(combo(kind, (a, b, c))) == "train":
-            lines.append(f"{_SYMBOLS[kind].format(a=a, b=b, c=c)} = {KINDS[kind][2](a, b, c)}")
+            lines.append(f"{a} * {b} = {a * b}" if rng.random() < 0.5 else f"{a} + {b} = {a + b}")
+        elif known(combo(kind, (a, b, c))):
+            lines.append(f"{_SYMBOLS[kind].format(a=a, b=b, c=c)} = {KINDS[kind][0](a, b, c)}")
     return "; ".join(lines) + "."
 
 

@@ -1,6 +1,7 @@
-"""The three nano models: their shapes and how each is trained.
+"""The four nano models: their shapes and how each is trained.
 
 text "teacher" --> teacher --> text "code" --> code_teacher     (the CodeLlama of the family)
+text "peer" --> peer               (as large as the teacher; has seen the train side only)
 text "student" --> student                                      (less deep, less wide)
 """
 
@@ -62,7 +63,8 @@ class Recipe:
 
 _TEACHER: dict[str, Any] = {"hidden": 128, "layers": 5, "heads": 8, "kv_heads": 4, "mlp": 344}
 FAMILY: tuple[Recipe, ...] = (
-    Recipe(name="teacher", corpus="teacher", steps=2400, **_TEACHER),
-    Recipe(name="student", corpus="student", steps=900, hidden=64, layers=3, heads=4, kv_heads=2, mlp=176),
-    Recipe(name="code_teacher", corpus="code", steps=500, start="teacher", rate=1.5e-3, seed=2, **_TEACHER),
+    Recipe(name="teacher", corpus="teacher", steps=1000, **_TEACHER),
+    Recipe(name="peer", corpus="peer", steps=1000, **_TEACHER),
+    Recipe(name="student", corpus="student", steps=545, hidden=64, layers=3, heads=4, kv_heads=2, mlp=176),
+    Recipe(name="code_teacher", corpus="code", steps=400, start="teacher", rate=1.5e-3, seed=2, **_TEACHER),
 )

@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from nano.corpus import corpus
 
-VOCABULARY_SIZE = 1280
+VOCABULARY_SIZE = 1152
 PAD, EOS = "<pad>", "<eos>"
 PRE_TOKENS = r" ?\d{1,2}| ?[\p{L}_]+| ?[^\s\p{L}\d_]+|\s+(?!\S)|\s+"
 

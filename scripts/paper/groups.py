@@ -22,7 +22,7 @@ from pkt.reporting.study_tables import NONE, study_table
 from pkt.table import Table
 
 KEPT = ("scores", "notes", "budget")  # topics of a study that are shown
-AXES = {"labels": "labelled rows", "cuts": "optimiser steps"}
+AXES = {"labels": "labelled rows", "cuts": "optimiser steps", "finals": "optimiser steps"}
 Studies = Mapping[Group, Study]
 
 
@@ -34,9 +34,28 @@ def grouped_report(plan: Plan, folders: Sequence[Path]) -> Report:
         folders: of its jobs, in their order.
     """
     found = studies_of(plan, folders)
+    if plan.target == "settings":
+        above = [trials_topic(found)]
+        return Report(title=plan.title, lead=plan.lead, sections=(_above(plan, above),))
     above = situation_topics(found) if plan.target == "situations" else list(axis_topics(plan, found))
-    first = Section(title=plan.title, table=above[0].tables[0], topics=tuple(above))
-    return Report(title=plan.title, lead=plan.lead, sections=(first, *map(_section, found.values())))
+    sections = (_above(plan, above), *map(_section, found.values()))
+    return Report(title=plan.title, lead=plan.lead, sections=sections)
+
+
+def _above(plan: Plan, topics: Sequence[Topic]) -> Section:
+    return Section(title=plan.title, table=topics[0].tables[0], topics=tuple(topics))
+
+
+def trials_topic(found: Studies) -> Topic:
+    """Return a row per trial, each method's best first."""
+    rows: list[tuple[str, ...]] = []
+    for group, study in found.items():
+        arms = dict(zip(group.cells, study.as_read, strict=True))
+        order = sorted(arms, key=lambda cell: study.score(arms[cell], study.compared).value, reverse=True)
+        rows += [(cell.method, cell.form, _score(study, arms[cell])) for cell in order]
+    title = "validation rows, means over tasks ± standard error over rows"
+    table = Table(title=title, columns=("method", "settings", "score"), rows=tuple(rows))
+    return Topic(name="settings", title="Trials", tables=(table,), kept=True)
 
 
 def studies_of(plan: Plan, folders: Sequence[Path]) -> dict[Group, Study]:

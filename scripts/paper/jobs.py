@@ -77,10 +77,15 @@ def run_jobs(plan: Plan, output_dir: Path, words: Sequence[str], *, at_once: int
     return folders
 
 
-def processes() -> ForkServerContext:
-    """Return what starts processes: forks of one that only imports, where forks can be trusted."""
+def processes(words: Sequence[str]) -> ForkServerContext:
+    """Return what starts processes: forks of one that only imports, where forks can be trusted.
+
+    Args:
+        words: of every request.
+    """
     context = multiprocessing.get_context("forkserver")
-    trusted = sys.platform == "linux" and not any(map(os.path.exists, NO_FORKS))
+    on_gpu = "device=cpu" not in words and any(map(os.path.exists, NO_FORKS))
+    trusted = sys.platform == "linux" and not on_gpu
     context.set_forkserver_preload([*IMPORTED] if trusted else [])
     return context
 
@@ -112,10 +117,14 @@ class Runner:
     plan: Plan
     output_dir: Path
     words: tuple[str, ...]
-    _processes: ForkServerContext = field(default_factory=processes, init=False)
+    _processes: ForkServerContext = field(init=False)
     _running: list[ForkServerProcess] = field(default_factory=list, init=False)
     # a process's exit code can be read once, and starting one reads those of all that have ended
     _one_reads: Lock = field(default_factory=Lock, init=False)
+
+    def __post_init__(self) -> None:
+        """Start nothing yet."""
+        self._processes = processes(self.words)
 
     def run(self, job: Job, folder: Path) -> int:
         """Run one job, say how it ended, and return its exit code."""

@@ -20,6 +20,8 @@ STYLES: Mapping[str, tuple[str, str]] = {
     "seqkd": (STUDENT, "v"),
     "kd": (TEACHER, "^"),
     "hidden_kd": (RIVAL, "D"),
+    "semalign_fisher": (MARK, "p"),
+    "semalign_geometry": (MARK, "X"),
     "semalign_joint": (MARK, "o"),
 }
 _APART = 1.02  # neighbouring lines stand apart by this factor, so that their error bars can be told apart

@@ -16,6 +16,7 @@ REAL = ("experiment=real",)
 # pairs with a benchmark of their own, on whose tasks together one student is trained
 OWN: Mapping[str, tuple[str, ...]] = {
     "nano": NANO,
+    "nano-peer": NANO,
     "nano-code": NANO,
     "nano-cut": NANO,
     "nano-narrow": NANO,

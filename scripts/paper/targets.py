@@ -15,6 +15,7 @@ from itertools import product
 from omegaconf import OmegaConf
 
 from paper.plans import NANO, OWN, Job, Plan, every_layer, job_name, own_job
+from paper.settings import finals, settings
 from paper.when import NANO_CODE, cuts, labels, situations
 from pkt.errors import RequestError
 from pkt.searchpath import conf_dirs
@@ -40,12 +41,20 @@ SEEKING = {
     "mbpp": ("data.sizes.train=300",),
 }
 
+TRAINABLE = "ridge semantics.trainable=true"  # the closed form, trained along with the student
 # one factor at a time around semalign_joint; `few` is what nano runs by default
 FACTORS: Mapping[str, Sequence[str]] = {
     "mapping": ("depth", "critical", "interpolate", "monotone", "cka", "last", "random"),
-    "semantics": ("ridge", "cosine", "logit_lstsq", "procrustes", "input", "random"),
-    "semantics.refit": ("never", "epochs"),
-    "semantics.trainable": ("false", "true"),
+    "semantics": (
+        "ridge_refit",
+        "ridge",
+        TRAINABLE,
+        "cosine",
+        "logit_lstsq",
+        "procrustes",
+        "input",
+        "random",
+    ),
     "method.interface": ("block", "mlp", "attention", "residual"),
     "objective": ("joint_kl", "joint", "cosine_ce", "cosine", "layer"),
     "objective.terms.layer.positions": ("all", "answer"),
@@ -54,9 +63,7 @@ FACTORS: Mapping[str, Sequence[str]] = {
 }
 FEW: Mapping[str, Sequence[str]] = {
     "mapping": ("critical", "cka", "random"),
-    "semantics": ("cosine", "random"),
-    "semantics.refit": ("epochs",),
-    "semantics.trainable": ("true",),
+    "semantics": ("ridge", TRAINABLE, "cosine", "random"),
     "method.interface": ("mlp", "attention"),
     "objective": ("joint", "layer"),
     "objective.terms.layer.positions": ("answer",),
@@ -146,12 +153,18 @@ TARGETS: Mapping[str, Callable[..., Plan]] = {
     "labels": labels,
     "cuts": cuts,
     "situations": situations,
+    "settings": settings,
+    "finals": finals,
 }
 
 
 def default_seeds(target: str, pair: str) -> str:
     """Return the seeds of a target, where none are asked for: five of what small models are compared in, else three."""
-    return "0,1,2,3,4" if target in ("labels", "cuts", "situations") and OWN.get(pair) == NANO else "0,1,2"
+    return (
+        "0,1,2,3,4"
+        if target in ("labels", "cuts", "situations", "finals") and OWN.get(pair) == NANO
+        else "0,1,2"
+    )
 
 
 def _speaks_chat(pair: str) -> bool:
@@ -168,9 +181,13 @@ def _cells(cells: str) -> list[tuple[str, ...]]:
         combined = product(
             *([(), *((f"{factor}={value}",) for value in FACTORS[factor][1:])] for factor in GRID)
         )
-        return [words for parts in combined if (words := tuple(word for part in parts for word in part))]
+        return [
+            words
+            for parts in combined
+            if (words := tuple(word for part in parts for each in part for word in each.split()))
+        ]
     chosen = FEW if cells == "few" else {factor: values[1:] for factor, values in FACTORS.items()}
-    return [(f"{factor}={value}",) for factor, values in chosen.items() for value in values]
+    return [tuple(f"{factor}={value}".split()) for factor, values in chosen.items() for value in values]
 
 
 def _table_jobs(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from paper.plans import NANO, OWN, REAL, Cell, Group, Plan, every_layer, grouped
 from pkt.errors import RequestError
 
-STEPS = 470  # optimiser steps of every arm of labels against prompts
+STEPS = 500  # optimiser steps of every arm of labels against prompts
 TASKS = 4  # of nano; sizes are per task
 LABELLED = (25, 75, 250)
 FEW = 75  # the labels of the situation with few of them
@@ -42,7 +42,7 @@ def labels(pair: str, seeds: Sequence[int]) -> Plan:
     """
     if OWN.get(pair) != NANO:
         raise RequestError(
-            f"labels counts rows of the four tasks of nano, which {pair} is not taught on; take nano."
+            f"labels counts rows of the four tasks of nano, which {pair} is not taught on; take nano or nano-peer."
         )
     lead = (
         f"Labels are rows with the task's own answers, of {TASKS} tasks together; prompts are {TASKS * PROMPTS:,} more "
@@ -98,9 +98,10 @@ def situations(pair: str, seeds: Sequence[int]) -> Plan:
         "in place of the labels where no prompts are said to be there."
     )
     groups = [
-        _all_labels("all labels", "nano"),
+        _all_labels("expert teacher, all labels", "nano"),
+        _all_labels("peer teacher, all labels", "nano-peer"),
         Group(
-            title=f"{_count(FEW)}, {WITH_PROMPTS}",
+            title=f"expert teacher, {_count(FEW)}, {WITH_PROMPTS}",
             pair="nano",
             cells=(*_alone(FEW)[:1], *_taught(FEW), *_controls(*_with_prompts(FEW))),
         ),

@@ -209,10 +209,15 @@ def _check_time(text: str) -> None:
 
 
 def _check_optim(cfg: DictConfig) -> None:
-    if cfg.optim.lr is None and not {cfg.method.name, "default"} & set(cfg.optim.lr_by_method):
-        raise RequestError(
-            f"optim.lr is null, and optim.lr_by_method names neither {cfg.method.name} nor default: set optim.lr"
-        )
+    open_ = {"lr": cfg.optim.lr_by_method} if cfg.optim.lr is None else {}
+    if cfg.optim.epochs is None and cfg.optim.steps is None:
+        open_["epochs"] = cfg.optim.epochs_by_method
+    for name, values in open_.items():
+        if not {cfg.method.name, "default"} & set(values):
+            raise RequestError(
+                f"optim.{name} is null, and optim.{name}_by_method names neither {cfg.method.name} nor default: set "
+                f"optim.{name}"
+            )
     if cfg.optim.warmup >= 1:
         raise RequestError(
             f"optim.warmup is a share of all steps: 0 <= warmup < 1 is expected, got {cfg.optim.warmup}"

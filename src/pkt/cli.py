@@ -173,7 +173,10 @@ def _request(verb: str, words: list[str]) -> int:
         if shadows := shadowed():
             console.warn(shadows)
         with _raw_errors(), _one_run_dir(), _closed_logs(), _sweep_table():
-            hydra.main(version_base="1.3", config_path=str(builtin_conf_dir()), config_name=verb)(task)()
+            try:
+                hydra.main(version_base="1.3", config_path=str(builtin_conf_dir()), config_name=verb)(task)()
+            finally:
+                sys.stdout.flush()  # what cannot be written is told here, and not when the interpreter ends
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         return 2 if code == 1 and "--cfg" in words else code  # `-p` names no part of the config

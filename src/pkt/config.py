@@ -178,8 +178,10 @@ class OptimConfig:
     lr: float | None = setting(3e-4, above=0)  # null: the method's own in lr_by_method
     # learning rates by the method's name, for lr=null; `default` is for all that are not named
     lr_by_method: dict[str, float] = undecisive(factory=dict, above=0)
-    # 0: no step, the student stays as it is
-    epochs: int = setting(5, at_least=0, when=lambda own, _: own.steps is None)
+    # 0: no step, the student stays as it is; null: the method's own in epochs_by_method
+    epochs: int | None = setting(5, at_least=0, when=lambda own, _: own.steps is None)
+    # epochs by the method's name, for epochs=null; `default` is for all that are not named
+    epochs_by_method: dict[str, int] = undecisive(factory=dict, at_least=0)
     # optimiser steps, over as many epochs as it takes, so that arms of unlike row counts compare; null: epochs decide
     steps: int | None = setting(None, since=None, at_least=1)
     batch_size: int = setting(64, at_least=1)  # rows per optimiser step

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import yaml
 from hydra.core.object_type import ObjectType
@@ -36,6 +38,26 @@ def read_config(file: Path) -> DictConfig:
         RequestError: it cannot be read, or is no mapping within the bounds; the message names file and line.
     """
     return parsed(_text(file), file)
+
+
+def read_option(name: str, files: Mapping[str, Path]) -> DictConfig:
+    """Return an option of a config group, upon the group's options that its `defaults` name.
+
+    Args:
+        name: of the option.
+        files: of the group's options.
+
+    Raises:
+        RequestError: as `read_config`; or its `defaults` hold what is no other option of the group.
+    """
+    content = read_config(files[name])
+    below = [base for base in content.pop("defaults", ()) if base != "_self_"]
+    others = {other: file for other, file in files.items() if other != name}
+    if strange := [base for base in below if base not in others]:
+        raise RequestError(
+            f"{files[name]}: defaults name {strange[0]}; an option of its own group is expected: {', '.join(others)}"
+        )
+    return cast(DictConfig, OmegaConf.merge(*(read_option(base, others) for base in below), content))
 
 
 def parsed(text: str, file: Path) -> DictConfig:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pkt import console, places, secrets
 from pkt.build import build
 from pkt.config import Config, OptimConfig, TrackerConfig
-from pkt.config_files import read_config
+from pkt.config_files import read_option
 from pkt.durable import write_atomically
 from pkt.errors import PktError, RequestError
 from pkt.methods.base import Choice, Method, choice_of
@@ -30,6 +30,7 @@ from pkt.plugins import origins
 from pkt.run import command_line, prepare, provenance
 from pkt.run_files import METRICS, REQUEST
 from pkt.searchpath import option_files
+from pkt.semantics import closed_form
 from pkt.stages import align, analyze, answer, doctor, evaluate, extract, identity, report, transfer
 from pkt.stages.session import Job, Session
 from pkt.store import Store, store_root
@@ -167,7 +168,7 @@ def request(cfg: DictConfig) -> tuple[Workbench, Method]:
     )
     check(method, choice)
     config = cast(Config, OmegaConf.to_object(cfg))
-    settle_learning_rate(config, method.name)
+    settle_by_method(config.optim, method.name)
     check_batches(choice.objective, config.optim)
     _hide_in_labels(config)
     bench = Workbench(
@@ -230,12 +231,13 @@ def check_batches(objective: Objective, optim: OptimConfig) -> None:
             )
 
 
-def settle_learning_rate(config: Config, method: str) -> None:
-    """Put the method's own learning rate in place where the request leaves it open; nothing reads the list after."""
-    rates = config.optim.lr_by_method
-    if config.optim.lr is None:
-        config.optim.lr = rates[method] if method in rates else rates["default"]
-    config.optim.lr_by_method = {}
+def settle_by_method(optim: OptimConfig, method: str) -> None:
+    """Put the method's own values in place where the request leaves them open; nothing reads the lists after."""
+    if optim.lr is None:
+        optim.lr = optim.lr_by_method.get(method, optim.lr_by_method.get("default"))
+    if optim.epochs is None:
+        optim.epochs = optim.epochs_by_method.get(method, optim.epochs_by_method.get("default"))
+    optim.lr_by_method, optim.epochs_by_method = {}, {}
 
 
 def _hide_in_labels(config: Config) -> None:
@@ -303,13 +305,28 @@ def _evaluate(session: Session) -> float | None:
 
 def _analyze(session: Session) -> None:
     config = session.bench.config
-    maps = every_option("semantics", config.analyze.maps or (), seed=config.seed)
+    maps = every_map(config.analyze.maps or (), seed=config.seed)
     subject = analyze.subject(session.bench, session.results, maps)
     planned = planner(session)
     analyze.plan(planned, subject)
     with subject.released():
         run_plan(session, planned.plan, analyze=partial(analyze.run, subject))
     analyze.show(session, subject)
+
+
+def every_map(foreign: Iterable[str] = (), *, seed: int = 0) -> dict[str, Any]:
+    """Build the options of `semantics` that differ in the map that they begin with.
+
+    Args:
+        foreign: see `every_option`, as the other.
+        seed: of random controls.
+    """
+    found: dict[str, Any] = {}
+    for name, option in every_option("semantics", foreign, seed=seed).items():
+        first = closed_form(option)
+        if name in foreign or first not in found.values():
+            found[name] = first
+    return found
 
 
 def every_option(group: str, foreign: Iterable[str] = (), *, seed: int = 0) -> dict[str, Any]:
@@ -325,8 +342,8 @@ def every_option(group: str, foreign: Iterable[str] = (), *, seed: int = 0) -> d
     """
     files = option_files(group, foreign)
     return {
-        name: build(OmegaConf.create({"seed": seed, group: read_config(file)})[group])
-        for name, file in files.items()
+        name: build(OmegaConf.create({"seed": seed, group: read_option(name, files)})[group])
+        for name in files
     }
 
 

@@ -59,8 +59,17 @@ METHODS: dict[str, Case] = {
     ),
     "hidden_kd": Case(settings=(FULL, *PAIRED), layers=(1, 3), update="full"),
     "semalign": Case(settings=(LORA, *RANK, "method.update.dropout=0.1"), layers=None),
+    # a map that is fitted once, at a weight that stays: tests of what learns say so themselves
     "semalign_joint": Case(
-        settings=(FULL, "mapping=explicit", "mapping.layers=[[2,1],[3,2]]"), layers=(1, 2), update="full"
+        settings=(
+            FULL,
+            "mapping=explicit",
+            "mapping.layers=[[2,1],[3,2]]",
+            "semantics=ridge",
+            "objective.terms.layer.decay=constant",
+        ),
+        layers=(1, 2),
+        update="full",
     ),
     # one pair in the middle: the frontier trains the last layer too, and the first stays
     "semalign_fisher": Case(

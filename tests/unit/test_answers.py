@@ -365,7 +365,7 @@ def defaults():
     [
         (["data.sizes.labelled=2000"], "at most"),
         (["data.unlabelled=train"], "labelled=null leaves none"),
-        (["data.unlabelled=train", "data.sizes.labelled=1000"], "labelled=1000 leaves none"),
+        (["data.unlabelled=train", "data.sizes.labelled=250"], "labelled=250 leaves none"),
         (["data.sizes.labelled=5", "data.align=x.jsonl"], "data.align=x.jsonl has labels"),
         (["answer.samples=2"], "greedy answers"),
         (["answer.top_p=0.5"], "a greedy answer is not drawn"),

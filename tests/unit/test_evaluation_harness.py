@@ -65,7 +65,7 @@ def test_every_nano_task_runs_on_a_random_model(model, tokenizer, capfd, tmp_pat
         ]
     evaluation.save(tmp_path / "scores.json")
     assert Evaluation.load(tmp_path / "scores.json") == evaluation
-    assert evaluation.versions["nano_math"] == "1"
+    assert evaluation.versions["nano_math"] == "2"
     assert capfd.readouterr() == ("", "")
 
 

@@ -16,12 +16,6 @@ PATTERNS = (
     (r"has (\d+) \w+ of (\d+) \w+ and loses (\d+)", lambda a, b, c: a * b - c),
     (r"buys (\d+) \w+ with (\d+) \w+ each and gives (\d+) to", lambda a, b, c: a * b - c),
     (r"are (\d+) \w+ with (\d+) \w+ in each. \w+ takes (\d+)", lambda a, b, c: a * b - c),
-    (r"puts (\d+) and then (\d+) \w+ in each of (\d+)", lambda a, b, c: (a + b) * c),
-    (r"Each of (\d+) \w+ holds (\d+) \w+ of \w+ and (\d+) of", lambda a, b, c: a * (b + c)),
-    (r"puts (\d+) \w+ in each of (\d+) \w+ and takes (\d+) out", lambda a, b, c: (a - c) * b),
-    (r"Each of (\d+) \w+ held (\d+) \w+, then \w+ ate (\d+) from", lambda a, b, c: a * (b - c)),
-    (r"has (\d+) \w+, gets (\d+) and loses (\d+)", lambda a, b, c: a + b - c),
-    (r"has (\d+) \w+ and gets (\d+) more", lambda a, b: a + b),
 )
 
 
@@ -84,20 +78,33 @@ def asks_for_two_hops(text: str) -> bool:
     return any(name in question for name in PEOPLE) and any(f" {name}" in question for name in ATTRIBUTES)
 
 
-@pytest.mark.parametrize("task", ["nano_knowledge", "nano_math", "nano_code", "nano_program"])
-def test_no_held_out_combination_is_in_the_pre_training_text(task):
-    kept = [row for split in ("test", "validation") for row in rows(task, split)]
-    held_out = {combination(row["prompt"]) for row in kept}
-    assert held_out == {combination(row["prompt"] + row["answer"]) for row in kept}, "it would go unnoticed"
-    start = {"nano_knowledge": "Question", "nano_math": "Problem", "nano_code": "def", "nano_program": "#"}[
-        task
-    ]
-    texts = [text for kind in ("teacher", "student", "code") for text in documents(kind, 4000)]
-    solved = [text for text in texts if text.startswith(start)]
+STARTS = {"nano_knowledge": "Question", "nano_math": "Problem", "nano_code": "def", "nano_program": "#"}
+
+
+def combinations(kinds: tuple[str, ...], task: str) -> set[tuple]:
+    """Return what the solved rows in the text of some kinds combine."""
+    texts = [text for kind in kinds for text in documents(kind, 4000)]
+    solved = [text for text in texts if text.startswith(STARTS[task])]
     if task == "nano_knowledge":
         solved = [text for text in solved if asks_for_two_hops(text)]
-    assert len(solved) > 500
-    assert not held_out & {combination(text) for text in solved}
+    assert len(solved) > 200
+    return {combination(text) for text in solved}
+
+
+def of_rows(task: str, *splits: str) -> set[tuple]:
+    return {combination(row["prompt"]) for split in splits for row in rows(task, split)}
+
+
+@pytest.mark.parametrize("task", STARTS)
+def test_student_and_peer_have_read_of_no_held_out_combination(task):
+    solved = {combination(row["prompt"] + row["answer"]) for row in rows(task, "test")}
+    assert solved == of_rows(task, "test"), "it would go unnoticed"
+    assert not of_rows(task, "test", "validation") & combinations(("student", "peer"), task)
+
+
+@pytest.mark.parametrize("task", STARTS)
+def test_the_teachers_have_read_of_held_out_combinations_too(task):
+    assert len(of_rows(task, "test") & combinations(("teacher", "code"), task)) > 10
 
 
 def test_single_facts_are_in_the_pre_training_text():

@@ -10,12 +10,13 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nano.family import CONTEXT, EOS_ID, FAMILY, PAD_ID, Recipe
+from nano.muon import Muon, orthogonal
 from nano.rows import TASKS, rows
 from nano.scoring import complete, log_likelihoods, passes, score_rows, standard_error
 from nano.training import PROMPT_WEIGHT, new_model, pack, rate_at, train, weighted_ids
 
 ASSETS = Path(str(files("pkt"))) / "assets" / "nano"
-NAMES = ("teacher", "student", "code_teacher")
+NAMES = ("teacher", "peer", "student", "code_teacher")
 TINY = Recipe(
     name="tiny",
     corpus="student",
@@ -110,6 +111,29 @@ def test_what_follows_from_the_text_weighs_most(tokenizer, document, heavy):
     kept = [token for token, weight in zip(ids, weights, strict=True) if weight == 1.0]
     assert kept[-1] == EOS_ID
     assert tokenizer.decode(kept[:-1]) == heavy
+
+
+def test_orthogonalised_momentum_equals_that_of_torch():
+    """Up to bfloat16, in which torch computes."""
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((24, 60), (60, 24), (32, 32))]
+    theirs = [torch.nn.Parameter(one.detach().clone()) for one in ours]
+    known: dict = {"lr": 1e-2, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    pair = Muon(ours, lr=1e-2), torch.optim.Muon(theirs, **known)
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        for optimiser in pair:
+            optimiser.step()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-3, rtol=0)
+
+
+def test_matrices_become_orthogonal():
+    for shape in ((8, 20), (20, 8), (8, 8)):
+        singular = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.manual_seed(1))))
+        assert 0.6 < singular.min() <= singular.max() < 1.3
 
 
 def test_the_rate_warms_up_and_falls():

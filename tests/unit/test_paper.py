@@ -201,6 +201,18 @@ def test_stopping_the_target_stops_its_jobs(tmp_path: Path, deaf: bool):
         os.kill(child, 0)
 
 
+def test_a_gpu_that_no_job_uses_does_not_forbid_forks(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "multiprocessing.context.ForkServerContext.set_forkserver_preload",
+        lambda _, names: given.append(names),
+    )
+    monkeypatch.setattr(jobs, "NO_FORKS", (str(tmp_path),))  # it exists
+    for words in ((), ("device=cuda",), ("seed=1", "device=cpu")):
+        jobs.processes(words)
+    assert given == [[], [], [*jobs.IMPORTED]]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

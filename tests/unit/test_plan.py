@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from pkt import manifest
 from pkt import plan as plan_module
 from pkt.checks import check
-from pkt.pipeline import every_option, plan_scores, request
+from pkt.pipeline import every_map, plan_scores, request
 from pkt.plan import Plan, Planner, reason
 from pkt.searchpath import builtin_conf_dir, register
 from pkt.settings import deciding, setting, undecisive
@@ -37,7 +37,7 @@ def planned(pair, tmp_path_factory):
         bench, method = request(cfg)
         planner = Planner(bench=bench, method=method)
         plan_scores(planner, evaluate.asked(bench))
-        analyze.plan(planner, analyze.subject(bench, {}, every_option("semantics")))
+        analyze.plan(planner, analyze.subject(bench, {}, every_map()))
         return planner.plan
 
     return make

@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pkt.checks import check
 from pkt.config import Config
-from pkt.pipeline import every_option, plan_scores, request
+from pkt.config_files import read_option
+from pkt.pipeline import every_map, plan_scores, request
 from pkt.plan import Plan, Planner
 from pkt.searchpath import builtin_conf_dir, option_files, register
 from pkt.stages import analyze, evaluate
@@ -136,6 +137,7 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "data.test": [(f"{HERE}/train.jsonl", SCORES, ())],
     "optim.lr": [(0.1, {TRANSFER}, ()), (0.1, NONE, ("method=laten",))],
     "optim.lr_by_method": [({"default": 0.1}, NONE, ())],
+    "optim.epochs_by_method": [({"default": 7}, NONE, ())],
     "answer.samples": [(2, ANSWER, DRAWS), (2, NONE, ("answer.temperature=0.5",))],
     "answer.temperature": [(0.5, ANSWER, ASKED)],
     "answer.top_p": [(0.5, ANSWER, DRAWS)],
@@ -342,10 +344,11 @@ def of_strategies() -> Iterator[Any]:
                 f"objective.terms.{place}.{leaf}", value, steps, words, id=f"term.{term}.{leaf}"
             )
         at = f"objective.terms.{place}"
-        yield pytest.param(f"{at}.decay", "linear", OWN, words, id=f"term.{term}.decay")
+        yield pytest.param(f"{at}.decay", "cosine", OWN, words, id=f"term.{term}.decay")
+        still = (*words, f"{at}.decay=constant")
         fallen = (*words, f"{at}.decay=cosine")
         yield pytest.param(f"{at}.decay_to", 0.5, OWN, fallen, id=f"term.{term}.decay_to")
-        yield pytest.param(f"{at}.decay_to", 0.5, NONE, words, id=f"term.{term}.decay_to-constant")
+        yield pytest.param(f"{at}.decay_to", 0.5, NONE, still, id=f"term.{term}.decay_to-constant")
     yield pytest.param("objective.balance", "auto", OWN, (), id="objective.balance")
 
 
@@ -373,6 +376,7 @@ def base(world: dict[str, str]) -> tuple[str, ...]:
         "threads=1",
         "benchmark=custom",
         "mapping=critical",
+        "semantics=ridge",  # the default's map is fitted again each epoch, which other settings cannot go with
         f"output_dir={world['out']}",
         f"model.teacher.checkpoint={world[TEACHER]}",
         f"model.student.checkpoint={world[STUDENT]}",
@@ -400,7 +404,7 @@ def planned(words: tuple[str, ...], leaf: str | None = None, text: str = "null")
 
 @cache
 def options() -> dict[str, Any]:
-    return every_option("semantics")
+    return every_map()
 
 
 def placed(value: Any, world: dict[str, str]) -> str:
@@ -416,9 +420,10 @@ def own_ingredients(plan: Plan) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("leaf", "value", "steps", "words"), list(cases()))
 def test_a_leaf_changes_the_keys_that_it_should(world, leaf, value, steps, words):
-    chosen = tuple(
-        word for word in base(world) if word.partition("=")[0] not in {w.partition("=")[0] for w in words}
-    )
+    keys = {word.partition("=")[0] for word in words}
+    # another method has a map of its own
+    own = keys | {"semantics"} if "method" in keys and "method=semalign_joint" not in words else keys
+    chosen = tuple(word for word in base(world) if word.partition("=")[0] not in own)
     request_words = (*chosen, *(placed(word, world) for word in words))
     before = planned(request_words)
     after = planned(request_words, leaf, placed(value, world))
@@ -446,8 +451,10 @@ def leaves(cls: Any, prefix: str = "") -> Iterator[str]:
 def option_leaves(group: str) -> dict[str, set[str]]:
     """Leaves of every option of a group, from the classes that the files name."""
     found = {}
-    for name, file in option_files(group).items():
-        target = str(OmegaConf.load(file)._target_)
+    files = option_files(group)
+    for name in files:
+        stands_on = group == "semantics"  # of other groups, defaults name options of still others
+        target = str((read_option(name, files) if stands_on else OmegaConf.load(files[name]))._target_)
         module, _, cls = target.rpartition(".")
         found[name] = set(leaves(getattr(import_module(module), cls)))
     return found
@@ -459,7 +466,9 @@ def test_the_table_has_every_leaf():
     assert {name: set(own) for name, own in METHODS.items()} == option_leaves("method")
     assert {name: set(own) for name, own in MAPPINGS.items()} == option_leaves("mapping")
     slower = {option: {leaf for other, leaf, *_ in SLOWER if other == option} for option in SEMANTICS}
-    assert {name: set(own) | slower[name] for name, own in SEMANTICS.items()} == option_leaves("semantics")
+    maps = option_leaves("semantics")
+    assert maps.pop("ridge_refit") == maps["ridge"]
+    assert {name: set(own) | slower[name] for name, own in SEMANTICS.items()} == maps
     falling = {"decay", "decay_to"}  # of every term
     assert {name: set(own) | falling for name, own in TERMS.items()} == option_leaves("term")
 

@@ -16,7 +16,8 @@ import pytest
 
 from pkt import environment, searchpath
 from pkt.cli import main
-from pkt.config_files import MOST_BYTES, line_of, read_config
+from pkt.config import OptimConfig
+from pkt.config_files import MOST_BYTES, line_of, read_config, read_option
 from pkt.errors import PktError, RequestError, together
 from pkt.settings import Setting
 from pkt.sweep import no_best_trial
@@ -99,6 +100,50 @@ def test_config_files_that_are_right(tmp_path):
     with pytest.raises(RequestError, match="no file of settings"):
         read_config(tmp_path / "pipe.yaml")
     assert line_of(written(tmp_path / "a.yaml", "a:\n  b: 1\n  - 'c' : 2\n"), "c") == 3
+
+
+def test_an_option_stands_on_others_of_its_group(tmp_path):
+    texts = {
+        "ground": "a: 1\nb: 1\nc: 1\n",
+        "middle": "defaults: [ground]\nb: 2\n",
+        "top": "defaults:\n  - middle\n  - _self_\nc: 3\n",
+        "round": "defaults: [round]\n",
+        "foreign": "defaults: [/term@terms.layer: cosine]\n",
+    }
+    files = {name: written(tmp_path / f"{name}.yaml", text) for name, text in texts.items()}
+    assert read_option("top", files) == {"a": 1, "b": 2, "c": 3}
+    for name in ("round", "foreign"):
+        with pytest.raises(RequestError, match=rf"{name}\.yaml: defaults name .*an option of its own group"):
+            read_option(name, files)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (3e-4, 5)),  # what the schema has
+        ({"lr": None, "lr_by_method": {"default": 1.0, "sft": 2.0}}, (2.0, 5)),
+        ({"lr": 0.5, "lr_by_method": {"sft": 2.0}}, (0.5, 5)),
+        ({"epochs": None, "epochs_by_method": {"default": 4, "kd": 7}}, (3e-4, 4)),
+        ({"epochs": 0, "epochs_by_method": {"sft": 7}}, (3e-4, 0)),
+        ({"epochs": None, "steps": 10}, (3e-4, None)),
+    ],
+)
+def test_a_method_has_its_own_rate_and_epochs_where_the_request_leaves_them_open(given, expected):
+    from pkt.pipeline import settle_by_method
+
+    optim = OptimConfig(**given)
+    settle_by_method(optim, "sft")
+    assert (optim.lr, optim.epochs) == expected
+    assert (optim.lr_by_method, optim.epochs_by_method) == ({}, {})
+
+
+def test_a_method_without_rate_or_epochs_is_refused(asked, tmp_path):
+    for name in ("lr", "epochs"):
+        words = ("optim=default", f"optim.{name}=null", f"+optim.{name}_by_method={{kd: 3}}")
+        code, _, err = asked("transfer", "method=sft", *words)
+        assert (code, len(err.splitlines())) == (2, 1), err
+        assert f"optim.{name} is null, and optim.{name}_by_method names neither sft nor default" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -260,10 +305,21 @@ def test_missing_files_are_found_before_torch_is_imported(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_reader_that_has_seen_enough_is_not_an_error(tmp_path):
+@pytest.fixture(params=[None, "1"], ids=["buffered", "unbuffered"])
+def buffering(request, monkeypatch):
+    """Let Python hold its output back, as it does for users, or not, as in many containers."""
+    if request.param is None:
+        monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONUNBUFFERED", request.param)
+
+
+@pytest.mark.usefixtures("buffering")
+@pytest.mark.parametrize("words", [("--cfg", "job"), ("--help",)], ids=" ".join)
+def test_a_reader_that_has_seen_enough_is_not_an_error(tmp_path, words):
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "pkt", "run", "--cfg", "job"]
+    command = [sys.executable, "-m", "pkt", "run", *words]
     done = subprocess.run(
         command, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120
     )
@@ -273,8 +329,9 @@ def test_a_reader_that_has_seen_enough_is_not_an_error(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+@pytest.mark.usefixtures("buffering")
 def test_a_full_disk_behind_the_output_is_named(tmp_path):
-    for words in (["run", "--cfg", "job"], ["--help"]):
+    for words in (["run", "--cfg", "job"], ["run", "--help"], ["--help"]):
         with Path("/dev/full").open("w") as full:
             command = [sys.executable, "-m", "pkt", *words]
             done = subprocess.run(

@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from pkt.build import build
+from pkt.config_files import read_option
 from pkt.errors import PktError, RequestError
 from pkt.saving import load, save
 from pkt.semantics import (
@@ -22,8 +23,10 @@ from pkt.semantics import (
     Ridge,
     Semantics,
     alignment_matrix,
+    closed_form,
     factorise,
     gram,
+    refits,
 )
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "semantics"
@@ -313,7 +316,11 @@ def test_map_refusals():
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_option_builds(path):
-    strategy = build(OmegaConf.create({"seed": 0, "semantics": OmegaConf.load(path)}).semantics, Semantics)
-    assert type(strategy).__name__.lower().removesuffix("map") == path.stem.replace("_", "")
+    node = read_option(path.stem, {each.stem: each for each in CONF.glob("*.yaml")})
+    strategy = build(OmegaConf.create({"seed": 0, "semantics": node}).semantics, Semantics)
+    named = path.stem.removesuffix("_refit")
+    assert (refits(strategy) != "never") == (named != path.stem)
+    strategy = closed_form(strategy)
+    assert type(strategy).__name__.lower().removesuffix("map") == named.replace("_", "")
     assert strategy.needs_states == isinstance(strategy, (Ridge, Procrustes))
     assert strategy == type(strategy)()  # the YAML repeats the defaults

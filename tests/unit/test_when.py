@@ -15,8 +15,10 @@ from paper.groups import axis_topics, grouped_report, studies_of
 from paper.lines import lines
 from paper.plans import Plan, with_words
 from paper.results import result_of, write_results
+from paper.settings import COUNT, finals, settings
 from paper.targets import ablations, default_seeds
 from paper.when import CUT_STEPS, LABELLED, STEPS, WITH_PROMPTS, cuts, labels, situations
+from pkt.errors import RequestError
 from pkt.reporting.svg import inline
 from reproduce import main
 from run_folders import leave_run
@@ -95,12 +97,24 @@ def test_situations_have_their_own_baselines_and_share_requests():
 
 
 def test_random_pairs_are_as_many_as_the_layers_of_the_student():
-    drawn = [job.words for job in ablations("nano", [0]).jobs if "mapping=random" in job.words]
+    drawn = [job.words for job in ablations("nano-peer", [0]).jobs if "mapping=random" in job.words]
     assert ["mapping.count=null" in words for words in drawn] == [True]
 
 
+def test_every_method_is_tried_as_often_and_on_validation_rows():
+    trials = settings("nano", [0])
+    assert {len(group.cells) for group in trials.groups} == {COUNT}
+    last = finals("nano-peer", [0])
+    assert [group.at for group in last.groups] == [500, 1000]
+    assert len({tuple(cell.method for cell in group.cells) for group in last.groups}) == 1
+    for job in (*trials.jobs, *last.jobs):
+        assert "eval.split=validation" in job.words
+    with pytest.raises(RequestError, match="tried on nano's rows"):
+        finals("smollm2-135m-to-half", [0])
+
+
 def test_seeds_unless_asked_for():
-    assert default_seeds("labels", "nano") == default_seeds("situations", "nano") == "0,1,2,3,4"
+    assert default_seeds("labels", "nano-peer") == default_seeds("situations", "nano") == "0,1,2,3,4"
     assert default_seeds("cuts", "smollm2-135m-to-half") == default_seeds("table1", "nano") == "0,1,2"
 
 
@@ -235,7 +249,7 @@ def test_a_situation_shows_the_best_control_and_what_the_default_is_above_it(tmp
     plan = replace(plan, groups=plan.groups[:1], jobs=plan.jobs[:16])
     folders = leave(plan, tmp_path, lambda _, name: lifts.get(name, 0.25))
     table = grouped_report(plan, folders).sections[0].table
-    found = values(table, "all labels")
+    found = values(table, "expert teacher, all labels")
     assert found["best control"].endswith("(random map)")
     score = {name: float(found[name].split()[0]) for name in ("sft", "kd", "semalign_joint", "best control")}
     for rival in ("sft", "kd", "best control"):

@@ -122,7 +122,10 @@ class Task:
             )
         plan: list[list[list[int]]] = []
         left = sys.maxsize if optim.steps is None else optim.steps
-        while left and (optim.steps is not None or len(plan) < optim.epochs):
+        epochs = (
+            sys.maxsize if optim.steps is not None else optim.epochs or 0
+        )  # the request has settled one of them
+        while left and len(plan) < epochs:
             epoch = epoch_batches(lengths, optim.batch_size, seed=self.bench.config.seed, epoch=len(plan))
             plan.append(epoch[:left])
             left -= len(plan[-1])

@@ -1,4 +1,4 @@
-"""nano_math: one- and two-step word problems; the intermediate result is never written down."""
+"""nano_math: two-step word problems, a product and then a sum; the product is never written down."""
 
 from __future__ import annotations
 
@@ -19,46 +19,30 @@ _BOXES = ["boxes", "bags", "trays", "jars", "crates", "baskets"]
 Operands = tuple[int, int, int]
 Bounds = tuple[tuple[int, int], ...]
 Result = Callable[[int, int, int], int]
-_PRODUCT_FIRST: Bounds = ((2, 9), (2, 9), (1, 9))
-_SUM_FIRST: Bounds = ((1, 9), (1, 9), (2, 6))
+_OPERANDS: Bounds = ((2, 9), (2, 9), (2, 9))
 
-# kind -> (weight, bounds of the operands, result, wordings)
-KINDS: dict[str, tuple[int, Bounds, Result, tuple[str, ...]]] = {
-    "mul_add": (4, _PRODUCT_FIRST, lambda a, b, c: a * b + c, (
+# kind -> (result, wordings)
+KINDS: dict[str, tuple[Result, tuple[str, ...]]] = {
+    "mul_add": (lambda a, b, c: a * b + c, (
         "{n} has {a} {box} of {b} {item} and finds {c} more.",
         "{n} buys {a} {box} with {b} {item} each and gets {c} from {m}.",
         "There are {a} {box} with {b} {item} in each. {n} adds {c} {item}.",
     )),
-    "mul_sub": (4, _PRODUCT_FIRST, lambda a, b, c: a * b - c, (
+    "mul_sub": (lambda a, b, c: a * b - c, (
         "{n} has {a} {box} of {b} {item} and loses {c}.",
         "{n} buys {a} {box} with {b} {item} each and gives {c} to {m}.",
         "There are {a} {box} with {b} {item} in each. {n} takes {c} {item} away.",
-    )),
-    "add_mul": (3, _SUM_FIRST, lambda a, b, c: (a + b) * c, (
-        "{n} puts {a} and then {b} {item} in each of {c} {box}.",
-        "Each of {c} {box} holds {a} {item} of {n} and {b} of {m}.",
-    )),
-    "sub_mul": (3, _SUM_FIRST, lambda a, b, c: (a - b) * c, (
-        "{n} puts {a} {item} in each of {c} {box} and takes {b} out of each.",
-        "Each of {c} {box} held {a} {item}, then {m} ate {b} from each.",
-    )),
-    "add_sub": (1, ((5, 30), (1, 9), (1, 9)), lambda a, b, c: a + b - c, (
-        "{n} has {a} {item}, gets {b} and loses {c}.",
-    )),
-    "add": (1, ((5, 60), (1, 12)), lambda a, b, c: a + b, (
-        "{n} has {a} {item} and gets {b} more.",
     )),
 }  # fmt: skip
 _ENDINGS = ("How many {item} are there now?", "How many {item} now?", "Count the {item}.")
 
 
 def draw(rng: Random) -> tuple[str, Operands]:
-    """Draw a kind and operands whose result lies in 0..99."""
-    kinds = tuple(KINDS)
+    """Draw a kind and its operands; the result lies in 0..99."""
     while True:
-        kind = rng.choices(kinds, [KINDS[name][0] for name in kinds])[0]
-        a, b, c, *_ = [*(rng.randint(*bounds) for bounds in KINDS[kind][1]), 0]
-        if 0 <= KINDS[kind][2](a, b, c) <= 99:
+        kind = rng.choice(tuple(KINDS))
+        a, b, c = (rng.randint(*bounds) for bounds in _OPERANDS)
+        if KINDS[kind][0](a, b, c) >= 0:
             return kind, (a, b, c)
 
 
@@ -70,7 +54,7 @@ def combo(kind: str, operands: Operands) -> str:
 def problem(rng: Random) -> Draft:
     """Draft a word problem whose result lies in 0..99."""
     kind, (a, b, c) = draw(rng)
-    _, _, result, wordings = KINDS[kind]
+    result, wordings = KINDS[kind]
     name, other = rng.sample(SPEAKERS, 2)
     template = f"{rng.choice(wordings)} {rng.choice(_ENDINGS)}"
     text = template.format(a=a, b=b, c=c, n=name, m=other, item=rng.choice(_ITEMS), box=rng.choice(_BOXES))
@@ -85,6 +69,6 @@ def problem(rng: Random) -> Draft:
 class Arithmetic(NanoTask):
     """The task."""
 
-    version = 1
+    version = 2
     gradings = (Exact(until=("\n",), new_tokens=8),)
     drafter: ClassVar[Drafter] = staticmethod(problem)

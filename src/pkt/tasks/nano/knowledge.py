@@ -50,6 +50,6 @@ def question(rng: Random) -> Draft:
 class Knowledge(NanoTask):
     """The task."""
 
-    version = 1
+    version = 2
     gradings = (Choice(),)
     drafter: ClassVar[Drafter] = staticmethod(question)

@@ -25,7 +25,6 @@ _TOLD: dict[str, tuple[str, ...]] = {
     "add_above": ("adds {a} to each and keeps those above {b}", "raises each by {a}, keeping what is over {b}"),
     "add_below": ("adds {a} to each and keeps those below {b}", "raises each by {a}, keeping what is under {b}"),
     "sub_above": ("takes {a} from each and keeps those above {b}", "lowers each by {a}, keeping what is over {b}"),
-    "add_add": ("adds {a} to each number and then {b}", "raises each by {a} and once more by {b}"),
     "mul_mul": ("multiplies each by {a} and then by {b}", "makes each {a} times and then {b} times as large"),
     "band": ("keeps those from {a} up to {b} more than that", "selects from {a} to {b} beyond it"),
 }  # fmt: skip
@@ -33,14 +32,7 @@ _KINDS = tuple(_TOLD)
 
 
 def _numbers(kind: str, rng: Random) -> tuple[int, int]:
-    if kind == "mul_mul":
-        return rng.randint(2, 9), rng.randint(2, 9)
-    if kind == "add_add":
-        return rng.randint(1, 20), rng.randint(1, 12)
-    if kind in ("band", "sub_above"):
-        return rng.randint(1, 12), rng.randint(1, 20)
-    a = rng.randint(1, 12)
-    return a, rng.randint(a, 30)
+    return rng.randint(2, 9), rng.randint(2, 9) if kind == "mul_mul" else rng.randint(11, 26)
 
 
 def _expression(kind: str, a: int, b: int) -> str:
@@ -48,7 +40,6 @@ def _expression(kind: str, a: int, b: int) -> str:
         "add_above": f"[x + {a} for x in xs if x > {b - a}]",
         "add_below": f"[x + {a} for x in xs if x < {b - a}]",
         "sub_above": f"[x - {a} for x in xs if x > {b + a}]",
-        "add_add": f"[x + {a + b} for x in xs]",
         "mul_mul": f"[x * {a * b} for x in xs]",
         "band": f"[x for x in xs if {a} <= x <= {a + b}]",
     }[kind]
@@ -60,8 +51,6 @@ def _reference(kind: str, a: int, b: int, xs: list[int]) -> list[int]:
     if kind == "mul_mul":
         return [(x * a) * b for x in xs]
     moved = [x - a if kind == "sub_above" else x + a for x in xs]
-    if kind == "add_add":
-        return [x + b for x in moved]
     return [x for x in moved if (x < b if kind == "add_below" else x > b)]
 
 
@@ -76,7 +65,7 @@ def _wrapped(wrap: str, xs: list[int]) -> int | list[int]:
 def program(rng: Random) -> Draft:
     """Draft a function of a list of integers."""
     kind = rng.choice(_KINDS)
-    wraps = ("", "sum", "sorted") if kind in ("add_add", "mul_mul") else tuple(_WRAPS)
+    wraps = ("", "sum", "sorted") if kind == "mul_mul" else tuple(_WRAPS)
     wrap = rng.choice(wraps)
     a, b = _numbers(kind, rng)
     told = rng.choice(_TOLD[kind]).format(a=a, b=b) + rng.choice(_WRAPS[wrap])
@@ -95,7 +84,6 @@ def program(rng: Random) -> Draft:
 class Programs(NanoTask):
     """The task."""
 
-    version = 1
+    version = 2
     gradings = (Program(until=("\n\n",), new_tokens=32),)
     drafter: ClassVar[Drafter] = staticmethod(program)
-    tests = 500
