@@ -51,13 +51,15 @@ def read_option(name: str, files: Mapping[str, Path]) -> DictConfig:
         RequestError: as `read_config`; or its `defaults` hold what is no other option of the group.
     """
     content = read_config(files[name])
-    below = [base for base in content.pop("defaults", ()) if base != "_self_"]
+    order = list(content.pop("defaults", ()))
+    order += ["_self_"] * ("_self_" not in order)  # as Hydra has it: what the file says itself comes last
     others = {other: file for other, file in files.items() if other != name}
-    if strange := [base for base in below if base not in others]:
+    if strange := [base for base in order if base not in ("_self_", *others)]:
         raise RequestError(
             f"{files[name]}: defaults name {strange[0]}; an option of its own group is expected: {', '.join(others)}"
         )
-    return cast(DictConfig, OmegaConf.merge(*(read_option(base, others) for base in below), content))
+    parts = (content if base == "_self_" else read_option(base, others) for base in order)
+    return cast(DictConfig, OmegaConf.merge(*parts))
 
 
 def parsed(text: str, file: Path) -> DictConfig:

@@ -107,11 +107,13 @@ def test_an_option_stands_on_others_of_its_group(tmp_path):
         "ground": "a: 1\nb: 1\nc: 1\n",
         "middle": "defaults: [ground]\nb: 2\n",
         "top": "defaults:\n  - middle\n  - _self_\nc: 3\n",
+        "beneath": "defaults: [_self_, ground]\nb: 4\nd: 4\n",
         "round": "defaults: [round]\n",
         "foreign": "defaults: [/term@terms.layer: cosine]\n",
     }
     files = {name: written(tmp_path / f"{name}.yaml", text) for name, text in texts.items()}
     assert read_option("top", files) == {"a": 1, "b": 2, "c": 3}
+    assert read_option("beneath", files) == {"a": 1, "b": 1, "c": 1, "d": 4}
     for name in ("round", "foreign"):
         with pytest.raises(RequestError, match=rf"{name}\.yaml: defaults name .*an option of its own group"):
             read_option(name, files)

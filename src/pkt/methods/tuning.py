@@ -122,9 +122,9 @@ class Task:
             )
         plan: list[list[list[int]]] = []
         left = sys.maxsize if optim.steps is None else optim.steps
-        epochs = (
-            sys.maxsize if optim.steps is not None else optim.epochs or 0
-        )  # the request has settled one of them
+        # without steps the request has settled the epochs
+        assert optim.steps is not None or optim.epochs is not None
+        epochs = optim.epochs if optim.steps is None and optim.epochs is not None else sys.maxsize
         while left and len(plan) < epochs:
             epoch = epoch_batches(lengths, optim.batch_size, seed=self.bench.config.seed, epoch=len(plan))
             plan.append(epoch[:left])
