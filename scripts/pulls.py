@@ -105,7 +105,7 @@ def _read_out(loss: TransferLoss, layer: int, seen: Seen) -> tuple[float, float]
     where, batch = seen.where("answer", labelled=True), seen.batch
     with tap(loss.arch, [layer], Interface.block) as states:
         decode(loss.arch, batch.input_ids, batch.attention_mask)
-    sides = loss.targets.of(layer, batch, where), states[layer][where.row_N, where.student_N]
+    sides = loss.targets.of(layer, seen.given, batch, where), states[layer][where.row_N, where.student_N]
     lens, labels_N = OutputHead(arch=loss.arch).lens, seen.labels(where)
     target, own = (float(functional.cross_entropy(lens(side).float(), labels_N)) for side in sides)
     return target, own

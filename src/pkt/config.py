@@ -200,6 +200,24 @@ class OptimConfig:
     precision: str = setting("float32", choices=("float32", "bfloat16"))
 
 
+@dataclass(kw_only=True)
+class CaptureConfig:
+    """How what the teacher says reaches the training."""
+
+    # keep: captured once, on disk | live: the teacher runs at every batch | window: it runs ahead of the training, in a
+    # thread of its own, and what was read goes
+    mode: str = setting("keep", since="keep", choices=("keep", "window", "live"), decides="align")
+    # rows of a teacher pass; null: optim.batch_size, and with window or live one, so that what is said of a row does
+    # not depend on the rows beside it, to the last bit
+    batch_size: int | None = undecisive(None, at_least=1)
+    # gigabytes (10^9 bytes) that a stage may keep; more is refused before it begins. null: what the disk has room for
+    max_gb: float | None = undecisive(None, above=0)
+    shard_mb: int = undecisive(
+        256, at_least=1
+    )  # megabytes per file; a capture that fits into one may stay in memory
+    ahead: int = undecisive(4, at_least=0)  # batches that are read, or computed, before they are needed
+
+
 def _drawn(own: EvalConfig, _choice: Any) -> bool:
     return own.temperature > 0
 
@@ -281,6 +299,7 @@ class Config:
     semantics: Any = MISSING
     objective: Any = MISSING
     answer: AnswerConfig = field(default_factory=AnswerConfig)
+    capture: CaptureConfig = field(default_factory=CaptureConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     analyze: AnalyzeConfig = field(default_factory=AnalyzeConfig)

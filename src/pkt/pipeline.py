@@ -180,7 +180,7 @@ def request(cfg: DictConfig) -> tuple[Workbench, Method]:
         cache_dir=store_root(config.output_dir, config.store_dir) / "converted",
         track=console.progress,
     )
-    return bench, method
+    return bench, method.on(bench.device)
 
 
 def open_session(cfg: DictConfig, run_dir: Path) -> Session:

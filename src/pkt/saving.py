@@ -25,6 +25,8 @@ if typing.TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+APART: dict[str, Any] = {"apart": True}
+"""Metadata of a field that is empty by default, and that its class keeps in files of its own."""
 
 
 class MisfitError(Exception):
@@ -90,6 +92,11 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def _is_in(field: dataclasses.Field[Any]) -> bool:
+    """Whether a field is in the JSON file."""
+    return not APART.items() <= dict(field.metadata).items()
+
+
 def _is_tensor(kind: type[Any]) -> bool:
     return any((base.__module__, base.__name__) == ("torch", "Tensor") for base in kind.__mro__)
 
@@ -99,7 +106,9 @@ def _plain(value: Any, place: str, name_of: Callable[[Tensor, str], str]) -> Any
     if _is_tensor(type(value)):
         return name_of(value, place)
     if dataclasses.is_dataclass(value):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        value = {
+            field.name: getattr(value, field.name) for field in dataclasses.fields(value) if _is_in(field)
+        }
     if isinstance(value, Mapping) and all(type(key) in (str, int) for key in value):
         return {str(key): _plain(item, f"{place}/{key}", name_of) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -148,9 +157,11 @@ def _one_of(kinds: tuple[Any, ...], data: Any, place: str, tensors: Mapping[str,
 
 
 def _dataclass(kind: Any, data: Mapping[str, Any], place: str, tensors: Mapping[str, Tensor]) -> Any:
-    hints, names = typing.get_type_hints(kind), {field.name for field in dataclasses.fields(kind)}
+    hints, names = typing.get_type_hints(kind), {f.name for f in dataclasses.fields(kind) if _is_in(f)}
     newer = {
-        field.name for field in dataclasses.fields(kind) if field.default_factory is not dataclasses.MISSING
+        field.name
+        for field in dataclasses.fields(kind)
+        if _is_in(field) and field.default_factory is not dataclasses.MISSING
     }
     if names - newer - data.keys() or data.keys() - names:
         wrong = ", ".join(sorted(names ^ data.keys()))

@@ -18,8 +18,9 @@ from pkt.objectives import (
     shared_columns,
     token_distribution,
 )
-from pkt.saving import load, save
-from pkt.training.teacher import LiveTeacher, TopRows, capture_outputs
+from pkt.training.capture import Shelf, capture_all
+from pkt.training.passes import Pass, ReadOut
+from pkt.training.teacher import LiveTeacher, TopRows
 from terms import mean_of
 from tiny import tiny_model
 
@@ -110,7 +111,8 @@ def rows() -> Encoded:
 def live(family: str, top_k: int | None, shared: int = 320, **sizes: int) -> LiveTeacher:
     teacher = tiny_model(family, depth=3, width=48, seed=1, **sizes)
     return LiveTeacher(
-        arch=Architecture.of(teacher), shared=torch.arange(shared), temperature=1.5, top_k=top_k
+        arch=Architecture.of(teacher),
+        read_out=ReadOut(shared=torch.arange(shared), temperature=1.5, top_k=top_k),
     )
 
 
@@ -118,8 +120,10 @@ def live(family: str, top_k: int | None, shared: int = 320, **sizes: int) -> Liv
 @pytest.mark.parametrize("top_k", [None, 16])
 def test_cached_kl_equals_live_kl(family, top_k, tmp_path):
     teacher, student = live(family, top_k), Architecture.of(tiny_model(family, seed=2))
-    save(capture_outputs(teacher, rows(), batch_size=2), tmp_path / "top.json")
-    cached = load(TopRows, tmp_path / "top.json")
+    wanted = Pass(arch=teacher.arch, encoded=rows(), outputs=teacher.read_out)
+    columns = capture_all(wanted, batch_size=2, shelf=Shelf(folder=tmp_path, limit=2000))
+    cached = TopRows.among(columns)
+    assert cached is not None
     head = OutputHead(arch=student, shared=torch.arange(320))
     term = Divergence(temperature=1.5, top_k=top_k)
     for chosen in ([2, 0], [4], [1, 3, 0, 2, 4]):
@@ -152,4 +156,4 @@ def test_padding_rows_of_either_head_take_no_part():
     torch.testing.assert_close(
         distribution.log_probs_nK.exp().sum(-1), torch.ones(len(distribution.log_probs_nK))
     )
-    assert shared_columns(student.read_out(torch.zeros(2, 32)), teacher.shared).shape == (2, 320)
+    assert shared_columns(student.read_out(torch.zeros(2, 32)), teacher.read_out.shared).shape == (2, 320)

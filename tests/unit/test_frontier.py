@@ -18,8 +18,9 @@ from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, tap
 from pkt.objectives import MeanSquare
-from pkt.training.capture import Read, capture
+from pkt.training.capture import capture
 from pkt.training.loop import schedule
+from pkt.training.passes import Read
 from pkt.training.trainable import Update
 from terms import objective
 from textbook import same_moves

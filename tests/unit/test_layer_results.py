@@ -59,10 +59,10 @@ def test_alignment_comes_back_and_a_shared_map_is_written_once(tmp_path):
         assert (loaded.pairs, loaded.quality) == (saved.pairs, saved.quality)
         assert (loaded.maps[1].weight is loaded.maps[2].weight) == (files == 1)
         assert torch.equal(loaded.maps[2].weight, second.weight)
-        assert torch.equal(loaded.targets["train"][2].flat_ND, saved.targets["train"][2].flat_ND)
+        assert torch.equal(loaded.targets["train"][2].flat(), saved.targets["train"][2].flat())
         tokens = loaded.outputs["train"].tokens
         assert tokens is not None
-        assert torch.equal(tokens.flat_ND, torch.arange(10, dtype=torch.int32).view(5, 2))
+        assert torch.equal(tokens.flat(), torch.arange(10, dtype=torch.int32).view(5, 2))
 
 
 def test_tables_leave_out_what_was_not_measured():

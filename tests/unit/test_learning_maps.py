@@ -26,8 +26,9 @@ from pkt.models.taps import Interface
 from pkt.objectives import Cosine as CosineTerm
 from pkt.objectives import Fisher, Geometry, MeanSquare, OutputHead
 from pkt.semantics import AlignmentMap, Cosine, LearningMap, Procrustes, RandomMap, Ridge, closed_form, learns
-from pkt.training.capture import Read, capture
+from pkt.training.capture import capture
 from pkt.training.forward import Seen
+from pkt.training.passes import Read
 from pkt.training.trainable import Update, make_trainable
 from terms import mean_of, objective
 from tiny import tiny_model
@@ -202,7 +203,7 @@ def task_of(
         return capture(arch, bench.encoded("align"), reads, **how)
 
     teacher, student = states("teacher", PAIRS), states("student", {k: k for k in PAIRS})
-    maps = {k: semantics.fitted((teacher[k].flat_ND, student[k].flat_ND), torch.device("cpu")) for k in PAIRS}
+    maps = {k: semantics.fitted((teacher[k].flat(), student[k].flat()), torch.device("cpu")) for k in PAIRS}
     alignment = LayerAlignment(
         pairs=tuple(LayerPair(student=k, teacher=(layer,)) for k, layer in PAIRS.items()),
         interface="block",
@@ -228,21 +229,21 @@ def test_shuffled_targets_are_drawn_by_the_seed_whether_the_map_learns_or_not():
     bench, shuffled = task.bench, SemAlign(interface="block", targets="shuffled")
     bench.__dict__ |= {"pair_report": SimpleNamespace(shared_ids=torch.arange(320)), "cut": None}
     extraction = LayerExtraction(pairs=task.alignment.pairs, interface="block")
-    own = SemAlign(interface="block").align(bench, extraction, None).targets["train"][3].flat_ND
+    own = SemAlign(interface="block").align(bench, extraction, None).targets["train"][3].flat()
 
     def drawn(seed: int, semantics: Ridge) -> LayerAlignment:
         bench.config.seed, bench.semantics = seed, semantics
         return shuffled.align(bench, extraction, None)
 
-    first, second = (drawn(seed, Ridge()).targets["train"][3].flat_ND for seed in (0, 1))
+    first, second = (drawn(seed, Ridge()).targets["train"][3].flat() for seed in (0, 1))
     assert not torch.equal(first, second)
     for targets in (first, second):
         assert not torch.equal(targets, own)
         torch.testing.assert_close(targets.sort(0).values, own.sort(0).values)
     learning = drawn(1, Ridge(refit="epochs"))
-    torch.testing.assert_close(learning.maps[3](learning.targets["train"][3].flat_ND), second)
-    paired = learning.targets["align"][3].flat_ND
-    assert torch.equal(paired, task.alignment.targets["align"][3].flat_ND)  # fits see the right pairs
+    torch.testing.assert_close(learning.maps[3](learning.targets["train"][3].flat()), second)
+    paired = learning.targets["align"][3].flat()
+    assert torch.equal(paired, task.alignment.targets["align"][3].flat())  # fits see the right pairs
 
 
 @pytest.mark.parametrize(("family", "positions"), [("qwen3", "all"), ("gpt2", "answer")])
@@ -262,7 +263,7 @@ def test_a_refit_is_ridge_on_the_student_as_it_is(family, positions):
         with torch.no_grad():
             hidden = arch.model(torch.tensor([ids]), output_hidden_states=True).hidden_states[3][0]
         student.append(hidden if positions == "all" else hidden[prompt - 1 : -1])
-    y, x = torch.cat(student).double(), task.alignment.targets["align"][3].flat_ND.double()
+    y, x = torch.cat(student).double(), task.alignment.targets["align"][3].flat().double()
     centred_x, centred_y = x - x.mean(0), y - y.mean(0)
     penalty = 0.1 * centred_x.square().sum() / x.shape[1]
     stacked = torch.cat([centred_x, penalty.sqrt() * torch.eye(x.shape[1], dtype=torch.float64)])
@@ -280,9 +281,10 @@ def test_targets_go_through_the_map_of_their_layer_as_it_is():
     loss = task._loss(task.bench.objective, "train", [1, 3], None)
     task.bench._encoded["train"] = task.bench.encoded("align")  # whose states these are
     batch = collate(task.bench.encoded("align"), [2, 0])
-    where = Seen(loss=loss, batch=batch).where("answer", labelled=False)
-    first = loss.targets.of(3, batch, where)
+    seen = Seen(loss=loss, batch=batch)
+    where = seen.where("answer", labelled=False)
+    first = loss.targets.of(3, seen.given, batch, where)
     raw = task.alignment.targets["align"][3].of([2, 0])
     torch.testing.assert_close(first, maps[3](raw))
     task.maps[3].put(maps[3].scaled(2.0))
-    torch.testing.assert_close(loss.targets.of(3, batch, where), maps[3].scaled(2.0)(raw))
+    torch.testing.assert_close(loss.targets.of(3, seen.given, batch, where), maps[3].scaled(2.0)(raw))

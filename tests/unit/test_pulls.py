@@ -9,7 +9,8 @@ from test_frontier import bench_of
 from pkt.mapping import LayerPair
 from pkt.methods.layer_results import LayerAlignment
 from pkt.models.taps import Interface
-from pkt.training.capture import Read, capture
+from pkt.training.capture import capture
+from pkt.training.passes import Read
 from pulls import main, pulls
 from terms import objective
 
@@ -26,7 +27,7 @@ def aligned(bench, layers, *, noise: float = 0.0, interface: str = "block") -> L
         batch_size=4,
     )
     for states in own.values():
-        states.flat_ND.add_(noise * torch.randn(states.flat_ND.shape, generator=generator))
+        states.flat().add_(noise * torch.randn(states.flat().shape, generator=generator))
     pairs = tuple(LayerPair(student=k, teacher=(k,)) for k in layers)
     return LayerAlignment(pairs=pairs, interface=interface, positions="all", targets={"train": own})
 

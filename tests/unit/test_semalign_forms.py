@@ -13,8 +13,9 @@ from pkt.methods.semalign_geometry import spanned
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.semantics import AlignmentMap
-from pkt.training.capture import Read, capture
-from pkt.training.states import RowStates
+from pkt.training.capture import capture
+from pkt.training.passes import Read
+from pkt.training.states import Reordered, RowStates
 from terms import objective
 from tiny import tiny_model
 
@@ -41,7 +42,7 @@ def test_residuals_of_a_span_add_up_to_the_change_of_the_stream():
     def read(interface: Interface, **what: object) -> torch.Tensor:
         reads = {1: Read(width=32, **what)}
         states = capture(arch, encoded, reads, interface=interface, positions="all", batch_size=2)
-        return states[1].flat_ND
+        return states[1].flat()
 
     summed = read(Interface.residual, layers=wide.teacher, weights=wide.weights)
     change = read(Interface.block, layers=(5,)) - read(Interface.block, layers=(2,))
@@ -76,16 +77,15 @@ def test_targets_without_lengths_get_the_mean_length_of_the_students():
     weight = torch.randn(4, 6, generator=generator)
     directions = AlignmentMap(weight=weight, normalise=True)
     ratio = length_ratio(directions, teacher, student)
-    mapped = RowStates(flat_ND=directions(teacher.flat_ND), offsets_R1=offsets).scaled(ratio)
-    assert float(mapped.flat_ND.norm(dim=-1).mean()) == pytest.approx(
-        float(student.flat_ND.norm(dim=-1).mean())
-    )
+    read = Read(layers=(1,), width=4, map=directions, scale=ratio)
+    mapped_ND = read({1: teacher.flat()[None]}, torch.ones(1, 50, dtype=torch.bool))
+    assert float(mapped_ND.norm(dim=-1).mean()) == pytest.approx(float(student.flat().norm(dim=-1).mean()))
     assert length_ratio(AlignmentMap(weight=weight), teacher, student) == 1.0
 
 
 def test_shuffled_states_are_the_same_states_elsewhere():
     states = RowStates(flat_ND=torch.arange(12.0).view(6, 2), offsets_R1=torch.tensor([0, 2, 6]))
-    shuffled = states.shuffled(torch.Generator().manual_seed(0))
-    assert not torch.equal(shuffled.flat_ND, states.flat_ND)
-    assert sorted(map(tuple, shuffled.flat_ND.tolist())) == sorted(map(tuple, states.flat_ND.tolist()))
+    shuffled = Reordered(states=states, order_N=torch.tensor([3, 5, 0, 2, 4, 1]))
+    assert not torch.equal(shuffled.flat(), states.flat())
+    assert sorted(map(tuple, shuffled.flat().tolist())) == sorted(map(tuple, states.flat().tolist()))
     assert torch.equal(shuffled.offsets_R1, states.offsets_R1)

@@ -24,10 +24,11 @@ from pkt.objectives import (
     States,
     View,
 )
-from pkt.training.capture import Read, capture
+from pkt.training.capture import capture
 from pkt.training.forward import Targets, TransferLoss
 from pkt.training.loop import Trainer
-from pkt.training.teacher import LiveTeacher
+from pkt.training.passes import Read, ReadOut
+from pkt.training.teacher import Kept, LiveTeacher
 from pkt.training.trainable import Update, make_trainable
 from terms import objective, view_of
 from tiny import tiny_model
@@ -72,13 +73,20 @@ class Scene:
             arch=self.arch,
             objective=whole,
             interface=Interface.block,
-            targets=Targets(states=targets if whole.layer_terms else {}, positions=whole.positions),
+            targets=Targets(
+                source=Kept(
+                    states=targets if whole.layer_terms else {},
+                    outputs=outputs
+                    and LiveTeacher(
+                        arch=teacher,
+                        read_out=ReadOut(shared=shared, temperature=outputs.temperature, top_k=outputs.top_k),
+                    ),
+                ),
+                layers=tuple(targets) if whole.layer_terms else (),
+                positions=whole.positions,
+            ),
             prefix=None,
             head=OutputHead(arch=self.arch, shared=shared),
-            teacher=outputs
-            and LiveTeacher(
-                arch=teacher, shared=shared, temperature=outputs.temperature, top_k=outputs.top_k
-            ),
         )
 
     def step(self, micro: int, chosen: list[int]) -> tuple[dict[str, float], dict[str, torch.Tensor]]:

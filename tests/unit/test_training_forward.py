@@ -11,9 +11,10 @@ from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.objectives import OutputHead
-from pkt.training.capture import Read, advance, capture
+from pkt.training.capture import advance, capture
 from pkt.training.forward import Targets, TransferLoss
 from pkt.training.loop import Trainer
+from pkt.training.passes import Read
 from pkt.training.trainable import Update, make_trainable
 from terms import objective
 from textbook import same_moves, textbook_training
@@ -55,7 +56,7 @@ def fast(teacher, student, *, pairs, matrix, interface, objective, update, layer
             arch=arch,
             objective=objective,
             interface=interface,
-            targets=Targets(states=targets, positions=objective.positions),
+            targets=Targets.kept(targets, positions=objective.positions),
             prefix=prefix,
             head=OutputHead(arch=arch),
         ),
@@ -146,7 +147,7 @@ def test_a_student_that_already_agrees_has_no_layer_loss():
         batch_size=4,
     )
     loss = TransferLoss(
-        arch=arch, objective=V1, interface=Interface.mlp, targets=Targets(states=targets), prefix=None,
+        arch=arch, objective=V1, interface=Interface.mlp, targets=Targets.kept(targets), prefix=None,
         head=OutputHead(arch=arch),
     )  # fmt: skip
     batch = collate(encoded, [3, 1, 7])
@@ -157,7 +158,7 @@ def test_a_student_that_already_agrees_has_no_layer_loss():
 def test_measure_counts_right_tokens_and_rows():
     arch, encoded = Architecture.of(tiny_model("llama", seed=2)), rows(6)
     loss = TransferLoss(
-        arch=arch, objective=objective(ce={}), interface=Interface.mlp, targets=Targets(states={}), prefix=None,
+        arch=arch, objective=objective(ce={}), interface=Interface.mlp, targets=Targets.kept({}), prefix=None,
         head=OutputHead(arch=arch),
     )  # fmt: skip
     batch = collate(encoded, list(range(6)))

@@ -21,9 +21,9 @@ from pkt.models.taps import Interface
 from pkt.reporting.gaps import Share
 from pkt.stages.report import _objective as objective
 from pkt.sweep import checked_objective
-from pkt.training.capture import Read, capture
+from pkt.training.capture import capture, capture_all
+from pkt.training.passes import Pass, Read, ReadOut
 from pkt.training.snapshot import load_snapshot
-from pkt.training.teacher import LiveTeacher, capture_outputs
 from tiny import tiny_model
 
 F64 = torch.float64
@@ -95,9 +95,9 @@ def test_states_and_outputs_that_are_not_finite_are_told_where_they_arise():
         arch.embedding_weight()[8] = math.inf
     with pytest.raises(PktError, match=r"states of layer 2 are NaN or infinite \(rows \[0, 1\]"):
         capture(arch, encoded, asked, **options)
-    teacher = LiveTeacher(arch=arch, shared=torch.arange(320), temperature=1.0, top_k=4)
+    wanted = Pass(arch=arch, encoded=encoded, outputs=ReadOut(shared=torch.arange(320), top_k=4))
     with pytest.raises(PktError, match="next-token distributions are not numbers"):
-        capture_outputs(teacher, encoded, batch_size=2)
+        capture_all(wanted, batch_size=2)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

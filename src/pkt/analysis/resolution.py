@@ -24,7 +24,7 @@ from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, tap
 from pkt.semantics.basis import BLOCK, Basis, alignment_matrix, compute_device, factorise, gram
-from pkt.training.capture import position_mask
+from pkt.training.passes import position_mask
 
 RCOND = 1e-10  # eigenvalues of G and of S S^T below this share of the largest count as zero
 

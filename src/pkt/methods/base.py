@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+import torch
+
 from pkt import saving
 from pkt.mapping import LayerPair
 from pkt.mapping import Mapping as LayerMapping
@@ -167,6 +169,10 @@ class Method(Bounded, ABC):
     def provides(self) -> Provides:
         """What terms may ask for; `pkt.methods.combinations.refusal` compares it with what they need."""
         return Provides()
+
+    def on(self, device: torch.device) -> Self:
+        """Return the method as it is on a device, where some setting of it is left open."""
+        return self
 
     def is_taught(self, unlabelled: bool) -> bool:
         """Return whether the teacher's answers are among its train rows, in stages that read any.

@@ -18,14 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from pkt.methods.base import Transferred
+from pkt.methods.keeping import SPLITS
 from pkt.methods.layer_results import LayerAlignment
-from pkt.methods.tuning import SPLITS, Task
+from pkt.methods.tuning import Task
 from pkt.methods.workbench import Workbench
 from pkt.objectives import Objective
 from pkt.semantics import refits
-from pkt.training.capture import Prefix
 from pkt.training.loop import History
 from pkt.training.meter import Meter
+from pkt.training.passes import Prefix
 from pkt.training.snapshot import Snapshot, load_snapshot, save_snapshot
 from pkt.training.trainable import Update, make_trainable
 
@@ -76,7 +77,8 @@ def tune_frontier(
     """
     depth = bench.student.arch.depth
     last = {depth} if bench.objective.output_terms else set[int]()
-    layers = sorted({pair.student for pair in alignment.pairs} | last)
+    paired = {pair.student for pair in alignment.pairs}
+    layers = sorted(paired | last)
     trainable = make_trainable(bench.student.arch, update, layers, seed=bench.config.seed)
     task = Task(bench=bench, trainable=trainable, alignment=alignment)
     flat = [rows for epoch in task.plan for rows in epoch]
@@ -86,7 +88,7 @@ def tune_frontier(
         for i, layer in enumerate(layers):
             start, stop = (len(flat) * n // len(layers) for n in (i, i + 1))
             if cache_prefix and layer > 1 and bench.student.arch.starts_at(layer):
-                prefixes = {s: task.prefix(s, layer - 1, prefixes.get(s)) for s in SPLITS}
+                prefixes = {s: task.prefix(s, layer - 1, prefixes.get(s), scratch=snapshots) for s in SPLITS}
 
             def listen(step: int, metrics: dict[str, float], offset: int = start, k: int = layer) -> None:
                 bench.log(offset + step, {**metrics, "frontier": k})
@@ -95,9 +97,7 @@ def tune_frontier(
             stage = _Stage(task=task, layer=layer, folder=snapshots)
             histories.append(
                 stage.run(
-                    frontier.objective(
-                        bench.objective, last=layer == depth, paired=layer in alignment.targets["train"]
-                    ),
+                    frontier.objective(bench.objective, last=layer == depth, paired=layer in paired),
                     flat[start:stop],
                     prefixes,
                     listen,

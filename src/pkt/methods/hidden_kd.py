@@ -17,9 +17,10 @@ import torch
 from torch import nn
 
 from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
+from pkt.methods.keeping import keep, reads_of
 from pkt.methods.layer_results import LayerAlignment, LayerExtraction
-from pkt.methods.layerwise import LayerWise, teacher_outputs
-from pkt.methods.tuning import SPLITS, tune
+from pkt.methods.layerwise import LayerWise
+from pkt.methods.tuning import tune
 from pkt.methods.workbench import Workbench
 from pkt.settings import undecisive
 
@@ -43,26 +44,31 @@ class HiddenKd(LayerWise):
 
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Name what each stage reads; `align` fits no map, so that it has no use for the align rows."""
-        return Reads(rows=TRAINING.rows, keeps=True) if stage == "align" else super().reads(stage, choice)
+        if stage != "align":
+            return super().reads(stage, choice)
+        return Reads(rows=TRAINING.rows, config=("capture",), keeps=True)
 
     def align(self, bench: Workbench, extraction: LayerExtraction, scratch: Path | None) -> LayerAlignment:
         """Keep the teacher's own states at the paired layers."""
+        reads = reads_of(extraction.pairs, width=bench.teacher.arch.width)
+        dtype = self.on(bench.device).cache_dtype
+        targets, outputs = keep(bench, reads, interface=self.interface, dtype=dtype, scratch=scratch)
         return LayerAlignment(
             pairs=extraction.pairs,
             interface=self.interface,
             positions=bench.objective.positions,
-            targets={split: self.teacher_states(bench, extraction.pairs, split) for split in SPLITS},
-            outputs=teacher_outputs(bench),
+            dtype=dtype,
+            targets=targets,
+            outputs=outputs,
         )
 
     def transfer(self, bench: Workbench, alignment: LayerAlignment, scratch: Path | None) -> Transferred:
         """Train the paired student layers and the projections."""
-        arch = bench.student.arch
+        arch, width = bench.student.arch, int(bench.teacher_config.hidden_size)
         layers = [pair.student for pair in alignment.pairs]
         through = {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(bench.config.seed)
             for k in layers:
-                width = alignment.targets["train"][k].flat_ND.shape[1]
                 through[k] = nn.Linear(arch.width, width, bias=False).to(arch.device)
         return tune(bench, alignment, update=self.update, layers=layers, snapshots=scratch, through=through)

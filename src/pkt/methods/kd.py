@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pkt.methods.base import TRAINING, Choice, Provides, Reads
+from pkt.methods.keeping import keep
 from pkt.methods.layer_results import LayerAlignment
-from pkt.methods.layerwise import teacher_outputs
 from pkt.methods.sft import Sft
 from pkt.methods.workbench import Workbench
 from pkt.settings import undecisive
@@ -45,8 +45,9 @@ class Kd(Sft):
 
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Name what each stage reads: the rows of the training, `align` with the teacher."""
-        return TRAINING if stage == "transfer" else Reads(rows=TRAINING.rows, keeps=True)
+        return TRAINING if stage == "transfer" else Reads(rows=TRAINING.rows, config=("capture",), keeps=True)
 
     def align(self, bench: Workbench, extraction: None, scratch: Path | None) -> LayerAlignment:
         """Keep the teacher's distributions (nothing where the teacher is live)."""
-        return LayerAlignment(outputs=teacher_outputs(bench))
+        _, outputs = keep(bench, {}, scratch=scratch)
+        return LayerAlignment(outputs=outputs)

@@ -1,17 +1,31 @@
-"""What layer-wise methods hand from stage to stage: pairs, maps, mapped teacher states, teacher outputs."""
+"""What layer-wise methods hand from stage to stage: pairs, maps, mapped teacher states, teacher outputs.
+
+LayerAlignment ── save ──> alignment.json, alignment.safetensors (pairs, maps, quality)
+                      └──> states/<split>/ (what is large: shards, read when they are needed)
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
 
+from torch import Tensor
+
+from pkt import saving
 from pkt.mapping import LayerPair
 from pkt.methods.base import Alignment, Extraction
 from pkt.semantics import AlignmentMap
 from pkt.table import Table
-from pkt.training.states import RowStates
+from pkt.training.passes import column_of
+from pkt.training.shards import Column, Shards, ShardStates, write_shards
+from pkt.training.states import Reordered, States
 from pkt.training.teacher import TopRows
+
+STATES = "states"
+LIMIT = 256 * 10**6  # bytes of a file of states that were in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +79,13 @@ class LayerAlignment(Alignment):
         interface: where in a layer the states were read.
         positions: ``answer`` or ``all``.
         maps: per student layer; empty where the states are the teacher's own (hidden_kd).
+        scales: per student layer, what mapped states are multiplied by.
         quality: per student layer, the fields of its map's quality card.
+        dtype: as which states are stored, or rounded where the teacher runs beside the training.
+        orders: split -> student layer -> the position whose state each position gets; empty but for a control.
         targets: split -> student layer -> states at `positions`, unmapped where the maps go on learning (also of the
-            align split, where they are fitted again); empty where there is no layer term.
+            align split, where they are fitted again); empty where there is no layer term, or where the teacher runs
+            beside the training.
         outputs: split -> the teacher's likeliest tokens at answer positions; empty where no term reads the
             teacher's outputs, or where the teacher is live.
     """
@@ -76,9 +94,47 @@ class LayerAlignment(Alignment):
     interface: str = "block"
     positions: str = "answer"
     maps: dict[int, AlignmentMap] = field(default_factory=dict)
+    scales: dict[int, float] = field(default_factory=dict)
     quality: dict[int, dict[str, float | None]] = field(default_factory=dict)
-    targets: dict[str, dict[int, RowStates]] = field(default_factory=dict)
-    outputs: dict[str, TopRows] = field(default_factory=dict)
+    dtype: str = "float32"
+    orders: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    targets: dict[str, dict[int, States]] = field(default_factory=dict, metadata=saving.APART)
+    outputs: dict[str, TopRows] = field(default_factory=dict, metadata=saving.APART)
+
+    def save(self, folder: Path) -> None:
+        """Write everything into a folder; states that lie on disk already are linked there."""
+        super().save(folder)
+        for split in dict.fromkeys((*self.targets, *self.outputs)):
+            _put(folder / STATES / split, self._columns_of(split))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote; states stay on disk."""
+        own = super().load(folder)
+        targets, outputs = {}, {}
+        for place in sorted((folder / STATES).glob("*")):
+            columns = (shards := Shards.open(place)).columns
+            layers = [pair.student for pair in own.pairs if column_of(pair.student) in columns]
+            order = own.orders.get(place.name, {})
+            states = {k: shards[column_of(k)] for k in layers}
+            if layers:
+                targets[place.name] = reordered(states, order)
+            if (top := TopRows.among({name: shards[name] for name in columns})) is not None:
+                outputs[place.name] = top
+        return replace(own, targets=targets, outputs=outputs)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the teacher's states and outputs that are kept."""
+        splits = dict.fromkeys((*self.targets, *self.outputs))
+        return sum(states.bytes for split in splits for states in self._columns_of(split).values())
+
+    def _columns_of(self, split: str) -> dict[str, States]:
+        found = {
+            column_of(k): states.states if isinstance(states, Reordered) else states
+            for k, states in self.targets.get(split, {}).items()
+        }
+        return found | (self.outputs[split].columns if split in self.outputs else {})
 
     def tables(self) -> list[Table]:
         """Return the maps' quality cards, and how much was kept of the teacher's outputs."""
@@ -131,6 +187,28 @@ class LayerAlignment(Alignment):
                     "turns the others arbitrarily; raise data.sizes.align"
                 )
         return notes
+
+
+def reordered(states: Mapping[int, States], orders: Mapping[int, Tensor]) -> dict[int, States]:
+    """Return states by layer, those with an order of their own in it."""
+    return {k: Reordered(states=own, order_N=orders[k]) if k in orders else own for k, own in states.items()}
+
+
+def _put(folder: Path, columns: Mapping[str, States]) -> None:
+    """Keep some columns of one split in a folder."""
+    lying = {id(own.shards): own.shards for own in columns.values() if isinstance(own, ShardStates)}
+    if len(lying) == 1:
+        next(iter(lying.values())).put(folder)
+        return
+    kinds = {name: Column.like(own) for name, own in columns.items()}
+    rows = len(next(iter(columns.values())).offsets_R1) - 1
+    write_shards(
+        folder,
+        kinds,
+        [[row] for row in range(rows)],
+        lambda rows: {name: own.of(rows) for name, own in columns.items()},
+        limit=LIMIT,
+    )
 
 
 def _shown(value: Any) -> str:

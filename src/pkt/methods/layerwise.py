@@ -2,16 +2,16 @@
 
 extract split -> attribution | similarity -> mapping -> pairs
 align split   -> states of both models -> semantics -> a map per pair and its quality card
-train, validation -> teacher states through the maps, and the teacher's outputs where a term reads them
+train, validation -> one pass of the teacher: its states through the maps, its outputs where a term reads them
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -22,17 +22,18 @@ from pkt.attribution.similarity import compare_layers
 from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.mapping import LayerPair
 from pkt.methods.base import TRAINING, Choice, Provides, Reads
+from pkt.methods.keeping import reads_of
 from pkt.methods.layer_results import LayerAlignment, LayerExtraction
-from pkt.methods.tuning import SPLITS, TrainingMethod, live_teacher
+from pkt.methods.tuning import TrainingMethod
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.objectives import OutputHead
 from pkt.semantics import AlignmentMap, HeadView, Identity, Semantics, quality_card, without_massive
 from pkt.settings import setting
-from pkt.training.capture import Read, capture
-from pkt.training.states import RowStates
-from pkt.training.teacher import TopRows, capture_outputs
+from pkt.training.capture import capture
+from pkt.training.passes import Read
+from pkt.training.states import States
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class LayerWise(TrainingMethod):
         interface: where in a layer states are read, in both models.
         reduce: how attribution is aggregated (only read where the mapping asks for scores).
         update: what trains in the paired layers.
-        cache_dtype: storage of the teacher's states.
+        cache_dtype: storage of the teacher's states; `on` decides what ``auto`` is.
     """
 
     results: ClassVar[Mapping[str, type[Any]]] = {"extract": LayerExtraction, "align": LayerAlignment}
@@ -54,7 +55,13 @@ class LayerWise(TrainingMethod):
     reduce: Literal["example", "signed", "abs", "l2"] = setting(
         "example", when=lambda _, choice: choice.mapping.needs_scores
     )
-    cache_dtype: Literal["float32", "bfloat16"] = setting("float32", decides="align")
+    cache_dtype: Literal["auto", "float32", "bfloat16", "float8_e4m3"] = setting("auto", decides="align")
+
+    def on(self, device: torch.device) -> Self:
+        """Return the method as it is on a device: what is kept there is kept in bfloat16, on a CPU in float32."""
+        if self.cache_dtype != "auto":
+            return self
+        return replace(self, cache_dtype="bfloat16" if device.type == "cuda" else "float32")
 
     def provided(self, states: Literal["student", "teacher"]) -> Provides:
         """Return what the method provides; `states` says whose space the targets are in."""
@@ -82,48 +89,20 @@ class LayerWise(TrainingMethod):
             similarity=tuple(map(tuple, similarity)) if similarity else None,
         )
 
-    def teacher_states(
-        self,
-        bench: Workbench,
-        pairs: tuple[LayerPair, ...],
-        split: str,
-        maps: Mapping[int, AlignmentMap] | None = None,
-        *,
-        exact: bool = False,
-    ) -> dict[int, RowStates]:
-        """Read the paired teacher layers over a split, through `maps` if there are any.
+    def teacher_states(self, bench: Workbench, pairs: tuple[LayerPair, ...]) -> dict[int, States]:
+        """Read the paired teacher layers over the align split, as they are."""
+        reads = reads_of(pairs, width=bench.teacher.arch.width)
+        return self._captured(bench, "teacher", reads)
 
-        Args:
-            bench: models and rows.
-            pairs: what is read for which student layer.
-            split: whose rows.
-            maps: by student layer; None keeps the teacher's own states.
-            exact: store float32, whatever `cache_dtype` says.
-        """
-        width = bench.student.arch.width if maps else bench.teacher.arch.width
-        reads = {
-            pair.student: Read(
-                layers=pair.teacher,
-                weights=pair.weights,
-                width=width,
-                map=maps[pair.student] if maps else None,
-            )
-            for pair in pairs
-        }
-        dtype = torch.float32 if exact else getattr(torch, self.cache_dtype)
-        return self._captured(bench, "teacher", split, reads, dtype)
-
-    def student_states(self, bench: Workbench, pairs: tuple[LayerPair, ...]) -> dict[int, RowStates]:
+    def student_states(self, bench: Workbench, pairs: tuple[LayerPair, ...]) -> dict[int, States]:
         """Read the untouched student's paired layers over the align split."""
         width = bench.student.arch.width
         reads = {pair.student: Read(layers=(pair.student,), width=width) for pair in pairs}
-        return self._captured(bench, "student", "align", reads, torch.float32)
+        return self._captured(bench, "student", reads)
 
-    def _captured(
-        self, bench: Workbench, role: str, split: str, reads: Mapping[int, Read], dtype: torch.dtype
-    ) -> dict[int, RowStates]:
-        model, encoded = getattr(bench, role), bench.encoded(split)
-        with bench.track(f"{role} states ({split})", len(encoded.lengths)) as advance:
+    def _captured(self, bench: Workbench, role: str, reads: Mapping[int, Read]) -> dict[int, States]:
+        model, encoded = getattr(bench, role), bench.encoded("align")
+        with bench.track(f"{role} states (align)", len(encoded.lengths)) as advance:
             return capture(
                 model.arch,
                 encoded,
@@ -131,7 +110,6 @@ class LayerWise(TrainingMethod):
                 interface=Interface(self.interface),
                 positions=bench.objective.positions,
                 batch_size=bench.config.optim.batch_size,
-                dtype=dtype,
                 meter=getattr(bench, f"{role}_meter"),
                 listen=advance,
             )
@@ -183,8 +161,8 @@ def similarities(bench: Workbench, interface: str) -> list[list[float]]:
 def fit_maps(
     bench: Workbench,
     pairs: tuple[LayerPair, ...],
-    teacher: Mapping[int, RowStates],
-    student: Mapping[int, RowStates],
+    teacher: Mapping[int, States],
+    student: Mapping[int, States],
 ) -> dict[int, AlignmentMap]:
     """Fit the request's semantics: per pair where it reads states, otherwise once for all pairs."""
     shared = bench.pair_report.shared_ids
@@ -199,7 +177,7 @@ def fit_maps(
     layers = [pair.student for pair in pairs]
     if not bench.semantics.needs_states:
         return dict.fromkeys(layers, fit())
-    return {k: fit(states=(teacher[k].flat_ND, student[k].flat_ND)) for k in layers}
+    return {k: fit(states=(teacher[k].flat(), student[k].flat())) for k in layers}
 
 
 def no_map(semantics: Semantics, bench: Workbench) -> str | None:
@@ -214,8 +192,8 @@ def graded(
     bench: Workbench,
     maps: Mapping[int, AlignmentMap],
     interface: str,
-    teacher: Mapping[int, RowStates],
-    student: Mapping[int, RowStates],
+    teacher: Mapping[int, States],
+    student: Mapping[int, States],
 ) -> dict[int, dict[str, float | None]]:
     """Return each map's quality card on the align split, with a read-out KL where states are those of blocks.
 
@@ -223,13 +201,13 @@ def graded(
     """
     read_out = OutputHead(arch=bench.student.arch).lens if interface == "block" else None
     return {
-        k: asdict(quality_card(map_, teacher[k].flat_ND, student[k].flat_ND, read_out=read_out))
+        k: asdict(quality_card(map_, teacher[k].flat(), student[k].flat(), read_out=read_out))
         | {name: value for name, value in map_.info.items() if name == "alpha"}
         for k, map_ in maps.items()
     }
 
 
-def length_ratio(map_: AlignmentMap, teacher: RowStates, student: RowStates) -> float:
+def length_ratio(map_: AlignmentMap, teacher: States, student: States) -> float:
     """Return the student's mean state length over that of the mapped teacher states, on the align split.
 
     It is 1 for a map that predicts values (ridge), since only a normalised map gives directions without lengths. The
@@ -237,23 +215,9 @@ def length_ratio(map_: AlignmentMap, teacher: RowStates, student: RowStates) -> 
     """
     if not map_.normalise:
         return 1.0
-    (teacher_ND, student_ND), _ = without_massive((teacher.flat_ND, student.flat_ND), map_.massive)
+    (teacher_ND, student_ND), _ = without_massive((teacher.flat(), student.flat()), map_.massive)
     length = torch.cat([map_(part).norm(dim=-1) for part in torch.split(teacher_ND, 4096)]).mean()
     return float(student_ND.float().norm(dim=-1).mean() / length.clamp_min(1e-12))
-
-
-def teacher_outputs(bench: Workbench) -> dict[str, TopRows]:
-    """Compute the teacher's distributions at answer positions, if the objective reads them from the store."""
-    if (outputs := bench.objective.outputs) is None or outputs.live:
-        return {}
-    kept = {}
-    for split in SPLITS:
-        encoded = bench.encoded(split)
-        with bench.track(f"teacher outputs ({split})", len(encoded.lengths)) as advance:
-            kept[split] = capture_outputs(
-                live_teacher(bench), encoded, batch_size=bench.config.optim.batch_size, listen=advance
-            )
-    return kept
 
 
 def head_view(arch: Architecture, shared: Tensor, channels: Tensor | None = None) -> HeadView:

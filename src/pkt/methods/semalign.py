@@ -14,22 +14,26 @@ layers below the first trained one run once. Both are exact.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from pkt.mapping import LayerPair
 from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
 from pkt.methods.frontier import Frontier, tune_frontier
-from pkt.methods.layer_results import LayerAlignment, LayerExtraction
-from pkt.methods.layerwise import LayerWise, fit_maps, graded, length_ratio, teacher_outputs
-from pkt.methods.tuning import SPLITS, tune
+from pkt.methods.keeping import keep, reads_of
+from pkt.methods.layer_results import LayerAlignment, LayerExtraction, reordered
+from pkt.methods.layerwise import LayerWise, fit_maps, graded, length_ratio
+from pkt.methods.tuning import tune
 from pkt.methods.workbench import Workbench
 from pkt.objectives import LayerTerm
 from pkt.semantics import Refit, learns, refits
 from pkt.settings import setting, undecisive
+from pkt.training.states import States
 
 
 def by_frontier(own: SemAlign, _choice: Choice) -> bool:
@@ -100,7 +104,7 @@ class SemAlign(LayerWise):
         if stage != "align":
             return super().reads(stage, choice)
         drawn = ("seed",) if self.targets == "shuffled" else ()
-        return Reads(rows=("align", *TRAINING.rows), config=drawn, keeps=True)
+        return Reads(rows=("align", *TRAINING.rows), config=("capture", *drawn), keeps=True)
 
     def _spanned(self, pairs: tuple[LayerPair, ...]) -> tuple[LayerPair, ...]:
         """Return the pairs with the teacher layers that make up each target; a form of the method may add some."""
@@ -114,27 +118,40 @@ class SemAlign(LayerWise):
         """
         pairs = self._spanned(extraction.pairs)
         student = self.student_states(bench, pairs)
-        teacher = self.teacher_states(bench, pairs, "align", exact=True)
+        teacher = self.teacher_states(bench, pairs)
         maps = fit_maps(bench, pairs, teacher, student)
         scales = {k: length_ratio(maps[k], teacher[k], student[k]) for k in maps}
-        learning, targets = learns(bench.semantics), {}
-        for split in SPLITS:
-            kept = self.teacher_states(bench, pairs, split, None if learning else maps)
-            targets[split] = kept if learning else {k: own.scaled(scales[k]) for k, own in kept.items()}
-            if self.targets == "shuffled":
-                generator = torch.Generator().manual_seed(bench.config.seed)
-                targets[split] = {k: own.shuffled(generator) for k, own in targets[split].items()}
+        quality = graded(bench, maps, self.interface, teacher, student)
+        if learning := learns(bench.semantics):
+            reads = reads_of(pairs, width=bench.teacher.arch.width)
+            maps, scales = {k: map_.scaled(scales[k]) for k, map_ in maps.items()}, {}
+        else:
+            reads = reads_of(pairs, width=bench.student.arch.width, maps=maps, scales=scales)
+        dtype = self.on(bench.device).cache_dtype
+        targets, outputs = keep(bench, reads, interface=self.interface, dtype=dtype, scratch=scratch)
+        orders = {split: self._orders(bench, own) for split, own in targets.items()}
+        targets = {split: reordered(own, orders[split]) for split, own in targets.items()}
         if refits(bench.semantics) != "never":
             targets["align"] = teacher
         return LayerAlignment(
             pairs=pairs,
             interface=extraction.interface,
             positions=bench.objective.positions,
-            maps={k: map_.scaled(scales[k]) for k, map_ in maps.items()} if learning else maps,
-            quality=graded(bench, maps, self.interface, teacher, student),
+            maps=maps,
+            scales={} if learning else scales,
+            quality=quality,
+            orders=orders,
+            dtype=dtype,
             targets=targets,
-            outputs=teacher_outputs(bench),
+            outputs=outputs,
         )
+
+    def _orders(self, bench: Workbench, states: Mapping[int, States]) -> dict[int, Tensor]:
+        """Return in which order the positions of each layer's states stand, where that is not their own."""
+        if self.targets == "own":
+            return {}
+        generator = torch.Generator().manual_seed(bench.config.seed)
+        return {k: torch.randperm(own.count, generator=generator) for k, own in states.items()}
 
     def transfer(self, bench: Workbench, alignment: LayerAlignment, scratch: Path | None) -> Transferred:
         """Train the paired student layers on the objective."""

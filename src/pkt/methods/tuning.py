@@ -6,9 +6,11 @@ deep. Both work on a `Task`.
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
@@ -20,20 +22,19 @@ from pkt import console
 from pkt.data.batching import Batch, collate, epoch_batches, sorted_batches
 from pkt.errors import RequestError
 from pkt.methods.base import TRAINING, Choice, Method, Provides, Reads, Transferred
+from pkt.methods.keeping import SPLITS, ahead, prefix_shelf, source_of
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
 from pkt.objectives import Objective, OutputHead, Sizes
 from pkt.semantics import Fitted, LearningMap, Trains, learns, quality_card, refits
 from pkt.settings import setting
-from pkt.training.capture import Prefix, Read, advance, capture
+from pkt.training.capture import advance, capture
 from pkt.training.forward import Targets, TransferLoss
 from pkt.training.loop import History, Trainer
 from pkt.training.lora_start import LoraStart
-from pkt.training.teacher import LiveTeacher, TeacherOutput
+from pkt.training.passes import Prefix, Read
 from pkt.training.trainable import Trainable, Update, make_trainable
-
-SPLITS = ("train", "validation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +79,7 @@ class Task:
     def own(self) -> dict[str, nn.Module]:
         """The modules of terms that have parameters or buffers, by the term's name; the seed decides their start."""
         arch, rows = self.bench.student.arch, sum(len(self.bench.encoded(s).lengths) for s in SPLITS)
-        targets = self.alignment.targets.get("train", {})
-        widths = {
-            k: arch.width if k in self.maps else states.flat_ND.shape[1] for k, states in targets.items()
-        }
+        widths = {pair.student: self._target_width(pair.student) for pair in self.alignment.pairs}
         own = {k: widths[k] if k in self.through else arch.width for k in widths}
         made = {}
         with torch.random.fork_rng(devices=[]):
@@ -90,6 +88,13 @@ class Task:
                 if (module := term.modules(Sizes(states=own, targets=widths, rows=rows))) is not None:
                     made[name] = module.to(arch.device)
         return made
+
+    def _target_width(self, layer: int) -> int:
+        """Return the width of a layer's targets as a term sees them."""
+        kept = self.alignment.targets.get("train", {})
+        if layer in self.alignment.maps:
+            return self.bench.student.arch.width
+        return kept[layer].width if layer in kept else int(self.bench.teacher_config.hidden_size)
 
     @cached_property
     def maps(self) -> dict[int, LearningMap]:
@@ -163,7 +168,7 @@ class Task:
         """
         losses = {split: self._loss(objective, split, layers, prefixes.get(split)) for split in SPLITS}
         train, device = self.bench.encoded("train"), self.bench.student.arch.device
-        return Trainer(
+        trainer = Trainer(
             loss=losses["train"],
             parameters={**parameters, **dict(self.auxiliary.named_parameters())},
             plan=plan,
@@ -178,26 +183,29 @@ class Task:
             begin_step=losses["train"].begin_step,
             finish_step=losses["train"].finish_step,
             finish_epoch=finish_epoch,
-        ).fit()
+        )
+        order = [rows for epoch in plan for step in epoch for rows in trainer.micro_batches(step)]
+        with reading_ahead(self.bench, losses["train"], order):
+            return trainer.fit()
 
     def _loss(
         self, objective: Objective, split: str, layers: Sequence[int], prefix: Prefix | None
     ) -> TransferLoss:
         arch, alignment = self.bench.student.arch, self.alignment
-        targets = alignment.targets[split] if objective.layer_terms else {}
-        reads = objective.outputs is not None
+        paired = {pair.student for pair in alignment.pairs} if objective.layer_terms else set()
+        shared = self.bench.pair_report.shared_ids if objective.outputs is not None else None
         return TransferLoss(
             arch=arch,
             objective=objective,
             interface=Interface(alignment.interface),
             targets=Targets(
-                states={k: states for k, states in targets.items() if k in layers},
+                source=source_of(self.bench, alignment, split, objective, layers),
+                layers=tuple(sorted(paired & set(layers))),
                 positions=alignment.positions,
                 maps=self.maps,
             ),
             prefix=prefix,
-            head=OutputHead(arch=arch, shared=self.bench.pair_report.shared_ids if reads else None),
-            teacher=self._teacher_output(split) if reads else None,
+            head=OutputHead(arch=arch, shared=shared),
             through=self.through,
             own=self.own,
             first_row=0 if split == "train" else len(self.bench.encoded("train").lengths),
@@ -212,26 +220,35 @@ class Task:
             self.bench.config.optim.precision == "bfloat16" or self.bench.student.arch.dtype == torch.bfloat16
         )
 
-    def _teacher_output(self, split: str) -> TeacherOutput:
-        if self.alignment.outputs:
-            return self.alignment.outputs[split]
-        return live_teacher(self.bench)
+    def prefix(
+        self, split: str, layer: int, before: Prefix | None = None, scratch: Path | None = None
+    ) -> Prefix:
+        """Return the states that enter the layer after `layer`, computed from `before`, or from the tokens.
 
-    def prefix(self, split: str, layer: int, before: Prefix | None = None) -> Prefix:
-        """Return the states that enter the layer after `layer`, computed from `before`, or from the tokens."""
+        Args:
+            split: whose rows.
+            layer: the last layer that runs, from 1.
+            before: of a layer below; its files go.
+            scratch: folder for states that are more than memory should hold.
+        """
         encoded, arch = self.bench.encoded(split), self.bench.student.arch
         what = f"states entering layer {layer + 1} ({split})"
+        needed = sum(encoded.lengths) * arch.width * arch.dtype.itemsize
         autocast = torch.autocast(arch.device.type, torch.bfloat16, enabled=self._autocast)  # as in training
         with self.trainable.evaluating(), autocast, self.bench.track(what, len(encoded.lengths)) as step:
-            return advance(
+            found = advance(
                 arch,
                 encoded,
                 layer,
                 before,
                 batch_size=self.bench.config.optim.batch_size,
                 meter=self.bench.student_meter,
+                shelf=prefix_shelf(self.bench, scratch, f"prefix/{split}_{layer + 1}", needed),
                 listen=step,
             )
+        if before is not None and scratch is not None:
+            shutil.rmtree(scratch / f"prefix/{split}_{before.layer}", ignore_errors=True)
+        return found
 
     def refit(self, layers: Sequence[int]) -> dict[str, float]:
         """Fit the maps of some layers again on the student as it is, and return how well they fit, as metrics."""
@@ -255,7 +272,7 @@ class Task:
                 listen=step,
             )
         for k in layers:
-            states = alignment.targets["align"][k].flat_ND, student[k].flat_ND
+            states = alignment.targets["align"][k].flat(), student[k].flat()
             fitted = bench.semantics.fitted(states, self.maps[k].weight.device)
             self.maps[k].put(fitted)
             found[f"map_explained_variance_{k}"] = quality_card(fitted, *states).explained_variance
@@ -291,17 +308,19 @@ class Task:
         )
 
 
-def live_teacher(bench: Workbench) -> LiveTeacher:
-    """Return the teacher as a source of distributions, at the objective's temperature."""
-    outputs = bench.objective.outputs
-    assert outputs is not None
-    return LiveTeacher(
-        arch=bench.teacher.arch,
-        shared=bench.pair_report.shared_ids,
-        temperature=outputs.temperature,
-        top_k=outputs.top_k,
-        meter=bench.teacher_meter,
-    )
+@contextmanager
+def reading_ahead(bench: Workbench, loss: TransferLoss, order: Sequence[list[int]]) -> Iterator[None]:
+    """Let a loss ask for what the teacher says of the batches to come, where that takes time."""
+    before = loss.targets
+    if (source := ahead(bench, before.source, order)) is None:
+        yield
+        return
+    loss.targets = replace(before, source=source)
+    try:
+        with source.running():
+            yield
+    finally:
+        loss.targets = before
 
 
 def tune(
@@ -339,7 +358,7 @@ def tune(
             "semantics.refit=epochs: one epoch has no other after it, so the map is not fitted again"
         )
     if cache_prefix and first > 1 and bench.student.arch.starts_at(first):
-        prefixes = {split: task.prefix(split, first - 1) for split in SPLITS}
+        prefixes = {split: task.prefix(split, first - 1, scratch=snapshots) for split in SPLITS}
     with bench.track("transfer", task.steps) as advance_bar:
 
         def listen(step: int, metrics: dict[str, float]) -> None:

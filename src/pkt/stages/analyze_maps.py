@@ -17,7 +17,8 @@ from pkt.objectives import OutputHead
 from pkt.semantics import AlignmentMap, HeadView, Semantics, States, quality_card
 from pkt.settings import deciding, target_of
 from pkt.stages.analyze_subject import UNTOUCHED, Subject, heading
-from pkt.training.capture import Read, capture, position_counts
+from pkt.training.capture import capture
+from pkt.training.passes import Read, position_counts
 
 STATES = 4 << 30  # bytes of paired states in memory: as many pairs of layers as fit are read in one pass
 
@@ -122,4 +123,4 @@ def _paired(subject: Subject, pairs: tuple[LayerPair, ...], encoded: Encoded) ->
             interface = Interface(subject.config.interface)
             sides.append(capture(arch, encoded, own, interface=interface, **subject.passes(), listen=advance))
     teacher, student = sides
-    return {k: (teacher[k].flat_ND, student[k].flat_ND) for k in teacher}
+    return {k: (teacher[k].flat(), student[k].flat()) for k in teacher}

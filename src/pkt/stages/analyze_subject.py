@@ -20,7 +20,7 @@ from pkt.semantics import Semantics
 from pkt.stages import evaluate as evaluate_stage
 from pkt.store import Artifact
 from pkt.tasks.splits import trained_on
-from pkt.training.capture import position_counts
+from pkt.training.passes import position_counts
 
 UNTOUCHED = ("teacher", "student")
 ALL = (*UNTOUCHED, "transferred")

@@ -35,9 +35,10 @@ from pkt.models.probe import UNTRIED
 from pkt.models.readings import PADDED, Sample
 from pkt.models.taps import Interface
 from pkt.objectives import Cosine, Objective, OutputHead
-from pkt.training.capture import Prefix, Read, advance, capture
+from pkt.training.capture import advance, capture, capture_all
 from pkt.training.forward import Targets, TransferLoss
-from pkt.training.teacher import LiveTeacher, capture_outputs
+from pkt.training.passes import Pass, Prefix, Read, ReadOut
+from pkt.training.teacher import LiveTeacher, TopRows
 from pkt.training.trainable import Update, make_trainable
 
 log = logging.getLogger(__name__)
@@ -182,7 +183,7 @@ def identity(arch: Architecture) -> Check:
         arch=arch,
         objective=Objective(terms={"layer": Cosine(positions="all")}),
         interface=Interface(interface),
-        targets=Targets(states=targets, positions="all"),
+        targets=Targets.kept(targets, positions="all"),
         prefix=prefix,
         head=OutputHead(arch=arch),
     )
@@ -197,9 +198,10 @@ def identity(arch: Architecture) -> Check:
 def cached(bench: Workbench) -> Check:
     """Check that the teacher's kept distributions are those of the live teacher."""
     arch = bench.teacher.arch
-    live = LiveTeacher(arch=arch, shared=bench.pair_report.shared_ids, temperature=1.0, top_k=None)
-    encoded = _rows(arch)
-    kept = capture_outputs(live, encoded, batch_size=1)
+    read_out, encoded = ReadOut(shared=bench.pair_report.shared_ids), _rows(arch)
+    live = LiveTeacher(arch=arch, read_out=read_out)
+    columns = capture_all(Pass(arch=arch, encoded=encoded, outputs=read_out), batch_size=1)
+    kept = TopRows(log_probs=columns["log_probs"])
     batch = collate(encoded, [1, 0]).to(arch.device)
     found, expected = (source.of(batch) for source in (kept, live))
     shares = [made.read(*made.tensors).log_probs_nK.float().exp().cpu() for made in (found, expected)]

@@ -1,6 +1,6 @@
-"""Run a frozen model over rows once, and keep the states that are read later.
+"""Run a frozen model over rows once, and keep what is read later, in memory or on disk.
 
-    rows -> length-sorted batches -> decoder up to the deepest layer asked for -> reads -> RowStates
+    rows -> length-sorted batches -> Pass -> RowStates | Shards
 
 The teacher's states are kept already mapped into the student's space, at the wanted positions only
 (D_S numbers per position instead of L_T x D_T), after which the teacher can be freed.
@@ -9,83 +9,75 @@ The teacher's states are kept already mapped into the student's space, at the wa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from pkt.data.batching import Batch, collate, sorted_batches
+from pkt.data.batching import sorted_batches
 from pkt.data.encoding import Encoded
-from pkt.errors import PktError
 from pkt.models.architecture import Architecture
-from pkt.models.taps import Interface, decode, skip_above, skip_below, tap
+from pkt.models.taps import Interface
 from pkt.training.meter import Meter
-from pkt.training.states import RowStates
+from pkt.training.passes import Pass, Prefix, Read, column_of
+from pkt.training.shards import write_shards
+from pkt.training.states import RowStates, States
 
 
 @dataclass(frozen=True, kw_only=True)
-class Read:
-    """One thing to keep: a weighted sum of layers' states, mapped.
+class Shelf:
+    """Where captured numbers are kept on disk.
 
     Attributes:
-        layers: layer numbers, from 1.
-        weights: one per layer (a plain pair has the single weight 1).
-        width: width of what is kept.
-        map: (N, D) -> (N, width); None keeps the states as they are.
+        folder: of the files.
+        limit: bytes of a file.
     """
 
-    layers: tuple[int, ...]
-    width: int
-    weights: tuple[float, ...] = (1.0,)
-    map: Callable[[Tensor], Tensor] | None = None
-
-    def __call__(self, states: Mapping[int, Tensor], mask_BT: Tensor) -> Tensor:
-        """Return the (N, width) states at the positions that `mask_BT` selects, row after row."""
-        read = states[self.layers[0]][mask_BT].float() * self.weights[0]
-        for layer, weight in zip(self.layers[1:], self.weights[1:], strict=True):
-            read = read + weight * states[layer][mask_BT].float()
-        return self.map(read) if self.map is not None else read
+    folder: Path
+    limit: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prefix:
-    """States of every position that enter a layer; the layers below it need not run.
-
-    Attributes:
-        layer: the first layer that runs, from 1.
-        states: what enters it.
-    """
-
-    layer: int
-    states: RowStates
-
-    def entering(self, arch: Architecture, batch: Batch) -> AbstractContextManager[None]:
-        """Start forward passes of a batch at `layer`."""
-        states_BTD = self.states.padded(batch.index, batch.input_ids.shape[1])
-        return skip_below(arch, self.layer, states_BTD.to(arch.device, arch.dtype))
-
-
-def position_mask(batch: Batch, positions: str) -> Tensor:
-    """Select the positions of a batch that a term covers, as (B, T) bool.
+def capture_all(
+    wanted: Pass,
+    *,
+    batch_size: int,
+    dtype: torch.dtype = torch.float32,
+    shelf: Shelf | None = None,
+    listen: Callable[[int], None] = lambda _rows: None,
+) -> dict[str, States]:
+    """Run a pass over all rows, and keep every column.
 
     Args:
-        batch: right-padded rows.
-        positions: ``answer`` (those that predict an answer token) or ``all`` (every non-padding one).
+        wanted: the model, the rows and what is wanted.
+        batch_size: rows per forward pass.
+        dtype: storage type of states; statistics before it are float32.
+        shelf: where they are kept; None: in memory.
+        listen: called with the number of rows done after each batch.
+
+    Returns:
+        By column.
+
+    Raises:
+        PktError: numbers that are not finite.
     """
-    return batch.supervised if positions == "answer" else batch.attention_mask.bool()
+    batches = sorted_batches(wanted.encoded.lengths, batch_size)
+
+    def done(rows: list[int]) -> None:
+        wanted.count(rows)
+        listen(len(rows))
+
+    columns = wanted.columns(dtype)
+    if shelf is not None:
+        shards = write_shards(shelf.folder, columns, batches, wanted, limit=shelf.limit, listen=done)
+        return {name: shards[name] for name in columns}
+    kept = {name: RowStates.empty(list(own.counts), own.width, own.dtype) for name, own in columns.items()}
+    for rows in batches:
+        for name, values in wanted(rows).items():
+            kept[name].write(rows, values)
+        done(rows)
+    return dict(kept)
 
 
-def position_counts(encoded: Encoded, positions: str) -> list[int]:
-    """Return how many positions `position_mask` selects in each row, without building a batch."""
-    if positions == "answer":
-        return [
-            length - prompt for length, prompt in zip(encoded.lengths, encoded.prompt_lengths, strict=True)
-        ]
-    return list(encoded.lengths)
-
-
-@torch.no_grad()
 def capture(
     arch: Architecture,
     encoded: Encoded,
@@ -95,60 +87,34 @@ def capture(
     positions: str,
     batch_size: int,
     dtype: torch.dtype = torch.float32,
-    prefix: Prefix | None = None,
     meter: Meter | None = None,
-    listen: Callable[[int], None] | None = None,
-) -> dict[int, RowStates]:
-    """Capture states of every row at one supervision interface.
+    shelf: Shelf | None = None,
+    listen: Callable[[int], None] = lambda _rows: None,
+) -> dict[int, States]:
+    """Capture states of every row at one supervision interface, by the layer that they are kept for.
 
     Args:
-        arch: the frozen model; layers above the deepest one read are not run.
+        arch: the frozen model.
         encoded: the rows.
-        reads: what to keep under which key (usually the student's layer number).
+        reads: what to keep.
         interface: where in a layer the state is read.
         positions: ``answer`` or ``all``.
         batch_size: rows per forward pass.
-        dtype: storage type of the states; statistics before it are float32.
-        prefix: states that enter some layer, from which the pass starts; None starts at the tokens.
+        dtype: see `capture_all`, as the others.
         meter: counts the forward tokens.
-        listen: called with the number of rows done after each batch.
-
-    Returns:
-        RowStates per key, on the CPU.
-
-    Raises:
-        PktError: a state that is not finite.
+        shelf: where states are kept.
+        listen: told of rows that are done.
     """
-    counts = position_counts(encoded, positions)
-    kept = {key: RowStates.empty(counts, read.width, dtype) for key, read in reads.items()}
-    layers = sorted({layer for read in reads.values() for layer in read.layers})
-    for rows in sorted_batches(encoded.lengths, batch_size):
-        batch = collate(encoded, rows).to(arch.device)
-        with ExitStack() as stack:
-            if prefix is not None:
-                stack.enter_context(prefix.entering(arch, batch))
-            stack.enter_context(skip_above(arch, layers[-1]))
-            states = stack.enter_context(tap(arch, layers, interface))
-            decode(arch, batch.input_ids, batch.attention_mask)
-        mask_BT = position_mask(batch, positions)
-        for key, read in reads.items():
-            kept[key].write(rows, _finite(read(states, mask_BT), read, batch))
-        if meter is not None:
-            run = layers[-1] - (prefix.layer - 1 if prefix is not None else 0)
-            meter.count(int(batch.attention_mask.sum()), layers=run)
-        if listen is not None:
-            listen(len(rows))
-    return kept
-
-
-def _finite(states_ND: Tensor, read: Read, batch: Batch) -> Tensor:
-    if not bool(states_ND.isfinite().all()):
-        raise PktError(
-            f"states of layer {', '.join(map(str, read.layers))} are NaN or infinite (rows {batch.index[:4]}...): "
-            "nothing can be learned from them. Load the models in float32 or bfloat16 (model.teacher.dtype, "
-            "model.student.dtype), or look at the model's files."
-        )
-    return states_ND
+    wanted = Pass(
+        arch=arch,
+        encoded=encoded,
+        reads=reads,
+        interface=interface,
+        positions=positions,
+        meter=meter if meter is not None else Meter(),
+    )
+    kept = capture_all(wanted, batch_size=batch_size, dtype=dtype, shelf=shelf, listen=listen)
+    return {layer: kept[column_of(layer)] for layer in reads}
 
 
 def advance(
@@ -159,7 +125,8 @@ def advance(
     *,
     batch_size: int,
     meter: Meter | None = None,
-    listen: Callable[[int], None] | None = None,
+    shelf: Shelf | None = None,
+    listen: Callable[[int], None] = lambda _rows: None,
 ) -> Prefix:
     """Return the states that enter the layer after `layer`, from those that enter some layer up to it.
 
@@ -170,18 +137,16 @@ def advance(
         prefix: where to start; None starts at the tokens.
         batch_size: rows per forward pass.
         meter: counts the forward tokens.
-        listen: called with the number of rows done after each batch.
+        shelf: see `capture_all`, as the last one.
+        listen: told of rows that are done.
     """
-    states = capture(
-        arch,
-        encoded,
-        {layer: Read(layers=(layer,), width=arch.width)},
-        interface=Interface.block,
+    wanted = Pass(
+        arch=arch,
+        encoded=encoded,
+        reads={layer: Read(layers=(layer,), width=arch.width)},
         positions="all",
-        batch_size=batch_size,
-        dtype=arch.dtype,
         prefix=prefix,
-        meter=meter,
-        listen=listen,
+        meter=meter if meter is not None else Meter(),
     )
-    return Prefix(layer=layer + 1, states=states[layer])
+    kept = capture_all(wanted, batch_size=batch_size, dtype=arch.dtype, shelf=shelf, listen=listen)
+    return Prefix(layer=layer + 1, states=kept[column_of(layer)])

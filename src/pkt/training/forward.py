@@ -42,10 +42,10 @@ from pkt.objectives import (
     cross_entropy_sum,
     needed_states,
 )
-from pkt.training.capture import Prefix, position_mask
 from pkt.training.meter import Meter
-from pkt.training.states import RowStates
-from pkt.training.teacher import TeacherOutput
+from pkt.training.passes import Prefix, position_mask
+from pkt.training.states import States as Stored
+from pkt.training.teacher import Given, Kept, Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,27 +59,31 @@ class Positions:
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """What the layer terms compare the student's states with.
+    """What the terms compare the student with.
 
     Attributes:
-        states: per paired student layer, the teacher's states.
+        source: what the teacher says of a batch.
+        layers: the paired student layers that it has states for.
         positions: at which positions of every row: ``answer`` or ``all``.
         maps: per student layer, the map that goes on learning and that the states have not been through; none where
             they are what the student is compared with.
     """
 
-    states: Mapping[int, RowStates]
+    source: Source = field(default_factory=Kept)
+    layers: tuple[int, ...] = ()
     positions: str = "answer"
     maps: Mapping[int, nn.Module] = field(default_factory=dict)
 
-    def of(self, layer: int, batch: Batch, where: Positions) -> Tensor:
+    @classmethod
+    def kept(cls, states: Mapping[int, Stored], positions: str = "answer") -> Targets:
+        """Return targets that were captured before, and no distributions."""
+        return cls(source=Kept(states=states), layers=tuple(states), positions=positions)
+
+    def of(self, layer: int, given: Given, batch: Batch, where: Positions) -> Tensor:
         """Return a layer's targets at some positions, (N, D), on the batch's device."""
-        states = self.states[layer]
-        start_B = states.offsets_R1[torch.tensor(batch.index)]
-        if self.positions == "answer":
-            start_B = start_B - batch.supervised.int().argmax(1).cpu()
-        slots_N = start_B[where.row_N.cpu()] + where.teacher_N.cpu()
-        states_ND = states.flat_ND[slots_N].to(batch.input_ids.device)
+        mask_BT = position_mask(batch, self.positions)
+        place_BT = (mask_BT.flatten().cumsum(0) - 1).view_as(mask_BT)
+        states_ND = given.states[layer][place_BT[where.row_N, where.teacher_N]]
         return self.maps[layer](states_ND) if layer in self.maps else states_ND
 
 
@@ -91,10 +95,9 @@ class TransferLoss:
         arch: the student.
         objective: terms and weights.
         interface: where in a layer the layer terms' states are read.
-        targets: for layer terms.
+        targets: what the terms compare it with.
         prefix: states that enter the first layer that trains; None runs the student from its embeddings.
         head: the student's read-out.
-        teacher: the teacher's distributions, for terms that read them.
         through: per student layer, a module that its states go through before a term sees them (hidden_kd).
         own: the modules of terms that have some, by the term's name.
         first_row: row id of the split's first row.
@@ -108,7 +111,6 @@ class TransferLoss:
     targets: Targets
     prefix: Prefix | None
     head: OutputHead
-    teacher: TeacherOutput | None = None
     through: Mapping[int, nn.Module] = field(default_factory=dict)
     own: Mapping[str, nn.Module] = field(default_factory=dict)
     first_row: int = 0
@@ -189,13 +191,13 @@ class TransferLoss:
     def _forward(self, batch: Batch, *, with_output: bool) -> Seen:
         seen = Seen(loss=self, batch=batch)
         first = self.prefix.layer if self.prefix is not None else 1
-        last = self.arch.depth if with_output else max(self.targets.states)
+        last = self.arch.depth if with_output else max(self.targets.layers)
         with ExitStack() as stack:
             stack.enter_context(torch.autocast(self.arch.device.type, torch.bfloat16, enabled=self.autocast))
             if self.prefix is not None:
                 stack.enter_context(self.prefix.entering(self.arch, batch))
             stack.enter_context(skip_above(self.arch, last))
-            seen.states = stack.enter_context(tap(self.arch, list(self.targets.states), self.interface))
+            seen.states = stack.enter_context(tap(self.arch, list(self.targets.layers), self.interface))
             final_BTD = decode(self.arch, batch.input_ids, batch.attention_mask)
         seen.final_BTD = final_BTD if with_output else None
         self.meter.count(int(batch.attention_mask.sum()), layers=last - first + 1)
@@ -258,7 +260,7 @@ class Seen:
     def _given(self, need: type[Need], where: Positions) -> Any:
         """Return what a term that declared a need gets; None if it needs a forward pass that has not been run."""
         if need is States:
-            return None if self.states is None else [self._pair(k, where) for k in self.loss.targets.states]
+            return None if self.states is None else [self._pair(k, where) for k in self.loss.targets.layers]
         if need is Outputs:
             return None if self.final_BTD is None else self._outputs(where)
         if need is Labels:
@@ -272,9 +274,8 @@ class Seen:
     def _pair(self, layer: int, where: Positions) -> Pair:
         assert self.states is not None
         states_ND = self._select(layer, where, self.states[layer])
-        return Pair(
-            layer=layer, states_ND=states_ND, targets_ND=self.loss.targets.of(layer, self.batch, where)
-        )
+        targets_ND = self.loss.targets.of(layer, self.given, self.batch, where)
+        return Pair(layer=layer, states_ND=states_ND, targets_ND=targets_ND)
 
     def _select(self, layer: int, where: Positions, states_BTD: Tensor) -> Tensor:
         """Return states at some positions; all terms get the same tensor. Layer 0 stands for the final norm."""
@@ -288,7 +289,8 @@ class Seen:
 
     def _outputs(self, where: Positions) -> Distributions:
         """Return the teacher's distributions at the answer positions, or at those of rows that have a label."""
-        whole = self._distributions
+        whole = self.given.outputs
+        assert whole is not None, "a method that provides no outputs refuses terms that read them"
         if len(where.row_N) == len(whole.tensors[0]):
             return whole
         assert self.batch.labelled is not None
@@ -296,6 +298,8 @@ class Seen:
         return Distributions(tensors=tuple(tensor[kept_n] for tensor in whole.tensors), read=whole.read)
 
     @cached_property
-    def _distributions(self) -> Distributions:
-        assert self.loss.teacher is not None, "a method that provides no outputs refuses terms that read them"
-        return self.loss.teacher.of(self.batch)
+    def given(self) -> Given:
+        """What the teacher says of the batch."""
+        source = self.loss.targets.source
+        source.count(self.batch)
+        return source.of(self.batch)

@@ -151,13 +151,17 @@ class Trainer:
                     saved_at = time.monotonic()
         return self._finish(total)
 
+    def micro_batches(self, rows: list[int]) -> list[list[int]]:
+        """Return the rows of an optimiser step that go through the student together."""
+        size = self.optim.micro_batch_size or self.optim.batch_size
+        return [rows[i : i + size] for i in range(0, len(rows), size)]
+
     def _step(
         self, optimiser: torch.optim.Optimizer, rows: list[int], lr: float, step: int
     ) -> dict[str, float]:
         for group in optimiser.param_groups:
             group["lr"] = lr
-        size = self.optim.micro_batch_size or self.optim.batch_size
-        batches = [self.collate(rows[i : i + size]) for i in range(0, len(rows), size)]
+        batches = [self.collate(part) for part in self.micro_batches(rows)]
         totals: dict[str, int] = {}
         for batch in batches:
             for name, count in self.loss.counts(batch).items():

@@ -1,19 +1,100 @@
-"""Hidden states of a set of rows, ragged over positions.
+"""Hidden states of a set of rows, ragged over positions, in memory; `shards` has those that lie on disk.
 
 Shape suffixes: N positions of all rows together, R rows, B rows of a batch, T padded length, D width.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+FLOAT8 = torch.float8_e4m3fn
+
+
+def bytes_each(width: int, dtype: torch.dtype) -> int:
+    """Return the bytes of one position; eight-bit floats have a scale beside them."""
+    return width * dtype.itemsize + (4 if dtype == FLOAT8 else 0)
+
+
+class States(ABC):
+    """Numbers of R rows: row r owns the positions ``offsets_R1[r]`` up to ``offsets_R1[r + 1]``, in order.
+
+    Attributes:
+        offsets_R1: where each row begins, and where the last one ends.
+    """
+
+    offsets_R1: Tensor
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Numbers per position, D."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """As which they are stored."""
+
+    @abstractmethod
+    def at(self, positions_n: Tensor) -> Tensor:
+        """Return the numbers at some positions (n) of all rows together, as (n, D) in memory."""
+
+    @property
+    def count(self) -> int:
+        """N, the positions of all rows."""
+        return int(self.offsets_R1[-1])
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all of them, as they are stored."""
+        return self.count * bytes_each(self.width, self.dtype)
+
+    def flat(self) -> Tensor:
+        """Return all of them, (N, D), in the order of the rows."""
+        return self.at(torch.arange(self.count))
+
+    def positions(self, rows: list[int]) -> Tensor:
+        """Return the positions of the rows asked for, row after row, as (n,) int64."""
+        index_n = torch.tensor(rows, dtype=torch.int64)
+        begin_n, end_n = self.offsets_R1[index_n], self.offsets_R1[index_n + 1]
+        counts_n = end_n - begin_n
+        before_n = counts_n.cumsum(0) - counts_n
+        return torch.repeat_interleave(begin_n - before_n, counts_n) + torch.arange(int(counts_n.sum()))
+
+    def of(self, rows: list[int]) -> Tensor:
+        """Return the numbers of the rows asked for, row after row, as (n, D)."""
+        return self.at(self.positions(rows))
+
+    def padded(self, rows: list[int], length: int) -> Tensor:
+        """Return the rows right-padded with zeros to (B, `length`, D)."""
+        flat_nD = self.of(rows)
+        out_BTD = flat_nD.new_zeros(len(rows), length, self.width)
+        counts = [int(self.offsets_R1[r + 1] - self.offsets_R1[r]) for r in rows]
+        for b, (stop, count) in enumerate(zip(accumulate(counts), counts, strict=True)):
+            out_BTD[b, :count] = flat_nD[stop - count : stop]
+        return out_BTD
+
+    def pieces(self, size: int = 65536) -> Iterator[Tensor]:
+        """Yield all of them, `size` positions at a time."""
+        for start in range(0, self.count, size):
+            yield self.at(torch.arange(start, min(start + size, self.count)))
+
+
+def offsets(counts: list[int]) -> Tensor:
+    """Return where rows with so many positions each begin, as (R + 1) int64."""
+    found = torch.zeros(len(counts) + 1, dtype=torch.int64)
+    found[1:] = torch.tensor(counts, dtype=torch.int64).cumsum(0)
+    return found
+
 
 @dataclass(frozen=True, kw_only=True)
-class RowStates:
-    """States of R rows: row r owns ``flat_ND[offsets_R1[r] : offsets_R1[r + 1]]``, in position order."""
+class RowStates(States):
+    """States in memory."""
 
     flat_ND: Tensor
     offsets_R1: Tensor
@@ -21,38 +102,59 @@ class RowStates:
     @classmethod
     def empty(cls, counts: list[int], width: int, dtype: torch.dtype) -> RowStates:
         """Allocate room for `counts[r]` states of each row r; their values are arbitrary until they are written."""
-        offsets = torch.zeros(len(counts) + 1, dtype=torch.int64)
-        offsets[1:] = torch.tensor(counts, dtype=torch.int64).cumsum(0)
-        return cls(flat_ND=torch.empty(int(offsets[-1]), width, dtype=dtype), offsets_R1=offsets)
+        begins = offsets(counts)
+        return cls(flat_ND=torch.empty(int(begins[-1]), width, dtype=dtype), offsets_R1=begins)
 
-    def slots(self, rows: list[int]) -> Tensor:
-        """Return the positions in `flat_ND` of the rows asked for, row after row, as (n,) int64."""
-        ranges = [torch.arange(int(self.offsets_R1[r]), int(self.offsets_R1[r + 1])) for r in rows]
-        return torch.cat(ranges) if ranges else torch.empty(0, dtype=torch.int64)
+    @property
+    def width(self) -> int:
+        """Numbers per position."""
+        return self.flat_ND.shape[1]
 
-    def of(self, rows: list[int]) -> Tensor:
-        """Return the states of the rows asked for, row after row, as (n, D)."""
-        return self.flat_ND[self.slots(rows)]
+    @property
+    def dtype(self) -> torch.dtype:
+        """Their type."""
+        return self.flat_ND.dtype
+
+    def at(self, positions_n: Tensor) -> Tensor:
+        """Return the states at some positions."""
+        return self.flat_ND[positions_n]
+
+    def flat(self) -> Tensor:
+        """Return them themselves."""
+        return self.flat_ND
 
     def write(self, rows: list[int], states_nD: Tensor) -> None:
         """Store the states of some rows, given row after row."""
-        self.flat_ND[self.slots(rows)] = states_nD.detach().to("cpu", self.flat_ND.dtype)
+        self.flat_ND[self.positions(rows)] = states_nD.detach().to("cpu", self.flat_ND.dtype)
 
-    def padded(self, rows: list[int], length: int) -> Tensor:
-        """Return the rows right-padded with zeros to (B, `length`, D)."""
-        out_BTD = self.flat_ND.new_zeros(len(rows), length, self.flat_ND.shape[1])
-        for b, r in enumerate(rows):
-            start, stop = int(self.offsets_R1[r]), int(self.offsets_R1[r + 1])
-            out_BTD[b, : stop - start] = self.flat_ND[start:stop]
-        return out_BTD
 
-    def scaled(self, factor: float) -> RowStates:
-        """Return the states times a number."""
-        if factor == 1.0:
-            return self
-        return RowStates(flat_ND=self.flat_ND * factor, offsets_R1=self.offsets_R1)
+@dataclass(frozen=True, kw_only=True)
+class Reordered(States):
+    """States with their positions in another order over all rows: a control with real targets in wrong places.
 
-    def shuffled(self, generator: torch.Generator) -> RowStates:
-        """Return the states in a random order over all rows: a control with real targets in wrong places."""
-        order = torch.randperm(len(self.flat_ND), generator=generator)
-        return RowStates(flat_ND=self.flat_ND[order], offsets_R1=self.offsets_R1)
+    Attributes:
+        states: the states in their own places.
+        order_N: which position's state each position gets.
+    """
+
+    states: States
+    order_N: Tensor
+
+    @property
+    def offsets_R1(self) -> Tensor:  # type: ignore[override]
+        """Where each row begins."""
+        return self.states.offsets_R1
+
+    @property
+    def width(self) -> int:
+        """Numbers per position."""
+        return self.states.width
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """As which they are stored."""
+        return self.states.dtype
+
+    def at(self, positions_n: Tensor) -> Tensor:
+        """Return the states that stand at some positions."""
+        return self.states.at(self.order_N[positions_n])

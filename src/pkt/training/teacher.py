@@ -1,30 +1,60 @@
-"""The teacher's next-token distributions at answer positions: kept once, or computed at each step.
+"""What the teacher says of a batch: read from what was kept, or computed when it is needed.
 
-    rows -> teacher -> logits over the shared tokens / tau -> top-k + tail -> TopRows (cached)
-    batch -> teacher -> final states ---------------------------------------> logits, chunk by chunk (live)
+    batch ── Kept ──> its rows' states and distributions, from memory or disk
+          ── Live ──> the teacher runs ──────────────────> the same
+          ── Ahead ─> either of them, for the batches to come, while the student trains
 
-Tokens are positions in the list of ids that both models have (`shared`), so padded heads line up.
+Tokens are positions in the list of ids that both models have (`ReadOut.shared`), so padded heads line up.
 Shape suffixes: N positions of all rows, n positions of a batch, K kept tokens, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from pkt.data.batching import Batch, collate, sorted_batches
-from pkt.data.encoding import Encoded
-from pkt.errors import PktError
+from pkt.data.batching import Batch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import decode
-from pkt.objectives import CHUNK, Distributions, TokenDistribution, shared_columns, token_distribution
-from pkt.training.capture import position_counts
+from pkt.objectives import Distributions, TokenDistribution
 from pkt.training.meter import Meter
-from pkt.training.states import RowStates
+from pkt.training.passes import LOG_PROBS, LOG_TAIL, TOKENS, Pass, ReadOut, column_of
+from pkt.training.shards import ShardStates, rounded
+from pkt.training.states import States
+
+_RUNNING = threading.Lock()  # hooks make a model's layers one pass's own while it runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What the teacher says of a batch's rows.
+
+    Attributes:
+        states: per paired student layer, (n, D) at the positions that are kept of each row, row after row.
+        outputs: distributions at answer positions, row after row; None where no term reads them.
+    """
+
+    states: Mapping[int, Tensor] = field(default_factory=dict)
+    outputs: Distributions | None = None
+
+
+class Source(Protocol):
+    """Something that knows what the teacher says."""
+
+    def of(self, batch: Batch) -> Given:
+        """Return it for a batch, on the batch's device."""
+        ...
+
+    def count(self, batch: Batch) -> None:
+        """Add what a batch costs the teacher to its meter; apart from `of`, which may run long before."""
+        ...
 
 
 class TeacherOutput(Protocol):
@@ -32,6 +62,10 @@ class TeacherOutput(Protocol):
 
     def of(self, batch: Batch) -> Distributions:
         """Return those of a batch's answer positions, row after row, on the batch's device."""
+        ...
+
+    def count(self, batch: Batch) -> None:
+        """Add what a batch costs the teacher to its meter."""
         ...
 
 
@@ -45,103 +79,208 @@ class TopRows:
         log_tail: (N, 1); None with `tokens`.
     """
 
-    log_probs: RowStates
-    tokens: RowStates | None = None
-    log_tail: RowStates | None = None
+    log_probs: States
+    tokens: States | None = None
+    log_tail: States | None = None
+
+    @classmethod
+    def among(cls, columns: Mapping[str, States]) -> TopRows | None:
+        """Return the distributions among some columns; None where there are none."""
+        if LOG_PROBS not in columns:
+            return None
+        return cls(log_probs=columns[LOG_PROBS], tokens=columns.get(TOKENS), log_tail=columns.get(LOG_TAIL))
+
+    @property
+    def columns(self) -> dict[str, States]:
+        """What `among` is given."""
+        own = {LOG_PROBS: self.log_probs, TOKENS: self.tokens, LOG_TAIL: self.log_tail}
+        return {name: states for name, states in own.items() if states is not None}
 
     def of(self, batch: Batch) -> Distributions:
         """Return the kept distributions of a batch."""
-        device = batch.input_ids.device
-        log_probs = self.log_probs.of(batch.index).to(device)
-        if self.tokens is None or self.log_tail is None:
-            return Distributions(tensors=(log_probs,), read=lambda p: TokenDistribution(log_probs_nK=p))
-        tokens = self.tokens.of(batch.index).to(device, torch.int64)
-        tail = self.log_tail.of(batch.index).to(device)[:, 0]
-        return Distributions(
-            tensors=(log_probs, tokens, tail),
-            read=lambda p, ids, rest: TokenDistribution(log_probs_nK=p, tokens_nK=ids, log_tail_n=rest),
+        return distributions(
+            {name: states.of(batch.index) for name, states in self.columns.items()}, batch.input_ids.device
         )
+
+    def count(self, batch: Batch) -> None:
+        """Add nothing: it was counted when it was captured."""
 
     def summary(self) -> tuple[str, str, str]:
         """Return as text: the number of positions, the tokens kept at each, and their mean probability mass."""
-        mass = self.log_probs.flat_ND.exp().sum(-1).mean()
-        return str(len(self.log_probs.flat_ND)), str(self.log_probs.flat_ND.shape[1]), f"{float(mass):.6f}"
+        count, total = self.log_probs.count, 0.0
+        for piece_nK in self.log_probs.pieces():
+            total += float(piece_nK.double().exp().sum())
+        return str(count), str(self.log_probs.width), f"{total / count if count else float('nan'):.6f}"
+
+
+def distributions(columns: Mapping[str, Tensor], device: torch.device) -> Distributions:
+    """Return the distributions of a batch from the numbers kept of them."""
+    log_probs = columns[LOG_PROBS].to(device)
+    if TOKENS not in columns:
+        return Distributions(tensors=(log_probs,), read=lambda p: TokenDistribution(log_probs_nK=p))
+    tokens = columns[TOKENS].to(device, torch.int64)
+    tail = columns[LOG_TAIL].to(device)[:, 0]
+    return Distributions(
+        tensors=(log_probs, tokens, tail),
+        read=lambda p, ids, rest: TokenDistribution(log_probs_nK=p, tokens_nK=ids, log_tail_n=rest),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LiveTeacher:
-    """The teacher itself: one forward pass per batch, logits chunk by chunk.
+    """The teacher's distributions alone: one forward pass per batch, logits chunk by chunk, nothing kept.
 
     Attributes:
         arch: the frozen teacher.
-        shared: ids that both models have.
-        temperature: tau.
-        top_k: kept tokens; None: all.
+        read_out: what of its distributions.
         meter: counts the forward tokens.
     """
 
     arch: Architecture
-    shared: Tensor
-    temperature: float
-    top_k: int | None
+    read_out: ReadOut
     meter: Meter = field(default_factory=Meter)
 
     @torch.no_grad()
     def of(self, batch: Batch) -> Distributions:
         """Run the teacher on a batch."""
         final_BTD = decode(self.arch, batch.input_ids, batch.attention_mask)
+        return Distributions(
+            tensors=(final_BTD[batch.supervised],),
+            read=lambda final_nD: self.read_out.of(self.arch, final_nD),
+        )
+
+    def count(self, batch: Batch) -> None:
+        """Add a forward pass."""
         self.meter.count(int(batch.attention_mask.sum()), layers=self.arch.depth)
-        return Distributions(tensors=(final_BTD[batch.supervised],), read=self._read)
-
-    @torch.no_grad()
-    def _read(self, final_nD: Tensor) -> TokenDistribution:
-        logits_nV = shared_columns(self.arch.read_out(final_nD), self.shared)
-        return token_distribution(logits_nV, top_k=self.top_k, temperature=self.temperature)
 
 
-def capture_outputs(
-    teacher: LiveTeacher,
-    encoded: Encoded,
-    *,
-    batch_size: int,
-    listen: Callable[[int], None] | None = None,
-) -> TopRows:
-    """Keep the teacher's distribution at every answer position of some rows.
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What was captured before.
 
-    Args:
-        teacher: with the temperature and the number of tokens to keep.
-        encoded: the rows.
-        batch_size: rows per forward pass.
-        listen: called with the number of rows done after each batch.
-
-    Returns:
-        float32 log-probabilities, on the CPU.
-
-    Raises:
-        PktError: one that is NaN.
+    Attributes:
+        states: per paired student layer.
+        outputs: the teacher's distributions; None where no term reads them.
     """
-    counts, whole = position_counts(encoded, "answer"), len(teacher.shared)
-    kept = whole if teacher.top_k is None else min(teacher.top_k, whole)
-    log_probs = RowStates.empty(counts, kept, torch.float32)
-    cut = kept < whole
-    tokens = RowStates.empty(counts, kept, torch.int32) if cut else None
-    log_tail = RowStates.empty(counts, 1, torch.float32) if cut else None
-    for rows in sorted_batches(encoded.lengths, batch_size):
-        found = teacher.of(collate(encoded, rows).to(teacher.arch.device))
-        parts = [
-            found.read(*part) for part in zip(*(torch.split(t, CHUNK) for t in found.tensors), strict=True)
-        ]
-        if any(bool(part.log_probs_nK.isnan().any()) for part in parts):
-            raise PktError(
-                f"the teacher's next-token distributions are not numbers (rows {rows[:4]}...); load it in float32 or "
-                "bfloat16 (model.teacher.dtype), or look at its files."
-            )
-        log_probs.write(rows, torch.cat([part.log_probs_nK for part in parts]))
-        if tokens is not None and log_tail is not None:
-            tokens.write(rows, torch.cat([part.tokens_nK for part in parts if part.tokens_nK is not None]))
-            log_tail.write(
-                rows, torch.cat([part.log_tail_n for part in parts if part.log_tail_n is not None])[:, None]
-            )
-        if listen is not None:
-            listen(len(rows))
-    return TopRows(log_probs=log_probs, tokens=tokens, log_tail=log_tail)
+
+    states: Mapping[int, States] = field(default_factory=dict)
+    outputs: TeacherOutput | None = None
+
+    def of(self, batch: Batch) -> Given:
+        """Read it."""
+        device = batch.input_ids.device
+        return Given(
+            states={layer: _on(device, own.of(batch.index)) for layer, own in self.states.items()},
+            outputs=self.outputs.of(batch) if self.outputs is not None else None,
+        )
+
+    @property
+    def files(self) -> int:
+        """Files that have to be read; none where all is in memory."""
+        held = {
+            id(own.shards): len(own.shards.files)
+            for own in self.states.values()
+            if isinstance(own, ShardStates)
+        }
+        return max(held.values(), default=0)
+
+    def count(self, batch: Batch) -> None:
+        """Add what distributions cost that are not kept."""
+        if self.outputs is not None:
+            self.outputs.count(batch)
+
+
+def _on(device: torch.device, values: Tensor) -> Tensor:
+    """Copy to a device, without waiting for the copy where that is a GPU."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """The teacher itself, run when it is asked.
+
+    Attributes:
+        wanted: what of it.
+        together: rows of a forward pass. With one, what is said of a row does not depend, to the last bit, on the rows
+            beside it.
+        dtype: as which kept states would be stored: the same rounding.
+    """
+
+    wanted: Pass
+    together: int
+    dtype: torch.dtype = torch.float32
+
+    def of(self, batch: Batch) -> Given:
+        """Run the teacher on a batch's rows."""
+        device, rows = batch.input_ids.device, batch.index
+        with _RUNNING:
+            parts = [self.wanted(rows[i : i + self.together]) for i in range(0, len(rows), self.together)]
+        columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        states = {
+            layer: rounded(columns[column_of(layer)], self.dtype).to(device) for layer in self.wanted.reads
+        }
+        outputs = distributions(columns, device) if self.wanted.outputs is not None else None
+        return Given(states=states, outputs=outputs)
+
+    def count(self, batch: Batch) -> None:
+        """Add a forward pass."""
+        self.wanted.count(batch.index)
+
+
+@dataclass(kw_only=True)
+class Ahead:
+    """A source that is asked for the next batches while the student trains on this one.
+
+    Attributes:
+        source: what is asked, in a thread of its own.
+        order: the rows of every batch to come, in the order in which they will be asked for.
+        make: rows -> batch.
+        most: batches that may wait.
+    """
+
+    source: Source
+    order: Sequence[list[int]]
+    make: Callable[[list[int]], Batch]
+    most: int
+    _pool: ThreadPoolExecutor | None = field(default=None, init=False)
+    _waiting: dict[int, Future[Given]] = field(default_factory=dict, init=False)
+    _next: int = field(default=0, init=False)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Ask ahead while inside."""
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as self._pool:
+            try:
+                yield
+            finally:
+                for future in self._waiting.values():
+                    future.cancel()
+                self._waiting.clear()
+
+    def of(self, batch: Batch) -> Given:
+        """Return what is waiting for this batch, and ask for those after it."""
+        found = self._place(batch.index)
+        if self._pool is None or found is None:
+            return self.source.of(batch)
+        for passed in [i for i in self._waiting if i < found - self.most]:
+            self._waiting.pop(passed).cancel()
+        for i in range(found, min(found + self.most + 1, len(self.order))):
+            if i not in self._waiting:
+                self._waiting[i] = self._pool.submit(self._ask, i)
+        self._next = found
+        return self._waiting[found].result()
+
+    def count(self, batch: Batch) -> None:
+        """Add what the source would."""
+        self.source.count(batch)
+
+    def _ask(self, i: int) -> Given:
+        return self.source.of(self.make(self.order[i]))
+
+    def _place(self, rows: list[int]) -> int | None:
+        """Return the place of a batch in the order; None of one that is not in it.
+
+        A step whose terms are compared first is gone through twice, so the search begins a little before.
+        """
+        places = range(max(0, self._next - self.most), len(self.order))
+        return next((i for i in places if self.order[i] == rows), None)
