@@ -170,6 +170,8 @@ def request(cfg: DictConfig) -> tuple[Workbench, Method]:
     config = cast(Config, OmegaConf.to_object(cfg))
     settle_by_method(config.optim, method.name)
     check_batches(choice.objective, config.optim)
+    if config.capture.mode != "keep" and (why := method.needs_kept):
+        raise RequestError(f"{why}, which have to be kept: set capture.mode=keep, got {config.capture.mode}")
     _hide_in_labels(config)
     bench = Workbench(
         config=config,

@@ -170,6 +170,11 @@ class Method(Bounded, ABC):
         """What terms may ask for; `pkt.methods.combinations.refusal` compares it with what they need."""
         return Provides()
 
+    @property
+    def needs_kept(self) -> str | None:
+        """Why the teacher cannot run beside the training (`capture.mode`); None where it can."""
+        return None
+
     def on(self, device: torch.device) -> Self:
         """Return the method as it is on a device, where some setting of it is left open."""
         return self

@@ -70,6 +70,13 @@ class SemAlign(LayerWise):
         """Mapped states, and the teacher's outputs."""
         return self.provided("student")
 
+    @property
+    def needs_kept(self) -> str | None:
+        """Shuffled targets are those of other rows."""
+        return (
+            "method.targets=shuffled gives rows the targets of others" if self.targets == "shuffled" else None
+        )
+
     def refusal(self, choice: Choice) -> str | None:
         """Return why this is not SemAlign, or not this form of it; None where it is."""
         terms, wanted = choice.objective, self.layer_term
