@@ -184,9 +184,15 @@ class OptimConfig:
     epochs_by_method: dict[str, int] = undecisive(factory=dict, at_least=0)
     # optimiser steps, over as many epochs as it takes, so that arms of unlike row counts compare; null: epochs decide
     steps: int | None = setting(None, since=None, at_least=1)
-    batch_size: int = setting(64, at_least=1)  # rows per optimiser step
-    # rows per forward pass; null: batch_size (gradients are accumulated)
+    # rows per optimiser step, and per pass without gradients
+    batch_size: int = setting(64, at_least=1, when=lambda own, _: own.tokens_per_batch is None)
+    # tokens per optimiser step, padding included, in place of batch_size: rows of one length together, as many as fit.
+    # null: batch_size decides
+    tokens_per_batch: int | None = setting(None, since=None, at_least=1)
+    # rows per forward pass; null: those of the step (gradients are accumulated)
     micro_batch_size: int | None = setting(None, at_least=1)
+    # keep the states between layers alone, and run each layer again for its gradient: the same numbers, less memory
+    checkpointing: bool = undecisive(False)
     weight_decay: float = setting(0.0, at_least=0)
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     warmup: float = setting(0.03, at_least=0)  # share of all steps

@@ -24,7 +24,7 @@ from pkt.methods.combinations import check, known_pairs
 from pkt.methods.layerwise import no_map
 from pkt.methods.workbench import Workbench
 from pkt.models.precision import too_slow
-from pkt.objectives import Objective, Sequences
+from pkt.objectives import Objective
 from pkt.plan import Plan, Planner
 from pkt.plugins import origins
 from pkt.run import command_line, prepare, provenance
@@ -220,17 +220,14 @@ def check_batches(objective: Objective, optim: OptimConfig) -> None:
     Raises:
         RequestError: there is such a term, and the rows of a step would be in several forward passes.
     """
-    micro = optim.micro_batch_size or optim.batch_size
-    for name, term in objective.terms.items():
-        if micro < optim.batch_size and any(
-            isinstance(need, Sequences) and need.together for need in term.needs
-        ):
-            raise RequestError(
-                f"objective.terms.{name} compares all rows of an optimiser step with one another, which "
-                f"optim.micro_batch_size={micro} takes apart (optim.batch_size={optim.batch_size}): set "
-                "optim.micro_batch_size=null and a smaller optim.batch_size, or compare within rows "
-                f"(objective.terms.{name}.scope=sequence)"
-            )
+    name, micro = objective.together, optim.micro_batch_size
+    if name is not None and micro is not None and (optim.tokens_per_batch or micro < optim.batch_size):
+        raise RequestError(
+            f"objective.terms.{name} compares all rows of an optimiser step with one another, which "
+            f"optim.micro_batch_size={micro} takes apart (optim.batch_size={optim.batch_size}): set "
+            "optim.micro_batch_size=null and a smaller optim.batch_size, or compare within rows "
+            f"(objective.terms.{name}.scope=sequence)"
+        )
 
 
 def settle_by_method(optim: OptimConfig, method: str) -> None:

@@ -171,3 +171,52 @@ def test_measure_counts_right_tokens_and_rows():
     measured = loss.measure(batch)
     assert measured["label_accuracy"] == (sum(right), len(right))
     assert measured["row_accuracy"] == (sum(whole), 6)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text", "gpt2"])
+@pytest.mark.parametrize("interface", ["mlp", "block", "residual"])
+@pytest.mark.parametrize("cache_prefix", [True, False])
+def test_layers_that_run_twice_give_the_same_gradients_in_less_memory(family, interface, cache_prefix):
+    found = []
+    for again in (False, True):
+        arch, encoded = Architecture.of(tiny_model(family, seed=2)), rows()
+        targets = capture(
+            Architecture.of(tiny_model(family, seed=1)),
+            encoded,
+            {k: Read(layers=(k,), width=32) for k in (2, 4)},
+            interface=Interface(interface),
+            positions="all",
+            batch_size=5,
+        )
+        prefix = advance(arch, encoded, 1, None, batch_size=5) if cache_prefix else None
+        update = Update(kind="lora", rank=4, alpha=4.0, dropout=0.3)
+        trainable = make_trainable(arch, update, [2, 3, 4])
+        saved: list[int] = []
+        loss = TransferLoss(
+            arch=arch,
+            objective=objective(mean_square={"positions": "all"}, ce={}),
+            interface=Interface(interface),
+            targets=Targets.kept(targets, positions="all"),
+            prefix=prefix,
+            head=OutputHead(arch=arch),
+            recomputes=again,
+        )
+        torch.manual_seed(3)
+
+        def keep(tensor, saved=saved):
+            saved.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            sums = loss(collate(encoded, [3, 1, 7]))
+            torch.stack([total.sum() for total in sums.values()]).sum().backward()
+        gradients = {n: p.grad for n, p in trainable.parameters.items()}
+        found.append((sums, gradients, sum(saved)))
+        assert all(type(layer).__name__ != "Recomputed" for layer in arch.layers)
+    (sums, gradients, saved_numbers), (again_sums, again_gradients, fewer) = found
+    assert fewer < 0.7 * saved_numbers
+    for name, value in sums.items():
+        assert torch.equal(value, again_sums[name])
+    assert sum(float(value.abs().sum()) > 0 for value in gradients.values()) >= 12  # A starts without one
+    for name, value in gradients.items():
+        assert torch.equal(value, again_gradients[name]), name

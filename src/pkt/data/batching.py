@@ -82,7 +82,9 @@ def sorted_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     return _cut(order, batch_size)
 
 
-def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
+def epoch_batches(
+    lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int, tokens: int | None = None
+) -> list[list[int]]:
     """Cut all rows, shuffled, into batches of similar lengths; each row occurs once.
 
     Rows are shuffled, sorted by length within pools of 16 batches, cut, and the batches shuffled.
@@ -92,13 +94,16 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: 
         batch_size: rows per batch; the smallest batch of an epoch may have fewer.
         seed: together with `epoch` decides the order, the same on every machine.
         epoch: number of the epoch.
+        tokens: of a batch, padding included, in place of `batch_size`; a longer row has a batch of its own.
     """
     rng = Random(f"{seed}/{epoch}")
     order = list(range(len(lengths)))
     rng.shuffle(order)
+    pools = _cut(order, batch_size * POOL) if tokens is None else _within(order, lengths, tokens * POOL)
     batches: list[list[int]] = []
-    for pool in _cut(order, batch_size * POOL):
-        batches += _cut(sorted(pool, key=lambda row: lengths[row]), batch_size)
+    for pool in pools:
+        alike = sorted(pool, key=lambda row: lengths[row])
+        batches += _cut(alike, batch_size) if tokens is None else _within(alike, lengths, tokens)
     rng.shuffle(batches)
     return batches
 
@@ -106,3 +111,16 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: 
 def _cut(order: list[int], size: int) -> list[list[int]]:
     assert size >= 1
     return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def _within(order: Sequence[int], lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Cut rows, in their order, where one more would make rows times the longest exceed a number of tokens."""
+    batches: list[list[int]] = []
+    longest = 0
+    for row in order:
+        longest = max(longest, lengths[row])
+        if not batches or (len(batches[-1]) + 1) * longest > tokens:
+            batches.append([])
+            longest = lengths[row]
+        batches[-1].append(row)
+    return batches

@@ -131,7 +131,13 @@ class Task:
         assert optim.steps is not None or optim.epochs is not None
         epochs = optim.epochs if optim.steps is None and optim.epochs is not None else sys.maxsize
         while left and len(plan) < epochs:
-            epoch = epoch_batches(lengths, optim.batch_size, seed=self.bench.config.seed, epoch=len(plan))
+            epoch = epoch_batches(
+                lengths,
+                optim.batch_size,
+                seed=self.bench.config.seed,
+                epoch=len(plan),
+                tokens=optim.tokens_per_batch,
+            )
             plan.append(epoch[:left])
             left -= len(plan[-1])
         return plan
@@ -183,6 +189,8 @@ class Task:
             begin_step=losses["train"].begin_step,
             finish_step=losses["train"].finish_step,
             finish_epoch=finish_epoch,
+            forget=losses["train"].forget,
+            inseparable=objective.together is not None,
         )
         order = [rows for epoch in plan for step in epoch for rows in trainer.micro_batches(step)]
         with reading_ahead(self.bench, losses["train"], order):
@@ -210,6 +218,7 @@ class Task:
             own=self.own,
             first_row=0 if split == "train" else len(self.bench.encoded("train").lengths),
             autocast=self._autocast,
+            recomputes=self.bench.config.optim.checkpointing and split == "train",
             meter=self.bench.student_meter,
         )
 

@@ -3,6 +3,7 @@
     tap          keep the states of chosen layers, inside autograd
     skip_below   start the decoder at a layer, from given states
     skip_above   stop the decoder after a layer
+    recomputed   keep what enters each layer alone, and run it again for its gradient
     decode       final-normed states of a batch, without the head
 
 All of them nest, and leave the model as it was, also when the body raises.
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 
 from pkt.models.architecture import Architecture
@@ -36,20 +38,18 @@ class Interface(StrEnum):
     block = "block"
 
 
-class PassThrough(nn.Module):
-    """Stands in for a layer that is skipped: returns the hidden states it is given, in the form of the layer's output.
+class StandIn(nn.Module):
+    """Stands in for a layer during a forward pass.
 
-    A decoder that asks a layer for something else (which mask it wants) gets the layer's own answer.
+    Who asks a layer for something else (a decoder: which mask it wants) gets the layer's own answer.
 
     Args:
         layer: the layer, whose parameters are hidden meanwhile.
-        returns: how many things it returns in a tuple; None: the state alone.
     """
 
-    def __init__(self, layer: nn.Module, returns: int | None) -> None:
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.stands_for = (layer,)  # in a tuple, so that it is no submodule
-        self.returns = returns
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the layer."""
@@ -60,10 +60,31 @@ class PassThrough(nn.Module):
                 raise
             return getattr(self.stands_for[0], name)
 
+
+class PassThrough(StandIn):
+    """A layer that is skipped: returns the hidden states it is given, in the form of the layer's output.
+
+    Args:
+        layer: see `StandIn`.
+        returns: how many things it returns in a tuple; None: the state alone.
+    """
+
+    def __init__(self, layer: nn.Module, returns: int | None) -> None:
+        super().__init__(layer)
+        self.returns = returns
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return `hidden_states`."""
         state = entering_state(args, kwargs)
         return state if self.returns is None else (state, *[None] * (self.returns - 1))
+
+
+class Recomputed(StandIn):
+    """A layer that keeps what it is given, and nothing between, and runs again when its gradient is asked for."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the layer."""
+        return checkpoint(self.stands_for[0], *args, use_reentrant=False, **kwargs)
 
 
 @contextmanager
@@ -232,12 +253,30 @@ def skip_above(arch: Architecture, last: int) -> Iterator[None]:
 
 
 @contextmanager
+def recomputed(arch: Architecture, numbers: Iterable[int]) -> Iterator[None]:
+    """Let some layers run twice in place of keeping what they compute; enter it before `tap` and `skip_below`.
+
+    Hooks are then on the stand-ins, outside of what runs again, when no hook is there any more.
+    """
+    with _replaced(arch, numbers, Recomputed):
+        yield
+
+
+@contextmanager
 def _skipped(arch: Architecture, numbers: Iterable[int]) -> Iterator[None]:
+    with _replaced(arch, numbers, lambda layer: PassThrough(layer, arch.layer_returns)):
+        yield
+
+
+@contextmanager
+def _replaced(
+    arch: Architecture, numbers: Iterable[int], stand_in: Callable[[nn.Module], nn.Module]
+) -> Iterator[None]:
     layers = arch.layers
     before = {number - 1: layers[number - 1] for number in numbers}
     try:
         for index, layer in before.items():
-            layers[index] = PassThrough(layer, arch.layer_returns)
+            layers[index] = stand_in(layer)
         yield
     finally:
         for index, layer in before.items():

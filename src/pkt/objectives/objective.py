@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from pkt.objectives.needs import Outputs, States
+from pkt.objectives.needs import Outputs, Sequences, States
 from pkt.objectives.term import BaseTerm, Term
 
 
@@ -61,6 +61,16 @@ class Objective:
         """Where targets are captured: the union of what the layer terms cover."""
         asked = {states.positions for term in self.terms.values() if (states := needed_states(term))}
         return "all" if "all" in asked else "answer"
+
+    @property
+    def together(self) -> str | None:
+        """Name of a term that compares all rows of an optimiser step with one another; None where there is none."""
+        asked = (
+            name
+            for name, term in self.terms.items()
+            if any(isinstance(need, Sequences) and need.together for need in term.needs)
+        )
+        return next(asked, None)
 
     @property
     def outputs(self) -> Outputs | None:

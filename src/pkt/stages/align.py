@@ -20,4 +20,4 @@ def run(job: Job) -> Mapping[str, Any]:
         console.warn(note)
     alignment.save(job.folder)
     job.bench.release("teacher")
-    return job.counted()
+    return {"kept_bytes": alignment.kept_bytes, **job.counted()}

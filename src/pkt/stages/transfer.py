@@ -90,6 +90,7 @@ def card(session: Session, folder: Path, made: Mapping[str, Any], scores: str | 
             **_dropped(session),
         },
         "teacher's answers": _answers(session),
+        "kept of the teacher": _kept(session),
         "budget": made["budget"],
         "seed": str(bench.config.seed),
         "made by": session.origin,
@@ -117,6 +118,15 @@ def _answers(session: Session) -> dict[str, Any] | None:
         "keep": config.answer.keep,
         "train rows": len(session.bench.answered),
     }
+
+
+def _kept(session: Session) -> str | None:
+    """Return how much is kept of what the teacher said of the rows; None where nothing is."""
+    size = session.results["align"].meta.get("kept_bytes", 0) if "align" in session.results else 0
+    if not size:
+        return None
+    tokens = sum(sum(session.bench.encoded(split).lengths) for split in ("train", "validation"))
+    return f"{size / max(tokens, 1):,.0f} bytes per token, {size / 1e6:,.1f} MB"
 
 
 def _dropped(session: Session) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from pkt.data.batching import Batch, next_tokens
 from pkt.models.architecture import Architecture
-from pkt.models.taps import Interface, decode, skip_above, tap
+from pkt.models.taps import Interface, decode, recomputed, skip_above, tap
 from pkt.objectives import (
     Distributions,
     Head,
@@ -102,6 +102,7 @@ class TransferLoss:
         own: the modules of terms that have some, by the term's name.
         first_row: row id of the split's first row.
         autocast: run the student in bfloat16.
+        recomputes: keep the states between layers alone, and run each layer again for its gradient.
         meter: counts the student's forward tokens.
     """
 
@@ -115,6 +116,7 @@ class TransferLoss:
     own: Mapping[str, nn.Module] = field(default_factory=dict)
     first_row: int = 0
     autocast: bool = False
+    recomputes: bool = False
     meter: Meter = field(default_factory=Meter)
     _later: list[Callable[[], None]] = field(default_factory=list, init=False)
     _progress: float = field(default=0.0, init=False)
@@ -183,6 +185,10 @@ class TransferLoss:
         measured["row_accuracy"] = (float((wrong_r == 0).sum()), len(rows))
         return measured
 
+    def forget(self) -> None:
+        """Drop what terms left for the end of a step that is begun anew."""
+        self._later.clear()
+
     def remember(self, change: Callable[[], None]) -> None:
         """Keep a function for `finish_step`, unless this is validation or a pass that only compares terms."""
         if torch.is_grad_enabled():
@@ -194,6 +200,8 @@ class TransferLoss:
         last = self.arch.depth if with_output else max(self.targets.layers)
         with ExitStack() as stack:
             stack.enter_context(torch.autocast(self.arch.device.type, torch.bfloat16, enabled=self.autocast))
+            if self.recomputes:
+                stack.enter_context(recomputed(self.arch, range(first, last + 1)))
             if self.prefix is not None:
                 stack.enter_context(self.prefix.entering(self.arch, batch))
             stack.enter_context(skip_above(self.arch, last))

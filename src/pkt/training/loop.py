@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from pkt import console
 from pkt.config import OptimConfig
 from pkt.data.batching import Batch
 from pkt.errors import PktError
@@ -96,6 +97,8 @@ class Trainer:
         begin_step: called before every optimiser step with the share of the training that has `elapsed`; it returns
             metrics of the step.
         finish_step: called after every optimiser step, before `listen`.
+        forget: called before a step is begun anew.
+        inseparable: whether the rows of a step have to go through the student together.
         finish_epoch: called after the last step of every epoch but the last, once validation is done; it may change
             `buffers`, and returns metrics.
     """
@@ -115,6 +118,9 @@ class Trainer:
     begin_step: Callable[[float], dict[str, float]] = lambda _progress: {}
     finish_step: Callable[[], None] = lambda: None
     finish_epoch: Callable[[], dict[str, float]] = dict
+    forget: Callable[[], None] = lambda: None
+    inseparable: bool = False
+    _rows_at_once: int | None = field(default=None, init=False)
     _validations: list[dict[str, float]] = field(default_factory=list, init=False)
     _best: tuple[int, float, dict[str, Tensor]] | None = field(default=None, init=False)
 
@@ -139,7 +145,7 @@ class Trainer:
                 if step <= done:
                     continue
                 lr = self.optim.lr * schedule(step, total, self.optim)
-                torch.manual_seed(self.seed * 1_000_003 + step)
+                torch.manual_seed(self._seed_of(step))
                 metrics = self.begin_step(elapsed(step, total)) | self._step(optimiser, rows, lr, step)
                 if i + 1 == len(steps):
                     metrics |= self._validate(epoch, step, last=step == total)
@@ -153,7 +159,7 @@ class Trainer:
 
     def micro_batches(self, rows: list[int]) -> list[list[int]]:
         """Return the rows of an optimiser step that go through the student together."""
-        size = self.optim.micro_batch_size or self.optim.batch_size
+        size = self._rows_at_once or self.optim.micro_batch_size or len(rows)
         return [rows[i : i + size] for i in range(0, len(rows), size)]
 
     def _step(
@@ -161,6 +167,48 @@ class Trainer:
     ) -> dict[str, float]:
         for group in optimiser.param_groups:
             group["lr"] = lr
+        metrics = self._gradients(optimiser, rows, step)
+        limit = self.optim.max_grad_norm if self.optim.max_grad_norm > 0 else math.inf
+        norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)
+        metrics |= {"grad_norm": float(norm), "lr": lr}
+        self._guard(metrics, step, rows)
+        optimiser.step()
+        self.finish_step()
+        return metrics
+
+    def _gradients(self, optimiser: torch.optim.Optimizer, rows: list[int], step: int) -> dict[str, float]:
+        """Compute the gradients of a step; where memory runs out, anew with half as many rows at a time.
+
+        Raises:
+            PktError: one row is too much, or terms compare rows that would be taken apart.
+        """
+        while True:
+            counted = [asdict(meter) for meter in self.meters]
+            try:
+                return self._accumulated(optimiser, rows, step)
+            except torch.OutOfMemoryError as error:
+                size = len(self.micro_batches(rows)[0])
+                if size == 1 or self.inseparable:
+                    raise PktError(
+                        f"memory ran out at optimiser step {step} with {size} rows at a time ({error}). Set "
+                        "optim.checkpointing=true, optim.precision=bfloat16, a smaller data.max_length"
+                        f"{' or optim.batch_size' if self.inseparable else ''}, or train fewer layers."
+                    ) from error
+                self._rows_at_once = size // 2
+            # what the step had done so far is done again
+            optimiser.zero_grad(set_to_none=True)
+            self.forget()
+            for meter, before in zip(self.meters, counted, strict=True):
+                meter.restore(before)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            torch.manual_seed(self._seed_of(step))
+            console.warn(
+                f"memory ran out with {size} rows at a time: from here on {self._rows_at_once}, with the same "
+                f"result (set optim.micro_batch_size={self._rows_at_once} to begin so)"
+            )
+
+    def _accumulated(self, optimiser: torch.optim.Optimizer, rows: list[int], step: int) -> dict[str, float]:
         batches = [self.collate(part) for part in self.micro_batches(rows)]
         totals: dict[str, int] = {}
         for batch in batches:
@@ -173,14 +221,8 @@ class Trainer:
         for batch in batches:
             if (loss := self._total(batch, totals, values, metrics)) is None:
                 continue
-            self._guard(metrics, step, batch)
+            self._guard(metrics, step, batch.index)
             loss.backward()  # type: ignore[no-untyped-call]
-        limit = self.optim.max_grad_norm if self.optim.max_grad_norm > 0 else math.inf
-        norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)
-        metrics |= {"grad_norm": float(norm), "lr": lr}
-        self._guard(metrics, step, batches[0])
-        optimiser.step()
-        self.finish_step()
         return metrics
 
     @torch.no_grad()
@@ -213,12 +255,15 @@ class Trainer:
         metrics["loss"] += float(total.detach())
         return total
 
-    def _guard(self, metrics: dict[str, float], step: int, batch: Batch) -> None:
+    def _seed_of(self, step: int) -> int:
+        return self.seed * 1_000_003 + step
+
+    def _guard(self, metrics: dict[str, float], step: int, rows: list[int]) -> None:
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad:
             terms = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name != bad[0])
             raise PktError(
-                f"{bad[0]} became {metrics[bad[0]]} at optimiser step {step} (rows {batch.index[:4]}..., {terms}). "
+                f"{bad[0]} became {metrics[bad[0]]} at optimiser step {step} (rows {rows[:4]}..., {terms}). "
                 f"{REMEDY}"
             )
 
