@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from pkt.data.chat import Chat
+from pkt.data.tokens import Tokens
 from pkt.errors import RequestError
 
 VERSION = 3  # raised when the rules below give other token ids for the same rows; part of keys
@@ -37,19 +38,20 @@ class Encoded:
         labelled: whether each row's answer is a label to learn; None: all are.
     """
 
-    input_ids: list[list[int]]
+    input_ids: Sequence[list[int]]
     prompt_lengths: list[int]
     labelled: list[bool] | None = None
 
     @cached_property
     def lengths(self) -> list[int]:
         """Tokens of each row."""
-        return [len(ids) for ids in self.input_ids]
+        own = self.input_ids
+        return own.lengths if isinstance(own, Tokens) else [len(ids) for ids in own]
 
     def select(self, rows: Sequence[int]) -> Encoded:
         """Return some of the rows, by index."""
         return Encoded(
-            input_ids=[self.input_ids[row] for row in rows],
+            input_ids=Tokens(self.input_ids[row] for row in rows),
             prompt_lengths=[self.prompt_lengths[row] for row in rows],
             labelled=None if self.labelled is None else [self.labelled[row] for row in rows],
         )
@@ -57,7 +59,7 @@ class Encoded:
     def followed_by(self, other: Encoded) -> Encoded:
         """Return these rows and then others; all of their answers are labels to learn."""
         return Encoded(
-            input_ids=self.input_ids + other.input_ids,
+            input_ids=Tokens((*self.input_ids, *other.input_ids)),
             prompt_lengths=self.prompt_lengths + other.prompt_lengths,
         )
 
@@ -91,7 +93,7 @@ def encode(
     input_ids = [[*prompt, *answer, end] for prompt, answer in zip(prompts, answers, strict=True)]
     prompt_lengths = [len(prompt) for prompt in prompts]
     _check([row["id"] for row in rows], input_ids, prompt_lengths, max_length)
-    return Encoded(input_ids=input_ids, prompt_lengths=prompt_lengths)
+    return Encoded(input_ids=Tokens(input_ids), prompt_lengths=prompt_lengths)
 
 
 def as_read(prompts: Iterable[str], tokenizer: Any, chat: Chat | None) -> list[str]:

@@ -128,7 +128,7 @@ class LaTen(Method):
         arch.model.requires_grad_(False)
         align, extract = bench.encoded("align"), bench.encoded("extract")
         rows = Encoded(
-            input_ids=align.input_ids + extract.input_ids,
+            input_ids=[*align.input_ids, *extract.input_ids],
             prompt_lengths=align.prompt_lengths + extract.prompt_lengths,
         )
         batches = self.plan(len(align.input_ids), len(extract.input_ids), seed=given.seed)
