@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from pkt import console, secrets
+from pkt import console, processes, secrets
 from pkt.errors import PktError, RequestError, first_line, nearest
 from pkt.verbs import COMPOSED, PLAIN
 from pkt.words import hydra_words, named_conf_dir, named_plugins, named_search_path
@@ -119,6 +119,8 @@ def _answer(words: list[str]) -> int:
     modes = sorted({_MODES[word.partition("=")[0]] for word in rest if word.partition("=")[0] in _MODES})
     if len(modes) > 1:
         raise RequestError(f"{' and '.join(modes)} cannot be combined; give one of them")
+    if processes.count() > 1 and "--multirun" in modes:
+        raise RequestError("a sweep is one process: give each of its jobs its own torchrun (hydra.launcher)")
     if verb == "report" and ("--multirun" in modes or any("hydra.mode=" in word for word in rest)):
         raise RequestError("report is one request over all its folders: give runs=a,b without -m")
     return _request(verb, hydra_words(verb, rest))
@@ -351,20 +353,20 @@ def _sweep_table() -> Iterator[None]:
 
 @contextmanager
 def _one_run_dir() -> Iterator[None]:
-    """Give all ranks that torchrun starts one run folder (each would make its own time stamp)."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "PKT_RUN_DIR" in os.environ:
+    """Let the main one of several processes have the run's folder, and talk; the others get a folder that goes."""
+    if not processes.rank():
         yield
         return
-    run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    same_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
-    if run_id == "none" and not same_machine:
-        raise PktError("several machines need one run folder: set PKT_RUN_DIR, or give torchrun an --rdzv-id")
-    agent = f"-{os.getppid()}" if same_machine else ""
-    os.environ["PKT_RUN_STAMP"] = re.sub(r"[^\w.-]", "_", f"torchrun-{run_id}{agent}")
-    try:
-        yield
-    finally:
-        os.environ.pop("PKT_RUN_STAMP")
+    console.only_errors(f"process {processes.rank()}")
+    before = os.environ.get("PKT_RUN_DIR")
+    with tempfile.TemporaryDirectory(prefix="pkt-", ignore_cleanup_errors=True) as folder:
+        os.environ["PKT_RUN_DIR"] = str(Path(folder) / "run")
+        try:
+            yield
+        finally:
+            os.environ.pop("PKT_RUN_DIR")
+            if before is not None:
+                os.environ["PKT_RUN_DIR"] = before
 
 
 if __name__ == "__main__":

@@ -55,14 +55,24 @@ exit codes: 0 done, 1 the task failed, 2 the request was wrong, 130 stopped (the
 """
 
 
+_quiet: list[str] = []  # what this process is called, where another one does the talking
+
+
+def only_errors(name: str) -> None:
+    """Print from now on nothing but why this process stops, after its name."""
+    _quiet[:] = [name]
+
+
 def say(message: str) -> None:
     """Print a result; a reader that has seen enough (`| head`) does not stop the work."""
-    _print(message, sys.stdout)
+    if not _quiet:
+        _print(message, sys.stdout)
 
 
 def note(message: str) -> None:
     """Print a message that is not a result."""
-    _print(secrets.without(message), sys.stderr)
+    if not _quiet:
+        _print(secrets.without(message), sys.stderr)
 
 
 def _print(message: str, stream: TextIO) -> None:
@@ -95,7 +105,7 @@ def warn(message: str) -> None:
 
 def fail(message: str) -> None:
     """Print why pkt stops."""
-    note(f"pkt: {message}")
+    _print(secrets.without(": ".join(["pkt", *_quiet, message])), sys.stderr)
 
 
 def debugging() -> bool:
@@ -172,6 +182,6 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import Progress
 
     terminal = Console(stderr=True)
-    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bars:
+    with Progress(console=terminal, transient=True, disable=bool(_quiet) or not terminal.is_terminal) as bars:
         task = bars.add_task(description, total=total)
         yield lambda steps: bars.advance(task, steps)

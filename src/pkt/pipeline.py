@@ -27,6 +27,7 @@ from pkt.models.precision import too_slow
 from pkt.objectives import Objective
 from pkt.plan import Plan, Planner
 from pkt.plugins import origins
+from pkt.processes import connect
 from pkt.run import command_line, prepare, provenance
 from pkt.run_files import METRICS, REQUEST
 from pkt.searchpath import option_files
@@ -173,12 +174,14 @@ def request(cfg: DictConfig) -> tuple[Workbench, Method]:
     if config.capture.mode != "keep" and (why := method.needs_kept):
         raise RequestError(f"{why}, which have to be kept: set capture.mode=keep, got {config.capture.mode}")
     _hide_in_labels(config)
+    device = prepare(config)
     bench = Workbench(
         config=config,
         mapping=choice.mapping,
         semantics=choice.semantics,
         objective=choice.objective,
-        device=prepare(config),
+        device=device,
+        processes=connect(device),
         cache_dir=store_root(config.output_dir, config.store_dir) / "converted",
         track=console.progress,
     )
@@ -198,8 +201,11 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
     places.begun(run_dir).written += [run_dir / name for name in (REQUEST, METRICS, "wandb")]
     run_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(run_dir / REQUEST, resolved)
+    if not bench.processes.main:
+        bench.config.tracker.name = "none"
     tracker = open_tracker(bench.config, run_dir, plain)
-    bench.log = lambda step, metrics: tracker.log(metrics, step=step, stage="transfer")
+    if bench.processes.main:
+        bench.log = lambda step, metrics: tracker.log(metrics, step=step, stage="transfer")
     return Session(
         bench=bench,
         method=method,

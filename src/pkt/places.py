@@ -27,7 +27,6 @@ from pkt import secrets
 from pkt.errors import PktError, RequestError
 from pkt.verbs import RUNS
 
-STAMP = "PKT_RUN_STAMP"  # name of the folder that all ranks of one torchrun share
 _SIGN = "_target_: pkt."  # in the files that Hydra leaves in every run's and sweep's folder
 _LOG = re.compile(r"\$\{hydra[.:]runtime\.output_dir\}/")
 _NAME = re.compile(r"[\w.=,+@ -]+")
@@ -198,7 +197,6 @@ def _outputs(config: DictConfig) -> Path:
             "run folders are named by output_dir and PKT_RUN_DIR"
         )
     names = {
-        STAMP: os.environ.get(STAMP),
         "hydra.output_subdir": config.hydra.output_subdir,
         "hydra.job.name": config.hydra.job.name,
     }
@@ -269,15 +267,12 @@ _HELD: list[int] = []  # handle of the folder that this process runs in
 def hold(folder: RunFolder) -> None:
     """Make a run's or sweep's folder, and keep other processes out of it until the request ends.
 
-    Two processes would write over each other, and one that is refused would clear up after the other. The ranks of one
-    torchrun share a folder.
+    Two processes would write over each other, and one that is refused would clear up after the other.
 
     Raises:
         PktError: another process runs there, or the folder cannot be made.
     """
     release()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         _HELD.append(os.open(folder.path, os.O_RDONLY))

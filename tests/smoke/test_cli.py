@@ -316,13 +316,15 @@ def test_unwritable_output_is_one_line(env: dict[str, str], tmp_path: Path):
     refused(done, "cannot write", "PKT_OUTPUT_DIR", code=1)
 
 
-def test_ranks_share_one_run_folder(env: dict[str, str]):
-    rank = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "abc"}
-    for number in ("0", "1"):
-        assert pkt(env | rank | {"RANK": number}, "run").returncode == 0
+def test_the_main_process_alone_has_the_run_folder_and_talks(env: dict[str, str]):
+    ranks = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    done = {number: pkt(env | ranks | {"RANK": number}, "run") for number in ("0", "1")}
+    assert [own.returncode for own in done.values()] == [0, 0]
     assert len(run_dirs(env, "run")) == 1
-    lost = env | rank | {"LOCAL_WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "none"}
-    refused(pkt(lost, "run"), "PKT_RUN_DIR", code=1)
+    assert done["1"].stdout == done["1"].stderr == ""
+    wrong = pkt(env | ranks | {"RANK": "1"}, "run", "optim.lr=x")
+    refused(wrong, "process 1: optim.lr: a number is expected")
+    refused(pkt(env | ranks | {"RANK": "0"}, "run", "-m", "seed=0,1"), "a sweep is one process")
 
 
 def test_run_dir_can_be_named(env: dict[str, str], tmp_path: Path):

@@ -92,14 +92,6 @@ def test_paths_that_lead_elsewhere_are_refused(pkt, desk, words, said):
     assert contents(desk.parent) == before
 
 
-@pytest.mark.parametrize("stamp", ["../../../evil", "/evil", ".."])
-def test_the_shared_stamp_is_a_name(pkt, desk, monkeypatch, stamp):
-    monkeypatch.setenv("PKT_RUN_STAMP", stamp)
-    before = contents(desk.parent)
-    assert pkt("run", MISSING).code == 2
-    assert contents(desk.parent) == before
-
-
 @pytest.mark.parametrize(
     ("verb", "place"),
     [("run", None), ("eval", "new/deep/er"), ("analyze", "empty"), ("transfer", "outputs/runs/mine")],

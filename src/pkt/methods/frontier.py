@@ -124,7 +124,12 @@ class _Stage:
         """Train the layer, or put back what an earlier process trained."""
         parameters = self._open()
         done = self.folder / f"layer_{self.layer}_done" if self.folder is not None else None
-        snapshot = load_snapshot(done, self._kept(parameters)) if done is not None else None
+        processes = self.task.bench.processes
+        snapshot = (
+            processes.in_turn(lambda: load_snapshot(done, self._kept(parameters)))
+            if done is not None
+            else None
+        )
         if snapshot is not None:
             return self._put_back(parameters, snapshot)
         history = History(steps=0)
@@ -139,7 +144,7 @@ class _Stage:
                 snapshots=self.folder / f"layer_{self.layer}" if self.folder is not None else None,
                 listen=lambda step, metrics: listen(step, metrics | fits if step == 1 else metrics),
             )
-        if done is not None:
+        if done is not None and processes.main:
             meters = [asdict(meter) for meter in self._meters()]
             save_snapshot(done, self._kept(parameters), {"history": asdict(history), "meters": meters})
         return history

@@ -146,7 +146,8 @@ def shelf(bench: Workbench, scratch: Path | None, name: str) -> Shelf | None:
     """Return a place in a stage's folder; None where there is no folder."""
     if scratch is None:
         return None
-    return Shelf(folder=scratch / name, limit=bench.config.capture.shard_mb * 10**6)
+    limit = bench.config.capture.shard_mb * 10**6
+    return Shelf(folder=scratch / name, limit=limit, processes=bench.processes)
 
 
 def check_room(

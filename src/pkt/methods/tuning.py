@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -33,6 +33,7 @@ from pkt.training.capture import advance, capture
 from pkt.training.forward import Targets, TransferLoss
 from pkt.training.loop import History, Trainer
 from pkt.training.lora_start import LoraStart
+from pkt.training.meter import counted_together
 from pkt.training.passes import Prefix, Read
 from pkt.training.trainable import Trainable, Update, make_trainable
 
@@ -172,6 +173,7 @@ class Task:
             listen: called after every step.
             finish_epoch: see `Trainer`.
         """
+        check_processes(self.bench, objective, self.own)
         losses = {split: self._loss(objective, split, layers, prefixes.get(split)) for split in SPLITS}
         train, device = self.bench.encoded("train"), self.bench.student.arch.device
         trainer = Trainer(
@@ -191,6 +193,7 @@ class Task:
             finish_epoch=finish_epoch,
             forget=losses["train"].forget,
             inseparable=objective.together is not None,
+            processes=self.bench.processes,
         )
         order = [rows for epoch in plan for step in epoch for rows in trainer.micro_batches(step)]
         with reading_ahead(self.bench, losses["train"], order):
@@ -289,13 +292,18 @@ class Task:
 
     @torch.no_grad()
     def _validate(self, loss: TransferLoss) -> dict[str, float]:
-        encoded, sums, counts = self.bench.encoded("validation"), dict[str, float](), dict[str, int]()
-        with self.trainable.evaluating():
-            for rows in sorted_batches(encoded.lengths, self.bench.config.optim.batch_size):
+        encoded, processes = self.bench.encoded("validation"), self.bench.processes
+        sums, counts = dict[str, float](), dict[str, int]()
+        meters = self.bench.student_meter, self.bench.teacher_meter
+        batches = sorted_batches(encoded.lengths, self.bench.config.optim.batch_size)
+        with self.trainable.evaluating(), counted_together(meters, processes):
+            for rows in processes.own(batches):
                 batch: Batch = collate(encoded, rows).to(self.bench.student.arch.device)
                 for name, (total, count) in loss.measure(batch).items():
                     sums[name] = sums.get(name, 0.0) + total
                     counts[name] = counts.get(name, 0) + count
+        if processes.count > 1:
+            sums, counts = (_added(parts) for parts in zip(*processes.joined((sums, counts)), strict=True))
         return {name: value / counts[name] for name, value in sums.items()}
 
     def transferred(self, history: History, layers: Sequence[int]) -> Transferred:
@@ -314,6 +322,31 @@ class Task:
                 "student_forward_tokens": bench.student_meter.forward_tokens,
                 "student_layer_tokens": bench.student_meter.layer_tokens,
             },
+        )
+
+
+def _added(parts: Iterable[Mapping[str, float]]) -> dict[str, Any]:
+    """Return the sums of several processes by name."""
+    found: dict[str, Any] = {}
+    for part in parts:
+        for name, value in part.items():
+            found[name] = found.get(name, 0) + value
+    return found
+
+
+def check_processes(bench: Workbench, objective: Objective, own: Mapping[str, nn.Module]) -> None:
+    """Refuse terms that have to see all rows of a step, where several processes share them.
+
+    Raises:
+        RequestError: there is such a term.
+    """
+    if bench.processes.count == 1:
+        return
+    keeping = (name for name, module in own.items() if any(True for _ in module.buffers()))
+    if name := objective.together or next(keeping, None):
+        raise RequestError(
+            f"objective.terms.{name} compares rows of a step with one another, and {bench.processes.count} processes "
+            "share the rows: run it in one process, or compare within rows (scope=sequence) where the term can"
         )
 
 

@@ -36,6 +36,7 @@ from pkt.models.kept import recorded, told
 from pkt.models.load import choose_dtype, context_length, load_config, load_generation, load_tokenizer
 from pkt.models.pair import LanguageModel, PairReport, check_pair, load_student, load_teacher
 from pkt.objectives import Objective
+from pkt.processes import ALONE, Processes
 from pkt.remembered import recall, remember
 from pkt.semantics import Semantics
 from pkt.tasks.base import Given
@@ -65,6 +66,7 @@ class Workbench:
         mapping, semantics, objective: the strategies built from it.
         device: where models run.
         cache_dir: folder of converted checkpoints; digests of rows that were tokenised before are beside it.
+        processes: this one, and the others of the request.
         track: progress display.
         log: takes training metrics.
         teacher_meter, student_meter: forward tokens of this request.
@@ -78,6 +80,7 @@ class Workbench:
     objective: Objective
     device: torch.device
     cache_dir: Path
+    processes: Processes = ALONE
     track: Track = untracked
     log: Log = field(default=lambda _step, _metrics: None)
     teacher_meter: Meter = field(default_factory=Meter)

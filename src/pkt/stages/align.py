@@ -18,6 +18,7 @@ def run(job: Job) -> Mapping[str, Any]:
     alignment = job.method.align(job.bench, job.taken(), job.scratch)
     for note in alignment.warnings():
         console.warn(note)
-    alignment.save(job.folder)
+    if job.writes:
+        alignment.save(job.folder)
     job.bench.release("teacher")
     return {"kept_bytes": alignment.kept_bytes, **job.counted()}

@@ -83,7 +83,12 @@ def _answered(bench: Workbench, scratch: Path) -> tuple[list[Answer], list[int]]
     ]
     found: dict[int, list[Reply]] = {}
     with _asked(bench, scratch, questions, lengths) as ask, bench.track("answers", len(prompts)) as advance:
-        for batch in _batches(prompts, lengths, max(1, config.batch_size // config.samples)):
+        batches = list(_batches(prompts, lengths, max(1, config.batch_size // config.samples)))
+        if bench.processes.count > 1:  # each asks its own, and finds the others' after
+            for batch in bench.processes.own(batches):
+                ask([questions[i] for i in batch])
+            bench.processes.wait()
+        for batch in batches:
             found |= zip(batch, ask([questions[i] for i in batch]), strict=True)
             advance(len(batch))
     claim = {task: claims(task, bench.config.benchmark.task_path) for task in {p.task for p in prompts}}

@@ -96,6 +96,8 @@ def note_rows(bench: Workbench, of: Asked, *, answered: bool) -> None:
 def run(of: Asked, job: Job) -> Mapping[str, Any]:
     """Score the model of the step's role."""
     bench, config, role = job.bench, job.bench.config, job.step.of
+    if not job.writes:
+        return {"role": role}
     model = model_of(bench, job.session.results, role)
     evaluation = evaluate(
         model.model,

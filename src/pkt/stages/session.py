@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,24 +70,42 @@ class Session:
             step: the steps that it takes have been obtained.
             run: writes the result's files into the job's folder, and returns what the manifest should say.
         """
-        refresh = step.stage in self.bench.config.refresh
+        refresh, processes = step.stage in self.bench.config.refresh, self.bench.processes
         artifact, why = None if refresh else self.store.peek(step.stage, step.key), None
-        reused, watch = artifact is not None, Stopwatch.start(self.bench.device)
-        if artifact is None:
-            with self.store.lock(step.stage, step.key):
-                artifact = None if refresh else self.store.read(step.stage, step.key)
-                reused, watch = artifact is not None, Stopwatch.start(self.bench.device)
-                if artifact is None:
+        there = processes.told(artifact is not None)  # all processes do the same
+        watch = Stopwatch.start(self.bench.device)
+        if not there:
+            with self.store.lock(step.stage, step.key) if processes.main else nullcontext():
+                artifact = self.store.read(step.stage, step.key) if processes.main and not refresh else None
+                there, watch = processes.told(artifact is not None), Stopwatch.start(self.bench.device)
+                if not there:
                     why = self._reason(step, refresh=refresh)
-                    artifact = self._computed(step, run, watch)
+                    artifact = self._made(step, run, watch)
+                processes.wait()
+        artifact = artifact or self.store.read(step.stage, step.key)
+        if artifact is None:
+            raise PktError(
+                f"{step.name} {step.key} is there for the main process and not for this one: all processes of a "
+                f"request need the same store ({self.store.root}), on a file system that they share"
+            )
         self.results[step.name] = artifact
         cost = watch.stop()
-        entry = {"stage": step.name, "key": step.key, "reused": reused, **cost}
+        entry = {"stage": step.name, "key": step.key, "reused": there, **cost}
         self.reports.append(entry | ({"reason": why} if why else {}))
         console.stage(
-            step.name, "reused" if reused else "computed", cost["seconds"], cost["peak_mb"], step.key
+            step.name, "reused" if there else "computed", cost["seconds"], cost["peak_mb"], step.key
         )
         return artifact
+
+    def _made(
+        self, step: Step, run: Callable[[Job], Mapping[str, Any] | None], watch: Stopwatch
+    ) -> Artifact | None:
+        """Compute a result; in all processes but the main one, which writes it, only help to."""
+        if self.bench.processes.main:
+            return self._computed(step, run, watch)
+        with tempfile.TemporaryDirectory() as folder:
+            run(Job(session=self, step=step, folder=Path(folder)))
+        return None
 
     def _computed(
         self, step: Step, run: Callable[[Job], Mapping[str, Any] | None], watch: Stopwatch
@@ -133,6 +153,11 @@ class Job:
     def method(self) -> Method:
         """What is run."""
         return self.session.method
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the result."""
+        return self.bench.processes.main
 
     @property
     def scratch(self) -> Path:

@@ -27,6 +27,9 @@ Steps = dict[int, dict[str, float]]
 def kept(job: Job) -> Iterator[None]:
     """Keep what a stage logs of its steps, until `store` puts it into the result."""
     bench, told = job.bench, job.bench.log
+    if not job.writes:
+        yield
+        return
 
     def log(step: int, metrics: dict[str, float]) -> None:
         told(step, metrics)

@@ -28,7 +28,8 @@ def run(job: Job) -> Mapping[str, Any]:
     job.count_on()
     with steps.kept(job):
         transferred = job.method.transfer(job.bench, job.taken(), job.scratch)
-    _save(job, transferred)
+    if job.writes:
+        _save(job, transferred)
     job.bench.release("student", "teacher")
     return {
         "layers": list(transferred.layers),

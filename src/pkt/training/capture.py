@@ -18,6 +18,7 @@ from pkt.data.batching import sorted_batches
 from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
+from pkt.processes import ALONE, Processes
 from pkt.training.meter import Meter
 from pkt.training.passes import Pass, Prefix, Read, column_of
 from pkt.training.shards import write_shards
@@ -31,10 +32,12 @@ class Shelf:
     Attributes:
         folder: of the files.
         limit: bytes of a file.
+        processes: who fills it.
     """
 
     folder: Path
     limit: int
+    processes: Processes = ALONE
 
 
 def capture_all(
@@ -68,7 +71,9 @@ def capture_all(
 
     columns = wanted.columns(dtype)
     if shelf is not None:
-        shards = write_shards(shelf.folder, columns, batches, wanted, limit=shelf.limit, listen=done)
+        shards = write_shards(
+            shelf.folder, columns, batches, wanted, limit=shelf.limit, listen=done, processes=shelf.processes
+        )
         return {name: shards[name] for name in columns}
     kept = {name: RowStates.empty(list(own.counts), own.width, own.dtype) for name, own in columns.items()}
     for rows in batches:

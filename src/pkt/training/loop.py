@@ -12,7 +12,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,9 +25,11 @@ from pkt import console
 from pkt.config import OptimConfig
 from pkt.data.batching import Batch
 from pkt.errors import PktError
-from pkt.training.meter import Meter
+from pkt.processes import ALONE, Processes
+from pkt.training.meter import Meter, counted_together
 from pkt.training.snapshot import load_snapshot, optimiser_tensors, restore_optimiser, save_snapshot
 
+_APART = 7_919_000_003  # between the seeds of two processes
 REMEDY = (
     "Lower optim.lr, set optim.max_grad_norm, or train in float32 (optim.precision, model.student.dtype). A snapshot "
     "is only ever made of finite weights."
@@ -77,6 +81,30 @@ class History:
     best_step: int | None = None  # the step whose weights were kept, where optim.keep=best
 
 
+class _Share(nn.Module):
+    """A part of a step's loss as a module, so that its gradients can be averaged over processes.
+
+    Args:
+        parameters: what trains.
+        count: processes; the loss is multiplied by it, since the mean over them is to be a sum.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], count: int) -> None:
+        super().__init__()
+        self.trained = nn.ParameterList(parameters.values())
+        self.count = count
+        self.now: Callable[[], Tensor | None] | None = None
+
+    def forward(self) -> Tensor | None:
+        """Return what `now` gives; alone, nothing where that is nothing."""
+        total = self.now() if self.now is not None else None
+        if self.count == 1:
+            return total
+        # a process may have no row that some parameter, or the whole step, has a use for
+        nothing = torch.stack([parameter.sum() for parameter in self.trained]).sum() * 0.0
+        return nothing if total is None else total * self.count + nothing
+
+
 @dataclass(kw_only=True)
 class Trainer:
     """Train `parameters` on `loss`.
@@ -98,6 +126,7 @@ class Trainer:
             metrics of the step.
         finish_step: called after every optimiser step, before `listen`.
         forget: called before a step is begun anew.
+        processes: who trains; each takes a part of every step's rows.
         inseparable: whether the rows of a step have to go through the student together.
         finish_epoch: called after the last step of every epoch but the last, once validation is done; it may change
             `buffers`, and returns metrics.
@@ -120,6 +149,9 @@ class Trainer:
     finish_epoch: Callable[[], dict[str, float]] = dict
     forget: Callable[[], None] = lambda: None
     inseparable: bool = False
+    processes: Processes = ALONE
+    _share: _Share = field(init=False)
+    _wrapped: Any = field(init=False)
     _rows_at_once: int | None = field(default=None, init=False)
     _validations: list[dict[str, float]] = field(default_factory=list, init=False)
     _best: tuple[int, float, dict[str, Tensor]] | None = field(default=None, init=False)
@@ -137,7 +169,9 @@ class Trainer:
             weight_decay=self.optim.weight_decay,
         )
         total, step = sum(map(len, self.plan)), 0
-        done = self._resume(optimiser)
+        done = self.processes.in_turn(lambda: self._resume(optimiser))
+        self._share = _Share(self.parameters, self.processes.count)
+        self._wrapped = self.processes.wrapped(self._share)
         saved_at = time.monotonic()
         for epoch, steps in enumerate(self.plan):
             for i, rows in enumerate(steps):
@@ -152,22 +186,25 @@ class Trainer:
                     metrics |= self.finish_epoch() if step < total else {}
                 if self.listen is not None:
                     self.listen(step, metrics)
-                if self.snapshots is not None and time.monotonic() - saved_at > self.optim.save_every:
+                due = time.monotonic() - saved_at > self.optim.save_every
+                if self.snapshots is not None and due and self.processes.main:
                     self._save(optimiser, step)
                     saved_at = time.monotonic()
         return self._finish(total)
 
     def micro_batches(self, rows: list[int]) -> list[list[int]]:
-        """Return the rows of an optimiser step that go through the student together."""
-        size = self._rows_at_once or self.optim.micro_batch_size or len(rows)
-        return [rows[i : i + size] for i in range(0, len(rows), size)]
+        """Return the rows of an optimiser step that go through the student together in this process."""
+        own = self.processes.own(rows)
+        size = self._rows_at_once or self.optim.micro_batch_size or max(len(own), 1)
+        return [own[i : i + size] for i in range(0, len(own), size)]
 
     def _step(
         self, optimiser: torch.optim.Optimizer, rows: list[int], lr: float, step: int
     ) -> dict[str, float]:
         for group in optimiser.param_groups:
             group["lr"] = lr
-        metrics = self._gradients(optimiser, rows, step)
+        with counted_together(self.meters, self.processes):
+            metrics = self._gradients(optimiser, rows, step)
         limit = self.optim.max_grad_norm if self.optim.max_grad_norm > 0 else math.inf
         norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)
         metrics |= {"grad_norm": float(norm), "lr": lr}
@@ -187,7 +224,7 @@ class Trainer:
             try:
                 return self._accumulated(optimiser, rows, step)
             except torch.OutOfMemoryError as error:
-                size = len(self.micro_batches(rows)[0])
+                size = max(map(len, self.micro_batches(rows)))
                 if size == 1 or self.inseparable:
                     raise PktError(
                         f"memory ran out at optimiser step {step} with {size} rows at a time ({error}). Set "
@@ -210,31 +247,43 @@ class Trainer:
 
     def _accumulated(self, optimiser: torch.optim.Optimizer, rows: list[int], step: int) -> dict[str, float]:
         batches = [self.collate(part) for part in self.micro_batches(rows)]
-        totals: dict[str, int] = {}
-        for batch in batches:
-            for name, count in self.loss.counts(batch).items():
-                totals[name] = totals.get(name, 0) + count
+        totals = self._totals(rows, batches)
         metrics = {name: 0.0 for name, total in totals.items() if total} | {"loss": 0.0}
         compares = getattr(self.loss, "compares", False) if self.compares is None else self.compares
-        values = self._values(batches, totals) if compares and len(batches) > 1 else None
+        apart = len(batches) > 1 or self.processes.count > 1
+        values = self._values(batches, totals) if compares and apart else None
         optimiser.zero_grad(set_to_none=True)
-        for batch in batches:
-            if (loss := self._total(batch, totals, values, metrics)) is None:
-                continue
-            self._guard(metrics, step, batch.index)
-            loss.backward()  # type: ignore[no-untyped-call]
-        return metrics
+        # a process without rows takes part all the same, with a gradient of zero
+        for i, batch in enumerate(batches or [None]):
+            with self.processes.unsynchronised(self._wrapped) if i + 1 < len(batches) else nullcontext():
+                self._share.now = partial(self._total, batch, totals, values, metrics) if batch else None
+                if (loss := self._wrapped()) is None:
+                    continue
+                self._guard(metrics, step, batch.index if batch else [])
+                loss.backward()
+        return self.processes.total(metrics)
+
+    def _totals(self, rows: list[int], batches: Sequence[Batch]) -> dict[str, int]:
+        """Return what each term's sums over the step are over, in all processes together."""
+        totals: dict[str, int] = {}
+        for batch in batches if self.processes.count == 1 else [self.collate(rows)]:
+            for name, count in self.loss.counts(batch).items():
+                totals[name] = totals.get(name, 0) + count
+        return totals
 
     @torch.no_grad()
     def _values(self, batches: Sequence[Batch], totals: Mapping[str, int]) -> dict[str, Tensor]:
         """Return the terms' means over the step, from an extra pass that draws the same random numbers."""
-        device = batches[0].input_ids.device
+        device = next(iter(self.parameters.values())).device
         values: dict[str, Tensor] = {}
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             for batch in batches:
                 for name, part in reduced(self.loss(batch), totals).items():
                     values[name] = values[name] + part if name in values else part
-        return values
+        if self.processes.count == 1:
+            return values
+        here = {name: float(values.get(name, 0.0)) for name, total in totals.items() if total}
+        return {name: torch.tensor(value) for name, value in self.processes.total(here).items()}
 
     def _total(
         self,
@@ -256,7 +305,7 @@ class Trainer:
         return total
 
     def _seed_of(self, step: int) -> int:
-        return self.seed * 1_000_003 + step
+        return self.seed * 1_000_003 + step + self.processes.rank * _APART
 
     def _guard(self, metrics: dict[str, float], step: int, rows: list[int]) -> None:
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]

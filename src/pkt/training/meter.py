@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+from pkt.processes import Processes
 
 
 @dataclass(kw_only=True)
@@ -26,3 +29,20 @@ class Meter:
     def restore(self, counted: Mapping[str, int]) -> None:
         """Go on from what an earlier process had counted (`dataclasses.asdict` of its meter)."""
         self.forward_tokens, self.layer_tokens = counted["forward_tokens"], counted["layer_tokens"]
+
+
+@contextmanager
+def counted_together(meters: Sequence[Meter], processes: Processes) -> Iterator[None]:
+    """Let every process's meters count what all of them do in the block."""
+    before = [asdict(meter) for meter in meters]
+    yield
+    if processes.count == 1:
+        return
+    added = {
+        f"{i}.{name}": float(now - before[i][name])
+        for i, meter in enumerate(meters)
+        for name, now in asdict(meter).items()
+    }
+    summed = processes.total(added)
+    for i, meter in enumerate(meters):
+        meter.restore({name: value + int(summed[f"{i}.{name}"]) for name, value in before[i].items()})

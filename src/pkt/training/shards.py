@@ -27,6 +27,7 @@ from torch import Tensor
 
 from pkt.durable import check_file, entry, move, read_sealed, sealed, set_aside, sync, write_atomically
 from pkt.errors import PktError
+from pkt.processes import ALONE, Processes
 from pkt.training.states import FLOAT8, States, bytes_each, offsets
 
 _LARGEST = float(torch.finfo(FLOAT8).max)
@@ -77,8 +78,11 @@ def write_shards(
     *,
     limit: int,
     listen: Callable[[list[int]], None] = lambda _rows: None,
+    processes: Processes = ALONE,
 ) -> Shards:
     """Compute some columns of all rows and keep them, but for what is there already.
+
+    Several processes share the files among them, however many there were when some of the files were made.
 
     Args:
         folder: made where it is missing.
@@ -86,13 +90,15 @@ def write_shards(
         batches: rows that are computed together; every row is in one.
         compute: see `Compute`.
         limit: bytes of a file; one with a single batch may be larger.
-        listen: called with the rows of every batch, computed or found.
+        listen: called with the rows of every batch, computed or found, here or by another process.
+        processes: who computes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     groups = _grouped(batches, columns, limit)
+    own = set(processes.own(range(len(groups))))
     for number, group in enumerate(groups):
         rows = [row for batch in group for row in batch]
-        if _is_there(folder, number, rows):
+        if number not in own or _is_there(folder, number, rows):
             for batch in group:
                 listen(batch)
             continue
@@ -101,8 +107,10 @@ def write_shards(
             parts.append(compute(batch))
             listen(batch)
         _write(folder, number, rows, columns, parts)
-    for stale in _files(folder)[len(groups) :]:  # of a capture with smaller files
-        _remove(stale)
+    if processes.main:
+        for stale in _files(folder)[len(groups) :]:  # of a capture with smaller files
+            _remove(stale)
+    processes.wait()
     return Shards.open(folder)
 
 

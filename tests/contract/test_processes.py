@@ -1,0 +1,107 @@
+"""Two processes leave what one leaves: losses, weights, budget, kept states, whoever finishes what the other began."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import pytest
+import torch
+from accelerate import debug_launcher
+from safetensors.torch import load_file
+from test_capture import CACHED
+from world import Stop
+
+from pkt.errors import RequestError
+from pkt.processes import Processes
+from pkt.training.shards import Column, write_shards
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")]
+TAUGHT = (
+    ("sft", "llama", ()),
+    ("kd", "qwen3", (CACHED,)),  # a bias of keys has no gradient but rounding, which AdamW makes a step of
+    ("hidden_kd", "llama", ("optim.micro_batch_size=1",)),
+    ("semalign", "llama", ("method.update.dropout=0",)),
+    ("semalign_joint", "qwen3", ("semantics.refit=epochs", "optim.epochs=2")),
+    ("semalign_joint", "llama", ("optim.batch_size=3", "optim.keep=best")),  # the last batch has two rows
+    ("semalign_joint", "llama", ("optim.batch_size=7", "capture.mode=window")),  # and here one
+    (
+        "semalign_geometry",
+        "gemma3_text",
+        ("method.update.dropout=0", "optim.epochs=4", "objective.balance=none"),
+    ),
+    ("seqkd", "llama", ("answer.batch_size=2",)),
+)
+
+
+def one(world, outputs, method, family, more, stop=None):
+    return world.run(method, family, *more, outputs=outputs, stop=stop)
+
+
+def two(world, outputs, method, family, more, stop=None) -> None:
+    debug_launcher(one, (world, outputs, method, family, more, stop), num_processes=2)
+
+
+def left(outputs):
+    """Weights, record and kept states that are in a store."""
+    (folder,) = (path for path in (outputs / "store" / "transfer").iterdir() if path.is_dir())
+    kept = {
+        path.relative_to(outputs).as_posix(): path.read_bytes()
+        for path in sorted((outputs / "store").glob("align/*/states/*/*.safetensors"))
+    }
+    return load_file(folder / "model" / "model.safetensors"), (folder / "metrics.json").read_text(), kept
+
+
+def alike(found, expected) -> None:
+    import json
+
+    for name, value in expected[0].items():
+        torch.testing.assert_close(found[0][name], value, rtol=0, atol=1e-6)
+    mine, theirs = json.loads(found[1]), json.loads(expected[1])
+    assert mine["budget"] == theirs["budget"]
+    for own, other in zip(mine["history"]["validations"], theirs["history"]["validations"], strict=True):
+        assert own == pytest.approx(other, abs=1e-5)
+    assert found[2] == expected[2]
+
+
+@pytest.mark.parametrize(("method", "family", "more"), TAUGHT)
+def test_two_processes_leave_what_one_leaves(world, tmp_path, method, family, more):
+    one(world, tmp_path / "one", method, family, more)
+    two(world, tmp_path / "two", method, family, more)
+    alike(left(tmp_path / "two"), left(tmp_path / "one"))
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_what_some_processes_began_others_finish(world, tmp_path, first):
+    case = ("semalign_joint", "llama", ())
+    one(world, tmp_path / "whole", *case)
+    with contextlib.suppress(Exception):  # the stop, or what the launcher makes of it
+        (one if first == 1 else two)(world, tmp_path / "cut", *case, stop=Stop(step=2))
+    assert list((tmp_path / "cut" / "store" / "transfer").glob("*.partial"))
+    (two if first == 1 else one)(world, tmp_path / "cut", *case)
+    alike(left(tmp_path / "cut"), left(tmp_path / "whole"))
+
+
+def test_files_that_some_processes_made_are_not_made_again_by_others(tmp_path):
+    made = []
+
+    def compute(rows):
+        made.append(rows)
+        return {"a": torch.full((len(rows), 2), float(rows[0]))}
+
+    columns = {"a": Column(counts=[1] * 6, width=2, dtype=torch.float32)}
+    batches = [[i] for i in range(6)]
+    for rank in range(3):
+        with contextlib.suppress(Exception):  # files of the others are not there yet
+            write_shards(
+                tmp_path, columns, batches, compute, limit=8, processes=Processes(rank=rank, count=3)
+            )
+    assert made == [[0], [3], [1], [4], [2], [5]]
+    write_shards(tmp_path, columns, batches, compute, limit=8)
+    assert len(made) == 6
+
+
+def test_a_term_that_compares_all_rows_of_a_step_wants_one_process(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("pkt.pipeline.connect", lambda _device: Processes(rank=0, count=2))
+    with pytest.raises(RequestError, match=r"terms.layer compares rows .* 2 processes .*scope=sequence"):
+        world.run("semalign_geometry", "llama", "objective.terms.layer.scope=batch", outputs=tmp_path)
