@@ -20,6 +20,7 @@ from pkt.evaluation.parts import Logged, Part, Rows, Sample, Scorable
 from pkt.evaluation.quiet import quiet
 from pkt.evaluation.results import Evaluation, TaskScore
 from pkt.evaluation.sampling import Sampling
+from pkt.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from pkt.evaluation.scorer import Scorer
@@ -41,8 +42,9 @@ def evaluate(
     timeout: float = 5.0,
     sampling: Sampling = GREEDY,
     decoding: str | None = None,
+    processes: Processes = ALONE,
 ) -> Evaluation:
-    """Score a model, zero-shot and greedily unless told otherwise.
+    """Score a model, zero-shot and greedily unless told otherwise; the main process alone grades.
 
     Args:
         model: a causal Hugging Face model; moved to `device` unless accelerate has spread it over several.
@@ -57,6 +59,7 @@ def evaluate(
         timeout: seconds per generated program.
         sampling: how answers are generated.
         decoding: ``neutral`` or ``model``, see `pkt.evaluation.decoding`; None: as each task has it.
+        processes: who runs the model; in all but the main one the result is empty.
 
     Raises:
         RequestError: no task; no chat template; an answer that exceeds the context; several answers per row of a task
@@ -79,11 +82,21 @@ def evaluate(
         follow = [
             part.name for task in tasks for part in parts[task.name] if (decoding or task.decoding) == MODEL
         ]
-        scorer = Scorer(model, tokenizer, batch_size=batch_size, seed=sampling.seed, chat=chat, follow=follow)
+        scorer = Scorer(
+            model,
+            tokenizer,
+            batch_size=batch_size,
+            seed=sampling.seed,
+            chat=chat,
+            follow=follow,
+            processes=processes,
+        )
         settings = ({"max_gen_toks": max_new_tokens} if max_new_tokens else {}) | sampling.settings()
         asked = [part for of in parts.values() for part in of]
         most = limit if sampling.samples == 1 else None  # lm-eval would count answers, not rows
         found = _simple_evaluate(scorer, asked, most, settings, chat)
+        if not processes.main:
+            return Evaluation(scores=(), samples={}, versions={})
         return _collect(tasks, parts, _logged(found, scorer, timeout), scorer, found["versions"])
 
 

@@ -31,6 +31,7 @@ from pkt.data.encoding import encode_answers, encode_prompt
 from pkt.errors import PktError, RequestError, first_line
 from pkt.evaluation.decoding import DRAWING, MODEL, NEUTRAL, STOCK_TOP_K, effective, own
 from pkt.evaluation.sampling import Draw, row_seed
+from pkt.processes import ALONE, Processes
 
 TOKENS_PER_ROW = 128  # a batch of log-likelihoods holds batch_size times as many tokens
 LOGITS = 2**27  # numbers in one batch's logits, at most (0.5 GB in float32)
@@ -121,6 +122,7 @@ class Scorer(HFLM):  # type: ignore[misc]
         seed: int = 0,
         chat: Chat | None = None,
         follow: Collection[str] = (),
+        processes: Processes = ALONE,
     ) -> None:
         """Wrap a model.
 
@@ -131,6 +133,7 @@ class Scorer(HFLM):  # type: ignore[misc]
             seed: of draws.
             chat: the chat template, if prompts are put into it.
             follow: lm-eval tasks whose answers are made by the model's own generation settings.
+            processes: who runs it: each a part of the batches, and all of them know every answer.
         """
         if tokenizer.pad_token_id is None:
             tokenizer = copy.deepcopy(tokenizer)  # lm-eval would set a padding token on the user's
@@ -139,6 +142,7 @@ class Scorer(HFLM):  # type: ignore[misc]
         self.cut: set[str] = set()
         self.decoded: dict[str, dict[str, Any]] = {}
         self._seed, self._chat, self._follow = seed, chat, frozenset(follow)
+        self._processes = processes
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._vocabulary = int(model.get_output_embeddings().weight.shape[0])
 
@@ -163,8 +167,10 @@ class Scorer(HFLM):  # type: ignore[misc]
                 )
             ids = self._fitting(context, prompts[context], self.max_length + 1 - len(answer)) + answer
             jobs.setdefault(tuple(ids[:-1]), []).append((context, continuation))
-        for batch in self._batches(list(jobs)):
+        for batch in self._processes.own(list(self._batches(list(jobs)))):
             self._score(batch, jobs, continuations)
+        for hits_of_one in self._processes.joined(self.hits):
+            self.hits |= hits_of_one
         found = [self.hits[pair] for pair in pairs]
         return [(hits.loglikelihood, hits.right == hits.tokens) for hits in found]
 
@@ -236,11 +242,13 @@ class Scorer(HFLM):  # type: ignore[misc]
         for settings in dict.fromkeys(settings for _, settings, _ in asked):
             jobs = dict.fromkeys((text, number) for text, given, number in asked if given == settings)
             order = sorted(jobs, key=lambda job: (-len(prompts[job[0]]), *job))
-            for part in self._parts(order, prompts, settings):
+            for part in self._processes.own(list(self._parts(order, prompts, settings))):
                 outputs = self._generate([prompts[text] for text, _ in part], part, settings)
                 done |= {
                     (text, settings, number): out for (text, number), out in zip(part, outputs, strict=True)
                 }
+        for done_by_one in self._processes.joined(done):
+            done |= done_by_one
         return [done[job] for job in asked]
 
     def _parts(

@@ -96,8 +96,6 @@ def note_rows(bench: Workbench, of: Asked, *, answered: bool) -> None:
 def run(of: Asked, job: Job) -> Mapping[str, Any]:
     """Score the model of the step's role."""
     bench, config, role = job.bench, job.bench.config, job.step.of
-    if not job.writes:
-        return {"role": role}
     model = model_of(bench, job.session.results, role)
     evaluation = evaluate(
         model.model,
@@ -112,9 +110,11 @@ def run(of: Asked, job: Job) -> Mapping[str, Any]:
         timeout=config.eval.timeout,
         sampling=of.sampling,
         decoding=config.eval.decoding,
+        processes=bench.processes,
     )
     bench.release(role)
-    evaluation.save(job.folder / SCORES)
+    if job.writes:
+        evaluation.save(job.folder / SCORES)
     return {"role": role}
 
 
