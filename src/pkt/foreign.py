@@ -41,6 +41,7 @@ _OWN_CODE = (
 _NO_MEMORY = re.compile(
     r"can't allocate memory|not enough memory|out of memory|std::bad_alloc", re.IGNORECASE
 )
+_GONE = re.compile(r"(?i)connection (closed|reset) by peer|gloo/transport|nccl.*(remote|abort)")
 
 
 @contextmanager
@@ -81,6 +82,11 @@ def machine_fault(error: BaseException, place: Path | None = None) -> str | None
     for cause in _chain(error):
         if isinstance(cause, MemoryError) or _is_out_of_memory(cause):
             return _WHY[errno.ENOMEM] + f" ({first_line(cause)})"
+        if _is_of_another(cause):
+            return (
+                "another process of this request has ended, and what it or its launcher says is the reason; the same "
+                "command goes on from here, also with another number of processes"
+            )
         number = system_number(cause)
         named = getattr(cause, "filename", None) or place
         at = f"{named}: " if named else ""
@@ -105,6 +111,12 @@ def _is_out_of_memory(error: BaseException) -> bool:
     """Return whether torch could not allocate: on a GPU it has a class for that, on a CPU only words."""
     gpu = any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__)
     return gpu or (isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error))))
+
+
+def _is_of_another(error: BaseException) -> bool:
+    """Return whether a collective operation failed because a process that takes part in it is gone."""
+    of_torch = any(cls.__name__ == "DistError" for cls in type(error).__mro__)
+    return of_torch or (isinstance(error, RuntimeError) and bool(_GONE.search(str(error))))
 
 
 def _free(place: Path | str | None) -> str:

@@ -269,6 +269,9 @@ def test_the_machine(error, said):
 
 def test_what_cannot_be_told_is_told_in_the_librarys_words(folder):
     assert machine_fault(ValueError("x")) is None
+    gone = RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:64137.")
+    for error in (gone, torch.distributed.DistBackendError("NCCL communicator was aborted")):
+        assert "another process of this request has ended" in machine_fault(error)
     with (
         pytest.raises(PktError, match=r"the teacher: ValueError: odd.*; try another") as told,
         foreign("the teacher", folder, "try another"),
