@@ -200,6 +200,15 @@ class OptimConfig:
     precision: str = setting("float32", choices=("float32", "bfloat16"))
 
 
+def settle_by_method(optim: OptimConfig, method: str) -> None:
+    """Put the method's own values in place where the request leaves them open; nothing reads the lists after."""
+    if optim.lr is None:
+        optim.lr = optim.lr_by_method.get(method, optim.lr_by_method.get("default"))
+    if optim.epochs is None:
+        optim.epochs = optim.epochs_by_method.get(method, optim.epochs_by_method.get("default"))
+    optim.lr_by_method, optim.epochs_by_method = {}, {}
+
+
 def _drawn(own: EvalConfig, _choice: Any) -> bool:
     return own.temperature > 0
 
@@ -245,6 +254,20 @@ class AnalyzeConfig:
 
 
 @dataclass(kw_only=True)
+class PlanConfig:
+    """What `pkt plan` takes for granted instead of measuring it."""
+
+    # operations per second of one device, of large products of matrices; null: measured here
+    flops: float | None = undecisive(None, above=0)
+    memory_gb: float | None = undecisive(None, above=0)  # of one device; null: what is free here
+    disk_gb: float | None = undecisive(None, above=0)  # free for results; null: what is free here
+    processes: int = undecisive(1, at_least=1)  # one per device
+    # tokens of a row's prompt and answer where rows cannot be counted; null: those of a typical row of the task
+    prompt_tokens: int | None = undecisive(None, at_least=1)
+    answer_tokens: int | None = undecisive(None, at_least=1)
+
+
+@dataclass(kw_only=True)
 class TrackerConfig:
     """W&B beside the JSONL that is always written."""
 
@@ -284,6 +307,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     analyze: AnalyzeConfig = field(default_factory=AnalyzeConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pkt import console, places, secrets
 from pkt.build import build
-from pkt.config import Config, OptimConfig, TrackerConfig
+from pkt.config import Config, OptimConfig, TrackerConfig, settle_by_method
 from pkt.config_files import read_option
 from pkt.durable import write_atomically
 from pkt.errors import PktError, RequestError
@@ -229,15 +229,6 @@ def check_batches(objective: Objective, optim: OptimConfig) -> None:
                 "optim.micro_batch_size=null and a smaller optim.batch_size, or compare within rows "
                 f"(objective.terms.{name}.scope=sequence)"
             )
-
-
-def settle_by_method(optim: OptimConfig, method: str) -> None:
-    """Put the method's own values in place where the request leaves them open; nothing reads the lists after."""
-    if optim.lr is None:
-        optim.lr = optim.lr_by_method.get(method, optim.lr_by_method.get("default"))
-    if optim.epochs is None:
-        optim.epochs = optim.epochs_by_method.get(method, optim.epochs_by_method.get("default"))
-    optim.lr_by_method, optim.epochs_by_method = {}, {}
 
 
 def _hide_in_labels(config: Config) -> None:

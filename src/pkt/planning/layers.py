@@ -1,0 +1,166 @@
+"""What the stages of layer-wise methods take before the training: scores of layers, maps, kept states and outputs."""
+
+from __future__ import annotations
+
+from pkt.planning import memory
+from pkt.planning.cost import Cost
+from pkt.planning.memory import FLOAT, Item
+from pkt.planning.rows import Counts
+from pkt.planning.wanted import DIRECTIONS, FITTED, Wanted
+
+SPLITS = ("train", "validation")
+SIMILARITY = 2 << 30  # bytes up to which all pairs of layers are compared by their moments
+
+
+def extract_layers(wanted: Wanted, rows: Counts) -> Cost:
+    """Return the cost of scores and similarities of layers; without either a mapping takes nothing."""
+    own, teacher, student = rows["extract"], wanted.teacher, wanted.student
+    batch = own.widest(wanted.config.optim.batch_size)
+    loaded, operations, taught, learnt = [memory.weights("teacher", teacher)], 0.0, 0, 0
+    moments: dict[str, tuple[Item, ...]] = {}
+    if wanted.scores:
+        moments["attribution"] = (*loaded, memory.attribution(teacher, batch), memory.logits(teacher, batch.answers, 3))
+        operations += 2 * teacher.forward(own.tokens, own.mean) + 2 * teacher.read_out(own.positions("answer"))
+        taught += own.tokens
+    if wanted.similarity:
+        loaded.append(memory.weights("student", student))
+        sums = memory.similarity(teacher, student, batch, own.tokens, SIMILARITY)
+        moments["similarity of layers"] = (*loaded, sums)
+        operations += teacher.forward(own.tokens, own.mean) + student.forward(own.tokens, own.mean)
+        wide = teacher.layers * teacher.width, student.layers * student.width
+        operations += 2 * own.tokens * (wide[0] * wide[1] + wide[0] * teacher.width + wide[1] * student.width)
+        taught, learnt = taught + own.tokens, own.tokens
+    return Cost(
+        rows=len(own) if moments else 0,
+        teacher_tokens=taught,
+        student_tokens=learnt,
+        layer_tokens=learnt * student.layers,
+        operations=operations,
+        moments=moments,
+        disk=4096 + (24 * teacher.layers * student.layers if wanted.similarity else 0),
+    )
+
+
+def align_layers(wanted: Wanted, rows: Counts) -> Cost:
+    """Return the cost of maps, of the teacher's states that are kept, and of its kept distributions."""
+    teacher, student, pairs = wanted.teacher, wanted.student, wanted.pairs
+    number = FLOAT if wanted.own["cache_dtype"] == "float32" else memory.HALF
+    deepest = max(layer for pair in pairs for layer in pair.teacher)
+    fits, which = wanted.method != "HiddenKd", wanted.positions
+    splits = [rows[split] for split in SPLITS]
+    targets = memory.kept("the teacher's states, kept", splits, which, wanted.target_width * len(pairs), number)
+    outputs, taught = kept_outputs(wanted, rows), sum(own.tokens for own in splits)
+    widest = max((own.widest(wanted.config.optim.batch_size) for own in splits), key=lambda batch: batch.padded)
+    both = (memory.weights("teacher", teacher), memory.weights("student", student))
+    held = [*both, *_fitted(wanted, rows)]
+    capture = memory.frozen_pass(teacher, widest, len(pairs))
+    again = () if wanted.learns or wanted.map not in DIRECTIONS or not fits else (_copy(targets),)
+    moments = {"the teacher's states": (*held, targets, capture), "scaling the states": (*held, targets, *again)}
+    if fits:
+        moments["fitting the maps"] = (*held, _fit(wanted))
+    operations = teacher.forward(taught, splits[0].mean, deepest)
+    if fits:
+        own = rows["align"]
+        operations += teacher.forward(own.tokens, own.mean, deepest) + student.forward(own.tokens, own.mean, max(wanted.students))
+        operations += _fit_operations(wanted, rows)
+        if not wanted.learns:
+            operations += 2.0 * sum(own.positions(which) for own in splits) * len(pairs) * teacher.width * student.width
+    if outputs:
+        moments["the teacher's outputs"] = (*held, targets, outputs, memory.logits(teacher, widest.answers, 3))
+        operations += teacher.forward(taught, splits[0].mean) + teacher.read_out(sum(own.positions("answer") for own in splits))
+    align = rows["align"].tokens if fits else 0
+    return Cost(
+        rows=sum(map(len, splits)) + (len(rows["align"]) if fits else 0),
+        teacher_tokens=taught * (2 if outputs else 1) + align,
+        student_tokens=align,
+        layer_tokens=align * max(wanted.students),
+        operations=operations,
+        moments=moments,
+        disk=targets.bytes + maps(wanted) + (outputs.bytes if outputs else 0) + refitted(wanted, rows) + _offsets(wanted, rows),
+    )
+
+
+def _copy(targets: Item) -> Item:
+    return Item(what="the same, scaled", bytes=targets.bytes, host=True, divided=True)
+
+
+def kept_outputs(wanted: Wanted, rows: Counts) -> Item | None:
+    """Return the kept distributions: log-probability and token of each kept one, and the log tail."""
+    if (outputs := wanted.outputs) is None or outputs.live:
+        return None
+    whole = outputs.kept >= min(wanted.teacher.vocabulary, wanted.student.vocabulary)
+    width = outputs.kept * FLOAT if whole else outputs.kept * (FLOAT + 4) + FLOAT
+    return memory.kept("the teacher's outputs, kept", [rows[split] for split in SPLITS], "answer", width, 1)
+
+
+def _fitted(wanted: Wanted, rows: Counts) -> list[Item]:
+    """Return what fitting maps holds: both models' states on the align rows in float32, and the maps."""
+    if wanted.method == "HiddenKd":
+        return []
+    width, count = wanted.teacher.width + wanted.student.width, len(wanted.pairs)
+    states = memory.kept("both models' states, align rows", [rows["align"]], wanted.positions, width * count, FLOAT)
+    return [states, Item(what="maps", bytes=maps(wanted))]
+
+
+def maps(wanted: Wanted) -> float:
+    """Return bytes of the maps: one per pair where states decide it, else one for all."""
+    if wanted.method == "HiddenKd" or wanted.map == "Identity":
+        return 0.0
+    count = len(wanted.pairs) if wanted.map in FITTED else 1
+    vectors = wanted.teacher.width + wanted.student.width if wanted.map in FITTED else 0
+    kept = wanted.config.semantics.get("top_k")
+    bases = (wanted.teacher.vocabulary * (wanted.teacher.width + wanted.student.width)) if kept else 0
+    return FLOAT * (count * (wanted.teacher.width * wanted.student.width + vectors) + bases)
+
+
+def _fit(wanted: Wanted) -> Item:
+    if wanted.map in FITTED:
+        return memory.fit(wanted.teacher, wanted.student, svd=wanted.map == "Procrustes")
+    return memory.heads_fit(wanted.teacher, wanted.student)
+
+
+def _fit_operations(wanted: Wanted, rows: Counts) -> float:
+    """Return the operations of the fits, in float64 counted double: products, and some n^3 of each solve."""
+    t, s, pairs = wanted.teacher.width, wanted.student.width, len(wanted.pairs)
+    positions = rows["align"].positions(wanted.positions)
+    cards = pairs * 2 * (2 * (2 * positions * t * s) + 10 * min(t, s) ** 3)
+    if wanted.map in FITTED:
+        return cards + pairs * 2 * (2 * positions * t * (t + s) + t**3 / 3 + 2 * t * t * s)
+    if wanted.map == "Identity":
+        return cards
+    rows_v = wanted.teacher.vocabulary
+    return cards + 2 * (2 * rows_v * (2 * t * t + 2 * s * s + t * s) + 12 * (t**3 + s**3))
+
+
+def refitted(wanted: Wanted, rows: Counts) -> float:
+    """Return bytes of the align rows' states, which are stored where maps are fitted again."""
+    if wanted.method == "HiddenKd" or wanted.refit == "never":
+        return 0.0
+    return float(rows["align"].positions(wanted.positions) * wanted.teacher.width * len(wanted.pairs) * FLOAT)
+
+
+def _offsets(wanted: Wanted, rows: Counts) -> float:
+    """Return bytes of the places of rows in what is kept, 8 a row, and of names and headers."""
+    counts = sum(len(rows[split]) + 1 for split in SPLITS)
+    tables = len(wanted.pairs) + (3 if wanted.outputs else 0)
+    return 8.0 * counts * tables + 400.0 * len(wanted.pairs) * 3
+
+
+def align_outputs(wanted: Wanted, rows: Counts) -> Cost:
+    """Return the cost of keeping the teacher's distributions alone."""
+    if (outputs := kept_outputs(wanted, rows)) is None:
+        return Cost(disk=1024)
+    teacher, splits = wanted.teacher, [rows[split] for split in SPLITS]
+    tokens = sum(own.tokens for own in splits)
+    widest = max((own.widest(wanted.config.optim.batch_size) for own in splits), key=lambda batch: batch.padded)
+    held = (memory.weights("teacher", teacher), outputs)
+    return Cost(
+        rows=sum(map(len, splits)),
+        teacher_tokens=tokens,
+        operations=teacher.forward(tokens, splits[0].mean) + teacher.read_out(sum(o.positions("answer") for o in splits)),
+        moments={
+            "the teacher's outputs": (*held, memory.logits(teacher, widest.answers, 3)),
+            "its passes": (*held, memory.frozen_pass(teacher, widest, 0)),
+        },
+        disk=outputs.bytes + _offsets(wanted, rows),
+    )

@@ -1,0 +1,56 @@
+"""What to set where a stage does not fit into memory: settings that lower its peak, tried on the closed form."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+from omegaconf import DictConfig, OmegaConf
+
+Peak = Callable[[DictConfig], float]
+LOWERS = 0.98  # a setting is named if it brings the peak below this share
+
+
+def remedy(cfg: DictConfig, peak: Peak, limit: float) -> tuple[list[str], float]:
+    """Return settings that together bring a peak below a limit, or as low as they can, and the peak that is left.
+
+    Args:
+        cfg: the request.
+        peak: of a request, in bytes.
+        limit: bytes.
+    """
+    words: list[str] = []
+    now, least = cfg, peak(cfg)
+    for key, value in _changes(cfg):
+        if least <= limit:
+            break
+        changed = copy.deepcopy(now)
+        OmegaConf.update(changed, key, value, force_add=True)
+        if (lower := peak(changed)) < LOWERS * least:
+            words = [word for word in words if not word.startswith(f"{key}=")] + [f"{key}={value}"]
+            now, least = changed, lower
+    return words, least
+
+
+def _changes(cfg: DictConfig) -> Iterator[tuple[str, object]]:
+    """Yield settings to try, those that change results least first."""
+    optim, method = cfg.optim, cfg.method
+    micro = optim.micro_batch_size or optim.batch_size
+    while micro > 1:
+        micro //= 2
+        yield "optim.micro_batch_size", micro
+    for role in ("teacher", "student"):
+        if cfg.model[role].dtype == "float32":
+            yield f"model.{role}.dtype", "bfloat16"
+    if "cache_dtype" in method:
+        yield "method.cache_dtype", "bfloat16"
+    if "update" in method and method.update.kind == "full":
+        yield "method.update.kind", "lora"
+    size = optim.batch_size
+    while size > 1:
+        size //= 2
+        yield "optim.batch_size", size
+    count = cfg.data.sizes.train
+    while count > 8:
+        count //= 2
+        yield "data.sizes.train", count
