@@ -18,6 +18,7 @@ class Cost:
         student_tokens: those of the student.
         layer_tokens: the student's tokens times the layers that ran on them.
         operations: floating point operations.
+        calls: times that a layer is called on a batch, forward and backward, each of which takes time of its own.
         reads: bytes of weights that are read again for every token that is written.
         moments: what is in memory at the moments that can be the peak, by their names.
         disk: bytes of the result.
@@ -29,6 +30,7 @@ class Cost:
     student_tokens: int = 0
     layer_tokens: int = 0
     operations: float = 0.0
+    calls: float = 0.0
     reads: float = 0.0
     moments: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
     disk: float = 0.0

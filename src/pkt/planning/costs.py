@@ -13,6 +13,7 @@ from pkt.planning.rows import Counts, Rows, Scored
 from pkt.planning.training import transfer
 from pkt.planning.wanted import LAYERWISE, Wanted
 
+
 def costs(wanted: Wanted, rows: Counts) -> dict[str, Cost]:
     """Return what each stage takes, in the order in which they run."""
     found: dict[str, Cost] = {}
@@ -56,7 +57,9 @@ def answer(wanted: Wanted, rows: Counts) -> Cost:
     return Cost(
         rows=len(prompts) * own.samples,
         teacher_tokens=tokens,
-        operations=shape.forward(tokens, prompts.mean) + shape.read_out(2 * sum(prompts.answers) * own.samples),
+        operations=shape.forward(tokens, prompts.mean)
+        + shape.read_out(2 * sum(prompts.answers) * own.samples),
+        calls=float(shape.layers * new * -(-len(prompts) * own.samples // own.batch_size)),
         reads=shape.weights * new * -(-len(prompts) * own.samples // own.batch_size),
         moments={"generating": (memory.weights("teacher", shape), alive, read)},
         disk=prompts.tokens * own.samples * 8,
@@ -77,8 +80,10 @@ def scores(wanted: Wanted, rows: Counts, role: str) -> Cost:
         rows=sum(len(scored.rows) for scored in rows.scored),
         teacher_tokens=tokens if role == "teacher" else 0,
         student_tokens=0 if role == "teacher" else tokens,
-        operations=sum(shape.forward(scored.rows.tokens, scored.rows.mean) for scored in rows.scored) * own.samples
+        operations=sum(shape.forward(scored.rows.tokens, scored.rows.mean) for scored in rows.scored)
+        * own.samples
         + shape.read_out(sum(scored.rows.positions("answer") for scored in rows.scored) * own.samples),
+        calls=float(shape.layers * (new + sum(len(scored.rows) for scored in rows.scored) / own.batch_size)),
         reads=float(shape.weights * new),
         moments={
             "scoring": (

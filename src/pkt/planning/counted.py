@@ -41,9 +41,17 @@ def assumed(config: Config, pair: Pair, why: str) -> Counts:
             found += Rows.alike(count, min(own.prompt_tokens or prompt, most - answer), answer)
         return found
 
-    labelled = {name: min(getattr(sizes, name), sizes.labelled or 2**31) for name in ("extract", "align", "train")}
-    prompts = rows(sizes.unlabelled or max(sizes.train - labelled["train"], 0)) if config.data.unlabelled else Rows()
-    per_task = ", ".join(sorted({f"{own.prompt_tokens or p} + {own.answer_tokens or a}" for p, a, *_ in tasks}))
+    labelled = {
+        name: min(getattr(sizes, name), sizes.labelled or 2**31) for name in ("extract", "align", "train")
+    }
+    prompts = (
+        rows(sizes.unlabelled or max(sizes.train - labelled["train"], 0))
+        if config.data.unlabelled
+        else Rows()
+    )
+    per_task = ", ".join(
+        sorted({f"{own.prompt_tokens or p} + {own.answer_tokens or a}" for p, a, *_ in tasks})
+    )
     splits = {name: rows(labelled.get(name, sizes.validation)) for name in SPLITS}
     return Counts(
         splits=splits,
@@ -57,7 +65,9 @@ def _typical(name: str, config: Config) -> Scored:
     prompt, answer, count, writes = TYPICAL.get(name.removesuffix("_instruct"), ORDINARY)
     count = min(count, config.eval.limit or count)
     answer = min(config.plan.answer_tokens or answer, config.eval.max_new_tokens or NEW)
-    return Scored(task=name, rows=Rows.alike(count, config.plan.prompt_tokens or prompt, answer), writes=writes)
+    return Scored(
+        task=name, rows=Rows.alike(count, config.plan.prompt_tokens or prompt, answer), writes=writes
+    )
 
 
 def counted(bench: Any) -> Counts:
@@ -104,7 +114,9 @@ def _scored(bench: Any) -> list[Scored]:
         if not rows:
             found.append(_typical(task.name, bench.config))
             continue
-        texts = [(bench.tokenizer(str(row[name]))["input_ids"] for name in ("prompt", "answer")) for row in rows]
+        texts = [
+            (bench.tokenizer(str(row[name]))["input_ids"] for name in ("prompt", "answer")) for row in rows
+        ]
         sizes = [tuple(map(len, pair)) for pair in texts]
         own = Rows(lengths=tuple(map(sum, sizes)), answers=tuple(answer for _, answer in sizes))
         found.append(Scored(task=task.name, rows=own, writes=task.decoding is not None))

@@ -53,13 +53,16 @@ def pair_of(pair: PairConfig, on_gpu: bool) -> Pair:
         if spec.init == "prune":
             continue
         config, where, here = config_of(spec, who)
-        found[who] = Shape.read(config, _dtype(spec, on_gpu), f"model.{who}.checkpoint={spec.checkpoint}"), config
+        found[who] = (
+            Shape.read(config, _dtype(spec, on_gpu), f"model.{who}.checkpoint={spec.checkpoint}"),
+            config,
+        )
         told.append(f"{who}: {where}")
         there = there and here
     teacher = found["teacher"][0]
     if pair.student.init == "prune":
-        student, kept, chosen = _cut(pair, teacher, on_gpu)
-        return Pair(teacher=teacher, student=student, kept=kept, told=told[0], there=there, chosen=chosen)
+        student, stays, chosen = _cut(pair, teacher, on_gpu)
+        return Pair(teacher=teacher, student=student, kept=stays, told=told[0], there=there, chosen=chosen)
     student, config = found["student"]
     record = config.get(RECORD) or {}
     own = (record.get("of_layers"), record.get("of_hidden")) == (teacher.layers, teacher.width)

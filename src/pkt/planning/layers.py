@@ -5,11 +5,16 @@ from __future__ import annotations
 from pkt.planning import memory
 from pkt.planning.cost import Cost
 from pkt.planning.memory import FLOAT, Item
-from pkt.planning.rows import Counts
+from pkt.planning.rows import Counts, Rows
 from pkt.planning.wanted import DIRECTIONS, FITTED, Wanted
 
 SPLITS = ("train", "validation")
 SIMILARITY = 2 << 30  # bytes up to which all pairs of layers are compared by their moments
+
+
+def calls(rows: Rows, wanted: Wanted, layers: int) -> float:
+    """Return how often layers are called where all rows go through them."""
+    return float(-(-len(rows) // wanted.config.optim.batch_size) * layers)
 
 
 def extract_layers(wanted: Wanted, rows: Counts) -> Cost:
@@ -19,8 +24,14 @@ def extract_layers(wanted: Wanted, rows: Counts) -> Cost:
     loaded, operations, taught, learnt = [memory.weights("teacher", teacher)], 0.0, 0, 0
     moments: dict[str, tuple[Item, ...]] = {}
     if wanted.scores:
-        moments["attribution"] = (*loaded, memory.attribution(teacher, batch), memory.logits(teacher, batch.answers, 3))
-        operations += 2 * teacher.forward(own.tokens, own.mean) + 2 * teacher.read_out(own.positions("answer"))
+        moments["attribution"] = (
+            *loaded,
+            memory.attribution(teacher, batch),
+            memory.logits(teacher, batch.answers, 3),
+        )
+        operations += 2 * teacher.forward(own.tokens, own.mean) + 2 * teacher.read_out(
+            own.positions("answer")
+        )
         taught += own.tokens
     if wanted.similarity:
         loaded.append(memory.weights("student", student))
@@ -36,6 +47,11 @@ def extract_layers(wanted: Wanted, rows: Counts) -> Cost:
         student_tokens=learnt,
         layer_tokens=learnt * student.layers,
         operations=operations,
+        calls=calls(
+            own,
+            wanted,
+            2 * teacher.layers * wanted.scores + (teacher.layers + student.layers) * wanted.similarity,
+        ),
         moments=moments,
         disk=4096 + (24 * teacher.layers * student.layers if wanted.similarity else 0),
     )
@@ -48,26 +64,44 @@ def align_layers(wanted: Wanted, rows: Counts) -> Cost:
     deepest = max(layer for pair in pairs for layer in pair.teacher)
     fits, which = wanted.method != "HiddenKd", wanted.positions
     splits = [rows[split] for split in SPLITS]
-    targets = memory.kept("the teacher's states, kept", splits, which, wanted.target_width * len(pairs), number)
+    targets = memory.kept(
+        "the teacher's states, kept", splits, which, wanted.target_width * len(pairs), number
+    )
     outputs, taught = kept_outputs(wanted, rows), sum(own.tokens for own in splits)
-    widest = max((own.widest(wanted.config.optim.batch_size) for own in splits), key=lambda batch: batch.padded)
+    widest = max(
+        (own.widest(wanted.config.optim.batch_size) for own in splits), key=lambda batch: batch.padded
+    )
     both = (memory.weights("teacher", teacher), memory.weights("student", student))
     held = [*both, *_fitted(wanted, rows)]
     capture = memory.frozen_pass(teacher, widest, len(pairs))
     again = () if wanted.learns or wanted.map not in DIRECTIONS or not fits else (_copy(targets),)
-    moments = {"the teacher's states": (*held, targets, capture), "scaling the states": (*held, targets, *again)}
+    moments = {
+        "the teacher's states": (*held, targets, capture),
+        "scaling the states": (*held, targets, *again),
+    }
     if fits:
         moments["fitting the maps"] = (*held, _fit(wanted))
     operations = teacher.forward(taught, splits[0].mean, deepest)
     if fits:
         own = rows["align"]
-        operations += teacher.forward(own.tokens, own.mean, deepest) + student.forward(own.tokens, own.mean, max(wanted.students))
+        operations += teacher.forward(own.tokens, own.mean, deepest) + student.forward(
+            own.tokens, own.mean, max(wanted.students)
+        )
         operations += _fit_operations(wanted, rows)
         if not wanted.learns:
-            operations += 2.0 * sum(own.positions(which) for own in splits) * len(pairs) * teacher.width * student.width
+            operations += (
+                2.0 * sum(own.positions(which) for own in splits) * len(pairs) * teacher.width * student.width
+            )
     if outputs:
-        moments["the teacher's outputs"] = (*held, targets, outputs, memory.logits(teacher, widest.answers, 3))
-        operations += teacher.forward(taught, splits[0].mean) + teacher.read_out(sum(own.positions("answer") for own in splits))
+        moments["the teacher's outputs"] = (
+            *held,
+            targets,
+            outputs,
+            memory.logits(teacher, widest.answers, 3),
+        )
+        operations += teacher.forward(taught, splits[0].mean) + teacher.read_out(
+            sum(own.positions("answer") for own in splits)
+        )
     align = rows["align"].tokens if fits else 0
     return Cost(
         rows=sum(map(len, splits)) + (len(rows["align"]) if fits else 0),
@@ -75,8 +109,14 @@ def align_layers(wanted: Wanted, rows: Counts) -> Cost:
         student_tokens=align,
         layer_tokens=align * max(wanted.students),
         operations=operations,
+        calls=sum(calls(own, wanted, deepest + (teacher.layers if outputs else 0)) for own in splits)
+        + calls(rows["align"], wanted, deepest + max(wanted.students)) * fits,
         moments=moments,
-        disk=targets.bytes + maps(wanted) + (outputs.bytes if outputs else 0) + refitted(wanted, rows) + _offsets(wanted, rows),
+        disk=targets.bytes
+        + maps(wanted)
+        + (outputs.bytes if outputs else 0)
+        + refitted(wanted, rows)
+        + _offsets(wanted, rows),
     )
 
 
@@ -98,7 +138,9 @@ def _fitted(wanted: Wanted, rows: Counts) -> list[Item]:
     if wanted.method == "HiddenKd":
         return []
     width, count = wanted.teacher.width + wanted.student.width, len(wanted.pairs)
-    states = memory.kept("both models' states, align rows", [rows["align"]], wanted.positions, width * count, FLOAT)
+    states = memory.kept(
+        "both models' states, align rows", [rows["align"]], wanted.positions, width * count, FLOAT
+    )
     return [states, Item(what="maps", bytes=maps(wanted))]
 
 
@@ -152,12 +194,16 @@ def align_outputs(wanted: Wanted, rows: Counts) -> Cost:
         return Cost(disk=1024)
     teacher, splits = wanted.teacher, [rows[split] for split in SPLITS]
     tokens = sum(own.tokens for own in splits)
-    widest = max((own.widest(wanted.config.optim.batch_size) for own in splits), key=lambda batch: batch.padded)
+    widest = max(
+        (own.widest(wanted.config.optim.batch_size) for own in splits), key=lambda batch: batch.padded
+    )
     held = (memory.weights("teacher", teacher), outputs)
     return Cost(
         rows=sum(map(len, splits)),
         teacher_tokens=tokens,
-        operations=teacher.forward(tokens, splits[0].mean) + teacher.read_out(sum(o.positions("answer") for o in splits)),
+        calls=sum(calls(own, wanted, teacher.layers) for own in splits),
+        operations=teacher.forward(tokens, splits[0].mean)
+        + teacher.read_out(sum(o.positions("answer") for o in splits)),
         moments={
             "the teacher's outputs": (*held, memory.logits(teacher, widest.answers, 3)),
             "its passes": (*held, memory.frozen_pass(teacher, widest, 0)),

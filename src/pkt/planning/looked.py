@@ -1,4 +1,4 @@
-"""What can be looked up where the files of both models are here: the request's own rows, and the keys of its results."""
+"""What can be looked up where both models' files are here: the request's own rows, and the keys of its results."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ def look(cfg: DictConfig, config: Config, pair: Pair) -> Looked:
     """
     if not pair.there:
         why = "the models' files are not here"
-        return Looked(rows=assumed(config, pair, why), told=f"not known what would be reused: {why}, so no key can be made")
+        return Looked(
+            rows=assumed(config, pair, why),
+            told=f"not known what would be reused: {why}, so no key can be made",
+        )
     if config.device.startswith("cuda") and not on_gpu("auto"):
         why = f"device={config.device} is not on this machine"
         return Looked(rows=assumed(config, pair, why), told=f"not known what would be reused: {why}")
@@ -71,7 +74,8 @@ def look(cfg: DictConfig, config: Config, pair: Pair) -> Looked:
     steps = plan_scores(Planner(bench=bench, method=method), asked(bench))
     store = Store(store_root(config.output_dir, config.store_dir))
     there = {
-        step.name: step.stage not in config.refresh and store.path(step.stage, step.key).exists() for step in steps
+        step.name: step.stage not in config.refresh and store.path(step.stage, step.key).exists()
+        for step in steps
     }
     return Looked(
         rows=rows,

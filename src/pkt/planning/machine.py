@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pkt.config import Config
+from pkt.planning.cost import Cost
 from pkt.planning.shapes import Shape
 
 GB = 1e9
@@ -17,7 +18,7 @@ SECONDS = 0.3  # of the products that the rate is measured by
 TOKENS, WIDEST = 256, 2048  # rows of the products, and the largest side of their matrices
 LIBRARIES = 0.55 * GB  # Python, torch, transformers and what they keep, in every process
 SLOWEST, FASTEST = 0.25, 0.8  # shares of the measured rate that whole stages come to
-STARTED = 12.0  # seconds until the libraries are imported
+CALL = (2e-4, 2e-3)  # seconds that a call of a layer takes beside its products
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +43,12 @@ class Machine:
     bandwidth: float
     told: str
 
-    def seconds(self, operations: float, reads: float, processes: int) -> tuple[float, float]:
-        """Return the least and the largest number of seconds that some work may take."""
-        shared = operations / processes
+    def seconds(self, cost: Cost, processes: int) -> tuple[float, float]:
+        """Return the least and the largest number of seconds that a stage may take."""
+        work, calls, reads = (number / processes for number in (cost.operations, cost.calls, cost.reads))
         return (
-            shared / (self.flops * FASTEST) + reads / processes / self.bandwidth,
-            shared / (self.flops * SLOWEST) + 2 * reads / processes / self.bandwidth,
+            work / (self.flops * FASTEST) + calls * CALL[0] + reads / self.bandwidth,
+            work / (self.flops * SLOWEST) + calls * CALL[1] + 2 * reads / self.bandwidth,
         )
 
 
@@ -69,10 +70,20 @@ def machine_of(config: Config, shape: Shape) -> Machine:
     host = free_memory()
     there = gpu and on_gpu("auto")
     measured = _on_gpu if there else _on_cpu
-    flops, bandwidth = (own.flops, own.flops / 100) if own.flops is not None else measured(shape, config.threads)
-    memory = own.memory_gb * GB if own.memory_gb is not None else host if not gpu else _memory() if there else None
-    disk = own.disk_gb * GB if own.disk_gb is not None else free_disk(Path(config.store_dir or config.output_dir))
-    how = "plan.flops" if own.flops is not None else "measured here" + ("" if gpu == there else ", on its processor")
+    flops, bandwidth = (own.flops, own.flops / 100) if own.flops is not None else measured(shape)
+    memory = (
+        own.memory_gb * GB if own.memory_gb is not None else host if not gpu else _memory() if there else None
+    )
+    disk = (
+        own.disk_gb * GB
+        if own.disk_gb is not None
+        else free_disk(Path(config.store_dir or config.output_dir))
+    )
+    how = (
+        "plan.flops"
+        if own.flops is not None
+        else "measured here" + ("" if gpu == there else ", on its processor")
+    )
     return Machine(
         gpu=gpu,
         memory=memory,
@@ -103,7 +114,7 @@ def free_disk(folder: Path) -> float:
     return float(shutil.disk_usage(there).free)
 
 
-def _on_cpu(shape: Shape, threads: int) -> tuple[float, float]:
+def _on_cpu(shape: Shape) -> tuple[float, float]:
     """Return operations and bytes per second of products of a model's shape, with as many threads as numpy has."""
     import numpy as np
 
@@ -114,18 +125,19 @@ def _on_cpu(shape: Shape, threads: int) -> tuple[float, float]:
     return flops, weights.nbytes / _least(lambda: one @ weights)
 
 
-def _on_gpu(shape: Shape, _threads: int) -> tuple[float, float]:
+def _on_gpu(shape: Shape) -> tuple[float, float]:
     import torch
 
     numbers = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     states = torch.ones(16 * TOKENS, shape.width, dtype=numbers, device="cuda")
     weights = torch.ones(shape.width, shape.mlp, dtype=numbers, device="cuda")
 
-    def product(rows: int) -> Callable[[], object]:
-        return lambda: (states[:rows] @ weights, torch.cuda.synchronize())
+    def product(rows: int) -> None:
+        states[:rows] @ weights
+        torch.cuda.synchronize()
 
-    flops = 2 * len(states) * weights.numel() / _least(product(len(states)))
-    return flops, weights.nbytes / _least(product(1))
+    flops = 2 * len(states) * weights.numel() / _least(lambda: product(len(states)))
+    return flops, weights.nbytes / _least(lambda: product(1))
 
 
 def _memory() -> float:

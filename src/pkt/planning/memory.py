@@ -16,7 +16,8 @@ from pkt.planning.wanted import Wanted
 FLOAT, DOUBLE, HALF = 4, 8, 2
 CHUNK = 2048  # positions whose V-wide numbers are alive at once in a term (`pkt.objectives.CHUNK`)
 BLOCK = 4096  # positions alive in float64 at once where maps are fitted
-V_WIDE = {  # of a term that reads logits: V-wide float32 numbers per position kept for its backward pass, and more there
+# V-wide float32 numbers per position that a term which reads logits keeps for its backward pass, and more of them there
+V_WIDE = {
     "CrossEntropy": (1, 2),
     "Divergence": (2, 3),
     "Fisher": (2, 3),
@@ -56,7 +57,9 @@ def kept(what: str, rows: Iterable[Rows], which: str, width: float, number: int)
 def frozen_pass(shape: Shape, batch: Batch, tapped: int) -> Item:
     """Return what a forward pass without gradients holds: one layer's numbers, and the states that are tapped."""
     widest = 3 * shape.mlp + 4 * shape.width
-    return Item(what="a pass without gradients", bytes=batch.padded * shape.bytes * (widest + tapped * shape.width))
+    return Item(
+        what="a pass without gradients", bytes=batch.padded * shape.bytes * (widest + tapped * shape.width)
+    )
 
 
 def logits(shape: Shape, positions: int, copies: float) -> Item:
@@ -158,7 +161,9 @@ def training(wanted: Wanted, trained: int, open_now: int) -> dict[str, Item]:
 def fit(teacher: Shape, student: Shape, *, svd: bool) -> Item:
     """Return the float64 sums of one map that is fitted on states, its solve and a block of positions."""
     widths = teacher.width**2 * (3 if not svd else 1) + teacher.width * student.width * (2 if not svd else 4)
-    return Item(what="sums of a map's fit, float64", bytes=DOUBLE * (widths + BLOCK * (teacher.width + student.width)))
+    return Item(
+        what="sums of a map's fit, float64", bytes=DOUBLE * (widths + BLOCK * (teacher.width + student.width))
+    )
 
 
 def heads_fit(teacher: Shape, student: Shape) -> Item:
@@ -172,21 +177,25 @@ def attribution(teacher: Shape, batch: Batch) -> Item:
     """Return what a backward pass through the frozen teacher keeps, states and their gradients at every layer."""
     d, q, m = teacher.width, teacher.queries, teacher.mlp
     per_layer = 2 * FLOAT * d + teacher.bytes * (4 * q + 3 * m + 2 * d)
-    return Item(what="activations of the teacher", bytes=batch.padded * (teacher.layers * per_layer + 2.5 * m * FLOAT))
+    return Item(
+        what="activations of the teacher", bytes=batch.padded * (teacher.layers * per_layer + 2.5 * m * FLOAT)
+    )
 
 
 def similarity(teacher: Shape, student: Shape, batch: Batch, positions: int, memory: int) -> Item:
     """Return the sums that all pairs of layers are compared by: moments, or Gram matrices where these are too large."""
     sides = ((teacher.layers, teacher.width), (student.layers, student.width))
-    moments = DOUBLE * (sides[0][0] * sides[0][1] * sides[1][0] * sides[1][1] + sum(n * d**2 for n, d in sides))
-    if moments <= memory:
-        sums = moments
-    else:
-        sums = min(memory, DOUBLE * (teacher.layers + student.layers) * positions**2)
+    moments = DOUBLE * (
+        sides[0][0] * sides[0][1] * sides[1][0] * sides[1][1] + sum(n * d**2 for n, d in sides)
+    )
+    grams = min(memory, DOUBLE * (teacher.layers + student.layers) * positions**2)
+    sums = moments if moments <= memory else grams
     states = batch.tokens * sum(n * d for n, d in sides) * (FLOAT + DOUBLE)
     return Item(what="similarity of all pairs of layers", bytes=sums + states)
 
 
-def total(items: Iterable[Item], *, on: Callable[[Item], bool] = lambda _item: True, processes: int = 1) -> float:
+def total(
+    items: Iterable[Item], *, on: Callable[[Item], bool] = lambda _item: True, processes: int = 1
+) -> float:
     """Return the bytes of a moment's items in one process."""
     return sum(item.bytes / (processes if item.divided else 1) for item in items if on(item))

@@ -34,7 +34,7 @@ def remedy(cfg: DictConfig, peak: Peak, limit: float) -> tuple[list[str], float]
 
 def _changes(cfg: DictConfig) -> Iterator[tuple[str, object]]:
     """Yield settings to try, those that change results least first."""
-    optim, method = cfg.optim, cfg.method
+    optim, update = cfg.optim, cfg.method.get("update")  # `update` is a method of the node too
     micro = optim.micro_batch_size or optim.batch_size
     while micro > 1:
         micro //= 2
@@ -42,9 +42,9 @@ def _changes(cfg: DictConfig) -> Iterator[tuple[str, object]]:
     for role in ("teacher", "student"):
         if cfg.model[role].dtype == "float32":
             yield f"model.{role}.dtype", "bfloat16"
-    if "cache_dtype" in method:
+    if "cache_dtype" in cfg.method:
         yield "method.cache_dtype", "bfloat16"
-    if "update" in method and method.update.kind == "full":
+    if update is not None and update.kind == "full":
         yield "method.update.kind", "lora"
     size = optim.batch_size
     while size > 1:

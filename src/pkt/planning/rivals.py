@@ -20,17 +20,22 @@ def seeking_extract(wanted: Wanted, rows: Counts) -> Cost:
     batch = own.widest(1)
     d, q, m = teacher.width, teacher.queries, teacher.mlp
     per_layer = 2 * FLOAT * d + teacher.bytes * (4 * d + 4 * q + 4 * m)
-    kept = Item(what="activations of one row", bytes=batch.padded * (per_layer * teacher.layers + 6 * d * FLOAT))
+    kept = Item(
+        what="activations of one row", bytes=batch.padded * (per_layer * teacher.layers + 6 * d * FLOAT)
+    )
     largest = max(outputs * inputs for role, (outputs, inputs) in _cut(wanted, of_teacher=True).items())
     gradient = Item(what="one gradient", bytes=largest * (teacher.bytes + FLOAT))
     window = Item(what="prefix sums of one matrix", bytes=largest * (FLOAT + 2 * DOUBLE))
     cuts = Item(what="the cut matrices", bytes=_matrices(wanted), host=True)
     held = memory.weights("teacher", teacher)
-    ends = sum(outputs * inputs for role, (outputs, inputs) in _cut(wanted, of_teacher=True).items() if role in ENDS)
+    ends = sum(
+        outputs * inputs for role, (outputs, inputs) in _cut(wanted, of_teacher=True).items() if role in ENDS
+    )
     inside = sum(o * i for role, (o, i) in _cut(wanted, of_teacher=True).items() if role not in ENDS)
     return Cost(
         rows=len(own),
         teacher_tokens=own.tokens,
+        calls=3.0 * teacher.layers * len(own),
         operations=3 * teacher.forward(own.tokens, own.mean) + 2 * teacher.read_out(own.positions("answer")),
         moments={
             "sensitivity": (held, kept, gradient, memory.logits(teacher, batch.answers, 3)),
@@ -63,9 +68,13 @@ def seeking_align(wanted: Wanted, rows: Counts) -> Cost:
     largest = max(outputs * inputs for outputs, inputs in sizes.values())
     adapters = FLOAT * (wanted.per_layer * wanted.student.layers + wanted.per_end)
     work = sum(
-        20 * max(size) * min(size) ** 2 * (1 if role in ENDS else wanted.student.layers) for role, size in sizes.items()
+        20 * max(size) * min(size) ** 2 * (1 if role in ENDS else wanted.student.layers)
+        for role, size in sizes.items()
     )
-    held = (memory.weights("teacher", wanted.teacher), Item(what="the cut matrices", bytes=_matrices(wanted), host=True))
+    held = (
+        memory.weights("teacher", wanted.teacher),
+        Item(what="the cut matrices", bytes=_matrices(wanted), host=True),
+    )
     solve = Item(what="one matrix's decomposition", bytes=largest * FLOAT * 4)
     return Cost(operations=work, moments={"singular directions": (*held, solve)}, disk=adapters)
 
@@ -74,15 +83,22 @@ def laten_extract(wanted: Wanted, rows: Counts) -> Cost:
     """Return the cost of locating layers and neurons in both models."""
     own, teacher, student = rows["extract"], wanted.teacher, wanted.student
     batch, tokens = own.widest(AT_ONCE), own.tokens - 2 * len(own)
-    scores = Item(what="attention weights", bytes=batch.padded * batch.length * (teacher.queries // teacher.head) * FLOAT * 3)
+    scores = Item(
+        what="attention weights",
+        bytes=batch.padded * batch.length * (teacher.queries // teacher.head) * FLOAT * 3,
+    )
     inside = len(own) * (4 * teacher.width + teacher.mlp + 2 * teacher.queries) * teacher.layers * FLOAT
     read = 2 * teacher.vocabulary * teacher.width * FLOAT
     neurons = max(NEURONS, teacher.vocabulary) * FLOAT * 3
     held = (memory.weights("teacher", teacher), memory.weights("student", student))
     gains = sum(
-        2 * shape.vocabulary * shape.width * (shape.mlp + shape.queries) * student.layers for shape in (teacher, student)
+        2 * shape.vocabulary * shape.width * (shape.mlp + shape.queries) * student.layers
+        for shape in (teacher, student)
     )
-    gains += sum(4 * len(own) * shape.vocabulary * (shape.mlp + shape.queries) * student.layers for shape in (teacher, student))
+    gains += sum(
+        4 * len(own) * shape.vocabulary * (shape.mlp + shape.queries) * student.layers
+        for shape in (teacher, student)
+    )
     return Cost(
         rows=len(own),
         teacher_tokens=tokens,
@@ -118,7 +134,9 @@ def laten_align(wanted: Wanted, rows: Counts) -> Cost:
     batch = both.widest(micro)
     parameters = len(MODULES) * (teacher.width**2 + teacher.width * student.width)
     validation = rows["validation"]
-    tokens = round(own["steps"] * (own["align_rows"] * rows["align"].mean + own["extract_rows"] * rows["extract"].mean))
+    tokens = round(
+        own["steps"] * (own["align_rows"] * rows["align"].mean + own["extract_rows"] * rows["extract"].mean)
+    )
     taken = _sources(wanted)
     rest = (
         memory.weights("student", student),
@@ -127,8 +145,12 @@ def laten_align(wanted: Wanted, rows: Counts) -> Cost:
         Item(what="the hypernetwork, its gradients and moments", bytes=parameters * FLOAT * 4),
     )
     per_layer = memory.layer_numbers(wanted, trains=False)
-    kept = Item(what="activations", bytes=batch.padded * (student.layers * per_layer + 6 * student.width * FLOAT))
-    deltas = Item(what="deltas and what made them", bytes=taken * FLOAT * (2 * teacher.width + 3 * student.width))
+    kept = Item(
+        what="activations", bytes=batch.padded * (student.layers * per_layer + 6 * student.width * FLOAT)
+    )
+    deltas = Item(
+        what="deltas and what made them", bytes=taken * FLOAT * (2 * teacher.width + 3 * student.width)
+    )
     work = 2 * student.forward(tokens, both.mean) + 6 * taken * parameters / len(MODULES) * own["steps"]
     return Cost(
         rows=len(both) + len(validation),
@@ -144,4 +166,6 @@ def laten_transfer(wanted: Wanted, rows: Counts) -> Cost:
     """Return the cost of adding the delta to the student."""
     student, taken = wanted.student, _sources(wanted)
     delta = Item(what="deltas", bytes=taken * student.width * FLOAT)
-    return Cost(moments={"adding the delta": (memory.weights("student", student), delta)}, disk=student.weights)
+    return Cost(
+        moments={"adding the delta": (memory.weights("student", student), delta)}, disk=student.weights
+    )

@@ -1,4 +1,4 @@
-"""The passes of the training: tokens of every optimiser step, of prefixes and of validations, as the meters count them."""
+"""The passes of the training: tokens of every step, of prefixes and of validations, as the meters count them."""
 
 from __future__ import annotations
 
@@ -118,7 +118,9 @@ class Schedule:
         tokens = self.rows["train"].tokens + self.rows["validation"].tokens
         return Passes(tokens=tokens, layer_tokens=tokens * (stop - start + 1))
 
-    def _train(self, steps: Sequence[tuple[int, float]], first: int, last: int, trains: int, number: int) -> Passes:
+    def _train(
+        self, steps: Sequence[tuple[int, float]], first: int, last: int, trains: int, number: int
+    ) -> Passes:
         wanted, tokens = self.wanted, sum(tokens for tokens, _ in steps)
         optim = wanted.config.optim
         again = wanted.config.objective.get("balance") == "auto" and wanted.micro < optim.batch_size

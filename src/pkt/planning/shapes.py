@@ -111,7 +111,14 @@ class Shape:
         gate = {"gate": (self.mlp, width)} if self.gated else {}
         attention = {"q": (self.queries, width), "k": (self.keys, width), "v": (self.keys, width)}
         attention |= {"o": (width, self.queries)}
-        return {**attention, **gate, "up": (self.mlp, width), "down": (width, self.mlp), "embed": ends, "head": ends}
+        return {
+            **attention,
+            **gate,
+            "up": (self.mlp, width),
+            "down": (width, self.mlp),
+            "embed": ends,
+            "head": ends,
+        }
 
     @property
     def matrices(self) -> int:

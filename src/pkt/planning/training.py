@@ -31,6 +31,9 @@ def transfer(wanted: Wanted, rows: Counts) -> Cost:
         student_tokens=passes.tokens,
         layer_tokens=passes.layer_tokens,
         operations=operations,
+        # of as many rows as a forward pass has; gradients take twice as long
+        calls=(passes.layer_tokens + 2 * passes.back)
+        / max(rows["train"].mean * min(wanted.micro, len(rows["train"])), 1),
         moments=_moments(wanted, rows, plan, live=live),
         disk=student.weights + adapter,
         scratch=snapshots,
@@ -40,7 +43,9 @@ def transfer(wanted: Wanted, rows: Counts) -> Cost:
 def auxiliary(wanted: Wanted) -> int:
     """Return the parameters that train beside the student: projections, or maps."""
     size = wanted.teacher.width * wanted.student.width * len(wanted.pairs)
-    trains = wanted.method == "HiddenKd" or (wanted.layerwise and bool(wanted.config.semantics.get("trainable")))
+    trains = wanted.method == "HiddenKd" or (
+        wanted.layerwise and bool(wanted.config.semantics.get("trainable"))
+    )
     return size if trains else 0
 
 
@@ -50,7 +55,10 @@ def _moments(wanted: Wanted, rows: Counts, plan: Schedule, *, live: bool) -> dic
     parameters = wanted.per_layer * len(wanted.trained) + wanted.per_end
     more = auxiliary(wanted)
     open_now = (wanted.per_layer if wanted.frontier else parameters) + more
-    held = [memory.weights("student", student), *([memory.weights("teacher", wanted.teacher)] if live else [])]
+    held = [
+        memory.weights("student", student),
+        *([memory.weights("teacher", wanted.teacher)] if live else []),
+    ]
     held += _carried(wanted, rows, plan)
     state = memory.training(wanted, parameters + more, open_now)
     gradients = state.pop("gradients")
@@ -62,12 +70,21 @@ def _moments(wanted: Wanted, rows: Counts, plan: Schedule, *, live: bool) -> dic
     terms = memory.layer_terms(wanted, batch, compared)
     grown = Item(what="gradients", bytes=open_now * FLOAT / max(len(layers), 1))
     fixed = (*held, *state.values())
+    end = Item(what="activations of a layer", bytes=batch.padded * memory.layer_numbers(wanted, trains=True))
     widest = max(*wanted.student.projections.values(), key=lambda size: size[0] * size[1])
     return {
         "the terms": (*fixed, kept, terms, memory.output_terms(wanted, batch, compared)),
         "the backward pass": (*fixed, kept, grown, memory.backward(wanted, batch)),
-        "AdamW": (*fixed, gradients, Item(what="a step's numbers", bytes=FLOAT * widest[0] * widest[1] * wanted.full)),
-        "validation": (*fixed, memory.frozen_pass(student, rows["validation"].widest(wanted.config.optim.batch_size), compared)),
+        "the end of the backward pass": (*fixed, gradients, end, memory.backward(wanted, batch)),
+        "AdamW": (
+            *fixed,
+            gradients,
+            Item(what="a step's numbers", bytes=FLOAT * widest[0] * widest[1] * wanted.full),
+        ),
+        "validation": (
+            *fixed,
+            memory.frozen_pass(student, rows["validation"].widest(wanted.config.optim.batch_size), compared),
+        ),
     }
 
 
@@ -84,7 +101,9 @@ def _carried(wanted: Wanted, rows: Counts, plan: Schedule) -> list[Item]:
         found.append(outputs)
     last = max(wanted.trained) if wanted.frontier else plan.first
     if last > 1:
-        both = 2 if wanted.frontier and len(wanted.trained) > 1 else 1  # the next prefix is made of the one before
+        both = (
+            2 if wanted.frontier and len(wanted.trained) > 1 else 1
+        )  # the next prefix is made of the one before
         width = wanted.student.width * both
         found.append(memory.kept("states below what trains", splits, "all", width, wanted.student.bytes))
     return [item for item in found if item.bytes]

@@ -117,7 +117,7 @@ class Wanted:
         if self.layerwise:
             last = {self.student.layers} if self.frontier and self.output_terms else set[int]()
             return tuple(sorted({*self.students, *last}))
-        return tuple(self.own.get("layers") or ()) if self.method in SFT else self.every
+        return tuple(self.own["layers"] or self.every) if self.method in SFT else self.every
 
     @property
     def every(self) -> tuple[int, ...]:
@@ -143,7 +143,11 @@ class Wanted:
     @property
     def per_layer(self) -> int:
         """Parameters that train in a layer."""
-        return self.student.layer if self.full else self.student.adapter(self.targets, self.own["update"]["rank"])
+        return (
+            self.student.layer
+            if self.full
+            else self.student.adapter(self.targets, self.own["update"]["rank"])
+        )
 
     @property
     def per_end(self) -> int:
@@ -182,7 +186,9 @@ class Wanted:
 SFT = ("Sft", "SeqKd", "Pissa", "Kd")
 
 
-def wanted(config: Config, teacher: Shape, student: Shape, kept: Sequence[int] | None, mapping: Any) -> Wanted:
+def wanted(
+    config: Config, teacher: Shape, student: Shape, kept: Sequence[int] | None, mapping: Any
+) -> Wanted:
     """Read a request.
 
     Args:
