@@ -68,34 +68,18 @@ class Estimate:
             if name not in self.left:
                 yield name, REUSED, *[""] * (len(COLUMNS) - 2)
                 continue
-            tokens = cost.teacher_tokens + cost.student_tokens
-            work, disk = f"{cost.operations / 1e12:,.2f}", f"{cost.disk / GB:.3f}"
+            counts = f"{cost.rows:,}", f"{cost.teacher_tokens + cost.student_tokens:,}"
             when, size = peak(cost, self.machine, self.processes)
-            time = span(*self.machine.seconds(cost, self.processes))
+            seconds = self.machine.seconds(cost, self.processes)
             yield (
                 name,
                 self.known.state(name),
-                f"{cost.rows:,}",
-                f"{tokens:,}",
-                work,
-                disk,
-                f"{size / GB:.2f}",
-                when,
-                time,
+                *counts,
+                *_cells(cost.operations, cost.disk, size, when, seconds),
             )
-        work = sum(cost.operations for cost in self.left.values()) / 1e12
+        work = sum(cost.operations for cost in self.left.values())
         size = max((peak(cost, self.machine, self.processes)[1] for cost in self.left.values()), default=0.0)
-        yield (
-            "all",
-            "",
-            "",
-            "",
-            f"{work:,.2f}",
-            f"{self.disk / GB:.3f}",
-            f"{size / GB:.2f}",
-            "",
-            span(*self.seconds),
-        )
+        yield "all", "", "", "", *_cells(work, self.disk, size, "", self.seconds)
 
     @property
     def seconds(self) -> tuple[float, float]:
@@ -148,7 +132,6 @@ class Estimate:
             "stages": stages,
             "machine": asdict(self.machine),
             "told": list(self.told()),
-            "lacking": self.lacking,
         }
 
 
@@ -160,6 +143,10 @@ def peak(cost: Cost, machine: Machine, processes: int) -> tuple[str, float]:
     }
     when = max(sizes, key=lambda name: sizes[name], default="")
     return when, sizes.get(when, 0.0) + LIBRARIES
+
+
+def _cells(work: float, disk: float, size: float, when: str, seconds: tuple[float, float]) -> tuple[str, ...]:
+    return f"{work / 1e12:,.2f}", f"{disk / GB:.3f}", f"{size / GB:.2f}", when, span(*seconds)
 
 
 def span(least: float, most: float) -> str:
