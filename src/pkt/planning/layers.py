@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from pkt.planning import memory
 from pkt.planning.cost import Cost
 from pkt.planning.memory import FLOAT, Item
@@ -59,69 +62,72 @@ def extract_layers(wanted: Wanted, rows: Counts) -> Cost:
 
 def align_layers(wanted: Wanted, rows: Counts) -> Cost:
     """Return the cost of maps, of the teacher's states that are kept, and of its kept distributions."""
-    teacher, student, pairs = wanted.teacher, wanted.student, wanted.pairs
-    number = FLOAT if wanted.own["cache_dtype"] == "float32" else memory.HALF
-    deepest = max(layer for pair in pairs for layer in pair.teacher)
-    fits, which = wanted.method != "HiddenKd", wanted.positions
-    splits = [rows[split] for split in SPLITS]
-    targets = memory.kept(
-        "the teacher's states, kept", splits, which, wanted.target_width * len(pairs), number
-    )
-    outputs, taught = kept_outputs(wanted, rows), sum(own.tokens for own in splits)
-    widest = max(
-        (own.widest(wanted.config.optim.batch_size) for own in splits), key=lambda batch: batch.padded
-    )
-    both = (memory.weights("teacher", teacher), memory.weights("student", student))
-    held = [*both, *_fitted(wanted, rows)]
-    capture = memory.frozen_pass(teacher, widest, len(pairs))
-    again = () if wanted.learns or wanted.map not in DIRECTIONS or not fits else (_copy(targets),)
-    moments = {
-        "the teacher's states": (*held, targets, capture),
-        "scaling the states": (*held, targets, *again),
-    }
-    if fits:
-        moments["fitting the maps"] = (*held, _fit(wanted))
-    operations = teacher.forward(taught, splits[0].mean, deepest)
-    if fits:
-        own = rows["align"]
-        operations += teacher.forward(own.tokens, own.mean, deepest) + student.forward(
-            own.tokens, own.mean, max(wanted.students)
-        )
-        operations += _fit_operations(wanted, rows)
-        if not wanted.learns:
-            operations += (
-                2.0 * sum(own.positions(which) for own in splits) * len(pairs) * teacher.width * student.width
-            )
-    if outputs:
-        moments["the teacher's outputs"] = (
-            *held,
-            targets,
-            outputs,
-            memory.logits(teacher, widest.answers, 3),
-        )
-        operations += teacher.forward(taught, splits[0].mean) + teacher.read_out(
-            sum(own.positions("answer") for own in splits)
-        )
-    align = rows["align"].tokens if fits else 0
+    fits, splits = wanted.method != "HiddenKd", [rows[split] for split in SPLITS]
+    outputs, own = kept_outputs(wanted, rows), rows["align"] if fits else Rows()
+    taught, deepest = sum(split.tokens for split in splits), _deepest(wanted)
+    passes = deepest + (wanted.teacher.layers if outputs else 0)
     return Cost(
-        rows=sum(map(len, splits)) + (len(rows["align"]) if fits else 0),
-        teacher_tokens=taught * (2 if outputs else 1) + align,
-        student_tokens=align,
-        layer_tokens=align * max(wanted.students),
-        operations=operations,
-        calls=sum(calls(own, wanted, deepest + (teacher.layers if outputs else 0)) for own in splits)
-        + calls(rows["align"], wanted, deepest + max(wanted.students)) * fits,
-        moments=moments,
-        disk=targets.bytes
-        + maps(wanted)
+        rows=sum(map(len, splits)) + len(own),
+        teacher_tokens=taught * (2 if outputs else 1) + own.tokens,
+        student_tokens=own.tokens,
+        layer_tokens=own.tokens * max(wanted.students),
+        operations=_align_operations(wanted, rows, own),
+        calls=sum(calls(split, wanted, passes) for split in splits)
+        + calls(own, wanted, deepest + max(wanted.students)),
+        moments=_align_moments(wanted, rows, fits=fits),
+        disk=kept_states(wanted, splits).bytes
         + (outputs.bytes if outputs else 0)
+        + maps(wanted)
         + refitted(wanted, rows)
         + _offsets(wanted, rows),
     )
 
 
-def _copy(targets: Item) -> Item:
-    return Item(what="the same, scaled", bytes=targets.bytes, host=True, divided=True)
+def kept_states(wanted: Wanted, splits: Sequence[Rows]) -> Item:
+    """Return what is kept of the teacher's states, all rows and pairs."""
+    number = FLOAT if wanted.own["cache_dtype"] == "float32" else memory.HALF
+    width = wanted.target_width * len(wanted.pairs)
+    return memory.kept("the teacher's states, kept", splits, wanted.positions, width, number)
+
+
+def _deepest(wanted: Wanted) -> int:
+    return max(layer for pair in wanted.pairs for layer in pair.teacher)
+
+
+def _align_operations(wanted: Wanted, rows: Counts, own: Rows) -> float:
+    """Return the operations of the passes over all splits, of the fits (`own`: their rows), and of the maps."""
+    teacher, student, splits = wanted.teacher, wanted.student, [rows[split] for split in SPLITS]
+    taught, deepest, pairs = sum(split.tokens for split in splits), _deepest(wanted), len(wanted.pairs)
+    found = teacher.forward(taught, splits[0].mean, deepest)
+    if len(own):
+        found += teacher.forward(own.tokens, own.mean, deepest)
+        found += student.forward(own.tokens, own.mean, max(wanted.students)) + _fit_operations(wanted, rows)
+        mapped = 0 if wanted.learns else sum(split.positions(wanted.positions) for split in splits)
+        found += 2.0 * mapped * pairs * teacher.width * student.width
+    if kept_outputs(wanted, rows):
+        answers = sum(split.positions("answer") for split in splits)
+        found += teacher.forward(taught, splits[0].mean) + teacher.read_out(answers)
+    return found
+
+
+def _align_moments(wanted: Wanted, rows: Counts, *, fits: bool) -> dict[str, tuple[Item, ...]]:
+    """Return the moments: a pass of the teacher, the fit of a map, scaled copies of a split, distributions."""
+    teacher, splits = wanted.teacher, [rows[split] for split in SPLITS]
+    widest = max(
+        (own.widest(wanted.config.optim.batch_size) for own in splits), key=lambda batch: batch.padded
+    )
+    both = (memory.weights("teacher", teacher), memory.weights("student", wanted.student))
+    held, states = (*both, *_fitted(wanted, rows)), kept_states(wanted, splits)
+    found = {"the teacher's states": (*held, states, memory.frozen_pass(teacher, widest, len(wanted.pairs)))}
+    if fits:
+        found["fitting the maps"] = (*held, _fit(wanted))
+    if fits and not wanted.learns and wanted.map in DIRECTIONS:
+        first = kept_states(wanted, splits[:1])
+        found["scaling the states"] = (*held, first, replace(first, what="the same, scaled"))
+    if outputs := kept_outputs(wanted, rows):
+        read = memory.logits(teacher, widest.answers, 3)
+        found["the teacher's outputs"] = (*held, states, outputs, read)
+    return found
 
 
 def kept_outputs(wanted: Wanted, rows: Counts) -> Item | None:

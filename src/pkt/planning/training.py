@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pkt.planning import memory
 from pkt.planning.cost import Cost
-from pkt.planning.layers import SPLITS, kept_outputs, maps, refitted
+from pkt.planning.layers import SPLITS, kept_outputs, kept_states, maps, refitted
 from pkt.planning.memory import FLOAT, Item
 from pkt.planning.rows import Counts
 from pkt.planning.schedule import Schedule
@@ -71,7 +71,7 @@ def _moments(wanted: Wanted, rows: Counts, plan: Schedule, *, live: bool) -> dic
     grown = Item(what="gradients", bytes=open_now * FLOAT / max(len(layers), 1))
     fixed = (*held, *state.values())
     end = Item(what="activations of a layer", bytes=batch.padded * memory.layer_numbers(wanted, trains=True))
-    widest = max(*wanted.student.projections.values(), key=lambda size: size[0] * size[1])
+    matrix = max(o * i for role, (o, i) in student.projections.items() if role not in ("embed", "head"))
     return {
         "the terms": (*fixed, kept, terms, memory.output_terms(wanted, batch, compared)),
         "the backward pass": (*fixed, kept, grown, memory.backward(wanted, batch)),
@@ -79,7 +79,7 @@ def _moments(wanted: Wanted, rows: Counts, plan: Schedule, *, live: bool) -> dic
         "AdamW": (
             *fixed,
             gradients,
-            Item(what="a step's numbers", bytes=FLOAT * widest[0] * widest[1] * wanted.full),
+            Item(what="a step's numbers", bytes=FLOAT * matrix * wanted.full),
         ),
         "validation": (
             *fixed,
@@ -92,9 +92,7 @@ def _carried(wanted: Wanted, rows: Counts, plan: Schedule) -> list[Item]:
     """Return what `align` kept, and the states that enter the first layer that trains."""
     splits, found = [rows[split] for split in SPLITS], list[Item]()
     if wanted.layer_terms:
-        number = FLOAT if wanted.own["cache_dtype"] == "float32" else memory.HALF
-        width = wanted.target_width * len(wanted.pairs)
-        found.append(memory.kept("the teacher's states, kept", splits, wanted.positions, width, number))
+        found.append(kept_states(wanted, splits))
         found.append(Item(what="states of the align rows", bytes=refitted(wanted, rows), host=True))
         found.append(Item(what="maps", bytes=maps(wanted) * (2 if wanted.learns else 1)))
     if outputs := kept_outputs(wanted, rows):

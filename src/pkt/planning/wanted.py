@@ -27,7 +27,12 @@ STAGES: dict[str, tuple[str, ...]] = {
 LAYER_TERMS = ("Cosine", "MeanSquare", "Fisher", "Geometry")
 OUTPUT_TERMS = ("OutputCosine", "CrossEntropy", "Divergence")
 FITTED = ("Ridge", "Procrustes")  # maps that paired states decide
-DIRECTIONS = ("Cosine", "Input", "RandomMap")  # maps of directions, whose targets are scaled afterwards
+DIRECTIONS = (
+    "Cosine",
+    "Input",
+    "LogitLstsq",
+    "RandomMap",
+)  # maps of directions, whose targets are scaled afterwards
 RECIPES = {  # Seeking's matrices
     "laten": ["up", "down", "v", "o"],
     "original": ["q", "k", "v", "o", "gate", "up", "down", "embed", "head"],
