@@ -11,6 +11,18 @@ from pkt.models.kept import Counts, Sizes
 
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of a number
 UNGATED = ("gpt2", "gpt_neox", "opt", "bloom", "falcon", "mpt", "phi")  # types whose MLP has two matrices
+TIED = (
+    "gpt2",
+    "opt",
+    "bloom",
+    "falcon",
+    "mpt",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+)  # types that tie unless told not to
+PLACED = {"gpt2": 0, "opt": 2}  # types with learned positions, and how many more than the context has
+EVERYWHERE = ("gpt2", "gpt_neox", "opt", "bloom")  # types whose matrices and norms all have a bias
 BIASED = ("qwen2",)  # types whose q, k and v have a bias whatever the config says
 NORMED = ("qwen3",)  # types that norm queries and keys per head
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -30,7 +42,8 @@ class Shape:
         vocabulary: V, rows of the embedding.
         gated: whether the MLP has a gate beside its two matrices.
         tied: whether head and embedding are one tensor.
-        biases: numbers of a layer beside its matrices.
+        biases: numbers of a layer beside its matrices and the weights of two norms.
+        more: numbers outside the layers beside embedding, head and the weight of the final norm.
         context: positions that it was made for.
         bytes: of a number of its weights.
     """
@@ -45,6 +58,7 @@ class Shape:
     gated: bool
     tied: bool
     biases: int
+    more: int
     context: int
     bytes: int
 
@@ -69,7 +83,11 @@ class Shape:
                 f"(model_type={own.get('model_type')}) has others; run the request on few rows (data.sizes) instead"
             )
         kind, queries, keys = own.get("model_type"), sizes.heads * sizes.head, sizes.groups * sizes.head
-        bias = kind in BIASED or bool(own.get("attention_bias"))
+        context = int(own.get("max_position_embeddings") or own.get("n_positions") or 2**31)
+        biases = queries + 2 * keys if kind in (*BIASED, *EVERYWHERE) or own.get("attention_bias") else 0
+        biases += 2 * sizes.head if kind in NORMED else 0
+        biases += 4 * sizes.hidden + sizes.mlp if kind in EVERYWHERE else 0
+        placed = (context + PLACED[kind]) * sizes.hidden if kind in PLACED else 0
         return cls(
             layers=sizes.layers,
             width=sizes.hidden,
@@ -79,9 +97,10 @@ class Shape:
             mlp=sizes.mlp,
             vocabulary=rows,
             gated=kind not in UNGATED,
-            tied=bool(own.get("tie_word_embeddings", kind in UNGATED)),
-            biases=(queries + 2 * keys if bias else 0) + (2 * sizes.head if kind in NORMED else 0),
-            context=int(own.get("max_position_embeddings") or own.get("n_positions") or 2**31),
+            tied=bool(own.get("tie_word_embeddings", kind in TIED)),
+            biases=biases,
+            more=placed + (sizes.hidden if kind in EVERYWHERE else 0),
+            context=context,
             bytes=WIDTHS[dtype],
         )
 
@@ -135,7 +154,7 @@ class Shape:
     def parameters(self) -> int:
         """Parameters of the model."""
         ends = self.vocabulary * self.width * (1 if self.tied else 2)
-        return self.layers * self.layer + ends + self.width
+        return self.layers * self.layer + ends + self.width + self.more
 
     @property
     def weights(self) -> int:
