@@ -129,7 +129,7 @@ def test_a_remedy_names_settings_that_bring_the_peak_down():
 
     def peak(changed: DictConfig) -> float:
         return float(changed.optim.micro_batch_size or changed.optim.batch_size) * (
-            1 if changed.method.update.kind == "lora" else 2
+            1 if changed.method["update"]["kind"] == "lora" else 2
         )
 
     words, least = remedy(cfg, peak, 16.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -14,7 +14,7 @@ from pkt.planning.cost import Cost
 from pkt.planning.facts import Pair
 from pkt.planning.looked import REUSED, Looked
 from pkt.planning.machine import GB, LIBRARIES, Machine
-from pkt.planning.memory import total
+from pkt.planning.memory import Item, total
 from pkt.planning.wanted import Wanted, wanted
 
 COLUMNS = ("stage", "result", "rows", "tokens", "TFLOP", "disk GB", "memory GB", "when", "time")
@@ -57,6 +57,14 @@ class Estimate:
         """How many processes share the work."""
         return self.wanted.config.plan.processes
 
+    def on_device(self, item: Item) -> bool:
+        """Return whether something is in the memory of a device: on a processor everything is."""
+        return not (self.machine.gpu and item.host)
+
+    def peak(self, cost: Cost) -> tuple[str, float]:
+        """Return the moment at which a stage needs most memory of a device, and the bytes."""
+        return peak(cost, self.on_device, self.processes)
+
     @cached_property
     def left(self) -> dict[str, Cost]:
         """The stages that have to be computed, or may have to be."""
@@ -69,7 +77,7 @@ class Estimate:
                 yield name, REUSED, *[""] * (len(COLUMNS) - 2)
                 continue
             counts = f"{cost.rows:,}", f"{cost.teacher_tokens + cost.student_tokens:,}"
-            when, size = peak(cost, self.machine, self.processes)
+            when, size = self.peak(cost)
             seconds = self.machine.seconds(cost, self.processes)
             yield (
                 name,
@@ -78,7 +86,7 @@ class Estimate:
                 *_cells(cost.operations, cost.disk, size, when, seconds),
             )
         work = sum(cost.operations for cost in self.left.values())
-        size = max((peak(cost, self.machine, self.processes)[1] for cost in self.left.values()), default=0.0)
+        size = max((self.peak(cost)[1] for cost in self.left.values()), default=0.0)
         yield "all", "", "", "", *_cells(work, self.disk, size, "", self.seconds)
 
     @property
@@ -124,7 +132,7 @@ class Estimate:
                 "memory": {
                     when: {item.what: item.bytes for item in items} for when, items in cost.moments.items()
                 },
-                "peak": peak(cost, self.machine, self.processes)[1],
+                "peak": self.peak(cost)[1],
             }
             for name, cost in self.costs.items()
         }
@@ -135,12 +143,15 @@ class Estimate:
         }
 
 
-def peak(cost: Cost, machine: Machine, processes: int) -> tuple[str, float]:
-    """Return the moment at which a stage needs most memory of a device, and the bytes."""
-    sizes = {
-        when: total(items, on=lambda item: not (machine.gpu and item.host), processes=processes)
-        for when, items in cost.moments.items()
-    }
+def peak(cost: Cost, counts: Callable[[Item], bool], processes: int) -> tuple[str, float]:
+    """Return the moment at which a stage needs most memory in one process, and the bytes, libraries included.
+
+    Args:
+        cost: of the stage.
+        counts: which of its items are in that memory.
+        processes: how many share the rows.
+    """
+    sizes = {when: total(items, on=counts, processes=processes) for when, items in cost.moments.items()}
     when = max(sizes, key=lambda name: sizes[name], default="")
     return when, sizes.get(when, 0.0) + LIBRARIES
 
@@ -156,4 +167,9 @@ def span(least: float, most: float) -> str:
         for size, name in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
         if most >= size or size == 1
     )
-    return f"{least / unit:.2g} to {most / unit:.2g} {name}"
+    return (
+        " to ".join(
+            f"{size / unit:,.0f}" if size / unit >= 10 else f"{size / unit:.2g}" for size in (least, most)
+        )
+        + f" {name}"
+    )

@@ -53,10 +53,8 @@ def pair_of(pair: PairConfig, on_gpu: bool) -> Pair:
         if spec.init == "prune":
             continue
         config, where, here = config_of(spec, who)
-        found[who] = (
-            Shape.read(config, _dtype(spec, on_gpu), f"model.{who}.checkpoint={spec.checkpoint}"),
-            config,
-        )
+        shape = Shape.read(config, _dtype(spec, on_gpu), f"model.{who}.checkpoint={spec.checkpoint}")
+        found[who] = replace(shape, spread=bool(spec.device_map)), config
         told.append(f"{who}: {where}")
         there = there and here
     teacher = found["teacher"][0]
@@ -87,7 +85,7 @@ def _cut(pair: PairConfig, teacher: Shape, on_gpu: bool) -> tuple[Shape, tuple[i
         kept = tuple(range(1, (stays.layers or teacher.layers) + 1))
     chosen = any(value is not None for value in vars(stays).values())
     number = WIDTHS[_dtype(spec, on_gpu)]
-    return replace(teacher.cut(stays, len(kept)), bytes=number), kept, chosen
+    return replace(teacher.cut(stays, len(kept)), bytes=number, spread=bool(spec.device_map)), kept, chosen
 
 
 def config_of(spec: CheckpointSpec, who: str) -> tuple[dict[str, Any], str, bool]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 
 from omegaconf import DictConfig
 
+from pkt.config import SplitSizes
+from pkt.planning.cost import Cost
 from pkt.planning.costs import costs
 from pkt.planning.estimate import Estimate, peak, settled
 from pkt.planning.facts import pair_of
 from pkt.planning.machine import GB, LIBRARIES
-from pkt.planning.memory import total
+from pkt.planning.memory import Item
 from pkt.planning.remedies import remedy
 from pkt.planning.rows import Counts, Rows
 from pkt.planning.wanted import wanted
@@ -20,47 +22,64 @@ from pkt.planning.wanted import wanted
 
 def lacking(own: Estimate) -> list[str]:
     """Return what does not fit, each with what to set."""
-    return [*_memory(own), *_host(own), *_disk(own)]
+    machine, found = own.machine, list[str]()
+    if machine.memory is None:
+        found.append("the memory of the device is not known: plan.memory_gb=<of one device> says what fits")
+    else:
+        here = Memory(limit=machine.memory, counts=own.on_device, processes=own.processes)
+        found += _memory(own, here if machine.gpu else replace(here, limit=machine.memory / own.processes))
+    if machine.gpu:
+        spare = machine.host - (own.processes - 1) * LIBRARIES
+        found += _memory(
+            own, Memory(limit=spare, counts=lambda item: item.host, of=" of the machine's memory")
+        )
+    return [*found, *_disk(own)]
 
 
-def _memory(own: Estimate) -> Iterator[str]:
-    if (limit := own.machine.memory) is None:
-        yield "the memory of the device is not known: plan.memory_gb=<of one device> says what fits"
-        return
-    limit /= 1 if own.machine.gpu else own.processes
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Some memory.
+
+    Attributes:
+        limit: bytes that are there.
+        counts: which items of a moment are in it.
+        processes: how many share the rows and have such memory each.
+        of: what messages call it.
+    """
+
+    limit: float
+    counts: Callable[[Item], bool]
+    processes: int = 1
+    of: str = ""
+
+    def peak(self, cost: Cost) -> tuple[str, float]:
+        """Return when a stage needs most of it, and the bytes."""
+        return peak(cost, self.counts, self.processes)
+
+
+def _memory(own: Estimate, there: Memory) -> Iterator[str]:
     for name, cost in own.left.items():
-        when, size = peak(cost, own.machine, own.processes)
-        if size > limit:
-            words, least = remedy(own.cfg, partial(_again, own, name), limit)
-            largest = max(cost.moments[when], key=lambda item: item.bytes)
+        when, size = there.peak(cost)
+        if size > there.limit:
+            words, least = remedy(own.cfg, partial(_peak_again, own, there, name), there.limit)
+            largest = max(filter(there.counts, cost.moments[when]), key=lambda item: item.bytes)
             yield (
-                f"{name} takes {size / GB:.1f} GB at '{when}' ({largest.what}: {largest.bytes / GB:.1f} GB) and "
-                f"{limit / GB:.1f} GB are there; {_advice(words, least, limit, own.machine.gpu)}"
+                f"{name} takes {size / GB:.1f} GB{there.of} at '{when}' ({largest.what}: {largest.bytes / GB:.1f} GB) "
+                f"and {there.limit / GB:.1f} GB are there; {_advice(words, least, there.limit)}"
             )
 
 
-def _again(own: Estimate, name: str, cfg: DictConfig) -> float:
-    """Return a stage's peak under other settings."""
+def _peak_again(own: Estimate, there: Memory, name: str, cfg: DictConfig) -> float:
+    """Return the peak of a stage under other settings."""
+    return there.peak(_again(own, cfg)[name])[1]
+
+
+def _again(own: Estimate, cfg: DictConfig) -> dict[str, Cost]:
+    """Return what the stages take under other settings."""
     config = settled(cfg)
     pair = pair_of(config.model, own.machine.gpu)
-    rows = fewer(own.known.rows, config.data.sizes.train / own.wanted.config.data.sizes.train)
-    found = costs(wanted(config, pair.teacher, pair.student, pair.kept, own.cfg.mapping), rows)
-    return peak(found[name], own.machine, own.processes)[1]
-
-
-def _host(own: Estimate) -> Iterator[str]:
-    if not own.machine.gpu:
-        return
-    for name, cost in own.left.items():
-        size = (
-            max((total(items, on=lambda item: item.host) for items in cost.moments.values()), default=0.0)
-            + own.processes * LIBRARIES
-        )
-        if size > own.machine.host:
-            yield (
-                f"{name} keeps {size / GB:.1f} GB in the machine's memory and {own.machine.host / GB:.1f} GB are free: "
-                "lower data.sizes.train, mapping.count or method.cache_dtype"
-            )
+    rows = _fewer(own.known.rows, own.wanted.config.data.sizes, config.data.sizes)
+    return costs(wanted(config, pair.teacher, pair.student, pair.kept, cfg.mapping), rows)
 
 
 def _disk(own: Estimate) -> Iterator[str]:
@@ -73,21 +92,17 @@ def _disk(own: Estimate) -> Iterator[str]:
         )
 
 
-def fewer(rows: Counts, share: float) -> Counts:
-    """Return rows of which a share of the train split is left."""
-    train = rows["train"]
-    count = max(1, round(len(train) * share))
-    left = Rows(lengths=train.lengths[:count], answers=train.answers[:count])
-    return replace(rows, splits=rows.splits | {"train": left})
+def _fewer(rows: Counts, before: SplitSizes, now: SplitSizes) -> Counts:
+    """Return the rows of smaller splits: the first of each."""
+    left = {}
+    for name in ("align", "train"):
+        own, share = rows[name], getattr(now, name) / getattr(before, name)
+        count = max(1, round(len(own) * share))
+        left[name] = Rows(lengths=own.lengths[:count], answers=own.answers[:count])
+    return replace(rows, splits=rows.splits | left)
 
 
-def _advice(words: list[str], least: float, limit: float, gpu: bool) -> str:
+def _advice(words: list[str], least: float, limit: float) -> str:
     if words and least <= limit:
         return f"it takes {least / GB:.1f} GB with {' '.join(words)}"
-    more = (
-        "a device with more memory"
-        if not gpu
-        else "a device with more memory, or model.teacher.device_map=auto over several"
-    )
-    tried = f"{' '.join(words)} leaves {least / GB:.1f} GB; " if words else ""
-    return f"{tried}it needs {more}"
+    return f"{' '.join(words) or 'no setting'} brings it to {least / GB:.1f} GB, which needs more memory"

@@ -45,7 +45,7 @@ class Item:
 
 def weights(who: str, shape: Shape) -> Item:
     """Return a loaded model."""
-    return Item(what=f"{who}'s weights", bytes=shape.weights)
+    return Item(what=f"{who}'s weights", bytes=shape.weights, divided=shape.spread)
 
 
 def kept(what: str, rows: Iterable[Rows], which: str, width: float, number: int) -> Item:

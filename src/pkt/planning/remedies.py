@@ -19,17 +19,21 @@ def remedy(cfg: DictConfig, peak: Peak, limit: float) -> tuple[list[str], float]
         peak: of a request, in bytes.
         limit: bytes.
     """
-    words: list[str] = []
+    words: dict[str, object] = {}
+    useless: set[str] = set()
     now, least = cfg, peak(cfg)
     for key, value in _changes(cfg):
         if least <= limit:
             break
+        if key in useless:
+            continue
         changed = copy.deepcopy(now)
         OmegaConf.update(changed, key, value, force_add=True)
         if (lower := peak(changed)) < LOWERS * least:
-            words = [word for word in words if not word.startswith(f"{key}=")] + [f"{key}={value}"]
-            now, least = changed, lower
-    return words, least
+            words[key], now, least = value, changed, lower
+        else:
+            useless.add(key)
+    return [f"{key}={value}" for key, value in words.items()], least
 
 
 def _changes(cfg: DictConfig) -> Iterator[tuple[str, object]]:
@@ -42,15 +46,16 @@ def _changes(cfg: DictConfig) -> Iterator[tuple[str, object]]:
     for role in ("teacher", "student"):
         if cfg.model[role].dtype == "float32":
             yield f"model.{role}.dtype", "bfloat16"
+    if cfg.device != "cpu" and cfg.plan.processes > 1:
+        yield "model.teacher.device_map", "auto"
     if "cache_dtype" in cfg.method:
         yield "method.cache_dtype", "bfloat16"
     if update is not None and update.kind == "full":
         yield "method.update.kind", "lora"
-    size = optim.batch_size
-    while size > 1:
-        size //= 2
-        yield "optim.batch_size", size
-    count = cfg.data.sizes.train
-    while count > 8:
-        count //= 2
-        yield "data.sizes.train", count
+    halved = {"eval.batch_size": cfg.eval.batch_size, "answer.batch_size": cfg.answer.batch_size}
+    halved |= {"optim.batch_size": optim.batch_size}
+    halved |= {f"data.sizes.{split}": cfg.data.sizes[split] for split in ("align", "train")}
+    for key, size in halved.items():
+        while size > 1:
+            size //= 2
+            yield key, size

@@ -46,6 +46,7 @@ class Shape:
         more: numbers outside the layers beside embedding, head and the weight of the final norm.
         context: positions that it was made for.
         bytes: of a number of its weights.
+        spread: whether its weights are spread over the devices (`device_map`).
     """
 
     layers: int
@@ -61,6 +62,7 @@ class Shape:
     more: int
     context: int
     bytes: int
+    spread: bool = False
 
     @classmethod
     def read(cls, config: Mapping[str, Any], dtype: str, named: str) -> Shape:
