@@ -3,8 +3,8 @@
     python scripts/plan_check.py /tmp/check                         # all sizes, method=semalign_joint
     python scripts/plan_check.py /tmp/check --sizes nano a -- method=kd data.sizes.train=50
 
-Each stage runs in a process of its own. Memory is the highest resident set (mapped files included), less what a process
-holds that has only imported the libraries (`method=identity` at nano's size).
+Memory is the highest resident set of a stage (mapped files included), less what a process holds that only loaded and
+saved nano's student (`method=identity`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,11 @@ def main() -> None:
 
 
 def _rows(folder: Path, size: str, words: tuple[str, ...], base: float) -> Iterator[tuple[str, ...]]:
-    outputs = folder / f"{size}-{abs(hash(words))}"
-    plan = _pkt("plan", size, folder, outputs, words)
-    planned = json.loads(max(plan.glob("runs/plan/*/plan.json")).read_text(encoding="utf-8"))["stages"]
-    for stage, found in _run(outputs, size, folder, words).items():
+    outputs = folder / f"{size}-{zlib.crc32(repr(words).encode())}"
+    taken = _run(outputs, size, folder, words)
+    _pkt("plan", size, folder, outputs, words)
+    planned = json.loads(max(outputs.glob("runs/plan/*/plan.json")).read_text(encoding="utf-8"))["stages"]
+    for stage, found in taken.items():
         said = planned[stage]
         libraries = (
             said["peak"] - max(sum(items.values()) for items in said["memory"].values())
@@ -78,29 +80,28 @@ def _rows(folder: Path, size: str, words: tuple[str, ...], base: float) -> Itera
 
 
 def _run(outputs: Path, size: str, folder: Path, words: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Run the stages, each in a process of its own, and return what each took."""
+    """Run the stages up to `transfer`, unless they are there, and return what each took."""
+    if not list(outputs.glob("store/transfer/*/manifest.json")):
+        _pkt("transfer", size, folder, outputs, words)
     found: dict[str, dict[str, Any]] = {}
-    verbs = ("transfer",) if "method=identity" in words else ("extract", "align", "transfer")
     before = 0
-    for verb in verbs:
-        _pkt(verb, size, folder, outputs, words)
-        for manifest in outputs.glob(f"store/{verb}/*/manifest.json"):
+    for stage in ("extract", "align", "transfer"):
+        for manifest in outputs.glob(f"store/{stage}/*/manifest.json"):
             meta = json.loads(manifest.read_text(encoding="utf-8"))["meta"]
             work = meta.get("student_work", {}).get("forward_tokens", 0)
             written = sum(file.stat().st_size for file in manifest.parent.rglob("*") if file.is_file())
             tokens = f"{meta.get('teacher_forward_tokens', 0):,} + {work - before:,}"
             before = work
-            found[verb] = {"peak": meta["peak_mb"] * 2**20, "tokens": tokens, "written": written}
+            found[stage] = {"peak": meta["peak_mb"] * 2**20, "tokens": tokens, "written": written}
     return found
 
 
-def _pkt(verb: str, size: str, folder: Path, outputs: Path, words: tuple[str, ...]) -> Path:
-    """Run one command, and return the folder of its outputs."""
+def _pkt(verb: str, size: str, folder: Path, outputs: Path, words: tuple[str, ...]) -> None:
+    """Run one command."""
     pair = [f"model.{who}.checkpoint={_model(folder, size, who)}" for who in ("teacher", "student")]
     command = [sys.executable, "-m", "pkt", verb, *WORDS, *pair, *words]
     environment = os.environ | {"PKT_OUTPUT_DIR": str(outputs)}
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-    return outputs
 
 
 def _model(folder: Path, size: str, who: str) -> Path:

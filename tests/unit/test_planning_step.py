@@ -63,50 +63,58 @@ def both(
     return said, tracked
 
 
-LAST = "mapping=last"
+V1 = ("method=semalign", "mapping=last")
+JOINT = ("method=semalign_joint",)
 METHODS = {
-    "joint": ("method=semalign_joint",),
-    "v1": ("method=semalign", LAST),
+    "joint": JOINT,
+    "frontier": ("method=semalign_fisher",),
     "all labels": ("method=sft",),
     "distilled": ("method=kd",),
-    "adapters": ("method=semalign_joint", "method.update.kind=lora"),
+    "adapters": (*JOINT, "method.update.kind=lora"),
     "half": ("method=sft", "model.student.dtype=bfloat16"),
     "half adapters": ("method=sft", "method.update.kind=lora", "model.student.dtype=bfloat16"),
 }
 
 
-@pytest.mark.parametrize("words", METHODS.values(), ids=METHODS)
-def test_a_step_of_each_kind_takes_what_the_plan_says(words: tuple[str, ...]):
-    said, tracked = both(BETWEEN["narrow"], *words)
+def test_a_step_at_nano():
+    said, tracked = both(NANO, *JOINT, rows=16, prompt=44, answer=13)
     assert said == pytest.approx(tracked, rel=NEAR)
 
 
 @pytest.mark.parametrize("name", BETWEEN)
-def test_a_step_between_nano_and_smollm2(name: str):
-    said, tracked = both(BETWEEN[name], "method=semalign_joint", rows=3, prompt=50, answer=20)
+def test_a_step_of_one_layer_between_nano_and_smollm2(name: str):
+    said, tracked = both(BETWEEN[name], *V1, rows=3, prompt=50, answer=20)
     assert said == pytest.approx(tracked, rel=NEAR)
 
 
-def test_a_step_at_nano():
-    said, tracked = both(NANO, "method=semalign_joint", rows=16, prompt=44, answer=13)
+def test_a_step_of_one_layer_at_smollm2():
+    said, tracked = both(SMOLLM2, *V1, rows=4, prompt=100, answer=60)
     assert said == pytest.approx(tracked, rel=NEAR)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("words", METHODS.values(), ids=METHODS)
+def test_a_step_of_each_kind(words: tuple[str, ...]):
+    said, tracked = both(BETWEEN["narrow"], *words)
+    assert said == pytest.approx(tracked, rel=NEAR)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BETWEEN)
+def test_a_step_of_every_layer_between_nano_and_smollm2(name: str):
+    said, tracked = both(BETWEEN[name], *JOINT, rows=3, prompt=50, answer=20)
+    assert said == pytest.approx(tracked, rel=NEAR)
+
+
+@pytest.mark.slow
 def test_chunks_of_logits_are_computed_again():
     said, tracked = both(BETWEEN["wide"], "method=kd", rows=24, prompt=8, answer=120)
     assert said == pytest.approx(tracked, rel=NEAR)
 
 
-def test_a_step_at_smollm2():
-    said, tracked = both(SMOLLM2, "method=semalign", LAST, rows=4, prompt=100, answer=60)
-    assert said == pytest.approx(tracked, rel=NEAR)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "words", [("method=semalign_joint",), ("method=sft", "method.update.kind=lora")], ids=str
-)
-def test_a_step_at_smollm2_in_every_layer(words: tuple[str, ...]):
+@pytest.mark.parametrize("words", [JOINT, ("method=sft", "method.update.kind=lora")], ids=str)
+def test_a_step_of_every_layer_at_smollm2(words: tuple[str, ...]):
     said, tracked = both(SMOLLM2, *words, rows=4, prompt=100, answer=60)
     assert said == pytest.approx(tracked, rel=NEAR)
 
@@ -116,9 +124,7 @@ LARGE = {"7B": llama(4096, 32, 11008, 32, 32, 32000), "13B": llama(5120, 40, 138
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
-@pytest.mark.parametrize(
-    "words", [("method=semalign_joint",), ("method=semalign", "mapping.top_n=1")], ids=str
-)
+@pytest.mark.parametrize("words", [JOINT, ("method=semalign",)], ids=["joint", "v1"])
 def test_a_step_at_the_sizes_of_the_paper(name: str, words: tuple[str, ...]):
     said, tracked = both(LARGE[name], *words, "model.student.dtype=bfloat16", rows=4, prompt=128, answer=128)
     assert said == pytest.approx(tracked, rel=NEAR)
