@@ -201,7 +201,7 @@ def test_a_model_of_experts_is_refused(tmp_path, plan):
         Shape.read(config, "float32", "the teacher")
 
 
-def test_nothing_heavy_is_imported_and_seconds_of_the_processor_are_few(tmp_path):
+def test_nothing_heavy_is_imported_for_a_pair_of_the_hub(tmp_path):
     code = (
         "import sys; from pkt.cli import main; assert main(sys.argv[1:]) == 0;"
         "assert not {'torch', 'transformers', 'datasets', 'scipy'} & set(sys.modules), set(sys.modules);"
