@@ -11,7 +11,6 @@ from pkt.planning.wanted import Wanted
 MODULES = ("up", "down", "v", "o")  # that LaTen changes
 AT_ONCE = 8  # rows that LaTen looks inside of at a time
 NEURONS = 2**24  # V-wide numbers of LaTen's neurons at a time
-VALIDATED = 16  # rows of LaTen's validation at a time, without optim.micro_batch_size
 
 
 def seeking_extract(wanted: Wanted, rows: Counts) -> Cost:
