@@ -16,7 +16,9 @@ from pkt.planning.shapes import Shape
 GB = 1e9
 SECONDS = 0.3  # of the products that the rate is measured by
 TOKENS, WIDEST = 256, 2048  # rows of the products, and the largest side of their matrices
-LIBRARIES = 0.59 * GB  # Python, torch, transformers and what they keep, in every process
+LIBRARIES = (
+    0.61 * GB
+)  # Python, torch, transformers and what they keep once they have worked, in every process
 SLOWEST, FASTEST = 0.25, 0.8  # shares of the measured rate that whole stages come to
 CALL = (2e-4, 2e-3)  # seconds that a call of a layer takes beside its products
 
