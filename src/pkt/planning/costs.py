@@ -105,7 +105,7 @@ def _written(scored: Scored, batch: int, samples: int) -> int:
 def nothing(wanted: Wanted, rows: Counts) -> Cost:
     """Return the cost of a method that changes nothing, and saves the student."""
     held = (memory.weights("student", wanted.student),)
-    return Cost(moments={"saving": held}, disk=wanted.student.weights)
+    return Cost(moments={"saving": held}, disk=wanted.student.folder)
 
 
 Stage = Callable[[Wanted, Counts], Cost]

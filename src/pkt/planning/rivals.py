@@ -166,5 +166,5 @@ def laten_transfer(wanted: Wanted, rows: Counts) -> Cost:
     student, taken = wanted.student, _sources(wanted)
     delta = Item(what="deltas", bytes=taken * student.width * FLOAT)
     return Cost(
-        moments={"adding the delta": (memory.weights("student", student), delta)}, disk=student.weights
+        moments={"adding the delta": (memory.weights("student", student), delta)}, disk=student.folder
     )

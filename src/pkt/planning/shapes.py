@@ -25,6 +25,7 @@ PLACED = {"gpt2": 0, "opt": 2}  # types with learned positions, and how many mor
 EVERYWHERE = ("gpt2", "gpt_neox", "opt", "bloom")  # types whose matrices and norms all have a bias
 BIASED = ("qwen2",)  # types whose q, k and v have a bias whatever the config says
 NORMED = ("qwen3",)  # types that norm queries and keys per head
+TOKENIZER = 70  # bytes of a tokenizer's files per token, roughly
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -162,6 +163,11 @@ class Shape:
     def weights(self) -> int:
         """Bytes of the loaded model."""
         return self.parameters * self.bytes
+
+    @property
+    def folder(self) -> int:
+        """Bytes of the saved model, with its tokenizer."""
+        return self.weights + TOKENIZER * self.vocabulary
 
     def adapter(self, roles: list[str], rank: int) -> int:
         """Return the parameters of the adapters of one layer."""

@@ -10,8 +10,6 @@ from pkt.planning.rows import Counts
 from pkt.planning.schedule import Schedule
 from pkt.planning.wanted import Wanted
 
-TOKENIZER = 70  # bytes of its files per token, roughly
-
 
 def transfer(wanted: Wanted, rows: Counts) -> Cost:
     """Return the cost of the training, and of what it leaves: the student's folder and the adapter."""
@@ -37,7 +35,7 @@ def transfer(wanted: Wanted, rows: Counts) -> Cost:
         calls=(passes.layer_tokens + 2 * passes.back)
         / max(rows["train"].mean * min(wanted.micro, len(rows["train"])), 1),
         moments=_moments(wanted, rows, plan, live=live),
-        disk=student.weights + adapter + TOKENIZER * student.vocabulary,
+        disk=student.folder + adapter,
         scratch=snapshots,
     )
 
