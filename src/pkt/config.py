@@ -200,15 +200,6 @@ class OptimConfig:
     precision: str = setting("float32", choices=("float32", "bfloat16"))
 
 
-def settle_by_method(optim: OptimConfig, method: str) -> None:
-    """Put the method's own values in place where the request leaves them open; nothing reads the lists after."""
-    if optim.lr is None:
-        optim.lr = optim.lr_by_method.get(method, optim.lr_by_method.get("default"))
-    if optim.epochs is None:
-        optim.epochs = optim.epochs_by_method.get(method, optim.epochs_by_method.get("default"))
-    optim.lr_by_method, optim.epochs_by_method = {}, {}
-
-
 def _drawn(own: EvalConfig, _choice: Any) -> bool:
     return own.temperature > 0
 

@@ -14,8 +14,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from pkt import console, places, secrets
-from pkt.build import build
-from pkt.config import Config, OptimConfig, TrackerConfig, settle_by_method
+from pkt.build import build, settle_by_method
+from pkt.config import Config, OptimConfig, TrackerConfig
 from pkt.config_files import read_option
 from pkt.durable import write_atomically
 from pkt.errors import PktError, RequestError

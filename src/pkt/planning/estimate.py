@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from pkt.config import Config, settle_by_method
+from pkt.build import settle_by_method
+from pkt.config import Config
 from pkt.planning.cost import Cost
 from pkt.planning.facts import Pair
 from pkt.planning.looked import REUSED, Looked
