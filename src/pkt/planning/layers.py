@@ -12,6 +12,7 @@ from pkt.planning.rows import Counts, Rows
 from pkt.planning.wanted import DIRECTIONS, FITTED, Wanted
 
 SPLITS = ("train", "validation")
+READ, READ_CHUNK = 1024, 512  # positions that a map's quality card reads out, and of a chunk
 SIMILARITY = 2 << 30  # bytes up to which all pairs of layers are compared by their moments
 
 
@@ -124,6 +125,9 @@ def _align_moments(wanted: Wanted, rows: Counts, *, fits: bool) -> dict[str, tup
     if fits and not wanted.learns and wanted.map in DIRECTIONS:
         first = kept_states(wanted, splits[:1])
         found["scaling the states"] = (*held, first, replace(first, what="the same, scaled"))
+    if fits and wanted.own["interface"] == "block":  # the quality card reads mapped states out
+        wide = FLOAT * READ_CHUNK * wanted.student.vocabulary * 5
+        found["judging the maps"] = (*held, states, Item(what="logits of a chunk", bytes=wide))
     if outputs := kept_outputs(wanted, rows):
         read = memory.logits(teacher, widest.answers, 3)
         found["the teacher's outputs"] = (*held, states, outputs, read)
@@ -172,6 +176,8 @@ def _fit_operations(wanted: Wanted, rows: Counts) -> float:
     t, s, pairs = wanted.teacher.width, wanted.student.width, len(wanted.pairs)
     positions = rows["align"].positions(wanted.positions)
     cards = pairs * 2 * (2 * (2 * positions * t * s) + 10 * min(t, s) ** 3)
+    if wanted.own["interface"] == "block":
+        cards += pairs * 2 * wanted.student.read_out(min(READ, positions))
     if wanted.map in FITTED:
         return cards + pairs * 2 * (2 * positions * t * (t + s) + t**3 / 3 + 2 * t * t * s)
     if wanted.map == "Identity":
