@@ -187,7 +187,7 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "analyze.maps": [(["ridge"], {MAPS}, ())],
     **{
         f"plan.{name}": [(7, NONE, ())]
-        for name in ("flops", "memory_gb", "disk_gb", "processes", "prompt_tokens", "answer_tokens")
+        for name in ("flops", "memory_gb", "host_gb", "disk_gb", "processes", "prompt_tokens", "answer_tokens")
     },
     "tracker.name": [("wandb", NONE, ())],
     "tracker.project": [("p", NONE, ())],

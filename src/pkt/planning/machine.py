@@ -69,7 +69,7 @@ def machine_of(config: Config, shape: Shape) -> Machine:
         shape: of the model whose products are measured.
     """
     own, gpu = config.plan, on_gpu(config.device)
-    host = free_memory()
+    host = own.host_gb * GB if own.host_gb is not None else free_memory()
     there = gpu and on_gpu("auto")
     measured = _on_gpu if there else _on_cpu
     flops, bandwidth = (own.flops, own.flops / 100) if own.flops is not None else measured(shape)
