@@ -124,6 +124,22 @@ def test_the_plan_grows_with_what_is_asked_for():
     assert cost("optim.epochs=0")["transfer"].student_tokens == 0
 
 
+def test_a_student_that_is_not_scored_is_not_made():
+    cfg = composed("benchmark=gsm8k", "method=sft")
+    pair = pair_of(settled(cfg).model, on_gpu=False)
+    rows = assumed(settled(cfg), pair, "")
+    assert list(costs(read(cfg, pair), rows)) == [
+        "transfer",
+        "eval teacher",
+        "eval student",
+        "eval transferred",
+    ]
+    cfg.eval.models = ["teacher"]
+    assert list(costs(read(cfg, pair), rows)) == ["eval teacher"]
+    cfg.eval.models, cfg.eval.checkpoint = ["transferred"], "/a/student"
+    assert list(costs(read(cfg, pair), rows)) == ["eval transferred"]
+
+
 def test_a_remedy_names_settings_that_bring_the_peak_down():
     cfg = composed("optim.batch_size=64")
 
@@ -224,16 +240,16 @@ def test_what_is_there_is_reused(plan, tmp_path):
         "data.sizes.validation=5",
         "eval.limit=4",
     )
-    code, out, _ = plan(*words, "eval.models=[student]")
+    code, out, _ = plan(*words, "eval.models=[transferred]")
     assert code == 0
     assert "counted on the request's own rows" in out
     (written,) = (tmp_path / "out" / "runs" / "plan").glob("*/plan.json")
     stages = json.loads(written.read_text(encoding="utf-8"))["stages"]
     assert {found["result"] for found in stages.values()} == {"computed"}
     (tmp_path / "out" / "store" / "align" / stages["align"]["key"]).mkdir(parents=True)
-    _, out, _ = plan(*words, "eval.models=[student]")
+    _, out, _ = plan(*words, "eval.models=[transferred]")
     states = {line.split()[1]: line for line in out.splitlines() if line.startswith("│")}
     assert "reused" in states["align"]
     assert "computed" in states["transfer"]
-    _, out, _ = plan(*words, "eval.models=[student]", "refresh=[align]")
+    _, out, _ = plan(*words, "eval.models=[transferred]", "refresh=[align]")
     assert "reused  " not in out

@@ -15,19 +15,17 @@ from pkt.planning.wanted import LAYERWISE, Wanted
 
 
 def costs(wanted: Wanted, rows: Counts) -> dict[str, Cost]:
-    """Return what each stage takes, in the order in which they run."""
+    """Return what each stage takes, in the order in which they run: those of the method where its student is scored."""
     found: dict[str, Cost] = {}
-    if wanted.taught:
-        found["answer"] = answer(wanted, rows)
-        rows = _taught(wanted, rows)
-    known = {"extract": EXTRACTS, "align": ALIGNS}
-    for stage, of_method in known.items():
-        if wanted.method in of_method:
-            found[stage] = of_method[wanted.method](wanted, rows)
-    found["transfer"] = TRANSFERS[wanted.method](wanted, rows)
-    for role in wanted.config.eval.models:
-        found[f"eval {role}"] = scores(wanted, rows, role)
-    return found
+    own = wanted.config.eval
+    if "transferred" in own.models and own.checkpoint is None:
+        if wanted.taught:
+            found["answer"] = answer(wanted, rows)
+            rows = _taught(wanted, rows)
+        for stage, of_method in {"extract": EXTRACTS, "align": ALIGNS, "transfer": TRANSFERS}.items():
+            if wanted.method in of_method:
+                found[stage] = of_method[wanted.method](wanted, rows)
+    return found | {f"eval {role}": scores(wanted, rows, role) for role in own.models}
 
 
 def _taught(wanted: Wanted, rows: Counts) -> Counts:
