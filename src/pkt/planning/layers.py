@@ -175,7 +175,7 @@ def _fit_operations(wanted: Wanted, rows: Counts) -> float:
     """Return the operations of the fits, in float64 counted double: products, and some n^3 of each solve."""
     t, s, pairs = wanted.teacher.width, wanted.student.width, len(wanted.pairs)
     positions = rows["align"].positions(wanted.positions)
-    cards = pairs * 2 * (2 * (2 * positions * t * s) + 10 * min(t, s) ** 3)
+    cards: float = pairs * 2 * (2 * (2 * positions * t * s) + 10 * min(t, s) ** 3)
     if wanted.own["interface"] == "block":
         cards += pairs * 2 * wanted.student.read_out(min(READ, positions))
     if wanted.map in FITTED:
