@@ -251,7 +251,9 @@ class PlanConfig:
     # operations per second of one device, of large products of matrices; null: measured here
     flops: float | None = undecisive(None, above=0)
     memory_gb: float | None = undecisive(None, above=0)  # of one device; null: what is free here
-    host_gb: float | None = undecisive(None, above=0)  # of the machine, beside its GPUs; null: what is free here
+    host_gb: float | None = undecisive(
+        None, above=0
+    )  # of the machine, beside its GPUs; null: what is free here
     disk_gb: float | None = undecisive(None, above=0)  # free for results; null: what is free here
     processes: int = undecisive(1, at_least=1)  # one per device
     # tokens of a row's prompt and answer where rows cannot be counted; null: those of a typical row of the task
