@@ -125,13 +125,23 @@ def _align_moments(wanted: Wanted, rows: Counts, *, fits: bool) -> dict[str, tup
     if fits and not wanted.learns and wanted.map in DIRECTIONS:
         first = kept_states(wanted, splits[:1])
         found["scaling the states"] = (*held, first, replace(first, what="the same, scaled"))
-    if fits and wanted.own["interface"] == "block":  # the quality card reads mapped states out
-        wide = FLOAT * READ_CHUNK * wanted.student.vocabulary * 5
-        found["judging the maps"] = (*held, states, Item(what="logits of a chunk", bytes=wide))
+    if fits:
+        found["judging the maps"] = (*held, states, *_judged(wanted, rows))
     if outputs := kept_outputs(wanted, rows):
         read = memory.logits(teacher, widest.answers, 3)
         found["the teacher's outputs"] = (*held, states, outputs, read)
     return found
+
+
+def _judged(wanted: Wanted, rows: Counts) -> list[Item]:
+    """Return what judging a map holds: a block of both sides in float64, and logits where the head reads them."""
+    positions = min(memory.BLOCK, rows["align"].positions(wanted.positions))
+    block = positions * (FLOAT * wanted.teacher.width + 3 * memory.DOUBLE * wanted.student.width)
+    logits = FLOAT * READ_CHUNK * wanted.student.vocabulary * 5 if wanted.own["interface"] == "block" else 0
+    return [
+        Item(what="a block of states, float64", bytes=block),
+        Item(what="logits of a chunk", bytes=logits),
+    ]
 
 
 def kept_outputs(wanted: Wanted, rows: Counts) -> Item | None:
