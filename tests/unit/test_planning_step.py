@@ -81,7 +81,9 @@ def test_a_step_at_nano():
     assert said == pytest.approx(tracked, rel=NEAR)
 
 
-@pytest.mark.parametrize("name", BETWEEN)
+@pytest.mark.parametrize(
+    "name", ["wide", *(pytest.param(name, marks=pytest.mark.slow) for name in ("narrow", "even"))]
+)
 def test_a_step_of_one_layer_between_nano_and_smollm2(name: str):
     said, tracked = both(BETWEEN[name], *V1, rows=3, prompt=50, answer=20)
     assert said == pytest.approx(tracked, rel=NEAR)
