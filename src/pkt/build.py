@@ -18,6 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pkt import plugins
+from pkt.config import OptimConfig
 from pkt.errors import RequestError, nearest
 from pkt.settings import check, known, not_allowed
 
@@ -52,6 +53,15 @@ def build(node: DictConfig, kind: type[Any] | None = None) -> Any:
     if kind is not None and runtime and not isinstance(built, kind):
         raise RequestError(f"{path}: {target} is no {kind.__name__}; choose an option of this config group")
     return built
+
+
+def settle_by_method(optim: OptimConfig, method: str) -> None:
+    """Put the method's own values in place where the request leaves them open; nothing reads the lists after."""
+    if optim.lr is None:
+        optim.lr = optim.lr_by_method.get(method, optim.lr_by_method.get("default"))
+    if optim.epochs is None:
+        optim.epochs = optim.epochs_by_method.get(method, optim.epochs_by_method.get("default"))
+    optim.lr_by_method, optim.epochs_by_method = {}, {}
 
 
 def _built(path: str, given: Mapping[Any, Any]) -> Any:

@@ -256,6 +256,11 @@ def _work(cfg: DictConfig, run_dir: Path) -> float | None:
     check_request(cfg)
     plugins.load_asked()
     check_sweeper(cfg)
+    if cfg.verb == "plan":
+        from pkt.planning.answer import answer
+
+        answer(cfg, run_dir)
+        return None
     from pkt.pipeline import run_verb
 
     return checked_objective(run_verb(cfg, run_dir))

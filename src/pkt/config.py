@@ -269,6 +269,23 @@ class AnalyzeConfig:
 
 
 @dataclass(kw_only=True)
+class PlanConfig:
+    """What `pkt plan` takes for granted instead of measuring it."""
+
+    # operations per second of one device, of large products of matrices; null: measured here
+    flops: float | None = undecisive(None, above=0)
+    memory_gb: float | None = undecisive(None, above=0)  # of one device; null: what is free here
+    host_gb: float | None = undecisive(
+        None, above=0
+    )  # of the machine, beside its GPUs; null: what is free here
+    disk_gb: float | None = undecisive(None, above=0)  # free for results; null: what is free here
+    processes: int = undecisive(1, at_least=1)  # one per device
+    # tokens of a row's prompt and answer where rows cannot be counted; null: those of a typical row of the task
+    prompt_tokens: int | None = undecisive(None, at_least=1)
+    answer_tokens: int | None = undecisive(None, at_least=1)
+
+
+@dataclass(kw_only=True)
 class TrackerConfig:
     """W&B beside the JSONL that is always written."""
 
@@ -309,6 +326,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     analyze: AnalyzeConfig = field(default_factory=AnalyzeConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
 

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from pkt import console, places, secrets
-from pkt.build import build
+from pkt.build import build, settle_by_method
 from pkt.config import Config, OptimConfig, TrackerConfig
 from pkt.config_files import read_option
 from pkt.durable import write_atomically
@@ -234,15 +234,6 @@ def check_batches(objective: Objective, optim: OptimConfig) -> None:
             "optim.micro_batch_size=null and a smaller optim.batch_size, or compare within rows "
             f"(objective.terms.{name}.scope=sequence)"
         )
-
-
-def settle_by_method(optim: OptimConfig, method: str) -> None:
-    """Put the method's own values in place where the request leaves them open; nothing reads the lists after."""
-    if optim.lr is None:
-        optim.lr = optim.lr_by_method.get(method, optim.lr_by_method.get("default"))
-    if optim.epochs is None:
-        optim.epochs = optim.epochs_by_method.get(method, optim.epochs_by_method.get("default"))
-    optim.lr_by_method, optim.epochs_by_method = {}, {}
 
 
 def _hide_in_labels(config: Config) -> None:

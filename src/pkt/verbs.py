@@ -9,6 +9,7 @@ RUNS = {  # compose a request, and leave a run's folder
     "transfer": "train the student; writes a model folder",
     "eval": "score teacher, student and transferred student with lm-eval",
     "analyze": "look inside: resolution, cka, attribution, maps (or some: `pkt analyze cka`)",
+    "plan": "what all stages would take, before any weight is read: tokens, memory, disk, time",
     "doctor": "what pkt finds out about both models before it uses them, with numbers",
 }
 COMPOSED = RUNS | {"report": "one page over any runs: `pkt report runs=<folder>[,<folder>...]`"}

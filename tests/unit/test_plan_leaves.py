@@ -192,6 +192,10 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "analyze.split": [("train", PARTS, (f"data.validation={HERE}/test.jsonl",))],
     "analyze.rows": [(3, PARTS, ())],
     "analyze.maps": [(["ridge"], {MAPS}, ())],
+    **{
+        f"plan.{name}": [(7, NONE, ())]
+        for name in ("flops", "memory_gb", "host_gb", "disk_gb", "processes", "prompt_tokens", "answer_tokens")
+    },
     "tracker.name": [("wandb", NONE, ())],
     "tracker.project": [("p", NONE, ())],
     "tracker.group": [("g", NONE, ())],

@@ -1,0 +1,234 @@
+"""What the stages of layer-wise methods take before the training: scores of layers, maps, kept states and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pkt.planning import memory
+from pkt.planning.cost import Cost
+from pkt.planning.memory import FLOAT, Item
+from pkt.planning.rows import Counts, Rows
+from pkt.planning.wanted import DIRECTIONS, FITTED, Wanted
+
+SPLITS = ("train", "validation")
+READ, READ_CHUNK = 1024, 512  # positions that a map's quality card reads out, and of a chunk
+SIMILARITY = 2 << 30  # bytes up to which all pairs of layers are compared by their moments
+
+
+def calls(rows: Rows, wanted: Wanted, layers: int) -> float:
+    """Return how often layers are called where all rows go through them."""
+    return float(-(-len(rows) // wanted.config.optim.batch_size) * layers)
+
+
+def extract_layers(wanted: Wanted, rows: Counts) -> Cost:
+    """Return the cost of scores and similarities of layers; without either a mapping takes nothing."""
+    own, teacher, student = rows["extract"], wanted.teacher, wanted.student
+    batch = own.widest(wanted.config.optim.batch_size)
+    loaded, operations, taught, learnt = [memory.weights("teacher", teacher)], 0.0, 0, 0
+    moments: dict[str, tuple[Item, ...]] = {}
+    if wanted.scores:
+        moments["attribution"] = (
+            *loaded,
+            memory.attribution(teacher, batch),
+            memory.logits(teacher, batch.answers, 3),
+        )
+        operations += 2 * teacher.forward(own.tokens, own.mean) + 2 * teacher.read_out(
+            own.positions("answer")
+        )
+        taught += own.tokens
+    if wanted.similarity:
+        loaded.append(memory.weights("student", student))
+        sums = memory.similarity(teacher, student, batch, own.tokens, SIMILARITY)
+        moments["similarity of layers"] = (*loaded, sums)
+        operations += teacher.forward(own.tokens, own.mean) + student.forward(own.tokens, own.mean)
+        wide = teacher.layers * teacher.width, student.layers * student.width
+        operations += 2 * own.tokens * (wide[0] * wide[1] + wide[0] * teacher.width + wide[1] * student.width)
+        taught, learnt = taught + own.tokens, own.tokens
+    return Cost(
+        rows=len(own) if moments else 0,
+        teacher_tokens=taught,
+        student_tokens=learnt,
+        layer_tokens=learnt * student.layers,
+        operations=operations,
+        calls=calls(
+            own,
+            wanted,
+            2 * teacher.layers * wanted.scores + (teacher.layers + student.layers) * wanted.similarity,
+        ),
+        moments=moments,
+        disk=4096 + (24 * teacher.layers * student.layers if wanted.similarity else 0),
+    )
+
+
+def align_layers(wanted: Wanted, rows: Counts) -> Cost:
+    """Return the cost of maps, of the teacher's states that are kept, and of its kept distributions."""
+    fits, splits = wanted.method != "HiddenKd", [rows[split] for split in SPLITS]
+    outputs, own = kept_outputs(wanted, rows), rows["align"] if fits else Rows()
+    taught, deepest = sum(split.tokens for split in splits), _deepest(wanted)
+    passes = deepest + (wanted.teacher.layers if outputs else 0)
+    return Cost(
+        rows=sum(map(len, splits)) + len(own),
+        teacher_tokens=taught * (2 if outputs else 1) + own.tokens,
+        student_tokens=own.tokens,
+        layer_tokens=own.tokens * max(wanted.students),
+        operations=_align_operations(wanted, rows, own),
+        calls=sum(calls(split, wanted, passes) for split in splits)
+        + calls(own, wanted, deepest + max(wanted.students)),
+        moments=_align_moments(wanted, rows, fits=fits),
+        disk=kept_states(wanted, splits).bytes
+        + (outputs.bytes if outputs else 0)
+        + maps(wanted)
+        + refitted(wanted, rows)
+        + _offsets(wanted, rows),
+    )
+
+
+def kept_states(wanted: Wanted, splits: Sequence[Rows]) -> Item:
+    """Return what is kept of the teacher's states, all rows and pairs."""
+    number = FLOAT if wanted.own["cache_dtype"] == "float32" else memory.HALF
+    width = wanted.target_width * len(wanted.pairs)
+    return memory.kept("the teacher's states, kept", splits, wanted.positions, width, number)
+
+
+def _deepest(wanted: Wanted) -> int:
+    return max(layer for pair in wanted.pairs for layer in pair.teacher)
+
+
+def _align_operations(wanted: Wanted, rows: Counts, own: Rows) -> float:
+    """Return the operations of the passes over all splits, of the fits (`own`: their rows), and of the maps."""
+    teacher, student, splits = wanted.teacher, wanted.student, [rows[split] for split in SPLITS]
+    taught, deepest, pairs = sum(split.tokens for split in splits), _deepest(wanted), len(wanted.pairs)
+    found = teacher.forward(taught, splits[0].mean, deepest)
+    if len(own):
+        found += teacher.forward(own.tokens, own.mean, deepest)
+        found += student.forward(own.tokens, own.mean, max(wanted.students)) + _fit_operations(wanted, rows)
+        mapped = 0 if wanted.learns else sum(split.positions(wanted.positions) for split in splits)
+        found += 2.0 * mapped * pairs * teacher.width * student.width
+    if kept_outputs(wanted, rows):
+        answers = sum(split.positions("answer") for split in splits)
+        found += teacher.forward(taught, splits[0].mean) + teacher.read_out(answers)
+    return found
+
+
+def _align_moments(wanted: Wanted, rows: Counts, *, fits: bool) -> dict[str, tuple[Item, ...]]:
+    """Return the moments: a pass of the teacher, the fit of a map, scaled copies of a split, distributions."""
+    teacher, splits = wanted.teacher, [rows[split] for split in SPLITS]
+    widest = max(
+        (own.widest(wanted.config.optim.batch_size) for own in splits), key=lambda batch: batch.padded
+    )
+    both = (memory.weights("teacher", teacher), memory.weights("student", wanted.student))
+    held, states = (*both, *_fitted(wanted, rows)), kept_states(wanted, splits)
+    found = {"the teacher's states": (*held, states, memory.frozen_pass(teacher, widest, len(wanted.pairs)))}
+    if fits:
+        found["fitting the maps"] = (*held, _fit(wanted))
+    if fits and not wanted.learns and wanted.map in DIRECTIONS:
+        first = kept_states(wanted, splits[:1])
+        found["scaling the states"] = (*held, first, replace(first, what="the same, scaled"))
+    if fits:
+        found["judging the maps"] = (*held, states, *_judged(wanted, rows))
+    if outputs := kept_outputs(wanted, rows):
+        read = memory.logits(teacher, widest.answers, 3)
+        found["the teacher's outputs"] = (*held, states, outputs, read)
+    return found
+
+
+def _judged(wanted: Wanted, rows: Counts) -> list[Item]:
+    """Return what judging a map holds: a block of both sides in float64, and logits where the head reads them."""
+    positions = min(memory.BLOCK, rows["align"].positions(wanted.positions))
+    block = positions * (FLOAT * wanted.teacher.width + 3 * memory.DOUBLE * wanted.student.width)
+    logits = FLOAT * READ_CHUNK * wanted.student.vocabulary * 5 if wanted.own["interface"] == "block" else 0
+    return [
+        Item(what="a block of states, float64", bytes=block),
+        Item(what="logits of a chunk", bytes=logits),
+    ]
+
+
+def kept_outputs(wanted: Wanted, rows: Counts) -> Item | None:
+    """Return the kept distributions: log-probability and token of each kept one, and the log tail."""
+    if (outputs := wanted.outputs) is None or outputs.live:
+        return None
+    whole = outputs.kept >= min(wanted.teacher.vocabulary, wanted.student.vocabulary)
+    width = outputs.kept * FLOAT if whole else outputs.kept * (FLOAT + 4) + FLOAT
+    return memory.kept("the teacher's outputs, kept", [rows[split] for split in SPLITS], "answer", width, 1)
+
+
+def _fitted(wanted: Wanted, rows: Counts) -> list[Item]:
+    """Return what fitting maps holds: both models' states on the align rows in float32, and the maps."""
+    if wanted.method == "HiddenKd":
+        return []
+    width, count = wanted.teacher.width + wanted.student.width, len(wanted.pairs)
+    states = memory.kept(
+        "both models' states, align rows", [rows["align"]], wanted.positions, width * count, FLOAT
+    )
+    return [states, Item(what="maps", bytes=maps(wanted))]
+
+
+def maps(wanted: Wanted) -> float:
+    """Return bytes of the maps: one per pair where states decide it, else one for all."""
+    if wanted.method == "HiddenKd" or wanted.map == "Identity":
+        return 0.0
+    count = len(wanted.pairs) if wanted.map in FITTED else 1
+    vectors = wanted.teacher.width + wanted.student.width if wanted.map in FITTED else 0
+    kept = wanted.config.semantics.get("top_k")
+    bases = (wanted.teacher.vocabulary * (wanted.teacher.width + wanted.student.width)) if kept else 0
+    return FLOAT * (count * (wanted.teacher.width * wanted.student.width + vectors) + bases)
+
+
+def _fit(wanted: Wanted) -> Item:
+    if wanted.map in FITTED:
+        return memory.fit(wanted.teacher, wanted.student, svd=wanted.map == "Procrustes")
+    return memory.heads_fit(wanted.teacher, wanted.student)
+
+
+def _fit_operations(wanted: Wanted, rows: Counts) -> float:
+    """Return the operations of the fits, in float64 counted double: products, and some n^3 of each solve."""
+    t, s, pairs = wanted.teacher.width, wanted.student.width, len(wanted.pairs)
+    positions = rows["align"].positions(wanted.positions)
+    cards: float = pairs * 2 * (2 * (2 * positions * t * s) + 10 * min(t, s) ** 3)
+    if wanted.own["interface"] == "block":
+        cards += pairs * 2 * wanted.student.read_out(min(READ, positions))
+    if wanted.map in FITTED:
+        return cards + pairs * 2 * (2 * positions * t * (t + s) + t**3 / 3 + 2 * t * t * s)
+    if wanted.map == "Identity":
+        return cards
+    rows_v = wanted.teacher.vocabulary
+    return cards + 2 * (2 * rows_v * (2 * t * t + 2 * s * s + t * s) + 12 * (t**3 + s**3))
+
+
+def refitted(wanted: Wanted, rows: Counts) -> float:
+    """Return bytes of the align rows' states, which are stored where maps are fitted again."""
+    if wanted.method == "HiddenKd" or wanted.refit == "never":
+        return 0.0
+    return float(rows["align"].positions(wanted.positions) * wanted.teacher.width * len(wanted.pairs) * FLOAT)
+
+
+def _offsets(wanted: Wanted, rows: Counts) -> float:
+    """Return bytes of the places of rows in what is kept, 8 a row, and of names and headers."""
+    counts = sum(len(rows[split]) + 1 for split in SPLITS)
+    tables = len(wanted.pairs) + (3 if wanted.outputs else 0)
+    return 8.0 * counts * tables + 400.0 * len(wanted.pairs) * 3
+
+
+def align_outputs(wanted: Wanted, rows: Counts) -> Cost:
+    """Return the cost of keeping the teacher's distributions alone."""
+    if (outputs := kept_outputs(wanted, rows)) is None:
+        return Cost(disk=1024)
+    teacher, splits = wanted.teacher, [rows[split] for split in SPLITS]
+    tokens = sum(own.tokens for own in splits)
+    widest = max(
+        (own.widest(wanted.config.optim.batch_size) for own in splits), key=lambda batch: batch.padded
+    )
+    held = (memory.weights("teacher", teacher), outputs)
+    return Cost(
+        rows=sum(map(len, splits)),
+        teacher_tokens=tokens,
+        calls=sum(calls(own, wanted, teacher.layers) for own in splits),
+        operations=teacher.forward(tokens, splits[0].mean)
+        + teacher.read_out(sum(o.positions("answer") for o in splits)),
+        moments={
+            "the teacher's outputs": (*held, memory.logits(teacher, widest.answers, 3)),
+            "its passes": (*held, memory.frozen_pass(teacher, widest, 0)),
+        },
+        disk=outputs.bytes + _offsets(wanted, rows),
+    )

@@ -1,0 +1,107 @@
+"""What the training takes: passes, what trains, activations, and what was kept for it."""
+
+from __future__ import annotations
+
+from pkt.planning import memory
+from pkt.planning.cost import Cost
+from pkt.planning.layers import SPLITS, kept_outputs, kept_states, maps, refitted
+from pkt.planning.memory import FLOAT, Item
+from pkt.planning.rows import Counts
+from pkt.planning.schedule import Schedule
+from pkt.planning.wanted import Wanted
+
+
+def transfer(wanted: Wanted, rows: Counts) -> Cost:
+    """Return the cost of the training, and of what it leaves: the student's folder and the adapter."""
+    teacher, student, plan = wanted.teacher, wanted.student, Schedule(wanted=wanted, rows=rows)
+    passes, live = plan.passes, bool((outputs := wanted.outputs) and outputs.live)
+    per_token = 2 * student.matrices + 4 * rows["train"].mean * student.queries
+    operations = (passes.layer_tokens + passes.back) * per_token + passes.trained * 2 * student.matrices
+    operations += student.read_out(passes.read) + teacher.forward(passes.taught, rows["train"].mean)
+    parameters = wanted.per_layer * len(wanted.trained) + wanted.per_end
+    more = auxiliary(wanted)
+    best = 2 if wanted.config.optim.keep == "best" else 1
+    open_now = (wanted.per_layer if wanted.frontier else parameters) + more
+    done = (parameters + more) * FLOAT if wanted.frontier else 0
+    snapshots = 2 * open_now * FLOAT * (2 + best) + done
+    adapter = 0 if wanted.full else FLOAT * parameters * (2 if wanted.method in ("Seeking", "Pissa") else 1)
+    return Cost(
+        rows=len(rows["train"]),
+        teacher_tokens=passes.taught,
+        student_tokens=passes.tokens,
+        layer_tokens=passes.layer_tokens,
+        operations=operations,
+        # of as many rows as a forward pass has; gradients take twice as long
+        calls=(passes.layer_tokens + 2 * passes.back)
+        / max(rows["train"].mean * min(wanted.micro, len(rows["train"])), 1),
+        moments=_moments(wanted, rows, plan, live=live),
+        disk=student.folder + adapter,
+        scratch=snapshots,
+    )
+
+
+def auxiliary(wanted: Wanted) -> int:
+    """Return the parameters that train beside the student: projections, or maps."""
+    size = wanted.teacher.width * wanted.student.width * len(wanted.pairs)
+    trains = wanted.method == "HiddenKd" or (
+        wanted.layerwise and bool(wanted.config.semantics.get("trainable"))
+    )
+    return size if trains else 0
+
+
+def _moments(wanted: Wanted, rows: Counts, plan: Schedule, *, live: bool) -> dict[str, tuple[Item, ...]]:
+    """Return the moments of a training: its steps, where they are widest, and the optimiser's."""
+    student, train = wanted.student, rows["train"]
+    parameters = wanted.per_layer * len(wanted.trained) + wanted.per_end
+    more = auxiliary(wanted)
+    open_now = (wanted.per_layer if wanted.frontier else parameters) + more
+    held = [
+        memory.weights("student", student),
+        *([memory.weights("teacher", wanted.teacher)] if live else []),
+    ]
+    held += _carried(wanted, rows, plan)
+    state = memory.training(wanted, parameters + more, open_now)
+    gradients = state.pop("gradients")
+    batch = train.widest(wanted.micro)
+    layers = wanted.trained[:1] if wanted.frontier else wanted.trained
+    compared = 1 if wanted.frontier else len(wanted.pairs)
+    last = student.layers if wanted.output_terms else max(layers)
+    kept = memory.activations(wanted, batch, layers, last)
+    terms = memory.layer_terms(wanted, batch, compared)
+    grown = Item(what="gradients", bytes=open_now * FLOAT / max(len(layers), 1))
+    fixed = (*held, *state.values())
+    end = Item(what="activations of a layer", bytes=batch.padded * memory.layer_numbers(wanted, trains=True))
+    matrix = max(o * i for role, (o, i) in student.projections.items() if role not in ("embed", "head"))
+    return {
+        "the terms": (*fixed, kept, terms, memory.output_terms(wanted, batch, compared)),
+        "the backward pass": (*fixed, kept, grown, memory.backward(wanted, batch)),
+        "the end of the backward pass": (*fixed, gradients, end, memory.backward(wanted, batch)),
+        "AdamW": (
+            *fixed,
+            gradients,
+            Item(what="a step's numbers", bytes=FLOAT * matrix * wanted.full),
+        ),
+        "validation": (
+            *fixed,
+            memory.frozen_pass(student, rows["validation"].widest(wanted.config.optim.batch_size), compared),
+        ),
+    }
+
+
+def _carried(wanted: Wanted, rows: Counts, plan: Schedule) -> list[Item]:
+    """Return what `align` kept, and the states that enter the first layer that trains."""
+    splits, found = [rows[split] for split in SPLITS], list[Item]()
+    if wanted.layer_terms:
+        found.append(kept_states(wanted, splits))
+        found.append(Item(what="states of the align rows", bytes=refitted(wanted, rows), host=True))
+        found.append(Item(what="maps", bytes=maps(wanted) * (2 if wanted.learns else 1)))
+    if outputs := kept_outputs(wanted, rows):
+        found.append(outputs)
+    last = max(wanted.trained) if wanted.frontier else plan.first
+    if last > 1:
+        both = (
+            2 if wanted.frontier and len(wanted.trained) > 1 else 1
+        )  # the next prefix is made of the one before
+        width = wanted.student.width * both
+        found.append(memory.kept("states below what trains", splits, "all", width, wanted.student.bytes))
+    return [item for item in found if item.bytes]

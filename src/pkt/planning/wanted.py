@@ -1,0 +1,253 @@
+"""What a request asks for, as far as it decides costs; read from the composed config, without the strategies' code.
+
+The classes of methods and terms import torch, so what a plan has to know of them stands here too; a test compares it
+with the classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pkt.build import build
+from pkt.config import Config
+from pkt.errors import RequestError
+from pkt.mapping import LayerPair, of_student
+from pkt.mapping import Mapping as Pairing
+from pkt.planning.shapes import Shape
+
+LAYERWISE = ("SemAlign", "SemAlignFisher", "SemAlignGeometry", "HiddenKd")
+STAGES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((*LAYERWISE, "Seeking", "LaTen"), ("extract", "align")),
+    "Kd": ("align",),
+    **dict.fromkeys(("Sft", "SeqKd", "Pissa", "Identity"), ()),
+}
+"""The stages before `transfer` that a method's class has."""
+LAYER_TERMS = ("Cosine", "MeanSquare", "Fisher", "Geometry")
+OUTPUT_TERMS = ("OutputCosine", "CrossEntropy", "Divergence")
+FITTED = ("Ridge", "Procrustes")  # maps that paired states decide
+DIRECTIONS = (
+    "Cosine",
+    "Input",
+    "LogitLstsq",
+    "RandomMap",
+)  # maps of directions, whose targets are scaled afterwards
+RECIPES = {  # Seeking's matrices
+    "laten": ["up", "down", "v", "o"],
+    "original": ["q", "k", "v", "o", "gate", "up", "down", "embed", "head"],
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What the terms read of the teacher's distributions.
+
+    Attributes:
+        kept: tokens per position.
+        live: whether the teacher runs at every step instead.
+    """
+
+    kept: int
+    live: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """The parts of a request that a plan reads.
+
+    Attributes:
+        config: the request, with its method's own learning rate and epochs settled.
+        teacher, student: their shapes.
+        method: the name of the method's class.
+        pairs: teacher layers per student layer, as they are or as they are assumed to be.
+        scores, similarity: what the mapping asks the models for.
+        terms: (class, settings) of the objective's terms.
+        taught: whether the teacher answers prompts.
+    """
+
+    config: Config
+    teacher: Shape
+    student: Shape
+    method: str
+    pairs: tuple[LayerPair, ...] = ()
+    scores: bool = False
+    similarity: bool = False
+    terms: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    taught: bool = False
+
+    @property
+    def own(self) -> Mapping[str, Any]:
+        """The method's settings."""
+        settings: Mapping[str, Any] = self.config.method
+        return settings
+
+    @property
+    def layerwise(self) -> bool:
+        """Whether teacher layers are paired with student layers."""
+        return self.method in LAYERWISE
+
+    @property
+    def layer_terms(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """The terms that compare states; none in a method that has no states."""
+        return [term for term in self.terms if term[0] in LAYER_TERMS and self.layerwise]
+
+    @property
+    def output_terms(self) -> list[str]:
+        """The terms that read the student's final states."""
+        return [name for name, _ in self.terms if name in OUTPUT_TERMS]
+
+    @property
+    def positions(self) -> str:
+        """Where targets are kept, and where a map is fitted."""
+        return "all" if any(own["positions"] == "all" for _, own in self.layer_terms) else "answer"
+
+    @property
+    def outputs(self) -> Output | None:
+        """What the terms read of the teacher's distributions; None: nothing."""
+        found = [own for name, own in self.terms if name == "Divergence"]
+        if not found or self.method not in (*LAYERWISE, "Kd"):
+            return None
+        rows = min(self.teacher.vocabulary, self.student.vocabulary)
+        return Output(kept=min(found[0]["top_k"] or rows, rows), live=found[0]["teacher"] == "live")
+
+    @property
+    def students(self) -> tuple[int, ...]:
+        """The paired student layers."""
+        return tuple(sorted(pair.student for pair in self.pairs))
+
+    @property
+    def trained(self) -> tuple[int, ...]:
+        """The student layers that train."""
+        if self.layerwise:
+            last = {self.student.layers} if self.frontier and self.output_terms else set[int]()
+            return tuple(sorted({*self.students, *last}))
+        return tuple(self.own["layers"] or self.every) if self.method in SFT else self.every
+
+    @property
+    def every(self) -> tuple[int, ...]:
+        """All student layers."""
+        return tuple(range(1, self.student.layers + 1))
+
+    @property
+    def frontier(self) -> bool:
+        """Whether layers train one after the other."""
+        return self.own.get("schedule") == "frontier"
+
+    @property
+    def targets(self) -> list[str]:
+        """Roles that get adapters."""
+        recipe = self.own.get("recipe")
+        return list(self.own["update"]["targets"]) if recipe is None else RECIPES[recipe]
+
+    @property
+    def full(self) -> bool:
+        """Whether whole layers train."""
+        return bool(self.own["update"]["kind"] == "full")
+
+    @property
+    def per_layer(self) -> int:
+        """Parameters that train in a layer."""
+        return (
+            self.student.layer
+            if self.full
+            else self.student.adapter(self.targets, self.own["update"]["rank"])
+        )
+
+    @property
+    def per_end(self) -> int:
+        """Parameters of adapters on the embedding and the head."""
+        ends = 0 if self.full else sum(role in ("embed", "head") for role in self.targets)
+        return ends * int(self.own["update"]["rank"]) * (self.student.vocabulary + self.student.width)
+
+    @property
+    def map(self) -> str:
+        """The class of the map."""
+        return str(self.config.semantics["_target_"]).rpartition(".")[2]
+
+    @property
+    def learns(self) -> bool:
+        """Whether the map changes while the student trains, so that the teacher's own states are kept."""
+        own: Mapping[str, Any] = self.config.semantics
+        return own.get("refit", "never") != "never" or bool(own.get("trainable"))
+
+    @property
+    def refit(self) -> str:
+        """When the map is fitted again."""
+        return str(self.config.semantics.get("refit", "never"))
+
+    @property
+    def target_width(self) -> int:
+        """Channels of what is kept of the teacher for a student layer."""
+        whole = self.method == "HiddenKd" or self.learns
+        return self.teacher.width if whole else self.student.width
+
+    @property
+    def micro(self) -> int:
+        """Rows per forward pass of the training."""
+        return self.config.optim.micro_batch_size or self.config.optim.batch_size
+
+
+SFT = ("Sft", "SeqKd", "Pissa", "Kd")
+
+
+def wanted(
+    config: Config, teacher: Shape, student: Shape, kept: Sequence[int] | None, mapping: Any
+) -> Wanted:
+    """Read a request.
+
+    Args:
+        config: the request.
+        teacher: its shape.
+        student: its shape.
+        kept: the teacher's layers that a cut student keeps; None: it is not cut.
+        mapping: the config node of the mapping.
+
+    Raises:
+        RequestError: a method or a term of a plugin, or pairs that these models cannot have.
+    """
+    method = _known(config.method, STAGES, "method")
+    terms = tuple(
+        (_known(own, (*LAYER_TERMS, *OUTPUT_TERMS), f"objective.terms.{name}"), own)
+        for name, own in config.objective["terms"].items()
+        if own is not None
+    )
+    pairs: tuple[LayerPair, ...] = ()
+    scores = similarity = False
+    if method in LAYERWISE:
+        pairing: Pairing = of_student(build(mapping), kept, teacher.layers)
+        scores, similarity = pairing.needs_scores, pairing.needs_similarity
+        pairs = pairing.pairs(teacher.layers, student.layers, *_assumed(teacher.layers, student.layers))
+    taught = method == "SeqKd" or (config.data.unlabelled is not None and method in TAUGHT)
+    return Wanted(
+        config=config,
+        teacher=teacher,
+        student=student,
+        method=method,
+        pairs=pairs,
+        scores=scores,
+        similarity=similarity,
+        terms=terms,
+        taught=taught,
+    )
+
+
+TAUGHT = (*LAYERWISE, "Kd", "Seeking")  # methods that train on the teacher's answers where there are prompts
+
+
+def _known(node: Mapping[str, Any], names: Any, key: str) -> str:
+    target = str(node["_target_"])
+    name = target.rpartition(".")[2]
+    if name not in names or not target.startswith("pkt."):
+        raise RequestError(
+            f"{key} is {target}, of which pkt plan does not know what it takes: it knows those of pkt "
+            f"({', '.join(names)}). Run the request on few rows (data.sizes) to see"
+        )
+    return name
+
+
+def _assumed(teacher: int, student: int) -> tuple[list[float], list[list[float]]]:
+    """Return scores and similarities with which what is not known yet falls into the middle of the models."""
+    scores = [1.0 / (1.0 + abs(layer - (teacher + 1) / 2)) for layer in range(1, teacher + 1)]
+    every = range(1, student + 1)
+    return scores, [[1.0 - abs(t / teacher - s / student) for s in every] for t in range(1, teacher + 1)]
