@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from pkt import console, places, secrets
@@ -19,6 +18,7 @@ from pkt.config import Config, OptimConfig, TrackerConfig
 from pkt.config_files import read_option
 from pkt.durable import write_atomically
 from pkt.errors import PktError, RequestError
+from pkt.late import torch
 from pkt.methods.base import Choice, Method, choice_of
 from pkt.methods.combinations import check, known_pairs
 from pkt.methods.layerwise import no_map

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pkt import __version__, secrets
 from pkt.config import Config
 from pkt.errors import RequestError
+from pkt.late import torch
 
 _RECORDED = (
     "torch",

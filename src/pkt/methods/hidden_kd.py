@@ -13,9 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import nn
-
+from pkt.late import nn, torch
 from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
 from pkt.methods.layer_results import LayerAlignment, LayerExtraction
 from pkt.methods.layerwise import LayerWise, teacher_outputs

@@ -13,13 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
-from torch import Tensor
-
 from pkt import console
 from pkt.attribution import layer_attribution
 from pkt.attribution.similarity import compare_layers
 from pkt.data.batching import Batch, collate, sorted_batches
+from pkt.late import Tensor, torch
 from pkt.mapping import LayerPair
 from pkt.methods.base import TRAINING, Choice, Provides, Reads
 from pkt.methods.layer_results import LayerAlignment, LayerExtraction

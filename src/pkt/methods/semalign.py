@@ -18,8 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import torch
-
+from pkt.late import torch
 from pkt.mapping import LayerPair
 from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
 from pkt.methods.frontier import Frontier, tune_frontier

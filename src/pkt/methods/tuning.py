@@ -11,20 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, ClassVar
 
 from pkt import console
 from pkt.data.batching import Batch, collate, epoch_batches, sorted_batches
 from pkt.errors import RequestError
+from pkt.late import nn, torch
 from pkt.methods.base import TRAINING, Choice, Method, Provides, Reads, Transferred
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
 from pkt.objectives import Objective, OutputHead, Sizes
-from pkt.semantics import Fitted, LearningMap, Trains, learns, quality_card, refits
+from pkt.semantics import Fitted, Trains, learns, quality_card, refits
 from pkt.settings import setting
 from pkt.training.capture import Prefix, Read, advance, capture
 from pkt.training.forward import Targets, TransferLoss
@@ -32,6 +30,9 @@ from pkt.training.loop import History, Trainer
 from pkt.training.lora_start import LoraStart
 from pkt.training.teacher import LiveTeacher, TeacherOutput
 from pkt.training.trainable import Trainable, Update, make_trainable
+
+if TYPE_CHECKING:
+    from pkt.semantics.learning_map import LearningMap
 
 SPLITS = ("train", "validation")
 
@@ -94,6 +95,8 @@ class Task:
     @cached_property
     def maps(self) -> dict[int, LearningMap]:
         """The maps that go on learning, by student layer; empty where the targets are what `align` made them."""
+        from pkt.semantics.learning_map import LearningMap
+
         semantics, device = self.bench.semantics, self.bench.student.arch.device
         if not learns(semantics):
             return {}

@@ -14,10 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from datasets import Dataset
-from torch import Tensor
-
 from pkt import console
 from pkt.attribution.importance import Importance, measure
 from pkt.config import CheckpointSpec, Config, CutConfig, PairConfig
@@ -28,7 +24,9 @@ from pkt.data.chat import Chat
 from pkt.data.digests import texts_of
 from pkt.data.encoding import VERSION, Encoded, as_read, encode, encode_prompt
 from pkt.data.lengths import Fitting
+from pkt.data.rows import RowTable
 from pkt.errors import PktError, RequestError
+from pkt.late import Tensor, torch
 from pkt.mapping import Mapping, of_student
 from pkt.methods.cutting import importance, resolved
 from pkt.models.fingerprint import fingerprint
@@ -199,13 +197,11 @@ class Workbench:
             torch.cuda.empty_cache()
 
     @cached_property
-    def splits(self) -> dict[str, Dataset]:
+    def splits(self) -> dict[str, RowTable]:
         """Rows of the extract, align, train and validation splits; the console says what is unusual about them."""
         found = load_splits(self.config.benchmark, self.config.data, self.fitting)
         self.note(*notes.left_out(self.fitting))
-        self.note(
-            *notes.of_splits({split: rows.to_list() for split, rows in found.items()}, chat=bool(self.chat))
-        )
+        self.note(*notes.of_splits({split: rows.rows for split, rows in found.items()}, chat=bool(self.chat)))
         return found
 
     def note(self, *sentences: str) -> None:
@@ -296,7 +292,7 @@ class Workbench:
                     "model.chat_template=false, or mend the template."
                 )
             if self.chat is None:
-                rows = self.splits[split].to_list()
+                rows = self.splits[split].rows
                 self.note(*notes.inside_tokens(split, rows, found, self.tokenizer))
             self._encoded[split] = found
         return self._encoded[split]
@@ -314,13 +310,14 @@ class Workbench:
         return self._digests[known]
 
     def _digest(self, split: str, rows: Sequence[int] | None) -> str:
-        chosen = self.splits[split] if rows is None else self.splits[split].select(rows)
+        whole = self.splits[split].rows
+        chosen = whole if rows is None else [whole[index] for index in rows]
 
         def tokenised() -> Encoded:
             encoded = self.labelled(split)
             return encoded if rows is None else encoded.select(rows)
 
-        texts = texts_of(chosen.select_columns(["prompt", "answer"]), self._how)
+        texts = texts_of(chosen, self._how)
         return self._remembered(texts, tokenised)
 
     def prompts_digest(self) -> str:

@@ -20,13 +20,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from filelock import FileLock
 
 from pkt.config import CheckpointSpec
 from pkt.durable import move, set_aside, sync_tree, unique
 from pkt.errors import PktError, RequestError, nearest
+from pkt.late import torch, transformers
 from pkt.manifest import verified, write_manifest
 from pkt.models.architecture import Architecture
 from pkt.models.fingerprint import content_digest, state

@@ -16,10 +16,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
-
+from pkt.late import Tensor, nn, torch
 from pkt.models.architecture import Architecture
 
 
@@ -34,36 +31,6 @@ class Interface(StrEnum):
     attention = "attention"
     residual = "residual"
     block = "block"
-
-
-class PassThrough(nn.Module):
-    """Stands in for a layer that is skipped: returns the hidden states it is given, in the form of the layer's output.
-
-    A decoder that asks a layer for something else (which mask it wants) gets the layer's own answer.
-
-    Args:
-        layer: the layer, whose parameters are hidden meanwhile.
-        returns: how many things it returns in a tuple; None: the state alone.
-    """
-
-    def __init__(self, layer: nn.Module, returns: int | None) -> None:
-        super().__init__()
-        self.stands_for = (layer,)  # in a tuple, so that it is no submodule
-        self.returns = returns
-
-    def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the layer."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "stands_for":  # not there yet
-                raise
-            return getattr(self.stands_for[0], name)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return `hidden_states`."""
-        state = entering_state(args, kwargs)
-        return state if self.returns is None else (state, *[None] * (self.returns - 1))
 
 
 @contextmanager
@@ -88,7 +55,7 @@ def tap(
     if arch.probe is not None:
         arch.probe.require_interface(interface)
     states: dict[int, Tensor] = {}
-    handles: list[RemovableHandle] = []
+    handles: list[torch.utils.hooks.RemovableHandle] = []
     try:
         for number in sorted(set(layers)):
             handles += _listen(arch, number, Interface(interface), states, retain_grad)
@@ -100,7 +67,9 @@ def tap(
 
 def _listen(
     arch: Architecture, number: int, interface: Interface, states: dict[int, Tensor], retain_grad: bool
-) -> list[RemovableHandle]:
+) -> list[torch.utils.hooks.RemovableHandle]:
+    from pkt.models.pass_through import PassThrough
+
     layer = arch.layer(number)
     assert not isinstance(layer, PassThrough), f"layer {number} is skipped, so it has no state to tap"
 
@@ -120,7 +89,7 @@ def _listen(
 
 def _listen_to_residual(
     layer: nn.Module, number: int, states: dict[int, Tensor], retain_grad: bool
-) -> list[RemovableHandle]:
+) -> list[torch.utils.hooks.RemovableHandle]:
     entering: list[_Kept] = []
 
     def on_entry(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -139,7 +108,7 @@ def _listen_to_residual(
 
 def _listen_to_sublayer(
     layer: nn.Module, sublayer: nn.Module, number: int, states: dict[int, Tensor], retain_grad: bool
-) -> list[RemovableHandle]:
+) -> list[torch.utils.hooks.RemovableHandle]:
     shape: list[int] = []
     leaving: list[_Kept] = []
 
@@ -233,6 +202,8 @@ def skip_above(arch: Architecture, last: int) -> Iterator[None]:
 
 @contextmanager
 def _skipped(arch: Architecture, numbers: Iterable[int]) -> Iterator[None]:
+    from pkt.models.pass_through import PassThrough
+
     layers = arch.layers
     before = {number - 1: layers[number - 1] for number in numbers}
     try:

@@ -87,7 +87,7 @@ def note_rows(bench: Workbench, of: Asked, *, answered: bool) -> None:
             bench.note(*notes.unusual(name, rows))
         for other, held in bench.splits.items():
             if other != split:
-                bench.note(*notes.overlap(name, rows, other, held.to_list()))
+                bench.note(*notes.overlap(name, rows, other, held.rows))
         if answered and bench.config.data.unlabelled is not None:
             asked = [{"prompt": prompt.text} for prompt in bench.prompts]
             bench.note(*notes.overlap(name, rows, "the prompts without labels", asked))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datasets import Dataset
-
 from pkt.config import SPLITS, BenchmarkConfig, DataConfig
 from pkt.data.lengths import Fitting
-from pkt.data.rows import validate
+from pkt.data.rows import RowTable, validate
 from pkt.errors import RequestError
 from pkt.tasks.base import Given, Row, Task, drawn
 from pkt.tasks.find import find
@@ -27,7 +25,7 @@ def trained_on(benchmark: BenchmarkConfig) -> list[str]:
 
 def load_splits(
     benchmark: BenchmarkConfig, data: DataConfig, fitting: Fitting | None = None
-) -> dict[str, Dataset]:
+) -> dict[str, RowTable]:
     """Return the extract, align, train and validation rows of a benchmark.
 
     Args:

@@ -12,12 +12,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.data.encoding import Encoded
 from pkt.errors import PktError
+from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, skip_above, skip_below, tap
 from pkt.training.meter import Meter
@@ -94,7 +92,7 @@ def capture(
     interface: Interface,
     positions: str,
     batch_size: int,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     prefix: Prefix | None = None,
     meter: Meter | None = None,
     listen: Callable[[int], None] | None = None,
@@ -108,7 +106,7 @@ def capture(
         interface: where in a layer the state is read.
         positions: ``answer`` or ``all``.
         batch_size: rows per forward pass.
-        dtype: storage type of the states; statistics before it are float32.
+        dtype: storage type of the states (None: float32); statistics before it are float32.
         prefix: states that enter some layer, from which the pass starts; None starts at the tokens.
         meter: counts the forward tokens.
         listen: called with the number of rows done after each batch.
@@ -120,7 +118,7 @@ def capture(
         PktError: a state that is not finite.
     """
     counts = position_counts(encoded, positions)
-    kept = {key: RowStates.empty(counts, read.width, dtype) for key, read in reads.items()}
+    kept = {key: RowStates.empty(counts, read.width, dtype or torch.float32) for key, read in reads.items()}
     layers = sorted({layer for read in reads.values() for layer in read.layers})
     for rows in sorted_batches(encoded.lengths, batch_size):
         batch = collate(encoded, rows).to(arch.device)

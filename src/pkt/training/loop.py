@@ -16,12 +16,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor, nn
-
 from pkt.config import OptimConfig
 from pkt.data.batching import Batch
 from pkt.errors import PktError
+from pkt.late import Tensor, nn, torch
 from pkt.training.meter import Meter
 from pkt.training.snapshot import load_snapshot, optimiser_tensors, restore_optimiser, save_snapshot
 

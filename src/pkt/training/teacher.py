@@ -13,12 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
-from torch import Tensor
-
 from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.data.encoding import Encoded
 from pkt.errors import PktError
+from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import decode
 from pkt.objectives import CHUNK, Distributions, TokenDistribution, shared_columns, token_distribution
