@@ -6,6 +6,7 @@ Config -> strategies (refused here if wrong) -> Workbench -> Plan -> stages -> t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +28,7 @@ from pkt.models.precision import too_slow
 from pkt.objectives import Objective, Sequences
 from pkt.plan import Plan, Planner
 from pkt.plugins import origins
-from pkt.run import command_line, prepare, provenance
+from pkt.run import command_line, device_type, prepare, provenance, seed_rows
 from pkt.run_files import METRICS, REQUEST
 from pkt.searchpath import option_files
 from pkt.semantics import closed_form
@@ -108,9 +109,9 @@ def check_models(bench: Workbench) -> None:
         PktError: one message for all that is missing.
     """
     problems: list[PktError] = []
-    for config in ("teacher_config", "student_config"):
+    for role in ("teacher", "student"):
         try:
-            getattr(bench, config)
+            bench.outline(role)
         except PktError as error:
             problems.append(error)
     if len(problems) > 1 and problems[0].exit_code == problems[1].exit_code:
@@ -149,7 +150,7 @@ def check_pairs(session: Session) -> None:
     if "semantics" in session.method.uses and (reason := no_map(bench.semantics, bench)):
         raise RequestError(reason)
     if "mapping" in session.method.uses:
-        depths = (config.num_hidden_layers for config in (bench.teacher_config, bench.student_config))
+        depths = (bench.outline(role).num_hidden_layers for role in ("teacher", "student"))
         check(session.method, choice_of(bench), known_pairs(bench.pairing, *depths))
 
 
@@ -171,12 +172,14 @@ def request(cfg: DictConfig) -> tuple[Workbench, Method]:
     settle_by_method(config.optim, method.name)
     check_batches(choice.objective, config.optim)
     _hide_in_labels(config)
+    seed_rows(config.seed)
     bench = Workbench(
         config=config,
         mapping=choice.mapping,
         semantics=choice.semantics,
         objective=choice.objective,
-        device=prepare(config),
+        device_type=device_type(config.device),
+        prepare=partial(prepare, config),
         cache_dir=store_root(config.output_dir, config.store_dir) / "converted",
         track=console.progress,
     )
@@ -205,7 +208,7 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
         run_dir=run_dir,
         tracker=tracker,
         command=command_line(),
-        provenance=provenance(),
+        provenance=partial(provenance, datetime.now(UTC)),
         resolved_config=resolved,
         plugins=origins(method, *vars(choice_of(bench)).values()),
         seeded=identity.seeded(cfg),

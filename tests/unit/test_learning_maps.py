@@ -189,7 +189,6 @@ def task_of(
         mapping=None,
         semantics=semantics,
         objective=objective(cosine={"positions": positions}, ce={}),
-        device=torch.device("cpu"),
         cache_dir=None,
     )
     for role, arch in arches.items():

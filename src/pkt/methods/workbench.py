@@ -6,9 +6,10 @@ A stage whose result is in the store asks for no model, so nothing is loaded for
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -27,11 +28,13 @@ from pkt.data.lengths import Fitting
 from pkt.data.rows import RowTable
 from pkt.errors import PktError, RequestError
 from pkt.late import Tensor, torch
-from pkt.mapping import Mapping, of_student
+from pkt.mapping import Mapping as LayerMapping
+from pkt.mapping import of_student
 from pkt.methods.cutting import importance, resolved
 from pkt.models.fingerprint import fingerprint
 from pkt.models.kept import recorded, told
-from pkt.models.load import choose_dtype, context_length, load_config, load_generation, load_tokenizer
+from pkt.models.load import context_length, dtype_name, load_config, load_generation, load_tokenizer
+from pkt.models.outline import Outline, known_of
 from pkt.models.pair import LanguageModel, PairReport, check_pair, load_student, load_teacher
 from pkt.objectives import Objective
 from pkt.remembered import recall, remember
@@ -61,8 +64,9 @@ class Workbench:
     Attributes:
         config: the resolved request.
         mapping, semantics, objective: the strategies built from it.
-        device: where models run.
-        cache_dir: folder of converted checkpoints; digests of rows that were tokenised before are beside it.
+        cache_dir: folder of converted checkpoints; what is remembered of rows and models is beside it.
+        device_type: of the device on which models run: ``cpu``, ``cuda`` or ``mps``.
+        prepare: seeds torch, sets its threads and returns the device; called once, before anything is computed.
         track: progress display.
         log: takes training metrics.
         teacher_meter, student_meter: forward tokens of this request.
@@ -71,17 +75,28 @@ class Workbench:
     """
 
     config: Config
-    mapping: Mapping
+    mapping: LayerMapping
     semantics: Semantics
     objective: Objective
-    device: torch.device
     cache_dir: Path
+    device_type: str = "cpu"
+    prepare: Callable[[], torch.device] = field(default=lambda: torch.device("cpu"))
     track: Track = untracked
     log: Log = field(default=lambda _step, _metrics: None)
     teacher_meter: Meter = field(default_factory=Meter)
     student_meter: Meter = field(default_factory=Meter)
     notes: list[str] = field(default_factory=list, init=False)
     answered: list[dict[str, Any]] = field(default_factory=list, init=False)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where models run; asking for it prepares torch for the request."""
+        return self.prepare()
+
+    @property
+    def gpu(self) -> torch.device | None:
+        """The GPU whose memory is watched; None: there is none."""
+        return self.device if self.device_type == "cuda" else None
 
     @cached_property
     def teacher_config(self) -> Any:
@@ -92,6 +107,25 @@ class Workbench:
     def student_config(self) -> Any:
         """The student's transformers config; no weights are read."""
         return load_config(self.pair.student, teacher=self.pair.teacher, cache_dir=self.cache_dir)
+
+    def outline(self, role: str) -> Outline:
+        """Return teacher or student in numbers; transformers reads its config if it was not read before."""
+        name = f"{role}_config"
+        if name not in self.__dict__ and role not in self._outlines:
+            found = self._known("config", role, lambda: asdict(Outline.of(getattr(self, name))))
+            self._outlines[role] = Outline(**found)
+        return self._outlines.get(role) or Outline.of(getattr(self, name))
+
+    def _known(self, what: str, role: str, find: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """Return what the files of teacher, student or a scored checkpoint say, see `known_of`."""
+        saved = self.config.eval.checkpoint if role == "transferred" else None
+        if saved is not None:
+            spec, identity = (own := CheckpointSpec(checkpoint=saved)), fingerprint(own)
+        else:
+            teacher, student = self.config.model.teacher, self.config.model.student
+            spec = teacher if role == "teacher" or student.init == "prune" else student
+            identity = self.teacher_fingerprint if role == "teacher" else self.student_fingerprint
+        return known_of(what, spec, identity, self.cache_dir.with_name("models"), find)
 
     @cached_property
     def pair(self) -> PairConfig:
@@ -115,8 +149,8 @@ class Workbench:
     @cached_property
     def cut(self) -> dict[str, Any] | None:
         """What the student's config says of its cut from this teacher, see `pkt.models.kept.recording`."""
-        teacher = self.teacher_config
-        return recorded(self.student_config, int(teacher.num_hidden_layers), int(teacher.hidden_size))
+        teacher = self.outline("teacher")
+        return recorded(self.outline("student"), teacher.num_hidden_layers, teacher.hidden_size)
 
     @property
     def channels(self) -> Tensor | None:
@@ -125,17 +159,17 @@ class Workbench:
         return None if chosen is None else torch.tensor(chosen)
 
     @property
-    def pairing(self) -> Mapping:
+    def pairing(self) -> LayerMapping:
         """The mapping, as it is for this student."""
         kept = self.cut["layers"] if self.cut else None
-        return of_student(self.mapping, kept, int(self.teacher_config.num_hidden_layers))
+        return of_student(self.mapping, kept, self.outline("teacher").num_hidden_layers)
 
     def _importance(self, what: str) -> Importance:
         """Return the importance of the teacher's layers, heads or channels."""
         about = {
             "what": what,
             "teacher": f"{self.teacher_fingerprint}/{self.dtype('teacher')}",
-            "device": self.device.type,
+            "device": self.device_type,
             "rows": self.digest("extract"),
         }
 
@@ -155,8 +189,11 @@ class Workbench:
         """Identity of the untouched student."""
         return fingerprint(self.pair.student, teacher=self.pair.teacher)
 
-    def generation(self, role: str) -> Any:
+    def generation(self, role: str) -> dict[str, Any]:
         """Return the generation settings of a model that is scored; a transferred student has the student's."""
+        return self._known("generation", role, lambda: json.loads(self._generation(role).to_json_string()))
+
+    def _generation(self, role: str) -> Any:
         pair, saved = self.config.model, self.config.eval.checkpoint
         if role == "teacher":
             return load_generation(pair.teacher)
@@ -167,7 +204,7 @@ class Workbench:
     def dtype(self, role: str) -> str:
         """Return the type of numbers in which a model is loaded on this request's device."""
         spec = getattr(self.config.model, role)
-        return str(choose_dtype(spec.dtype, self.device, spread=bool(spec.device_map))).removeprefix("torch.")
+        return dtype_name(spec.dtype, self.device_type, spread=bool(spec.device_map))
 
     @cached_property
     def teacher(self) -> LanguageModel:
@@ -193,7 +230,7 @@ class Workbench:
         for name in names:
             self.__dict__.pop(name, None)
         gc.collect()
-        if self.device.type == "cuda":
+        if self.device_type == "cuda":
             torch.cuda.empty_cache()
 
     @cached_property
@@ -233,8 +270,8 @@ class Workbench:
     @cached_property
     def max_length(self) -> int:
         """Tokens per row: what the user says, or the smaller of the two contexts."""
-        configs = (self.teacher_config, *(() if self._is_cut else (self.student_config,)))
-        contexts = min(map(context_length, configs))
+        roles = ("teacher", *(() if self._is_cut else ("student",)))
+        contexts = min(context_length(self.outline(role)) for role in roles)
         return min(self.config.data.max_length or contexts, contexts)
 
     @cached_property
@@ -333,7 +370,7 @@ class Workbench:
 
     def answer_ends(self) -> list[int]:
         """Return the tokens at which the teacher's answers end and of which its own files say nothing."""
-        own = self.generation("teacher").eos_token_id
+        own = self.generation("teacher").get("eos_token_id")
         if self.tokenizer.eos_token_id is None:
             return []  # refused where prompts are read
         turn = self.tokenizer.eos_token_id if self.chat is None else self.chat.end(self.tokenizer)
@@ -357,5 +394,6 @@ class Workbench:
         remember(file, {"digest": found})
         return found
 
+    _outlines: dict[str, Outline] = field(default_factory=dict, init=False)
     _encoded: dict[str, Encoded] = field(default_factory=dict, init=False)
     _digests: dict[tuple[str, tuple[int, ...] | None], str] = field(default_factory=dict, init=False)

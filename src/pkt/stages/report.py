@@ -91,10 +91,7 @@ def _summary(session: Session, evaluations: Mapping[str, Evaluation]) -> dict[st
         "notes": session.bench.notes,
         "budget": _budget(session),
         "stages": session.reports,
-        "layers": {
-            "teacher": session.bench.teacher_config.num_hidden_layers,
-            "student": session.bench.student_config.num_hidden_layers,
-        },
+        "layers": {role: session.bench.outline(role).num_hidden_layers for role in ("teacher", "student")},
         # where the answers behind the scores are
         "store": os.path.relpath(session.store.root, session.run_dir),
     }
@@ -237,8 +234,7 @@ def _draw(session: Session, extraction: Extraction) -> None:
         session.tracker.figure("extract/attribution", save(drawing, session.run_dir))
     drawing = pairing_figure(
         [(pair.student, pair.teacher) for pair in extraction.pairs],
-        session.bench.teacher_config.num_hidden_layers,
-        session.bench.student_config.num_hidden_layers,
+        *(session.bench.outline(role).num_hidden_layers for role in ("teacher", "student")),
     )
     drawing = replace(drawing, about=identity.about(session))
     session.tracker.figure("extract/pairing", save(drawing, session.run_dir))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class Session:
         run_dir: this run's folder: resolved config, metrics, tables, figures.
         tracker: takes metrics, tables and figures.
         command: the command line, for the record.
-        provenance: versions and platform, for the record.
+        provenance: finds out versions and platform, for the record.
         resolved_config: the request as YAML, interpolations filled in.
         plugins: version and code of other people's packages among the strategies.
         seeded: the settings that follow the request's seed, the seed itself among them.
@@ -44,7 +45,7 @@ class Session:
     run_dir: Path
     tracker: Tracker
     command: str
-    provenance: Mapping[str, Any]
+    provenance: Callable[[], Mapping[str, Any]]
     resolved_config: str
     plugins: Mapping[str, Any] = field(default_factory=dict)
     seeded: frozenset[str] = frozenset({"seed"})
@@ -52,10 +53,10 @@ class Session:
     results: dict[str, Artifact] = field(default_factory=dict, init=False)
     reports: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
+    @cached_property
     def origin(self) -> dict[str, Any]:
         """Versions, platform, and other people's packages, for manifests and cards."""
-        return {**self.provenance, **({"plugins": dict(self.plugins)} if self.plugins else {})}
+        return {**self.provenance(), **({"plugins": dict(self.plugins)} if self.plugins else {})}
 
     def loaded(self, stage: str) -> Any:
         """Read the result of a stage of the method (``extract``, ``align``) that is there."""
@@ -70,11 +71,11 @@ class Session:
         """
         refresh = step.stage in self.bench.config.refresh
         artifact, why = None if refresh else self.store.peek(step.stage, step.key), None
-        reused, watch = artifact is not None, Stopwatch.start(self.bench.device)
+        reused, watch = artifact is not None, Stopwatch.start(self.bench.gpu)
         if artifact is None:
             with self.store.lock(step.stage, step.key):
                 artifact = None if refresh else self.store.read(step.stage, step.key)
-                reused, watch = artifact is not None, Stopwatch.start(self.bench.device)
+                reused, watch = artifact is not None, Stopwatch.start(self.bench.gpu)
                 if artifact is None:
                     why = self._reason(step, refresh=refresh)
                     artifact = self._computed(step, run, watch)
@@ -90,6 +91,7 @@ class Session:
     def _computed(
         self, step: Step, run: Callable[[Job], Mapping[str, Any] | None], watch: Stopwatch
     ) -> Artifact:
+        _ = self.bench.device  # torch is seeded before anything is computed
         with self.store.write(step.stage, step.key, ingredients=step.ingredients) as draft:
             draft.note(run(Job(session=self, step=step, folder=draft.folder)) or {})
             draft.note({"command": self.command, "provenance": self.origin})

@@ -65,7 +65,7 @@ def card(session: Session, folder: Path, made: Mapping[str, Any], scores: str | 
     Args:
         session: the request.
         folder: what the stage has left, or is about to.
-        made: the ``layers`` that were trained, and the ``budget``.
+        made: the ``layers`` that were trained and the ``budget``, and once the result is there who made it.
         scores: a Markdown table of its scores, where they are known.
     """
     bench, pair, method = session.bench, session.bench.config.model, session.method
@@ -92,7 +92,7 @@ def card(session: Session, folder: Path, made: Mapping[str, Any], scores: str | 
         "teacher's answers": _answers(session),
         "budget": made["budget"],
         "seed": str(bench.config.seed),
-        "made by": session.origin,
+        "made by": made.get("provenance") or session.origin,
     }
     text = model_card(
         method=method.name,
