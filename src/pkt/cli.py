@@ -160,7 +160,7 @@ def _request(verb: str, words: list[str]) -> int:
     import hydra
 
     from pkt import places, plugins
-    from pkt.callbacks import RefusedError
+    from pkt.callbacks import Guard, RefusedError
     from pkt.explain import CONFIG_ERRORS, check_choices, explain
     from pkt.searchpath import builtin_conf_dir, check_conf_dirs, register, shadowed
 
@@ -203,6 +203,7 @@ def _request(verb: str, words: list[str]) -> int:
     finally:
         places.release()
         plugins.ask_for(())  # another request of this process asks for its own
+        Guard.checked = False
     return 0
 
 
@@ -248,10 +249,12 @@ def _work(cfg: DictConfig, run_dir: Path) -> float | None:
         answer_request(cfg)
         return None
     from pkt import plugins
+    from pkt.callbacks import Guard
     from pkt.gate import check_request
     from pkt.sweep import check_sweeper, checked_objective
 
-    check_request(cfg)
+    if not Guard.checked:  # a job of a sweep, or a user's config without pkt's callback
+        check_request(cfg)
     plugins.load_asked()
     check_sweeper(cfg)
     from pkt.pipeline import run_verb

@@ -233,10 +233,15 @@ class Workbench:
         if self.device_type == "cuda":
             torch.cuda.empty_cache()
 
+    @property
+    def rows_dir(self) -> Path:
+        """Folder of what is remembered of rows."""
+        return self.cache_dir.with_name("rows")
+
     @cached_property
     def splits(self) -> dict[str, RowTable]:
         """Rows of the extract, align, train and validation splits; the console says what is unusual about them."""
-        found = load_splits(self.config.benchmark, self.config.data, self.fitting)
+        found = load_splits(self.config.benchmark, self.config.data, self.fitting, self.rows_dir)
         self.note(*notes.left_out(self.fitting))
         self.note(*notes.of_splits({split: rows.rows for split, rows in found.items()}, chat=bool(self.chat)))
         return found
@@ -277,7 +282,9 @@ class Workbench:
     @cached_property
     def prompts(self) -> list[Prompt]:
         """Rows without labels that the teacher answers: those of `data.unlabelled`, or else of the train split."""
-        given = Given(benchmark=self.config.benchmark, data=self.config.data, fitting=self.fitting)
+        given = Given(
+            benchmark=self.config.benchmark, data=self.config.data, fitting=self.fitting, kept=self.rows_dir
+        )
         source = self.config.data.unlabelled
         held = (
             () if source is None else [*self.splits["train"]["prompt"], *self.splits["validation"]["prompt"]]
@@ -387,7 +394,7 @@ class Workbench:
         }
 
     def _remembered(self, texts: str, tokenised: Callable[[], Encoded]) -> str:
-        file = self.cache_dir.with_name("rows") / f"{texts}.json"
+        file = self.rows_dir / f"{texts}.json"
         if known := recall(file, "the rows are tokenised again"):
             return str(known["digest"])
         found = tokenised().digest()

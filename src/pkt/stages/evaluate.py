@@ -64,7 +64,7 @@ def asked(bench: Workbench) -> Asked:
         seed=config.seed,
     )
     fitting = bench.fitting if config.eval.split == VALIDATION else None  # the limit of length that drew them
-    given = Given(benchmark=config.benchmark, data=config.data, fitting=fitting)
+    given = Given(benchmark=config.benchmark, data=config.data, fitting=fitting, kept=bench.rows_dir)
     tasks = tuple(find(name, config.benchmark.task_path) for name in dict.fromkeys(config.benchmark.tasks))
     for task in tasks:
         task.check(sampling)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pkt.config import SPLITS, BenchmarkConfig, DataConfig
 from pkt.data.lengths import Fitting
 from pkt.data.rows import RowTable, validate
@@ -24,7 +26,7 @@ def trained_on(benchmark: BenchmarkConfig) -> list[str]:
 
 
 def load_splits(
-    benchmark: BenchmarkConfig, data: DataConfig, fitting: Fitting | None = None
+    benchmark: BenchmarkConfig, data: DataConfig, fitting: Fitting | None = None, kept: Path | None = None
 ) -> dict[str, RowTable]:
     """Return the extract, align, train and validation rows of a benchmark.
 
@@ -32,11 +34,12 @@ def load_splits(
         benchmark: names the tasks; each contributes `data.sizes` rows per split.
         data: sizes, shuffling, and the files of `benchmark=custom`.
         fitting: leaves out the real suites' rows that are too long.
+        kept: see `Given`.
 
     Raises:
         RequestError: an unknown task, an empty split, or rows that are not valid.
     """
-    given = Given(benchmark=benchmark, data=data, fitting=fitting)
+    given = Given(benchmark=benchmark, data=data, fitting=fitting, kept=kept)
     names = dict.fromkeys(SPLITS, trained_on(benchmark))
     if data.extract_tasks is not None:
         names["extract"] = data.extract_tasks
