@@ -32,7 +32,7 @@ from pkt.run import command_line, device_type, prepare, provenance, seed_rows
 from pkt.run_files import METRICS, REQUEST
 from pkt.searchpath import option_files
 from pkt.semantics import closed_form
-from pkt.stages import align, analyze, answer, doctor, evaluate, extract, identity, report, transfer
+from pkt.stages import align, answer, evaluate, extract, identity, report, transfer
 from pkt.stages.session import Job, Session
 from pkt.store import Store, store_root
 from pkt.tracking import open_tracker
@@ -58,6 +58,8 @@ def run_verb(cfg: DictConfig, run_dir: Path) -> float | None:
     reports: list[dict[str, Any]] = []
     try:
         if cfg.verb == "doctor":
+            from pkt.stages import doctor
+
             bench, method = request(cfg)
             check_models(bench)
             reports.append({"stage": "doctor"})  # what it finds is kept, also where something is wrong
@@ -307,6 +309,8 @@ def _evaluate(session: Session) -> float | None:
 
 
 def _analyze(session: Session) -> None:
+    from pkt.stages import analyze
+
     config = session.bench.config
     maps = every_map(config.analyze.maps or (), seed=config.seed)
     subject = analyze.subject(session.bench, session.results, maps)
