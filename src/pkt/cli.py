@@ -162,17 +162,19 @@ def _request(verb: str, words: list[str]) -> int:
     from pkt import places, plugins
     from pkt.callbacks import Guard, RefusedError
     from pkt.explain import CONFIG_ERRORS, check_choices, explain
-    from pkt.searchpath import builtin_conf_dir, check_conf_dirs, register, shadowed
+    from pkt.searchpath import builtin_conf_dir, check_conf_dirs, mode_by_flags, register, shadowed
 
     sys.argv = [sys.argv[0], *words]
     try:
         plugins.ask_for(named_plugins(words))
-        check_conf_dirs(named_conf_dir(words), named_search_path(words))
+        own_dir = named_conf_dir(words)
+        check_conf_dirs(own_dir, named_search_path(words))
         register()
         check_choices(words)
         if shadows := shadowed():
             console.warn(shadows)
-        with _raw_errors(), _one_run_dir(), _closed_logs(), _sweep_table():
+        mode = mode_by_flags(words, own_dir)
+        with _raw_errors(), _one_run_dir(), _closed_logs(), _sweep_table(), mode:
             try:
                 hydra.main(version_base="1.3", config_path=str(builtin_conf_dir()), config_name=verb)(task)()
             finally:

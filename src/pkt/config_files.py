@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import yaml
 from hydra.core.object_type import ObjectType
@@ -105,12 +105,20 @@ def _text(file: Path) -> str:
         ) from error
 
 
+def _events(text: str) -> Iterable[Any]:
+    """Return what YAML's parser finds in a text: the one in C where it can, the other for its messages."""
+    try:
+        return list(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except yaml.YAMLError:
+        return yaml.parse(text, Loader=yaml.SafeLoader)
+
+
 def _check_size(text: str, file: Path) -> None:
     """Count what a text would become, without making it: a few lines of aliases may stand for billions of nodes."""
     open_nodes: list[tuple[str | None, int]] = []  # anchor of each unfinished collection, and nodes before it
     sizes: dict[str, int] = {}
     nodes = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in _events(text):
         line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in open_nodes):

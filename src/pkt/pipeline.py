@@ -101,7 +101,7 @@ def run_plan(session: Session, plan: Plan, **more: Stage) -> None:
         if step.name == "answer":
             answer.take(session, result)
         if step.name == "extract":  # its pairs may have been made for an objective that asked less of them
-            check(session.method, choice_of(session.bench), session.loaded("extract").pairs)
+            check(session.method, choice_of(session.bench), session.shown("extract").pairs)
 
 
 def check_models(bench: Workbench) -> None:

@@ -14,6 +14,7 @@ from pkt.methods.base import Method
 from pkt.methods.workbench import Workbench
 from pkt.plan import Plan, Step, reason
 from pkt.run import Stopwatch
+from pkt.stages.shown import Shown, shown
 from pkt.store import Artifact, Store
 from pkt.tracking import Tracker
 from pkt.training.meter import Meter
@@ -61,6 +62,11 @@ class Session:
     def loaded(self, stage: str) -> Any:
         """Read the result of a stage of the method (``extract``, ``align``) that is there."""
         return self.method.results[stage].load(self.results[stage].path)
+
+    def shown(self, stage: str) -> Shown:
+        """Return what is shown of such a result; its tensors are read the first time only."""
+        kind, folder = self.method.results[stage], self.store.root / "shown"
+        return shown(self.results[stage], kind, folder, lambda: self.loaded(stage))
 
     def obtain(self, step: Step, run: Callable[[Job], Mapping[str, Any] | None]) -> Artifact:
         """Make sure that a step's result is in the store, and remember it.

@@ -69,7 +69,7 @@ def card(session: Session, folder: Path, made: Mapping[str, Any], scores: str | 
         scores: a Markdown table of its scores, where they are known.
     """
     bench, pair, method = session.bench, session.bench.config.model, session.method
-    pairs: tuple[LayerPair, ...] = session.loaded("extract").pairs if "extract" in session.results else ()
+    pairs: tuple[LayerPair, ...] = session.shown("extract").pairs if "extract" in session.results else ()
     teacher = str(pair.teacher.checkpoint)
     student = str(pair.student.checkpoint or f"{teacher} ({told(bench.pair.student)})")
     taught = f"`{teacher}` (fingerprint `{bench.teacher_fingerprint}`)"
