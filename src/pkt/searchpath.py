@@ -209,8 +209,8 @@ def register() -> None:
         Plugins.instance().register(PktSearchPath)
         Plugins.instance().register(PluginOptions)
     SourcesRegistry.instance().types[ConfigFiles.scheme()] = ConfigFiles  # in the place of Hydra's
-    # Hydra copies its sources, and this store with them, for each list of options that a help page has; the store itself
-    # copies what is loaded from it
+    # Hydra copies its sources, and this store with them, for each list of options of a help page; the store copies what
+    # is loaded from it
     ConfigStore.__deepcopy__ = lambda store, _memo: store
     ConfigStore.instance().store(name="pkt_schema", node=Config)
     ConfigStore.instance().store(name="pkt_report_schema", node=ReportConfig)
