@@ -105,11 +105,12 @@ def _loader() -> type[Any]:
     """Return OmegaConf's loader with the parser in C."""
     from omegaconf._utils import get_yaml_loader
 
-    own: type[Any] = get_yaml_loader()
+    own: Any = get_yaml_loader()
+    parser: Any = vars(yaml.cyaml)["CParser"]  # of PyYAML's extension, of which its types know nothing
 
-    class Loader(yaml.cyaml.CParser, own):  # type: ignore[misc]
+    class Loader(parser, own):  # type: ignore[misc]
         def __init__(self, text: str) -> None:
-            yaml.cyaml.CParser.__init__(self, text)
+            parser.__init__(self, text)
             yaml.constructor.SafeConstructor.__init__(self)
             yaml.resolver.Resolver.__init__(self)
 
