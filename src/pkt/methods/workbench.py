@@ -6,8 +6,7 @@ A stage whose result is in the store asks for no model, so nothing is loaded for
 from __future__ import annotations
 
 import gc
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -17,7 +16,7 @@ from typing import Any
 
 from pkt import console
 from pkt.attribution.importance import Importance, measure
-from pkt.config import CheckpointSpec, Config, CutConfig, PairConfig
+from pkt.config import Config, CutConfig, PairConfig
 from pkt.data import notes
 from pkt.data.answered import Answer, kept
 from pkt.data.chat import VERSION as CHAT
@@ -31,10 +30,11 @@ from pkt.late import Tensor, torch
 from pkt.mapping import Mapping as LayerMapping
 from pkt.mapping import of_student
 from pkt.methods.cutting import importance, resolved
+from pkt.methods.known import generation_of, known
 from pkt.models.fingerprint import fingerprint
 from pkt.models.kept import recorded, told
-from pkt.models.load import context_length, dtype_name, load_config, load_generation, load_tokenizer
-from pkt.models.outline import Outline, known_of
+from pkt.models.load import context_length, dtype_name, load_config, load_tokenizer
+from pkt.models.outline import Outline
 from pkt.models.pair import LanguageModel, PairReport, check_pair, load_student, load_teacher
 from pkt.objectives import Objective
 from pkt.remembered import recall, remember
@@ -112,20 +112,9 @@ class Workbench:
         """Return teacher or student in numbers; transformers reads its config if it was not read before."""
         name = f"{role}_config"
         if name not in self.__dict__ and role not in self._outlines:
-            found = self._known("config", role, lambda: asdict(Outline.of(getattr(self, name))))
+            found = known(self, "config", role, lambda: asdict(Outline.of(getattr(self, name))))
             self._outlines[role] = Outline(**found)
         return self._outlines.get(role) or Outline.of(getattr(self, name))
-
-    def _known(self, what: str, role: str, find: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        """Return what the files of teacher, student or a scored checkpoint say, see `known_of`."""
-        saved = self.config.eval.checkpoint if role == "transferred" else None
-        if saved is not None:
-            spec, identity = (own := CheckpointSpec(checkpoint=saved)), fingerprint(own)
-        else:
-            teacher, student = self.config.model.teacher, self.config.model.student
-            spec = teacher if role == "teacher" or student.init == "prune" else student
-            identity = self.teacher_fingerprint if role == "teacher" else self.student_fingerprint
-        return known_of(what, spec, identity, self.cache_dir.with_name("models"), find)
 
     @cached_property
     def pair(self) -> PairConfig:
@@ -191,15 +180,7 @@ class Workbench:
 
     def generation(self, role: str) -> dict[str, Any]:
         """Return the generation settings of a model that is scored; a transferred student has the student's."""
-        return self._known("generation", role, lambda: json.loads(self._generation(role).to_json_string()))
-
-    def _generation(self, role: str) -> Any:
-        pair, saved = self.config.model, self.config.eval.checkpoint
-        if role == "teacher":
-            return load_generation(pair.teacher)
-        if role == "transferred" and saved is not None:
-            return load_generation(CheckpointSpec(checkpoint=saved))
-        return load_generation(pair.student, teacher=pair.teacher)
+        return known(self, "generation", role, lambda: generation_of(self.config, role))
 
     def dtype(self, role: str) -> str:
         """Return the type of numbers in which a model is loaded on this request's device."""
