@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 
 from pkt.config import (
     BenchmarkConfig,
@@ -68,6 +67,5 @@ def bench_of(pair, root, *, dtype="float32", optim=None, **sizes):
         mapping=Depth(),
         semantics=Ridge(),
         objective=Objective(terms={"ce": CrossEntropy()}),
-        device=torch.device("cpu"),
         cache_dir=root,
     )

@@ -220,13 +220,15 @@ class _Sums:
 def miniature(outputs: Path) -> None:
     """Make a result of two stages, with all kinds of state on the way: sums, snapshots, artifacts, digests, a card."""
     session = Session(
-        bench=cast(Any, SimpleNamespace(config=SimpleNamespace(refresh=[]), device=torch.device("cpu"))),
+        bench=cast(
+            Any, SimpleNamespace(config=SimpleNamespace(refresh=[]), device=torch.device("cpu"), gpu=None)
+        ),
         method=cast(Any, None),
         store=Store(outputs / "store"),
         run_dir=outputs / "runs",
         tracker=cast(Any, None),
         command="miniature",
-        provenance={},
+        provenance=dict,
         resolved_config="",
     )
     digest = outputs / "store" / "rows" / f"{'0' * 16}.json"

@@ -49,9 +49,11 @@ class Guard(Callback):  # type: ignore[misc]  # hydra has no types here
 
     Attributes:
         sweep: the folder of the sweep that has begun.
+        checked: whether the request that runs has been checked, as that of a single run.
     """
 
     sweep: ClassVar[Path | None] = None
+    checked: ClassVar[bool] = False
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Check a single run's request and folder."""
@@ -61,6 +63,7 @@ class Guard(Callback):  # type: ignore[misc]  # hydra has no types here
             check_request(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
             places.begin(folder)
             places.hold(folder)
+            Guard.checked = True
         _forget_words()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:

@@ -162,19 +162,21 @@ def _request(verb: str, words: list[str]) -> int:
     import hydra
 
     from pkt import places, plugins
-    from pkt.callbacks import RefusedError
+    from pkt.callbacks import Guard, RefusedError
     from pkt.explain import CONFIG_ERRORS, check_choices, explain
-    from pkt.searchpath import builtin_conf_dir, check_conf_dirs, register, shadowed
+    from pkt.searchpath import builtin_conf_dir, check_conf_dirs, mode_by_flags, register, shadowed
 
     sys.argv = [sys.argv[0], *words]
     try:
         plugins.ask_for(named_plugins(words))
-        check_conf_dirs(named_conf_dir(words), named_search_path(words))
+        own_dir = named_conf_dir(words)
+        check_conf_dirs(own_dir, named_search_path(words))
         register()
         check_choices(words)
         if shadows := shadowed():
             console.warn(shadows)
-        with _raw_errors(), _one_run_dir(), _closed_logs(), _sweep_table():
+        mode = mode_by_flags(words, own_dir)
+        with _raw_errors(), _one_run_dir(), _closed_logs(), _sweep_table(), mode:
             try:
                 hydra.main(version_base="1.3", config_path=str(builtin_conf_dir()), config_name=verb)(task)()
             finally:
@@ -205,6 +207,7 @@ def _request(verb: str, words: list[str]) -> int:
     finally:
         places.release()
         plugins.ask_for(())  # another request of this process asks for its own
+        Guard.checked = False
     return 0
 
 
@@ -250,10 +253,12 @@ def _work(cfg: DictConfig, run_dir: Path) -> float | None:
         answer_request(cfg)
         return None
     from pkt import plugins
+    from pkt.callbacks import Guard
     from pkt.gate import check_request
     from pkt.sweep import check_sweeper, checked_objective
 
-    check_request(cfg)
+    if not Guard.checked:  # a job of a sweep, or a user's config without pkt's callback
+        check_request(cfg)
     plugins.load_asked()
     check_sweeper(cfg)
     if cfg.verb == "plan":

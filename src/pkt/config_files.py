@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import yaml
 from hydra.core.object_type import ObjectType
@@ -74,7 +75,7 @@ def parsed(text: str, file: Path) -> DictConfig:
     """
     try:
         _check_size(text, file)
-        content = OmegaConf.load(io.StringIO(text))
+        content = _loaded(text)
     except yaml.YAMLError as error:
         raise RequestError(_explained(error, file)) from error
     except (OmegaConfBaseException, ValueError, OSError) as error:
@@ -83,6 +84,37 @@ def parsed(text: str, file: Path) -> DictConfig:
     if not isinstance(content, DictConfig):
         raise RequestError(f"{file}: a list is at its top, where `key: value` is expected")
     return content
+
+
+def _loaded(text: str) -> Any:
+    """Return what OmegaConf makes of a text, by YAML's parser in C; its own loader says what is wrong with a text."""
+    try:
+        plain = yaml.load(text, Loader=_loader()) if _is_fast(text) else None
+    except yaml.YAMLError:
+        plain = None
+    return OmegaConf.create(plain) if isinstance(plain, dict | list) else OmegaConf.load(io.StringIO(text))
+
+
+def _is_fast(text: str) -> bool:
+    """Return whether YAML's parser in C can read a text; the other refuses some tabs and `?` that it lets pass."""
+    return bool(yaml.__with_libyaml__) and not {"\t", "?"} & set(text)
+
+
+@cache
+def _loader() -> type[Any]:
+    """Return OmegaConf's loader with the parser in C."""
+    from omegaconf._utils import get_yaml_loader
+
+    own: Any = get_yaml_loader()
+    parser: Any = vars(yaml.cyaml)["CParser"]  # of PyYAML's extension, of which its types know nothing
+
+    class Loader(parser, own):  # type: ignore[misc]
+        def __init__(self, text: str) -> None:
+            parser.__init__(self, text)
+            yaml.constructor.SafeConstructor.__init__(self)
+            yaml.resolver.Resolver.__init__(self)
+
+    return Loader
 
 
 def _text(file: Path) -> str:
@@ -105,12 +137,20 @@ def _text(file: Path) -> str:
         ) from error
 
 
+def _events(text: str) -> Iterable[Any]:
+    """Return what YAML's parser finds in a text."""
+    try:
+        return list(yaml.parse(text, Loader=yaml.CSafeLoader if _is_fast(text) else yaml.SafeLoader))
+    except yaml.YAMLError:
+        return yaml.parse(text, Loader=yaml.SafeLoader)  # for its message, if nothing else is wrong before
+
+
 def _check_size(text: str, file: Path) -> None:
     """Count what a text would become, without making it: a few lines of aliases may stand for billions of nodes."""
     open_nodes: list[tuple[str | None, int]] = []  # anchor of each unfinished collection, and nodes before it
     sizes: dict[str, int] = {}
     nodes = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in _events(text):
         line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in open_nodes):

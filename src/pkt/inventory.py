@@ -26,7 +26,7 @@ from pkt.manifest import MANIFEST, of_another_format, verified
 from pkt.run_files import ANALYSIS, METRICS, REQUEST, SCORES
 
 FOLDERS = (*STAGES, "converted/gguf")  # of artifacts
-SEALED = ("rows", "probes", "importance")  # of small sealed files
+SEALED = ("rows", "models", "probes", "importance", "shown")  # of small sealed files
 DELIVERED = "transfer"  # a checkpoint is a result that users take from here: needed, whoever names it
 _TEXTS = (SCORES, ANALYSIS, REQUEST, METRICS)
 _KEY = re.compile(rb"(?<![0-9a-f])[0-9a-f]{16}(?![0-9a-f])")

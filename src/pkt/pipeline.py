@@ -6,11 +6,11 @@ Config -> strategies (refused here if wrong) -> Workbench -> Plan -> stages -> t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from pkt import console, places, secrets
@@ -19,6 +19,7 @@ from pkt.config import Config, OptimConfig, TrackerConfig
 from pkt.config_files import read_option
 from pkt.durable import write_atomically
 from pkt.errors import PktError, RequestError
+from pkt.late import torch
 from pkt.methods.base import Choice, Method, choice_of
 from pkt.methods.combinations import check, known_pairs
 from pkt.methods.layerwise import no_map
@@ -28,11 +29,11 @@ from pkt.objectives import Objective
 from pkt.plan import Plan, Planner
 from pkt.plugins import origins
 from pkt.processes import connect
-from pkt.run import command_line, prepare, provenance
+from pkt.run import command_line, device_type, prepare, provenance, seed_rows
 from pkt.run_files import METRICS, REQUEST
 from pkt.searchpath import option_files
 from pkt.semantics import closed_form
-from pkt.stages import align, analyze, answer, doctor, evaluate, extract, identity, report, transfer
+from pkt.stages import align, answer, evaluate, extract, identity, report, transfer
 from pkt.stages.session import Job, Session
 from pkt.store import Store, store_root
 from pkt.tracking import open_tracker
@@ -58,6 +59,8 @@ def run_verb(cfg: DictConfig, run_dir: Path) -> float | None:
     reports: list[dict[str, Any]] = []
     try:
         if cfg.verb == "doctor":
+            from pkt.stages import doctor
+
             bench, method = request(cfg)
             check_models(bench)
             reports.append({"stage": "doctor"})  # what it finds is kept, also where something is wrong
@@ -99,7 +102,7 @@ def run_plan(session: Session, plan: Plan, **more: Stage) -> None:
         if step.name == "answer":
             answer.take(session, result)
         if step.name == "extract":  # its pairs may have been made for an objective that asked less of them
-            check(session.method, choice_of(session.bench), session.loaded("extract").pairs)
+            check(session.method, choice_of(session.bench), session.shown("extract").pairs)
 
 
 def check_models(bench: Workbench) -> None:
@@ -109,9 +112,9 @@ def check_models(bench: Workbench) -> None:
         PktError: one message for all that is missing.
     """
     problems: list[PktError] = []
-    for config in ("teacher_config", "student_config"):
+    for role in ("teacher", "student"):
         try:
-            getattr(bench, config)
+            bench.outline(role)
         except PktError as error:
             problems.append(error)
     if len(problems) > 1 and problems[0].exit_code == problems[1].exit_code:
@@ -150,7 +153,7 @@ def check_pairs(session: Session) -> None:
     if "semantics" in session.method.uses and (reason := no_map(bench.semantics, bench)):
         raise RequestError(reason)
     if "mapping" in session.method.uses:
-        depths = (config.num_hidden_layers for config in (bench.teacher_config, bench.student_config))
+        depths = (bench.outline(role).num_hidden_layers for role in ("teacher", "student"))
         check(session.method, choice_of(bench), known_pairs(bench.pairing, *depths))
 
 
@@ -174,18 +177,19 @@ def request(cfg: DictConfig) -> tuple[Workbench, Method]:
     if config.capture.mode != "keep" and (why := method.needs_kept):
         raise RequestError(f"{why}, which have to be kept: set capture.mode=keep, got {config.capture.mode}")
     _hide_in_labels(config)
-    device = prepare(config)
+    seed_rows(config.seed)
     bench = Workbench(
         config=config,
         mapping=choice.mapping,
         semantics=choice.semantics,
         objective=choice.objective,
-        device=device,
-        processes=connect(device),
+        device_type=device_type(config.device),
+        prepare=partial(prepare, config),
         cache_dir=store_root(config.output_dir, config.store_dir) / "converted",
         track=console.progress,
     )
-    return bench, method.on(bench.device)
+    bench.processes = connect(lambda: bench.device)
+    return bench, method.on(bench.device_type)
 
 
 def open_session(cfg: DictConfig, run_dir: Path) -> Session:
@@ -213,7 +217,7 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
         run_dir=run_dir,
         tracker=tracker,
         command=command_line(),
-        provenance=provenance(),
+        provenance=partial(provenance, datetime.now(UTC)),
         resolved_config=resolved,
         plugins=origins(method, *vars(choice_of(bench)).values()),
         seeded=identity.seeded(cfg),
@@ -300,6 +304,8 @@ def _evaluate(session: Session) -> float | None:
 
 
 def _analyze(session: Session) -> None:
+    from pkt.stages import analyze
+
     config = session.bench.config
     maps = every_map(config.analyze.maps or (), seed=config.seed)
     subject = analyze.subject(session.bench, session.results, maps)

@@ -18,7 +18,7 @@ from typing import Any
 from pkt.data.chat import VERSION as CHAT
 from pkt.data.encoding import VERSION as ENCODING
 from pkt.data.rows import fingerprint
-from pkt.evaluation.decoding import MODEL, own
+from pkt.evaluation.decoding import MODEL, effective
 from pkt.manifest import content_key
 from pkt.methods.base import Choice, Method, Reads, choice_of
 from pkt.methods.workbench import Workbench
@@ -231,7 +231,8 @@ class Planner:
         modes = {config.decoding or task.decoding for task in tasks if task.decoding is not None}
         drawn = config.temperature > 0
         known = {
-            mode: own(self.bench.generation(role), drawn=drawn and mode == MODEL) for mode in sorted(modes)
+            mode: effective(self.bench.generation(role), drawn=drawn and mode == MODEL)
+            for mode in sorted(modes)
         }
         found = {mode: plain(own) for mode, own in known.items() if own or (drawn and mode == MODEL)}
         return {"decoding": found} if found else {}

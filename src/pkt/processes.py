@@ -12,13 +12,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pkt.errors import PktError
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+from pkt.late import nn, torch
 
 T = TypeVar("T")
 
@@ -84,8 +81,6 @@ class Processes:
         """Return the sums over all processes; all of them have the same names."""
         if self.accelerator is None:
             return dict(numbers)
-        import torch
-
         # float64 is unknown to Metal, on which there is one process
         flat = torch.tensor([*numbers.values()], dtype=torch.float64, device=self.accelerator.device)
         summed = self.accelerator.reduce(flat, reduction="sum").tolist() if numbers else []
@@ -117,11 +112,11 @@ class Processes:
 ALONE = Processes()
 
 
-def connect(device: torch.device) -> Processes:
+def connect(device: Callable[[], torch.device]) -> Processes:
     """Connect the processes of a request.
 
     Args:
-        device: this one's.
+        device: gives this one's, where there are several.
 
     Raises:
         PktError: accelerate sees fewer than the launcher has started, or they cannot be connected.
@@ -131,7 +126,7 @@ def connect(device: torch.device) -> Processes:
     from accelerate import Accelerator
 
     try:
-        accelerator = Accelerator(cpu=device.type == "cpu")
+        accelerator = Accelerator(cpu=device().type == "cpu")
     except (RuntimeError, ValueError) as error:
         raise PktError(f"the {count()} processes of this request cannot be connected: {error}") from error
     if accelerator.num_processes != count():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import random
+import re
 import resource
 import shlex
 import subprocess
@@ -14,15 +16,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pkt import __version__, secrets
 from pkt.config import Config
 from pkt.errors import RequestError
+from pkt.late import torch
 
 _RECORDED = (
     "torch",
@@ -44,7 +47,7 @@ _MB = 2**20
 
 
 def prepare(config: Config) -> torch.device:
-    """Seed everything, set the CPU threads, and return the device to run on.
+    """Set torch's seeds and threads, and return the device to run on.
 
     Args:
         config: the request.
@@ -55,21 +58,41 @@ def prepare(config: Config) -> torch.device:
     device = resolve_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    seed_everything(config.seed)
+    torch.manual_seed(config.seed)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     return device
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch (all devices).
+def seed_rows(seed: int) -> None:
+    """Seed Python and NumPy, by which other people's tasks may draw rows.
 
     Args:
         seed: not negative; NumPy takes its lowest 32 bits.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+
+
+def device_type(name: str) -> str:
+    """Return the type of the device of a name, see `resolve_device`; torch is imported where there may be a GPU."""
+    return "cpu" if name == "cpu" or (name == "auto" and not _may_have_cuda()) else resolve_device(name).type
+
+
+def _may_have_cuda() -> bool:
+    """Return False where torch is built for the CPU alone, as its version file says, or there is no driver."""
+    found = find_spec("torch")
+    file = Path(str(found.origin)).with_name("version.py") if found else Path()
+    built = dict(re.findall(r"^(cuda|hip)\b[^=]*= *(.+)$", file.read_text(), re.M)) if file.is_file() else {}
+    if built.get("hip") != "None" or "cuda" not in built:
+        return True
+    if built["cuda"] == "None":
+        return False
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return sys.platform != "linux"
+    return True
 
 
 def resolve_device(name: str) -> torch.device:
@@ -98,26 +121,26 @@ def resolve_device(name: str) -> torch.device:
 class Stopwatch:
     """Measures seconds and peak memory from `start` on; `stop` may be called more than once."""
 
-    device: torch.device
+    gpu: torch.device | None
     started: float
 
     @classmethod
-    def start(cls, device: torch.device) -> Stopwatch:
+    def start(cls, gpu: torch.device | None) -> Stopwatch:
         """Start measuring; peaks before this moment no longer count (where the system can forget them)."""
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        if gpu is not None:
+            torch.cuda.reset_peak_memory_stats(gpu)
         else:
             _forget_peak()
-        return cls(device=device, started=time.perf_counter())
+        return cls(gpu=gpu, started=time.perf_counter())
 
     def stop(self) -> dict[str, float]:
         """Return the ``seconds`` of wall clock since the start, and ``peak_mb``, the highest use of memory.
 
         Memory is the GPU's where one is used, else the resident set.
         """
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            peak = torch.cuda.max_memory_allocated(self.device) / _MB
+        if self.gpu is not None:
+            torch.cuda.synchronize(self.gpu)
+            peak = torch.cuda.max_memory_allocated(self.gpu) / _MB
         else:
             peak = _peak_mb()
         return {"seconds": round(time.perf_counter() - self.started, 3), "peak_mb": round(peak, 1)}
@@ -158,8 +181,8 @@ def _hidden(words: Sequence[str]) -> str:
     )
 
 
-def provenance() -> dict[str, Any]:
-    """Return versions, platform and start time: what one needs to read a number later."""
+def provenance(started: datetime | None = None) -> dict[str, Any]:
+    """Return versions, platform and start time (None: now): what one needs to read a number later."""
     return {
         "pkt": __version__,
         "git": checkout_commit(Path(__file__).resolve().parents[2]),
@@ -168,7 +191,7 @@ def provenance() -> dict[str, Any]:
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "threads": torch.get_num_threads(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": (started or datetime.now(UTC)).isoformat(timespec="seconds"),
     }
 
 

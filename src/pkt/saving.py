@@ -125,6 +125,8 @@ def _typed(kind: Any, data: Any, place: str, tensors: Mapping[str, Tensor]) -> A
         return data
     if outer in (Union, types.UnionType):
         return _one_of(inner, data, place, tensors)
+    if inner == (str, Any) and isinstance(data, dict):  # the same, at once: records of answers are many
+        return data
     if outer is dict and isinstance(data, dict):
         return {inner[0](k): _typed(inner[1], v, f"{place}/{k}", tensors) for k, v in data.items()}
     if outer in (list, tuple) and isinstance(data, list):

@@ -10,7 +10,8 @@ Hydra and plugins are imported inside functions, so that `pkt --help` can list g
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pkt.errors import PktError, RequestError
@@ -156,6 +157,31 @@ def option_files(group: str, foreign: Iterable[str] = ()) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+@contextmanager
+def mode_by_flags(words: Sequence[str], more: str | None) -> Iterator[None]:
+    """Let Hydra compose once: it would compose all files a first time to see whether one of them asks for a sweep.
+
+    None of pkt's does, so `-m` alone decides where no file or word of the user's can.
+
+    Args:
+        words: as `hydra_words` returns them.
+        more: the folder of `--config-dir`, if there is one.
+    """
+    from hydra._internal.hydra import Hydra
+
+    from pkt import plugins
+
+    foreign = named_conf_dirs() or found_conf_dir() or plugins.asked() or more
+    if foreign or any("hydra" in word or word.startswith("--experimental") for word in words):
+        yield
+        return
+    before, Hydra.get_mode = Hydra.get_mode, lambda *_, **__: None
+    try:
+        yield
+    finally:
+        Hydra.get_mode = before
+
+
 def register() -> None:
     """Register the user's folders, plugins and the typed root with Hydra; calling it again is harmless."""
     from hydra._internal.sources_registry import SourcesRegistry
@@ -183,5 +209,8 @@ def register() -> None:
         Plugins.instance().register(PktSearchPath)
         Plugins.instance().register(PluginOptions)
     SourcesRegistry.instance().types[ConfigFiles.scheme()] = ConfigFiles  # in the place of Hydra's
+    # Hydra copies its sources, and this store with them, for each list of options of a help page; the store copies what
+    # is loaded from it
+    ConfigStore.__deepcopy__ = lambda store, _memo: store
     ConfigStore.instance().store(name="pkt_schema", node=Config)
     ConfigStore.instance().store(name="pkt_report_schema", node=ReportConfig)

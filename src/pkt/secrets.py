@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -43,6 +44,7 @@ _SETTING = re.compile(r"[\w.@/-]+")
 _LEARNT: set[str] = set()
 
 
+@lru_cache(maxsize=4096)
 def telling(name: str) -> bool:
     """Return whether the value of a setting, parameter or variable of this name is a credential.
 

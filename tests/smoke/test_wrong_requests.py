@@ -20,12 +20,11 @@ def refused(result, code: int, *parts: str) -> None:
 
 
 def stored(pkt) -> list[str]:
-    """Finished or half-written artifacts; lock files, remembered digests of rows and probes are none."""
+    """Finished or half-written artifacts; lock files, and what is remembered of rows and models, are none."""
     store = pkt.outputs / "store"
     files = [path for path in store.rglob("*") if path.is_file()] if store.exists() else []
-    return [
-        str(path) for path in files if path.suffix != ".lock" and path.parent.name not in ("rows", "probes")
-    ]
+    small = ("rows", "models", "probes")
+    return [str(path) for path in files if path.suffix != ".lock" and path.parent.name not in small]
 
 
 @pytest.mark.parametrize(

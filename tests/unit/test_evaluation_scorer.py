@@ -171,7 +171,8 @@ def test_a_cold_draw_is_greedy_and_narrow_top_p_too():
 
 
 def test_draws_have_the_softmaxs_frequencies():
-    from pkt.evaluation.sampling import Draw, row_seed
+    from pkt.evaluation.drawing import Draw
+    from pkt.evaluation.sampling import row_seed
 
     logits = torch.tensor([0.0, 1.0, -torch.inf, 2.0]).repeat(4000, 1)
     picks = Draw([row_seed(0, "p", n) for n in range(4000)], 0.5, {})(torch.zeros(4000, 1).long(), logits)

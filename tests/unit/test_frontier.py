@@ -55,7 +55,6 @@ def bench_of(family, objective, *, dtype=torch.float32, count=18, **optim) -> Wo
         mapping=None,
         semantics=None,
         objective=objective,
-        device=torch.device("cpu"),
         cache_dir=None,
     )
     for role, model in (("teacher", teacher), ("student", student)):

@@ -25,7 +25,9 @@ USED_ELSEWHERE = {
     # values of an enumeration that are compared as text
     "FAIL", "TIMEOUT", "CRASH", "WORKS", "REFUSED", "SKIPPED",
     # called or read by Python itself
-    "cache_tag", "create_module", "readlines", "settrace",
+    "cache_tag", "create_module", "readlines", "settrace", "_recreate_cm", "__instancecheck__", "__deepcopy__",
+    # read by the name that it has in configs
+    "pkt_cut",
     # fields that a whole record's dictionary carries to a file
     "cosine_centred", "explained_variance", "gap_closed_stderr", "difference_low", "difference_high", "inside_noise",
     "teacher_neurons",

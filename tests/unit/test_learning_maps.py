@@ -25,7 +25,8 @@ from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.objectives import Cosine as CosineTerm
 from pkt.objectives import Fisher, Geometry, MeanSquare, OutputHead
-from pkt.semantics import AlignmentMap, Cosine, LearningMap, Procrustes, RandomMap, Ridge, closed_form, learns
+from pkt.semantics import AlignmentMap, Cosine, Procrustes, RandomMap, Ridge, closed_form, learns
+from pkt.semantics.learning_map import LearningMap
 from pkt.training.capture import capture
 from pkt.training.forward import Seen
 from pkt.training.passes import Read
@@ -189,7 +190,6 @@ def task_of(
         mapping=None,
         semantics=semantics,
         objective=objective(cosine={"positions": positions}, ce={}),
-        device=torch.device("cpu"),
         cache_dir=None,
     )
     for role, arch in arches.items():

@@ -10,8 +10,9 @@ from transformers import AutoModelForCausalLM, Gemma3Config
 
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
+from pkt.models.pass_through import PassThrough
 from pkt.models.roles import ROLES, roles_of
-from pkt.models.taps import Interface, PassThrough, decode, skip_above, skip_below, tap
+from pkt.models.taps import Interface, decode, skip_above, skip_below, tap
 from tiny import FAMILIES, tiny_config, tiny_model
 
 SUM = {"atol": 5e-6, "rtol": 1e-5}  # float32, one rounding per addition

@@ -17,8 +17,8 @@ from pkt.errors import PktError, RequestError
 from pkt.models import hub
 from pkt.models.fingerprint import fingerprint
 from pkt.models.load import (
-    choose_dtype,
     context_length,
+    dtype_name,
     load_config,
     load_model,
     load_tokenizer,
@@ -68,8 +68,8 @@ def test_context_without_a_limit():
 
 def test_dtypes(folder):
     assert load_model(spec(folder, dtype="bfloat16")).dtype == torch.bfloat16
-    assert choose_dtype("auto", torch.device("cpu")) == torch.float32
-    assert choose_dtype("float16", torch.device("cpu")) == torch.float16
+    assert dtype_name("auto", "cpu") == "float32"
+    assert dtype_name("float16", "cpu") == "float16"
     with pytest.raises(RequestError, match="did you mean 'bfloat16'"):
         load_model(spec(folder, dtype="bf16loat"))
 

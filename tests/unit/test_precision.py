@@ -12,7 +12,7 @@ from pkt import pipeline
 from pkt.config import CheckpointSpec
 from pkt.errors import RequestError
 from pkt.models import load, precision
-from pkt.models.load import choose_dtype, load_model
+from pkt.models.load import dtype_name, load_model
 from tiny import tiny_model
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
@@ -76,4 +76,4 @@ def test_a_model_in_it_is_told_of_and_auto_does_not_choose_it(times, tmp_path, c
     (line,) = [record.getMessage() for record in caplog.records]
     assert "loaded in bfloat16" in line
     assert "20 times" in line
-    assert choose_dtype("auto", CPU) == torch.float32
+    assert dtype_name("auto", "cpu") == "float32"

@@ -44,7 +44,6 @@ def bench_of(family="llama", teacher=None, student=None):
         mapping=None,
         semantics=None,
         objective=None,
-        device=torch.device("cpu"),
         cache_dir=None,
     )
     bench.config.seed = 0

@@ -9,7 +9,9 @@ from torch import Tensor
 from pkt.data.batching import sorted_batches
 from pkt.errors import PktError
 from pkt.training.shards import Column, Shards, rounded, write_shards
-from pkt.training.states import FLOAT8, Reordered, RowStates
+from pkt.training.states import Reordered, RowStates
+
+FLOAT8 = torch.float8_e4m3fn
 
 COUNTS = [3, 0, 5, 1, 4, 2, 6, 1]
 ROWS = len(COUNTS)

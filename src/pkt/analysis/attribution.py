@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from scipy.stats import spearmanr
-from torch import Tensor
-
 from pkt.attribution import row_attribution
 from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.data.encoding import Encoded
+from pkt.late import Tensor
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 
@@ -58,4 +56,6 @@ def rank_correlation(first_L: Sequence[float], second_L: Sequence[float]) -> flo
     assert len(first_L) == len(second_L)
     if min(len(set(first_L)), len(set(second_L))) < 2:
         return None
+    from scipy.stats import spearmanr
+
     return float(spearmanr(first_L, second_L).statistic)

@@ -15,12 +15,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
 from pkt.data.batching import collate, sorted_batches
 from pkt.data.encoding import Encoded
+from pkt.late import Tensor, functional, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, tap
 from pkt.semantics.basis import BLOCK, Basis, alignment_matrix, compute_device, factorise, gram

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from torch import Tensor
+from pkt.late import Tensor
 
 
 def first_per_task(ids: Sequence[str], tasks: Sequence[str], count: int) -> list[int]:

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from pkt.durable import PASSING, check_file, entry, read_sealed, sealed, set_aside, sync, write_atomically
 from pkt.errors import PktError
+from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
 
 _STATE = "sensitivity.json"

@@ -13,14 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from pkt.attribution.layer import layer_attribution
 from pkt.attribution.similarity import Grams
 from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.data.encoding import Encoded
 from pkt.errors import PktError, RequestError
+from pkt.late import Tensor, nn, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, entering_state, first_output
 from pkt.semantics.massive import MASSIVE, ordinary_norms

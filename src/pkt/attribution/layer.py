@@ -11,12 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-
 from pkt.data.batching import Batch, answer_labels
 from pkt.errors import RequestError, nearest
+from pkt.late import Tensor, functional, nn, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, tap
 

@@ -14,13 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from pkt.attribution.neurons import ReadOut, neuron_gains, norm_divisor, state_gains
 from pkt.data.batching import collate, sorted_batches
 from pkt.data.encoding import Encoded
 from pkt.errors import PktError, RequestError
+from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
 from pkt.models.internals import Internals, internals, neuron_shape
 from pkt.models.sparse_delta import weight_by_neuron

@@ -19,8 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from pkt.late import Tensor, torch
 
 CHUNK_NUMBERS = 2**24  # float32 numbers (neurons x vocabulary) alive at once: 64 MB per temporary
 

@@ -16,13 +16,10 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-
 from pkt.attribution.disk_sums import DiskSums
 from pkt.data.batching import Batch, answer_labels
 from pkt.errors import PktError, RequestError
+from pkt.late import Tensor, functional, nn, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import decode
 

@@ -14,12 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-import torch
-from torch import Tensor
-
 from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.data.encoding import Encoded
 from pkt.errors import RequestError
+from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, tap
 from pkt.semantics.basis import compute_device

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from pkt.late import Tensor, torch
 
 STRUCTURES = ("window", "rows_columns", "random")
 

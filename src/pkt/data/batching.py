@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-import torch
-from torch import Tensor
-
 from pkt.data.encoding import Encoded
+from pkt.late import Tensor, torch
 
 POOL = 16  # batches that are sorted by length together
 

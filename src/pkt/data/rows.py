@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from datasets import Dataset
 
 from pkt.data.records import check_texts, records
 from pkt.errors import RequestError
@@ -20,7 +19,27 @@ COLUMNS = ("prompt", "answer", "id")
 SCHEMA = (*COLUMNS, "split")
 
 
-def validate(rows: Sequence[Mapping[str, Any]], *, source: str = "rows") -> Dataset:
+@dataclass(frozen=True, kw_only=True)
+class RowTable:
+    """Rows with the columns of `SCHEMA`, to be read by row or by column.
+
+    Attributes:
+        rows: in order.
+    """
+
+    rows: tuple[Mapping[str, str], ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Mapping[str, str]]:
+        return iter(self.rows)
+
+    def __getitem__(self, column: str) -> list[str]:
+        return [row[column] for row in self.rows]
+
+
+def validate(rows: Sequence[Mapping[str, Any]], *, source: str = "rows") -> RowTable:
     """Check rows and put the columns of `SCHEMA` into one table; whatever else rows have is left out.
 
     Args:
@@ -41,7 +60,7 @@ def validate(rows: Sequence[Mapping[str, Any]], *, source: str = "rows") -> Data
                 "ids have to be unique."
             )
         seen[row["id"]] = index
-    return Dataset.from_dict({key: [row[key] for row in rows] for key in SCHEMA})
+    return RowTable(rows=tuple({key: row[key] for key in SCHEMA} for row in rows))
 
 
 def from_file(path: str | Path, *, split: str) -> list[dict[str, Any]]:

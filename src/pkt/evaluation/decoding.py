@@ -45,17 +45,17 @@ PLUMBING = frozenset([
 
 
 def own(config: Any, *, drawn: bool) -> dict[str, Any]:
-    """Return those settings of a model that change its answers.
-
-    Args:
-        config: its transformers `GenerationConfig`.
-        drawn: whether answers are drawn; greedy decoding does not read `DRAWING`.
-    """
+    """Return those settings of a loaded model that change its answers, see `effective`; `config`: transformers' own."""
     return effective(json.loads(config.to_json_string()), drawn=drawn)
 
 
 def effective(settings: Mapping[str, Any], *, drawn: bool) -> dict[str, Any]:
-    """Return those of transformers' generation settings that change an answer."""
+    """Return those of transformers' generation settings that change an answer.
+
+    Args:
+        settings: of a model.
+        drawn: whether answers are drawn; greedy decoding does not read `DRAWING`.
+    """
     unread = PLUMBING | (frozenset() if drawn else frozenset(DRAWING))
     if (settings.get("num_beams") or 1) == 1:
         unread |= frozenset(BEAMS)

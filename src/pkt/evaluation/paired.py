@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 Floats = NDArray[np.float64]
 DRAWS = 2000
@@ -261,9 +260,18 @@ def interval(value: float, draws_B: Floats, arms: Sequence[Floats], *, seed: int
     both = np.concatenate([draws_B + noise_B, draws_B - noise_B])  # `a - b` then mirrors `b - a`
     top = (1 + _LEVEL) / 2
     ends = np.quantile(both, [1 - top, top])
-    stretch = float(stdtrit(freedom, top) / stdtrit(math.inf, top))
+    stretch = _stretch(freedom, top)
     low, high = (value + stretch * (float(end) - value) for end in ends)
     return Interval(value=value, low=low, high=high)
+
+
+def _stretch(freedom: float, top: float) -> float:
+    """Return by how much a quantile of Student's t is farther out than that of the normal distribution."""
+    if math.isinf(freedom):
+        return 1.0
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, top) / stdtrit(math.inf, top))
 
 
 def _spread(arms: Sequence[Floats]) -> tuple[float, float]:

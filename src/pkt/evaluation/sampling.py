@@ -10,34 +10,10 @@ seed alone. Another batch size may still change an answer, because it changes th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from transformers import (
-    EpsilonLogitsWarper,
-    EtaLogitsWarper,
-    LogitsProcessor,
-    MinPLogitsWarper,
-    TopHLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    TypicalLogitsWarper,
-)
-
 from pkt.errors import RequestError
-from pkt.evaluation.decoding import DRAWING, NONE
-
-WARPERS = {
-    "top_h": TopHLogitsWarper,
-    "top_k": TopKLogitsWarper,
-    "top_p": TopPLogitsWarper,
-    "min_p": MinPLogitsWarper,
-    "typical_p": TypicalLogitsWarper,
-    "epsilon_cutoff": EpsilonLogitsWarper,
-    "eta_cutoff": EtaLogitsWarper,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,31 +71,3 @@ def row_seed(seed: int, prompt: str, number: int) -> int:
     """Return the seed of a row's answer, from 0 to 2^63 - 1."""
     digest = hashlib.sha256(f"{seed}/{number}/{prompt}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-class Draw(LogitsProcessor):  # type: ignore[misc]
-    """Leave one token per row, drawn from the distribution; greedy decoding then takes it."""
-
-    def __init__(self, seeds: Sequence[int], temperature: float, kept: Mapping[str, Any]) -> None:
-        """Prepare a batch.
-
-        Args:
-            seeds: one per row.
-            temperature: divides the logits.
-            kept: which tokens may be drawn, by transformers' names (``top_p``, ``top_k``, ...).
-        """
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.temperature = temperature
-        named = {name: kept[name] for name in DRAWING if name in WARPERS and kept.get(name)}
-        self.warps = [WARPERS[name](value) for name, value in named.items() if value != NONE.get(name)]
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return scores that are 0 at the token drawn and minus infinity elsewhere."""
-        logits_BV = scores.double() / self.temperature
-        for warp in self.warps:
-            logits_BV = warp(input_ids, logits_BV)
-        cumulated_BV = logits_BV.softmax(-1).cumsum(-1)
-        drawn = [torch.rand(1, generator=generator, dtype=torch.float64) for generator in self.generators]
-        bound_B1 = torch.stack(drawn).to(scores.device) * cumulated_BV[:, -1:]
-        pick_B1 = (cumulated_BV <= bound_B1).sum(-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter(-1, pick_B1, 0.0)

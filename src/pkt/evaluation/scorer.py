@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
@@ -30,7 +29,9 @@ from pkt.data.chat import Chat
 from pkt.data.encoding import encode_answers, encode_prompt
 from pkt.errors import PktError, RequestError, first_line
 from pkt.evaluation.decoding import DRAWING, MODEL, NEUTRAL, STOCK_TOP_K, effective, own
-from pkt.evaluation.sampling import Draw, row_seed
+from pkt.evaluation.drawing import Draw
+from pkt.evaluation.sampling import row_seed
+from pkt.late import torch
 from pkt.processes import ALONE, Processes
 
 TOKENS_PER_ROW = 128  # a batch of log-likelihoods holds batch_size times as many tokens

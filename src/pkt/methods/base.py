@@ -15,8 +15,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-import torch
-
 from pkt import saving
 from pkt.mapping import LayerPair
 from pkt.mapping import Mapping as LayerMapping
@@ -180,8 +178,8 @@ class Method(Bounded, ABC):
         """Why the teacher cannot run beside the training (`capture.mode`); None where it can."""
         return None
 
-    def on(self, device: torch.device) -> Self:
-        """Return the method as it is on a device, where some setting of it is left open."""
+    def on(self, device_type: str) -> Self:
+        """Return the method as it is on a type of device, where some setting of it is left open."""
         return self
 
     def is_taught(self, unlabelled: bool) -> bool:

@@ -14,9 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
-
+from pkt.late import Tensor, nn, torch
 from pkt.methods.base import Transferred
 from pkt.methods.keeping import SPLITS
 from pkt.methods.layer_results import LayerAlignment

@@ -13,9 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import nn
-
+from pkt.late import nn, torch
 from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
 from pkt.methods.keeping import keep, reads_of
 from pkt.methods.layer_results import LayerAlignment, LayerExtraction
@@ -51,7 +49,7 @@ class HiddenKd(LayerWise):
     def align(self, bench: Workbench, extraction: LayerExtraction, scratch: Path | None) -> LayerAlignment:
         """Keep the teacher's own states at the paired layers."""
         reads = reads_of(extraction.pairs, width=bench.teacher.arch.width)
-        dtype = self.on(bench.device).cache_dtype
+        dtype = self.on(bench.device_type).cache_dtype
         targets, outputs = keep(bench, reads, interface=self.interface, dtype=dtype, scratch=scratch)
         return LayerAlignment(
             pairs=extraction.pairs,

@@ -10,11 +10,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from pkt import console
 from pkt.data.batching import collate
 from pkt.errors import PktError
+from pkt.late import torch
 from pkt.mapping import LayerPair
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.workbench import Workbench
@@ -27,12 +26,14 @@ from pkt.training.states import States
 from pkt.training.teacher import Ahead, Kept, Live, LiveTeacher, Source, TeacherOutput, TopRows
 
 SPLITS = ("train", "validation")
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float8_e4m3": torch.float8_e4m3fn,
-}
+STORED = ("float32", "bfloat16", "float8_e4m3")
 _ROOM = 0.95  # of a disk's free bytes may be taken
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """Return the type of numbers that `method.cache_dtype` names."""
+    found: torch.dtype = getattr(torch, {"float8_e4m3": "float8_e4m3fn"}.get(name, name))
+    return found
 
 
 def reads_of(
@@ -124,14 +125,14 @@ def keep(
         )
         for split in SPLITS
     }
-    check_room(bench, passes, DTYPES[dtype], scratch)
+    check_room(bench, passes, dtype_of(dtype), scratch)
     targets, outputs = {}, {}
     for split, wanted in passes.items():
         with bench.track(f"teacher ({split})", len(wanted.encoded.lengths)) as advance:
             columns = capture_all(
                 wanted,
                 batch_size=bench.config.capture.batch_size or bench.config.optim.batch_size,
-                dtype=DTYPES[dtype],
+                dtype=dtype_of(dtype),
                 shelf=shelf(bench, scratch, f"states/{split}"),
                 listen=advance,
             )
@@ -173,9 +174,9 @@ def check_room(
         return
     rows = sum(len(own.encoded.lengths) for own in passes.values())
     smaller = [
-        f"method.cache_dtype={name} ({_gb(size(other))})"
-        for name, other in DTYPES.items()
-        if size(other) < needed
+        f"method.cache_dtype={name} ({_gb(size(dtype_of(name)))})"
+        for name in STORED
+        if size(dtype_of(name)) < needed
     ]
     less = ", ".join([*smaller, "fewer layer pairs (mapping)", "fewer rows (data.sizes.train)"])
     raise PktError(
@@ -240,7 +241,7 @@ def source_of(
         bench, split, reads, interface=alignment.interface, positions=alignment.positions, outputs=outputs
     )
     together = bench.config.capture.batch_size or 1
-    return Live(wanted=wanted, together=together, dtype=DTYPES[alignment.dtype])
+    return Live(wanted=wanted, together=together, dtype=dtype_of(alignment.dtype))
 
 
 def live_reads(bench: Workbench, alignment: LayerAlignment) -> dict[int, Read]:

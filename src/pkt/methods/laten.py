@@ -23,12 +23,11 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
-import torch
-
 from pkt.config import OptimConfig
 from pkt.data.batching import collate, sorted_batches
 from pkt.data.encoding import Encoded
 from pkt.errors import PktError
+from pkt.late import torch
 from pkt.methods.base import Choice, Method, Reads, Transferred
 from pkt.methods.laten_locate import locate
 from pkt.methods.laten_results import MODULES, LatenAlignment, LatenExtraction

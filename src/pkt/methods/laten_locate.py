@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor
-
 from pkt.attribution.locate import Kind, Observed, layer_scores, neuron_scores, observe
 from pkt.attribution.neurons import best
 from pkt.errors import RequestError
+from pkt.late import Tensor, torch
 from pkt.mapping import in_order, top_layers
 from pkt.methods.laten_results import KINDS, LatenExtraction
 from pkt.methods.workbench import Workbench

@@ -9,10 +9,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from pkt.attribution.locate import Kind
+from pkt.late import Tensor, torch
 from pkt.mapping import LayerPair
 from pkt.methods.base import Alignment, Extraction
 from pkt.models.internals import NeuronShape

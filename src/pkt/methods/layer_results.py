@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from torch import Tensor
-
 from pkt import saving
+from pkt.late import Tensor
 from pkt.mapping import LayerPair
 from pkt.methods.base import Alignment, Extraction
 from pkt.semantics import AlignmentMap

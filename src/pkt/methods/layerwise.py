@@ -13,13 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-import torch
-from torch import Tensor
-
 from pkt import console
 from pkt.attribution import layer_attribution
 from pkt.attribution.similarity import compare_layers
 from pkt.data.batching import Batch, collate, sorted_batches
+from pkt.late import Tensor, torch
 from pkt.mapping import LayerPair
 from pkt.methods.base import TRAINING, Choice, Provides, Reads
 from pkt.methods.keeping import reads_of
@@ -57,11 +55,11 @@ class LayerWise(TrainingMethod):
     )
     cache_dtype: Literal["auto", "float32", "bfloat16", "float8_e4m3"] = setting("auto", decides="align")
 
-    def on(self, device: torch.device) -> Self:
-        """Return the method as it is on a device: what is kept there is kept in bfloat16, on a CPU in float32."""
+    def on(self, device_type: str) -> Self:
+        """Return the method as it is on a type of device: on a GPU what is kept is bfloat16, elsewhere float32."""
         if self.cache_dtype != "auto":
             return self
-        return replace(self, cache_dtype="bfloat16" if device.type == "cuda" else "float32")
+        return replace(self, cache_dtype="bfloat16" if device_type == "cuda" else "float32")
 
     def provided(self, states: Literal["student", "teacher"]) -> Provides:
         """Return what the method provides; `states` says whose space the targets are in."""

@@ -12,9 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from pkt.errors import RequestError
+from pkt.late import Tensor
 from pkt.methods.base import Transferred
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.sft import Sft

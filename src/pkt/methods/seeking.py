@@ -19,13 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
-from torch import Tensor
-
 from pkt.attribution.disk_sums import DiskSums
 from pkt.attribution.sensitivity import parameter_name, sensitivity
 from pkt.attribution.windows import Cut, cut
 from pkt.data.batching import collate
+from pkt.late import Tensor, torch
 from pkt.mapping import in_order, top_layers
 from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
 from pkt.methods.seeking_plan import blocks, check_pair_shapes, counterpart, site_key, site_of

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from pkt.attribution.windows import Cut
+from pkt.late import Tensor
 from pkt.mapping import LayerPair
 from pkt.methods.base import Alignment, Extraction
 from pkt.methods.seeking_plan import site_of

@@ -19,9 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
-
+from pkt.late import Tensor, torch
 from pkt.mapping import LayerPair
 from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
 from pkt.methods.frontier import Frontier, tune_frontier
@@ -134,7 +132,7 @@ class SemAlign(LayerWise):
             maps, scales = {k: map_.scaled(scales[k]) for k, map_ in maps.items()}, {}
         else:
             reads = reads_of(pairs, width=bench.student.arch.width, maps=maps, scales=scales)
-        dtype = self.on(bench.device).cache_dtype
+        dtype = self.on(bench.device_type).cache_dtype
         targets, outputs = keep(bench, reads, interface=self.interface, dtype=dtype, scratch=scratch)
         orders = {split: self._orders(bench, own) for split, own in targets.items()}
         targets = {split: reordered(own, orders[split]) for split, own in targets.items()}

@@ -13,21 +13,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pkt import console
 from pkt.data.batching import Batch, collate, epoch_batches, sorted_batches
 from pkt.errors import RequestError
+from pkt.late import nn, torch
 from pkt.methods.base import TRAINING, Choice, Method, Provides, Reads, Transferred
 from pkt.methods.keeping import SPLITS, ahead, prefix_shelf, source_of
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
 from pkt.objectives import Objective, OutputHead, Sizes
-from pkt.semantics import Fitted, LearningMap, Trains, learns, quality_card, refits
+from pkt.semantics import Fitted, Trains, learns, quality_card, refits
 from pkt.settings import setting
 from pkt.training.capture import advance, capture
 from pkt.training.forward import Targets, TransferLoss
@@ -36,6 +34,9 @@ from pkt.training.lora_start import LoraStart
 from pkt.training.meter import counted_together
 from pkt.training.passes import Prefix, Read
 from pkt.training.trainable import Trainable, Update, make_trainable
+
+if TYPE_CHECKING:
+    from pkt.semantics.learning_map import LearningMap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,8 @@ class Task:
     @cached_property
     def maps(self) -> dict[int, LearningMap]:
         """The maps that go on learning, by student layer; empty where the targets are what `align` made them."""
+        from pkt.semantics.learning_map import LearningMap
+
         semantics, device = self.bench.semantics, self.bench.student.arch.device
         if not learns(semantics):
             return {}

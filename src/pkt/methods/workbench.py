@@ -8,19 +8,15 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from datasets import Dataset
-from torch import Tensor
-
 from pkt import console
 from pkt.attribution.importance import Importance, measure
-from pkt.config import CheckpointSpec, Config, CutConfig, PairConfig
+from pkt.config import Config, CutConfig, PairConfig
 from pkt.data import notes
 from pkt.data.answered import Answer, kept
 from pkt.data.chat import VERSION as CHAT
@@ -28,12 +24,17 @@ from pkt.data.chat import Chat
 from pkt.data.digests import texts_of
 from pkt.data.encoding import VERSION, Encoded, as_read, encode, encode_prompt
 from pkt.data.lengths import Fitting
+from pkt.data.rows import RowTable
 from pkt.errors import PktError, RequestError
-from pkt.mapping import Mapping, of_student
+from pkt.late import Tensor, torch
+from pkt.mapping import Mapping as LayerMapping
+from pkt.mapping import of_student
 from pkt.methods.cutting import importance, resolved
+from pkt.methods.known import generation_of, known
 from pkt.models.fingerprint import fingerprint
 from pkt.models.kept import recorded, told
-from pkt.models.load import choose_dtype, context_length, load_config, load_generation, load_tokenizer
+from pkt.models.load import context_length, dtype_name, load_config, load_tokenizer
+from pkt.models.outline import Outline
 from pkt.models.pair import LanguageModel, PairReport, check_pair, load_student, load_teacher
 from pkt.objectives import Objective
 from pkt.processes import ALONE, Processes
@@ -64,8 +65,9 @@ class Workbench:
     Attributes:
         config: the resolved request.
         mapping, semantics, objective: the strategies built from it.
-        device: where models run.
-        cache_dir: folder of converted checkpoints; digests of rows that were tokenised before are beside it.
+        cache_dir: folder of converted checkpoints; what is remembered of rows and models is beside it.
+        device_type: of the device on which models run: ``cpu``, ``cuda`` or ``mps``.
+        prepare: seeds torch, sets its threads and returns the device; called once, before anything is computed.
         processes: this one, and the others of the request.
         track: progress display.
         log: takes training metrics.
@@ -75,11 +77,12 @@ class Workbench:
     """
 
     config: Config
-    mapping: Mapping
+    mapping: LayerMapping
     semantics: Semantics
     objective: Objective
-    device: torch.device
     cache_dir: Path
+    device_type: str = "cpu"
+    prepare: Callable[[], torch.device] = field(default=lambda: torch.device("cpu"))
     processes: Processes = ALONE
     track: Track = untracked
     log: Log = field(default=lambda _step, _metrics: None)
@@ -87,6 +90,16 @@ class Workbench:
     student_meter: Meter = field(default_factory=Meter)
     notes: list[str] = field(default_factory=list, init=False)
     answered: list[dict[str, Any]] = field(default_factory=list, init=False)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where models run; asking for it prepares torch for the request."""
+        return self.prepare()
+
+    @property
+    def gpu(self) -> torch.device | None:
+        """The GPU whose memory is watched; None: there is none."""
+        return self.device if self.device_type == "cuda" else None
 
     @cached_property
     def teacher_config(self) -> Any:
@@ -97,6 +110,14 @@ class Workbench:
     def student_config(self) -> Any:
         """The student's transformers config; no weights are read."""
         return load_config(self.pair.student, teacher=self.pair.teacher, cache_dir=self.cache_dir)
+
+    def outline(self, role: str) -> Outline:
+        """Return teacher or student in numbers; transformers reads its config if it was not read before."""
+        name = f"{role}_config"
+        if name not in self.__dict__ and role not in self._outlines:
+            found = known(self, "config", role, lambda: asdict(Outline.of(getattr(self, name))))
+            self._outlines[role] = Outline(**found)
+        return self._outlines.get(role) or Outline.of(getattr(self, name))
 
     @cached_property
     def pair(self) -> PairConfig:
@@ -120,8 +141,8 @@ class Workbench:
     @cached_property
     def cut(self) -> dict[str, Any] | None:
         """What the student's config says of its cut from this teacher, see `pkt.models.kept.recording`."""
-        teacher = self.teacher_config
-        return recorded(self.student_config, int(teacher.num_hidden_layers), int(teacher.hidden_size))
+        teacher = self.outline("teacher")
+        return recorded(self.outline("student"), teacher.num_hidden_layers, teacher.hidden_size)
 
     @property
     def channels(self) -> Tensor | None:
@@ -130,17 +151,17 @@ class Workbench:
         return None if chosen is None else torch.tensor(chosen)
 
     @property
-    def pairing(self) -> Mapping:
+    def pairing(self) -> LayerMapping:
         """The mapping, as it is for this student."""
         kept = self.cut["layers"] if self.cut else None
-        return of_student(self.mapping, kept, int(self.teacher_config.num_hidden_layers))
+        return of_student(self.mapping, kept, self.outline("teacher").num_hidden_layers)
 
     def _importance(self, what: str) -> Importance:
         """Return the importance of the teacher's layers, heads or channels."""
         about = {
             "what": what,
             "teacher": f"{self.teacher_fingerprint}/{self.dtype('teacher')}",
-            "device": self.device.type,
+            "device": self.device_type,
             "rows": self.digest("extract"),
         }
 
@@ -160,19 +181,14 @@ class Workbench:
         """Identity of the untouched student."""
         return fingerprint(self.pair.student, teacher=self.pair.teacher)
 
-    def generation(self, role: str) -> Any:
+    def generation(self, role: str) -> dict[str, Any]:
         """Return the generation settings of a model that is scored; a transferred student has the student's."""
-        pair, saved = self.config.model, self.config.eval.checkpoint
-        if role == "teacher":
-            return load_generation(pair.teacher)
-        if role == "transferred" and saved is not None:
-            return load_generation(CheckpointSpec(checkpoint=saved))
-        return load_generation(pair.student, teacher=pair.teacher)
+        return known(self, "generation", role, lambda: generation_of(self.config, role))
 
     def dtype(self, role: str) -> str:
         """Return the type of numbers in which a model is loaded on this request's device."""
         spec = getattr(self.config.model, role)
-        return str(choose_dtype(spec.dtype, self.device, spread=bool(spec.device_map))).removeprefix("torch.")
+        return dtype_name(spec.dtype, self.device_type, spread=bool(spec.device_map))
 
     @cached_property
     def teacher(self) -> LanguageModel:
@@ -198,17 +214,20 @@ class Workbench:
         for name in names:
             self.__dict__.pop(name, None)
         gc.collect()
-        if self.device.type == "cuda":
+        if self.device_type == "cuda":
             torch.cuda.empty_cache()
 
+    @property
+    def rows_dir(self) -> Path:
+        """Folder of what is remembered of rows."""
+        return self.cache_dir.with_name("rows")
+
     @cached_property
-    def splits(self) -> dict[str, Dataset]:
+    def splits(self) -> dict[str, RowTable]:
         """Rows of the extract, align, train and validation splits; the console says what is unusual about them."""
-        found = load_splits(self.config.benchmark, self.config.data, self.fitting)
+        found = load_splits(self.config.benchmark, self.config.data, self.fitting, self.rows_dir)
         self.note(*notes.left_out(self.fitting))
-        self.note(
-            *notes.of_splits({split: rows.to_list() for split, rows in found.items()}, chat=bool(self.chat))
-        )
+        self.note(*notes.of_splits({split: rows.rows for split, rows in found.items()}, chat=bool(self.chat)))
         return found
 
     def note(self, *sentences: str) -> None:
@@ -240,14 +259,16 @@ class Workbench:
     @cached_property
     def max_length(self) -> int:
         """Tokens per row: what the user says, or the smaller of the two contexts."""
-        configs = (self.teacher_config, *(() if self._is_cut else (self.student_config,)))
-        contexts = min(map(context_length, configs))
+        roles = ("teacher", *(() if self._is_cut else ("student",)))
+        contexts = min(context_length(self.outline(role)) for role in roles)
         return min(self.config.data.max_length or contexts, contexts)
 
     @cached_property
     def prompts(self) -> list[Prompt]:
         """Rows without labels that the teacher answers: those of `data.unlabelled`, or else of the train split."""
-        given = Given(benchmark=self.config.benchmark, data=self.config.data, fitting=self.fitting)
+        given = Given(
+            benchmark=self.config.benchmark, data=self.config.data, fitting=self.fitting, kept=self.rows_dir
+        )
         source = self.config.data.unlabelled
         held = (
             () if source is None else [*self.splits["train"]["prompt"], *self.splits["validation"]["prompt"]]
@@ -299,7 +320,7 @@ class Workbench:
                     "model.chat_template=false, or mend the template."
                 )
             if self.chat is None:
-                rows = self.splits[split].to_list()
+                rows = self.splits[split].rows
                 self.note(*notes.inside_tokens(split, rows, found, self.tokenizer))
             self._encoded[split] = found
         return self._encoded[split]
@@ -317,13 +338,14 @@ class Workbench:
         return self._digests[known]
 
     def _digest(self, split: str, rows: Sequence[int] | None) -> str:
-        chosen = self.splits[split] if rows is None else self.splits[split].select(rows)
+        whole = self.splits[split].rows
+        chosen = whole if rows is None else [whole[index] for index in rows]
 
         def tokenised() -> Encoded:
             encoded = self.labelled(split)
             return encoded if rows is None else encoded.select(rows)
 
-        texts = texts_of(chosen.select_columns(["prompt", "answer"]), self._how)
+        texts = texts_of(chosen, self._how)
         return self._remembered(texts, tokenised)
 
     def prompts_digest(self) -> str:
@@ -339,7 +361,7 @@ class Workbench:
 
     def answer_ends(self) -> list[int]:
         """Return the tokens at which the teacher's answers end and of which its own files say nothing."""
-        own = self.generation("teacher").eos_token_id
+        own = self.generation("teacher").get("eos_token_id")
         if self.tokenizer.eos_token_id is None:
             return []  # refused where prompts are read
         turn = self.tokenizer.eos_token_id if self.chat is None else self.chat.end(self.tokenizer)
@@ -356,12 +378,13 @@ class Workbench:
         }
 
     def _remembered(self, texts: str, tokenised: Callable[[], Encoded]) -> str:
-        file = self.cache_dir.with_name("rows") / f"{texts}.json"
+        file = self.rows_dir / f"{texts}.json"
         if known := recall(file, "the rows are tokenised again"):
             return str(known["digest"])
         found = tokenised().digest()
         remember(file, {"digest": found})
         return found
 
+    _outlines: dict[str, Outline] = field(default_factory=dict, init=False)
     _encoded: dict[str, Encoded] = field(default_factory=dict, init=False)
     _digests: dict[tuple[str, tuple[int, ...] | None], str] = field(default_factory=dict, init=False)

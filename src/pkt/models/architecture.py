@@ -13,10 +13,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from pkt.errors import RequestError
+from pkt.late import Tensor, nn, torch
 from pkt.models.behaviour import Norm, Reading, logits_of, norm_of, reading_of, returned_by_layers
 from pkt.models.findings import Probe
 from pkt.models.roles import Roles, roles_of

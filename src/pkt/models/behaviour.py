@@ -14,11 +14,10 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from pkt.late import Tensor, nn, torch
 
 log = logging.getLogger(__name__)
 
@@ -101,20 +100,25 @@ def _apart(logits: Tensor, by_head: Tensor) -> float:
     return distance(found, scale * head) if scale > 0 else float("inf")
 
 
-class _Decoded(BaseModelOutputWithPast):  # type: ignore[misc]
-    """What a decoder returns; whatever else a model asks of it is None."""
+@cache
+def _decoded() -> type[Any]:
+    """Return the class of what a decoder returns; whatever else a model asks of it is None."""
+    from transformers.modeling_outputs import BaseModelOutputWithPast
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return None
+    class Decoded(BaseModelOutputWithPast):  # type: ignore[misc]
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return None
+
+    return Decoded
 
 
 def logits_of(model: Any, decoder: nn.Module, states_ND: Tensor) -> Tensor:
     """Return logits (..., V) of final-normed states (..., D), by the model's own code above its decoder."""
     flat_1nD = states_ND.reshape(1, -1, states_ND.shape[-1])
     ids = torch.zeros(flat_1nD.shape[:2], dtype=torch.int64, device=states_ND.device)
-    with _instead(decoder, lambda *_args, **_kwargs: _Decoded(last_hidden_state=flat_1nD)):
+    with _instead(decoder, lambda *_args, **_kwargs: _decoded()(last_hidden_state=flat_1nD)):
         logits: Tensor = model(input_ids=ids, use_cache=False).logits
     return logits.reshape(*states_ND.shape[:-1], logits.shape[-1])
 

@@ -12,17 +12,15 @@ import copy
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
-
-import torch
-from torch import nn
+from typing import Any, TypeAlias
 
 from pkt.errors import RequestError
+from pkt.late import nn, torch
 from pkt.models.kept import RECORD
 from pkt.models.quiet import quiet_transformers
 from pkt.models.structure import Structure, difference, numbering, outside, structures, without
 
-Build = Callable[[Any], tuple[nn.Module, str]]
+Build: TypeAlias = "Callable[[Any], tuple[nn.Module, str]]"
 """Makes the model of a config, and says where its list of layers is."""
 
 TRIES = 400  # candidates that are built before a cut is refused

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-import torch
-from torch import Tensor
-
+from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
 from pkt.models.behaviour import distance, tolerance
 from pkt.models.findings import Check

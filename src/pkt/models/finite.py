@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from pkt.errors import PktError
+from pkt.late import Tensor, torch
 
 
 def check_finite(model: Any, whose: str, remedy: str) -> None:

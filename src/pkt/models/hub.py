@@ -15,12 +15,6 @@ from typing import Any
 
 import huggingface_hub
 from huggingface_hub import constants
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 
 from pkt.errors import PktError, RequestError, first_line
 from pkt.foreign import foreign, machine_fault
@@ -101,6 +95,13 @@ def _cached(source: Source) -> Path | None:
 @cache
 def _problem(who: str, name: str, revision: str, offline: bool) -> str | None:
     """Say why the hub does not give a model's description, or None; asked once per process."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     if offline:
         return "HF_HUB_OFFLINE is set and the local cache does not hold it."
     try:

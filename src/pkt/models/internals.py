@@ -15,10 +15,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from pkt.errors import RequestError
+from pkt.late import Tensor, nn, torch
 from pkt.models.architecture import Architecture
 from pkt.models.roles import Roles
 from pkt.models.taps import Interface, decode

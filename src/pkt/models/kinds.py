@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import transformers
-
 from pkt.errors import RequestError
+from pkt.late import transformers
 
 _WANTED = "pkt takes causal language models (Llama, Qwen, GPT-2 and the like)"
 

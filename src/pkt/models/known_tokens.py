@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from pkt.errors import RequestError
+from pkt.late import Tensor, nn, torch
 from pkt.models.architecture import Architecture
 
 TINY = 1e-3  # norm of a row that was never trained, as a share of the median row's

@@ -20,13 +20,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from filelock import FileLock
 
 from pkt.config import CheckpointSpec
 from pkt.durable import move, set_aside, sync_tree, unique
 from pkt.errors import PktError, RequestError, nearest
+from pkt.late import torch, transformers
 from pkt.manifest import verified, write_manifest
 from pkt.models.architecture import Architecture
 from pkt.models.fingerprint import content_digest, state
@@ -121,7 +120,8 @@ def load_model(
         check_weights(source.local, source.name, source.who)
     source = _converted(source, cache_dir)
     placement = {"device_map": spec.device_map} if spec.device_map else {}
-    dtype = choose_dtype(spec.dtype, torch.device(device), spread=bool(spec.device_map))
+    name = dtype_name(spec.dtype, torch.device(device).type, spread=bool(spec.device_map))
+    dtype: torch.dtype = getattr(torch, name)
     if not spec.device_map and (why := too_slow(dtype, torch.device(device))):
         log.warning("the %s is loaded in %s, and %s (dtype: auto chooses)", source.who, spec.dtype, why)
     with explained(source), quiet_transformers():
@@ -189,12 +189,12 @@ def context_length(config: Any) -> int:
     return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
 
 
-def choose_dtype(name: str, device: torch.device, *, spread: bool = False) -> torch.dtype:
-    """Return a torch dtype; ``auto`` is bfloat16 on a GPU that has it, float32 elsewhere.
+def dtype_name(name: str, device_type: str, *, spread: bool = False) -> str:
+    """Return the name of a torch dtype; ``auto`` is bfloat16 on a GPU that has it, float32 elsewhere.
 
     Args:
         name: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-        device: where the model goes.
+        device_type: of the device that the model goes to.
         spread: whether a device_map decides instead.
 
     Raises:
@@ -205,10 +205,9 @@ def choose_dtype(name: str, device: torch.device, *, spread: bool = False) -> to
             f"dtype={name} is not allowed{nearest(name, _DTYPES)}; allowed are {', '.join(_DTYPES)}."
         )
     if name != "auto":
-        dtype: torch.dtype = getattr(torch, name)
-        return dtype
-    on_gpu = device.type == "cuda" or (spread and torch.cuda.is_available())
-    return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
+        return name
+    on_gpu = device_type == "cuda" or (spread and torch.cuda.is_available())
+    return "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
 
 
 def declared_roles(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> dict[str, Any] | None:

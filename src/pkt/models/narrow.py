@@ -15,18 +15,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
-import torch
-import transformers
-from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
-
 from pkt.errors import RequestError, in_a_line
+from pkt.late import Conv1D, Tensor, nn, torch, transformers
 from pkt.models.architecture import Architecture
 from pkt.models.behaviour import distance
 from pkt.models.cut_config import built, made
 from pkt.models.kept import NAMES, Kept, Sizes, spread_out
 from pkt.models.quiet import quiet_transformers
-from pkt.models.surgery import NEAR, few_logits, oriented
+from pkt.models.surgery import few_logits, near, oriented
 
 Rows = Tensor | slice
 """Indices along an axis."""
@@ -67,7 +63,7 @@ def narrow(model: Any, kept: Kept, *, roles: Mapping[str, Any] | None = None) ->
         error = distance(few_logits(found), expected)
     except Exception as failure:  # whatever a model's own code says of sizes that it does not expect
         raise _refusal(config, f"what stays cannot be computed ({in_a_line(failure)})") from failure
-    if not error <= NEAR[model.dtype]:
+    if not error <= near(model.dtype):
         raise _refusal(
             config,
             f"what stays computes something else than it did (relative error of the logits {error:.2g})",

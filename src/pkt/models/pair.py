@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from pkt.config import CheckpointSpec, PairConfig
 from pkt.errors import RequestError
+from pkt.late import Tensor, torch
 from pkt.manifest import check_loaded
 from pkt.models.architecture import Architecture
 from pkt.models.fingerprint import fingerprint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import cache
 
-import torch
+from pkt.late import torch
 
 SLOW = 3.0  # times the seconds of float32, from which on the processor counts as one without units for a type
 SIZE = 128  # rows and columns of the matrices that are multiplied: milliseconds

@@ -22,11 +22,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
 from pkt import console
 from pkt.errors import first_line
+from pkt.late import torch, transformers
 from pkt.models import sublayers
 from pkt.models.architecture import Architecture
 from pkt.models.cuts import cuts

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import transformers
+from pkt.late import transformers
 
 
 @contextmanager

@@ -9,10 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from pkt.errors import first_line
+from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
 from pkt.models.behaviour import distance, tolerance
 from pkt.models.findings import Check

@@ -14,9 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
+from pkt.late import Tensor, nn, torch
 from pkt.models.architecture import Architecture
 
 BY_ROW = ("up", "v")  # maps out of the residual stream: a neuron is a row

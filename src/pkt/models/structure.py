@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from pkt.late import nn
 
 Structure = dict[str, dict[str, Any]]
 """Of one layer: module path -> facts by name."""

@@ -15,9 +15,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
+from pkt.late import Tensor, nn, torch
 from pkt.models.architecture import Architecture
 from pkt.models.behaviour import exact, tolerance
 from pkt.models.findings import Check

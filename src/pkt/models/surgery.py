@@ -8,26 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
-from torch import Tensor, nn
-from transformers.conversion_mapping import get_checkpoint_conversion_mapping
-from transformers.pytorch_utils import Conv1D
-
 from pkt.errors import RequestError, first_line
+from pkt.late import Conv1D, LoraLayer, Tensor, nn, peft, torch, transformers
 from pkt.models.architecture import Architecture
 from pkt.models.cut_config import built, cut_config
 from pkt.models.quiet import quiet_transformers
 from pkt.models.roles import roles_of
 from pkt.models.structure import adopt
 
-_MAPS = (nn.Linear, Conv1D, LoraLayer)
 _FUSED = ("q", "k", "v")  # what `qkv` stands for where a family computes the three in one map
 _ENDS = ("embed", "head")  # matrices outside the layers that can get an adapter too
 _TOKENS = 12  # that a cut model is tried on
-NEAR = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+NEAR = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}  # by how much logits may differ, by their type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +103,11 @@ def _bypassed(arch: Architecture, layers: Sequence[int]) -> Tensor:
             handle.remove()
 
 
+def near(dtype: torch.dtype) -> float:
+    """Return by how much logits of a model in some type may differ from those of its other form."""
+    return NEAR[str(dtype).removeprefix("torch.")]
+
+
 @torch.no_grad()
 def few_logits(model: Any) -> Tensor:
     """Return the logits of a few tokens, by which a cut model is compared with what it was cut from."""
@@ -123,7 +120,7 @@ def few_logits(model: Any) -> Tensor:
 def _check_same(model: Any, expected: Tensor, layers: Sequence[int]) -> None:
     """Refuse a cut model that computes something else than its layers did."""
     error = float((few_logits(model) - expected).norm() / expected.norm())
-    if not error <= NEAR[model.dtype]:
+    if not error <= near(model.dtype):
         raise RequestError(
             f"model.student.layers={list(layers)}: as a model of their own, these layers of the "
             f"{model.config.model_type} teacher compute something else than in it (relative error of the logits "
@@ -218,12 +215,16 @@ def site_path(arch: Architecture, site: Site) -> str:
 def _has_map(arch: Architecture, number: int, name: str) -> bool:
     """Return whether a layer has a projection, as a module that can get an adapter."""
     layer, path = arch.layer(number), arch.projection_path(name)
-    return isinstance(dict(layer.named_modules()).get(path), _MAPS)
+    return _is_map(dict(layer.named_modules()).get(path))
+
+
+def _is_map(module: nn.Module | None) -> bool:
+    return isinstance(module, nn.Linear | Conv1D | LoraLayer)
 
 
 def _nowhere(arch: Architecture, number: int, names: Sequence[str]) -> str:
     """Say that a layer has none of some projections, what it has, and what to set."""
-    maps = [path for path, module in arch.layer(number).named_modules() if isinstance(module, _MAPS)]
+    maps = [path for path, module in arch.layer(number).named_modules() if _is_map(module)]
     shown = ", ".join(path for path in maps if not path.endswith(("lora_A.default", "lora_B.default")))
     where = {name: arch.projection_path(name) for name in names}
     known = [name for name in arch.projection_names() if _has_map(arch, number, name)]
@@ -260,7 +261,7 @@ def lora_config(
     rank: int,
     alpha: float,
     dropout: float = 0.0,
-) -> LoraConfig:
+) -> peft.LoraConfig:
     """Describe adapters on some matrices, for any family.
 
     Args:
@@ -283,7 +284,7 @@ def lora_config(
             "other. Leave embed and head out of the update's targets (recipe=laten in method=seeking)."
         )
     maps = [arch.model.get_submodule(path) for path in places]
-    return LoraConfig(
+    return peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
         lora_alpha=alpha,
@@ -295,10 +296,12 @@ def lora_config(
 
 def _renamed(arch: Architecture) -> bool:
     """Return whether peft translates names of modules for this type; of a pattern it would forget the layers."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
     return get_checkpoint_conversion_mapping(arch.model.config.model_type) is not None
 
 
-def wrap(arch: Architecture, config: LoraConfig, places: Iterable[str]) -> PeftModel:
+def wrap(arch: Architecture, config: peft.LoraConfig, places: Iterable[str]) -> peft.PeftModel:
     """Put adapters on some modules of a model, and on no others.
 
     Args:
@@ -311,7 +314,7 @@ def wrap(arch: Architecture, config: LoraConfig, places: Iterable[str]) -> PeftM
             the fused experts.
     """
     try:
-        adapter = get_peft_model(arch.model, config)
+        adapter = peft.get_peft_model(arch.model, config)
         named = arch.model.named_modules()
         found = {name for name, module in named if isinstance(module, LoraLayer)}
         problem = (

@@ -17,11 +17,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
-from torch.utils.hooks import RemovableHandle
-
+from pkt.late import Tensor, nn, torch
 from pkt.models.architecture import Architecture
 
 
@@ -36,55 +32,6 @@ class Interface(StrEnum):
     attention = "attention"
     residual = "residual"
     block = "block"
-
-
-class StandIn(nn.Module):
-    """Stands in for a layer during a forward pass.
-
-    Who asks a layer for something else (a decoder: which mask it wants) gets the layer's own answer.
-
-    Args:
-        layer: the layer, whose parameters are hidden meanwhile.
-    """
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.stands_for = (layer,)  # in a tuple, so that it is no submodule
-
-    def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the layer."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "stands_for":  # not there yet
-                raise
-            return getattr(self.stands_for[0], name)
-
-
-class PassThrough(StandIn):
-    """A layer that is skipped: returns the hidden states it is given, in the form of the layer's output.
-
-    Args:
-        layer: see `StandIn`.
-        returns: how many things it returns in a tuple; None: the state alone.
-    """
-
-    def __init__(self, layer: nn.Module, returns: int | None) -> None:
-        super().__init__(layer)
-        self.returns = returns
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return `hidden_states`."""
-        state = entering_state(args, kwargs)
-        return state if self.returns is None else (state, *[None] * (self.returns - 1))
-
-
-class Recomputed(StandIn):
-    """A layer that keeps what it is given, and nothing between, and runs again when its gradient is asked for."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the layer."""
-        return checkpoint(self.stands_for[0], *args, use_reentrant=False, **kwargs)
 
 
 @contextmanager
@@ -109,7 +56,7 @@ def tap(
     if arch.probe is not None:
         arch.probe.require_interface(interface)
     states: dict[int, Tensor] = {}
-    handles: list[RemovableHandle] = []
+    handles: list[torch.utils.hooks.RemovableHandle] = []
     try:
         for number in sorted(set(layers)):
             handles += _listen(arch, number, Interface(interface), states, retain_grad)
@@ -121,7 +68,9 @@ def tap(
 
 def _listen(
     arch: Architecture, number: int, interface: Interface, states: dict[int, Tensor], retain_grad: bool
-) -> list[RemovableHandle]:
+) -> list[torch.utils.hooks.RemovableHandle]:
+    from pkt.models.pass_through import PassThrough
+
     layer = arch.layer(number)
     assert not isinstance(layer, PassThrough), f"layer {number} is skipped, so it has no state to tap"
 
@@ -141,7 +90,7 @@ def _listen(
 
 def _listen_to_residual(
     layer: nn.Module, number: int, states: dict[int, Tensor], retain_grad: bool
-) -> list[RemovableHandle]:
+) -> list[torch.utils.hooks.RemovableHandle]:
     entering: list[_Kept] = []
 
     def on_entry(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -160,7 +109,7 @@ def _listen_to_residual(
 
 def _listen_to_sublayer(
     layer: nn.Module, sublayer: nn.Module, number: int, states: dict[int, Tensor], retain_grad: bool
-) -> list[RemovableHandle]:
+) -> list[torch.utils.hooks.RemovableHandle]:
     shape: list[int] = []
     leaving: list[_Kept] = []
 
@@ -258,12 +207,16 @@ def recomputed(arch: Architecture, numbers: Iterable[int]) -> Iterator[None]:
 
     Hooks are then on the stand-ins, outside of what runs again, when no hook is there any more.
     """
+    from pkt.models.pass_through import Recomputed
+
     with _replaced(arch, numbers, Recomputed):
         yield
 
 
 @contextmanager
 def _skipped(arch: Architecture, numbers: Iterable[int]) -> Iterator[None]:
+    from pkt.models.pass_through import PassThrough
+
     with _replaced(arch, numbers, lambda layer: PassThrough(layer, arch.layer_returns)):
         yield
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from pkt.late import Tensor, torch
 
 CHUNK = 2048  # positions whose V-wide numbers are alive at once
 
@@ -33,7 +31,10 @@ def over_chunks(
     parts = list(zip(*(torch.split(tensor, chunk) for tensor in (states_ND, *aligned)), strict=True))
     if len(parts) == 1 or not torch.is_grad_enabled():  # one chunk may as well be kept
         return torch.stack([term(*part) for part in parts]).sum()
-    sums = [checkpoint(term, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+    sums = [
+        torch.utils.checkpoint.checkpoint(term, *part, use_reentrant=False, preserve_rng_state=False)
+        for part in parts
+    ]
     return torch.stack(sums).sum()
 
 

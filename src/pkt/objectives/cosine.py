@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-from torch.nn import functional
-
+from pkt.late import Tensor, functional
 from pkt.objectives.chunks import check_pairs
 from pkt.objectives.term import LayerTerm
 from pkt.objectives.view import Pair, View

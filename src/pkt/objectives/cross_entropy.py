@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-from torch.nn import functional
-
+from pkt.late import Tensor, functional
 from pkt.objectives.chunks import CHUNK, check_labels, over_chunks
 from pkt.objectives.head import ReadOut
 from pkt.objectives.needs import Head, Labels, Need

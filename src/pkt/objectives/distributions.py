@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from pkt.late import Tensor, torch
 
 
 @dataclass(frozen=True, kw_only=True)

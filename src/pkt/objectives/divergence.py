@@ -11,9 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor
-
+from pkt.late import Tensor, torch
 from pkt.objectives.chunks import over_chunks
 from pkt.objectives.distributions import TokenDistribution, coarse
 from pkt.objectives.needs import Head, Need, Outputs

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from pkt.late import Tensor, torch
 from pkt.objectives.chunks import check_pairs, over_chunks
 from pkt.objectives.distributions import coarse
 from pkt.objectives.needs import Head, Need, States

@@ -13,10 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
+from pkt.late import Tensor, functional, torch
 from pkt.objectives.needs import Need, Sequences, States
 from pkt.objectives.scaling import near_one
 from pkt.objectives.term import LayerTerm

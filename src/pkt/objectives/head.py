@@ -7,9 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-from torch import Tensor
-
+from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
 from pkt.objectives.chunks import CHUNK
 from pkt.objectives.distributions import shared_columns

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
-
+from pkt.late import Tensor
 from pkt.objectives.needs import Outputs, Sequences, States
 from pkt.objectives.term import BaseTerm, Term
 

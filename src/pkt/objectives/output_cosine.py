@@ -13,9 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from pkt.late import Tensor, torch
 from pkt.objectives.chunks import CHUNK, check_labels, over_chunks
 from pkt.objectives.head import ReadOut
 from pkt.objectives.needs import Head, Labels, Need

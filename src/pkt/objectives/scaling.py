@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from pkt.late import Tensor, torch
 
 
 def near_one(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:

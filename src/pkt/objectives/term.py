@@ -12,9 +12,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor, nn
-
+from pkt.late import Tensor, nn, torch
 from pkt.objectives.needs import Need, States
 from pkt.objectives.view import Pair, Sizes, Sums, View
 from pkt.settings import Bounded, setting

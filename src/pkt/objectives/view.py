@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import Tensor, nn
-
+from pkt.late import Tensor, nn
 from pkt.objectives.distributions import Distributions
 from pkt.objectives.head import OutputHead
 from pkt.objectives.needs import Head, Labels, Need, Outputs, RowIds, Sequences, States

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from pkt.evaluation.paired import Answers, Floats
 from pkt.evaluation.results import Evaluation
 from pkt.manifest import check_inside
+from pkt.models.fingerprint import state
 from pkt.reporting.gaps import estimate_of
 from pkt.reporting.runs import Run
 from pkt.run_files import SCORES
@@ -63,7 +65,12 @@ def read_answers(run: Run, role: str) -> dict[str, Answered]:
 def read_records(run: Run, role: str) -> dict[str, list[dict[str, Any]]]:
     """Return task -> one record per test row of a role of a run; empty where the store is not there."""
     file = artifact_file(run, f"eval {role}", SCORES)
-    return Evaluation.load(file).samples if file else {}
+    return _samples(file, *state(file)) if file else {}
+
+
+@lru_cache(maxsize=8)  # the tables and the examples of a run's page ask for the same answers in turn
+def _samples(file: Path, _size: int, _changed: int) -> dict[str, list[dict[str, Any]]]:
+    return Evaluation.load(file).samples
 
 
 def artifact_folder(run: Run, label: str) -> Path | None:

@@ -12,10 +12,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _LETTERS, _LINE = 12, 0.17  # of a heading: letters per inch, inches per line
 INK, TEACHER, STUDENT, QUIET = "#222222", "#3b6fb6", "#c4622d", "#c9ced6"
@@ -44,6 +44,13 @@ class Drawing:
     def heading(self) -> str:
         """Its title, and whose numbers it shows."""
         return f"{self.title} · {self.about}" if self.about else self.title
+
+
+def blank(width: float, height: float) -> Figure:
+    """Return a figure of a size in inches with nothing on it."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def plain_axes(axes: Any) -> None:
@@ -77,6 +84,8 @@ def wrapped(label: str, width: int) -> str:
 
 def plain_logarithm(axis: Any) -> None:
     """Label a logarithmic axis with plain numbers at 1, 2 and 5, and with nothing between."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
@@ -106,7 +115,7 @@ def attribution_figure(scores: Sequence[float], chosen: Sequence[int]) -> Drawin
         chosen: teacher layers that were paired, from 1.
     """
     layers = range(1, len(scores) + 1)
-    figure = Figure(figsize=(max(4.0, 0.28 * len(scores) + 2), 3.0), layout="constrained")
+    figure = blank(max(4.0, 0.28 * len(scores) + 2), 3.0)
     axes = figure.subplots()
     axes.bar(
         layers,
@@ -139,7 +148,7 @@ def pairing_figure(
         teacher_depth: number of teacher layers.
         student_depth: number of student layers.
     """
-    figure = Figure(figsize=(max(4.0, 0.28 * teacher_depth + 2), 2.4), layout="constrained")
+    figure = blank(max(4.0, 0.28 * teacher_depth + 2), 2.4)
     axes = figure.subplots()
     # both stacks span the same width, so that equal relative depth is a vertical line
     x_teacher = [layer / teacher_depth for layer in range(1, teacher_depth + 1)]

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from pkt.reporting.figures import (
     INK,
     MARK,
@@ -19,6 +17,7 @@ from pkt.reporting.figures import (
     TEACHER,
     Drawing,
     as_text,
+    blank,
     plain_axes,
     plain_logarithm,
     ticks,
@@ -53,7 +52,7 @@ def resolution_figures(data: Mapping[str, Any]) -> list[Drawing]:
     The thin lines are what a random state would score.
     """
     models = data["models"]
-    figure = Figure(figsize=(5.2, 2.9 * len(models) + 0.4), layout="constrained")
+    figure = blank(5.2, 2.9 * len(models) + 0.4)
     panels = figure.subplots(len(models), 1, squeeze=False)[:, 0]
     for axes, (role, model) in zip(panels, models.items(), strict=True):
         layers = range(1, model["depth"] + 1)
@@ -95,7 +94,7 @@ def cka_figures(data: Mapping[str, Any]) -> list[Drawing]:
 def _heat_map(matrix: Mapping[str, Any]) -> Drawing:
     values, change = matrix["values"], matrix["change"]
     high, wide = len(values), len(values[0])
-    figure = Figure(figsize=(_size(wide) + 1.2, _size(high) + 0.9), layout="constrained")
+    figure = blank(_size(wide) + 1.2, _size(high) + 0.9)
     axes = figure.subplots()
     bound = max(1e-3, max(abs(number) for row in values for number in row)) if change else 1.0
     limits = {"vmin": -bound, "vmax": bound, "cmap": "RdBu"} if change else {"vmin": 0, "vmax": 1}
@@ -140,7 +139,7 @@ def attribution_figures(data: Mapping[str, Any]) -> list[Drawing]:
     """Draw a model's scores (reduce=example) per layer, one panel per interface, with one standard error."""
     drawings = []
     for role, model in data["models"].items():
-        figure = Figure(figsize=(5.2, 4.6), layout="constrained")
+        figure = blank(5.2, 4.6)
         best = []
         for axes, (interface, by_reduce) in zip(figure.subplots(2, 2).flat, model.items(), strict=True):
             score = by_reduce["example"]
@@ -175,7 +174,7 @@ def map_figures(data: Mapping[str, Any]) -> list[Drawing]:
     maps = list(data["maps"])
     labels = [as_text(wrapped(name, 26)) for name in reversed(maps)]
     height = (0.24 + 0.11 * max(label.count("\n") for label in labels)) * len(maps) + 0.8
-    figure = Figure(figsize=(5.2, height * len(measures) + 0.5), layout="constrained")
+    figure = blank(5.2, height * len(measures) + 0.5)
     panels = figure.subplots(len(measures), 1, squeeze=False)[:, 0]
     for axes, measure in zip(panels, measures, strict=True):
         for place, name in enumerate(reversed(maps)):

@@ -9,8 +9,6 @@ import re
 from html import escape
 from io import StringIO
 
-import matplotlib as mpl
-
 from pkt.reporting.figures import INK, MARK, QUIET, RIVAL, STUDENT, TEACHER, Drawing
 
 # colour of a drawing -> the page's own colour, which follows its light or dark theme
@@ -41,6 +39,8 @@ def inline(drawing: Drawing, key: str) -> str:
         drawing: what to show.
         key: prefix of the ids in it, unique on the page.
     """
+    import matplotlib as mpl
+
     stream = StringIO()
     with mpl.rc_context(_STYLE | {"svg.hashsalt": drawing.name}):
         drawing.figure.savefig(stream, format="svg", transparent=True, metadata=_NO_METADATA)

@@ -9,7 +9,7 @@ from pkt.semantics.alignment import AlignmentMap, HeadView, Semantics, States
 from pkt.semantics.basis import Basis, alignment_matrix, factorise, gram
 from pkt.semantics.decomposition import TopTokens
 from pkt.semantics.identity import Identity
-from pkt.semantics.learning import LearningMap, Refit, Trains, closed_form, learns, refits, trains
+from pkt.semantics.learning import Refit, Trains, closed_form, learns, refits, trains
 from pkt.semantics.logits import LogitLstsq
 from pkt.semantics.massive import MASSIVE, ordinary, without_massive
 from pkt.semantics.paired import Fitted
@@ -27,7 +27,6 @@ __all__ = [
     "HeadView",
     "Identity",
     "Input",
-    "LearningMap",
     "LogitLstsq",
     "Procrustes",
     "RandomMap",

@@ -8,9 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
-
+from pkt.late import Tensor, torch
 from pkt.semantics.decomposition import TopTokens
 from pkt.semantics.massive import MASSIVE
 

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from pkt.errors import PktError
+from pkt.late import Tensor, torch
 
 BLOCK = 4096  # rows alive at once
 ROW_CUT = 1e-5  # a row with less than this share of its length in the kept subspace has no basis vector
@@ -151,7 +149,7 @@ def factorise(gram_DD: Tensor, rcond: float) -> Factor:
     return Factor(vectors_Dr=vectors_DD[:, :rank], values_r=values_D[:rank])
 
 
-def alignment_matrix(student: Basis, teacher: Basis, *, dtype: torch.dtype = torch.float64) -> Tensor:
+def alignment_matrix(student: Basis, teacher: Basis, *, dtype: torch.dtype | None = None) -> Tensor:
     """Return M = S_S S_T^T (D_S, D_T), float64 on the CPU: the sum of s_S,i s_T,i^T over the anchors.
 
     With the output-side bases M = G_S^-1 W_S^T diag(1 / (n_S n_T)) W_T G_T^-1, n_i = |G^-1 w_i| (SemAlign v1,
@@ -161,8 +159,9 @@ def alignment_matrix(student: Basis, teacher: Basis, *, dtype: torch.dtype = tor
     Args:
         student: the basis of the student.
         teacher: the basis of the teacher; without `rows`, rows beyond the shorter vocabulary are padding.
-        dtype: of the block products; sums are float64.
+        dtype: of the block products (None: float64); sums are float64.
     """
+    dtype = dtype or torch.float64
     device = compute_device(teacher.weight_VD)
     count = min(student.size, teacher.size)
     total: Tensor | float = 0.0

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from pkt.late import Tensor, torch
 
 BLOCK = 4096  # tokens alive at once
 CHUNK = 512  # positions alive at once

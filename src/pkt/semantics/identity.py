@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from pkt.errors import RequestError
+from pkt.late import Tensor, torch
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
+from pkt.late import torch
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
 from pkt.semantics.basis import Basis, cross_gram, factorise
 from pkt.semantics.vocabulary import Anchors, anchor_rows

@@ -10,8 +10,7 @@ Source: Sun et al., "Massive Activations in Large Language Models" (arXiv 2402.1
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from pkt.late import Tensor, torch
 
 MASSIVE = 15.0  # medians: beyond the longest states of the nano models (10), below those that are meant (40 and more)
 BLOCK = 4096  # positions alive in float64 at once

@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from pkt.errors import PktError, RequestError
+from pkt.late import Tensor, torch
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
 from pkt.semantics.basis import compute_device
 from pkt.semantics.learning import Refit

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
+from pkt.late import torch
 from pkt.semantics.alignment import AlignmentMap, States
 from pkt.semantics.paired import Fitted, moments
 

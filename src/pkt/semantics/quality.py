@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
+from pkt.late import Tensor, functional, torch
 from pkt.semantics.alignment import AlignmentMap
 from pkt.semantics.basis import compute_device
 from pkt.semantics.massive import without_massive

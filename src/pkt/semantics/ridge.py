@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from pkt.late import Tensor, torch
 from pkt.semantics.alignment import AlignmentMap, States
 from pkt.semantics.basis import factorise
 from pkt.semantics.learning import Trains

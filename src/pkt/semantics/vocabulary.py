@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
-
 from pkt.errors import RequestError
+from pkt.late import Tensor, torch
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
 from pkt.semantics.basis import Basis, alignment_matrix, factorise, gram
 from pkt.semantics.decomposition import TopTokens

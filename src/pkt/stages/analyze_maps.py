@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from torch import Tensor
-
 from pkt.data.encoding import Encoded
+from pkt.late import Tensor
 from pkt.mapping import Depth, LayerPair
 from pkt.methods.layer_results import LayerExtraction
 from pkt.methods.layerwise import head_view

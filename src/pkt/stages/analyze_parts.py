@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
-
 from pkt.analysis.attribution import interface_scores, rank_correlation
 from pkt.analysis.resolution import random_recomposition, recomposition, resolution
 from pkt.analysis.rows import over_rows
 from pkt.attribution import REDUCTIONS
 from pkt.attribution.similarity import compare_layers
+from pkt.late import Tensor
 from pkt.mapping import depth_layer
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface

@@ -19,13 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pkt import console
 from pkt.data.batching import collate
 from pkt.data.encoding import Encoded
 from pkt.durable import write_atomically
 from pkt.errors import PktError, RequestError, first_line
+from pkt.late import torch
 from pkt.methods.base import Method
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture

@@ -64,7 +64,7 @@ def asked(bench: Workbench) -> Asked:
         seed=config.seed,
     )
     fitting = bench.fitting if config.eval.split == VALIDATION else None  # the limit of length that drew them
-    given = Given(benchmark=config.benchmark, data=config.data, fitting=fitting)
+    given = Given(benchmark=config.benchmark, data=config.data, fitting=fitting, kept=bench.rows_dir)
     tasks = tuple(find(name, config.benchmark.task_path) for name in dict.fromkeys(config.benchmark.tasks))
     for task in tasks:
         task.check(sampling)
@@ -87,7 +87,7 @@ def note_rows(bench: Workbench, of: Asked, *, answered: bool) -> None:
             bench.note(*notes.unusual(name, rows))
         for other, held in bench.splits.items():
             if other != split:
-                bench.note(*notes.overlap(name, rows, other, held.to_list()))
+                bench.note(*notes.overlap(name, rows, other, held.rows))
         if answered and bench.config.data.unlabelled is not None:
             asked = [{"prompt": prompt.text} for prompt in bench.prompts]
             bench.note(*notes.overlap(name, rows, "the prompts without labels", asked))

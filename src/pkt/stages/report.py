@@ -12,7 +12,6 @@ from typing import Any
 from pkt import console
 from pkt.durable import sealed, write_atomically
 from pkt.evaluation.results import Evaluation
-from pkt.methods.base import Extraction
 from pkt.models.kept import told
 from pkt.reporting.examples import example_tables
 from pkt.reporting.figures import attribution_figure, pairing_figure, save
@@ -26,6 +25,7 @@ from pkt.stages import identity, steps
 from pkt.stages import transfer as transfer_stage
 from pkt.stages.lineage import tell_artifacts
 from pkt.stages.session import Session
+from pkt.stages.shown import Shown
 from pkt.table import Table
 from pkt.tracking.open import sweep_name
 
@@ -91,10 +91,7 @@ def _summary(session: Session, evaluations: Mapping[str, Evaluation]) -> dict[st
         "notes": session.bench.notes,
         "budget": _budget(session),
         "stages": session.reports,
-        "layers": {
-            "teacher": session.bench.teacher_config.num_hidden_layers,
-            "student": session.bench.student_config.num_hidden_layers,
-        },
+        "layers": {role: session.bench.outline(role).num_hidden_layers for role in ("teacher", "student")},
         # where the answers behind the scores are
         "store": os.path.relpath(session.store.root, session.run_dir),
     }
@@ -202,23 +199,23 @@ def _where(session: Session) -> None:
 
 def show_extraction(session: Session) -> None:
     """Print, draw and track what was taken from the teacher."""
-    extraction = session.loaded("extract")
-    _track(session, "extract", extraction.tables(), shown=True)
+    extraction = session.shown("extract")
+    _track(session, "extract", extraction.tables, shown=True)
     _draw(session, extraction)
     tell_artifacts(session)
 
 
 def show_alignment(session: Session) -> None:
     """Print and track the tables of the alignment."""
-    _track(session, "align", session.loaded("align").tables(), shown=True)
+    _track(session, "align", session.shown("align").tables, shown=True)
     tell_artifacts(session)
 
 
 def _track_results(session: Session) -> None:
     """Track and draw what the stages before `transfer` found; the console of a whole run shows none of it."""
     for name in session.method.results:
-        result = session.loaded(name)
-        _track(session, name, result.tables(), shown=False)
+        result = session.shown(name)
+        _track(session, name, result.tables, shown=False)
         if name == "extract":
             _draw(session, result)
 
@@ -230,15 +227,14 @@ def _track(session: Session, stage: str, tables: Sequence[Table], *, shown: bool
             console.table(table.title, table.columns, table.rows)
 
 
-def _draw(session: Session, extraction: Extraction) -> None:
+def _draw(session: Session, extraction: Shown) -> None:
     chosen = sorted({layer for pair in extraction.pairs for layer in pair.teacher})
     if extraction.scores is not None:
         drawing = replace(attribution_figure(extraction.scores, chosen), about=identity.about(session))
         session.tracker.figure("extract/attribution", save(drawing, session.run_dir))
     drawing = pairing_figure(
         [(pair.student, pair.teacher) for pair in extraction.pairs],
-        session.bench.teacher_config.num_hidden_layers,
-        session.bench.student_config.num_hidden_layers,
+        *(session.bench.outline(role).num_hidden_layers for role in ("teacher", "student")),
     )
     drawing = replace(drawing, about=identity.about(session))
     session.tracker.figure("extract/pairing", save(drawing, session.run_dir))

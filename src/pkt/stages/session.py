@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pkt.methods.base import Method
 from pkt.methods.workbench import Workbench
 from pkt.plan import Plan, Step, reason
 from pkt.run import Stopwatch
+from pkt.stages.shown import Shown, shown
 from pkt.store import Artifact, Store
 from pkt.tracking import Tracker
 from pkt.training.meter import Meter
@@ -31,7 +33,7 @@ class Session:
         run_dir: this run's folder: resolved config, metrics, tables, figures.
         tracker: takes metrics, tables and figures.
         command: the command line, for the record.
-        provenance: versions and platform, for the record.
+        provenance: finds out versions and platform, for the record.
         resolved_config: the request as YAML, interpolations filled in.
         plugins: version and code of other people's packages among the strategies.
         seeded: the settings that follow the request's seed, the seed itself among them.
@@ -46,7 +48,7 @@ class Session:
     run_dir: Path
     tracker: Tracker
     command: str
-    provenance: Mapping[str, Any]
+    provenance: Callable[[], Mapping[str, Any]]
     resolved_config: str
     plugins: Mapping[str, Any] = field(default_factory=dict)
     seeded: frozenset[str] = frozenset({"seed"})
@@ -54,14 +56,19 @@ class Session:
     results: dict[str, Artifact] = field(default_factory=dict, init=False)
     reports: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
+    @cached_property
     def origin(self) -> dict[str, Any]:
         """Versions, platform, and other people's packages, for manifests and cards."""
-        return {**self.provenance, **({"plugins": dict(self.plugins)} if self.plugins else {})}
+        return {**self.provenance(), **({"plugins": dict(self.plugins)} if self.plugins else {})}
 
     def loaded(self, stage: str) -> Any:
         """Read the result of a stage of the method (``extract``, ``align``) that is there."""
         return self.method.results[stage].load(self.results[stage].path)
+
+    def shown(self, stage: str) -> Shown:
+        """Return what is shown of such a result; its tensors are read the first time only."""
+        kind, folder = self.method.results[stage], self.store.root / "shown"
+        return shown(self.results[stage], kind, folder, lambda: self.loaded(stage))
 
     def obtain(self, step: Step, run: Callable[[Job], Mapping[str, Any] | None]) -> Artifact:
         """Make sure that a step's result is in the store, and remember it.
@@ -73,11 +80,11 @@ class Session:
         refresh, processes = step.stage in self.bench.config.refresh, self.bench.processes
         artifact, why = None if refresh else self.store.peek(step.stage, step.key), None
         there = processes.told(artifact is not None)  # all processes do the same
-        watch = Stopwatch.start(self.bench.device)
+        watch = Stopwatch.start(self.bench.gpu)
         if not there:
             with self.store.lock(step.stage, step.key) if processes.main else nullcontext():
                 artifact = self.store.read(step.stage, step.key) if processes.main and not refresh else None
-                there, watch = processes.told(artifact is not None), Stopwatch.start(self.bench.device)
+                there, watch = processes.told(artifact is not None), Stopwatch.start(self.bench.gpu)
                 if not there:
                     why = self._reason(step, refresh=refresh)
                     artifact = self._made(step, run, watch)
@@ -110,6 +117,7 @@ class Session:
     def _computed(
         self, step: Step, run: Callable[[Job], Mapping[str, Any] | None], watch: Stopwatch
     ) -> Artifact:
+        _ = self.bench.device  # torch is seeded before anything is computed
         with self.store.write(step.stage, step.key, ingredients=step.ingredients) as draft:
             draft.note(run(Job(session=self, step=step, folder=draft.folder)) or {})
             draft.note({"command": self.command, "provenance": self.origin})

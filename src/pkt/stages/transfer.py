@@ -66,11 +66,11 @@ def card(session: Session, folder: Path, made: Mapping[str, Any], scores: str | 
     Args:
         session: the request.
         folder: what the stage has left, or is about to.
-        made: the ``layers`` that were trained, and the ``budget``.
+        made: the ``layers`` that were trained and the ``budget``, and once the result is there who made it.
         scores: a Markdown table of its scores, where they are known.
     """
     bench, pair, method = session.bench, session.bench.config.model, session.method
-    pairs: tuple[LayerPair, ...] = session.loaded("extract").pairs if "extract" in session.results else ()
+    pairs: tuple[LayerPair, ...] = session.shown("extract").pairs if "extract" in session.results else ()
     teacher = str(pair.teacher.checkpoint)
     student = str(pair.student.checkpoint or f"{teacher} ({told(bench.pair.student)})")
     taught = f"`{teacher}` (fingerprint `{bench.teacher_fingerprint}`)"
@@ -94,7 +94,7 @@ def card(session: Session, folder: Path, made: Mapping[str, Any], scores: str | 
         "kept of the teacher": _kept(session),
         "budget": made["budget"],
         "seed": str(bench.config.seed),
-        "made by": session.origin,
+        "made by": made.get("provenance") or session.origin,
     }
     text = model_card(
         method=method.name,

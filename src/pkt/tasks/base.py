@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -36,11 +37,13 @@ class Given:
         benchmark: where the data of real benchmarks lies.
         data: sizes, seed, and the files of ``custom``.
         fitting: leaves out rows of published sets that are too long to train on; None keeps all.
+        kept: folder for rows that pkt's own tasks have drawn, so that they need not be drawn again; None: nowhere.
     """
 
     benchmark: BenchmarkConfig = field(default_factory=lambda: BenchmarkConfig(name="", tasks=[]))
     data: DataConfig = field(default_factory=DataConfig)
     fitting: Fitting | None = None
+    kept: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datasets import Dataset
+from pathlib import Path
 
 from pkt.config import SPLITS, BenchmarkConfig, DataConfig
 from pkt.data.lengths import Fitting
-from pkt.data.rows import validate
+from pkt.data.rows import RowTable, validate
 from pkt.errors import RequestError
 from pkt.tasks.base import Given, Row, Task, drawn
 from pkt.tasks.find import find
@@ -26,19 +26,20 @@ def trained_on(benchmark: BenchmarkConfig) -> list[str]:
 
 
 def load_splits(
-    benchmark: BenchmarkConfig, data: DataConfig, fitting: Fitting | None = None
-) -> dict[str, Dataset]:
+    benchmark: BenchmarkConfig, data: DataConfig, fitting: Fitting | None = None, kept: Path | None = None
+) -> dict[str, RowTable]:
     """Return the extract, align, train and validation rows of a benchmark.
 
     Args:
         benchmark: names the tasks; each contributes `data.sizes` rows per split.
         data: sizes, shuffling, and the files of `benchmark=custom`.
         fitting: leaves out the real suites' rows that are too long.
+        kept: see `Given`.
 
     Raises:
         RequestError: an unknown task, an empty split, or rows that are not valid.
     """
-    given = Given(benchmark=benchmark, data=data, fitting=fitting)
+    given = Given(benchmark=benchmark, data=data, fitting=fitting, kept=kept)
     names = dict.fromkeys(SPLITS, trained_on(benchmark))
     if data.extract_tasks is not None:
         names["extract"] = data.extract_tasks

@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from pkt.data.batching import sorted_batches
 from pkt.data.encoding import Encoded
+from pkt.late import torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.processes import ALONE, Processes
@@ -44,7 +43,7 @@ def capture_all(
     wanted: Pass,
     *,
     batch_size: int,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     shelf: Shelf | None = None,
     listen: Callable[[int], None] = lambda _rows: None,
 ) -> dict[str, States]:
@@ -53,7 +52,7 @@ def capture_all(
     Args:
         wanted: the model, the rows and what is wanted.
         batch_size: rows per forward pass.
-        dtype: storage type of states; statistics before it are float32.
+        dtype: storage type of states (None: float32); statistics before it are float32.
         shelf: where they are kept; None: in memory.
         listen: called with the number of rows done after each batch.
 
@@ -69,7 +68,7 @@ def capture_all(
         wanted.count(rows)
         listen(len(rows))
 
-    columns = wanted.columns(dtype)
+    columns = wanted.columns(dtype or torch.float32)
     if shelf is not None:
         shards = write_shards(
             shelf.folder, columns, batches, wanted, limit=shelf.limit, listen=done, processes=shelf.processes
@@ -91,7 +90,7 @@ def capture(
     interface: Interface,
     positions: str,
     batch_size: int,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     meter: Meter | None = None,
     shelf: Shelf | None = None,
     listen: Callable[[int], None] = lambda _rows: None,

@@ -19,10 +19,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from pkt.data.batching import Batch, next_tokens
+from pkt.late import Tensor, nn, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, recomputed, skip_above, tap
 from pkt.objectives import (

@@ -12,11 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-
 from pkt.data.batching import Batch, answer_labels
+from pkt.late import Tensor, functional, nn, torch
 from pkt.models.architecture import Architecture
 from pkt.models.sparse_delta import SparseDelta, applied
 from pkt.models.taps import decode

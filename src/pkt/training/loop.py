@@ -16,18 +16,19 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pkt import console
 from pkt.config import OptimConfig
 from pkt.data.batching import Batch
 from pkt.errors import PktError
+from pkt.late import Tensor, nn, torch
 from pkt.processes import ALONE, Processes
 from pkt.training.meter import Meter, counted_together
 from pkt.training.snapshot import load_snapshot, optimiser_tensors, restore_optimiser, save_snapshot
+
+if TYPE_CHECKING:
+    from pkt.training.share import Share
 
 _APART = 7_919_000_003  # between the seeds of two processes
 REMEDY = (
@@ -81,30 +82,6 @@ class History:
     best_step: int | None = None  # the step whose weights were kept, where optim.keep=best
 
 
-class _Share(nn.Module):
-    """A part of a step's loss as a module, so that its gradients can be averaged over processes.
-
-    Args:
-        parameters: what trains.
-        count: processes; the loss is multiplied by it, since the mean over them is to be a sum.
-    """
-
-    def __init__(self, parameters: Mapping[str, nn.Parameter], count: int) -> None:
-        super().__init__()
-        self.trained = nn.ParameterList(parameters.values())
-        self.count = count
-        self.now: Callable[[], Tensor | None] | None = None
-
-    def forward(self) -> Tensor | None:
-        """Return what `now` gives; alone, nothing where that is nothing."""
-        total = self.now() if self.now is not None else None
-        if self.count == 1:
-            return total
-        # a process may have no row that some parameter, or the whole step, has a use for
-        nothing = torch.stack([parameter.sum() for parameter in self.trained]).sum() * 0.0
-        return nothing if total is None else total * self.count + nothing
-
-
 @dataclass(kw_only=True)
 class Trainer:
     """Train `parameters` on `loss`.
@@ -150,7 +127,7 @@ class Trainer:
     forget: Callable[[], None] = lambda: None
     inseparable: bool = False
     processes: Processes = ALONE
-    _share: _Share = field(init=False)
+    _share: Share = field(init=False)
     _wrapped: Any = field(init=False)
     _rows_at_once: int | None = field(default=None, init=False)
     _validations: list[dict[str, float]] = field(default_factory=list, init=False)
@@ -170,7 +147,9 @@ class Trainer:
         )
         total, step = sum(map(len, self.plan)), 0
         done = self.processes.in_turn(lambda: self._resume(optimiser))
-        self._share = _Share(self.parameters, self.processes.count)
+        from pkt.training.share import Share
+
+        self._share = Share(self.parameters, self.processes.count)
         self._wrapped = self.processes.wrapped(self._share)
         saved_at = time.monotonic()
         for epoch, steps in enumerate(self.plan):

@@ -16,11 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from peft import PeftModel, get_peft_model_state_dict
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-
+from pkt.late import Tensor, nn, peft, torch, transformers
 from pkt.models.surgery import matrix_OI
 
 TRAINED, _TAKEN_OFF = "default", "start"  # names of the two adapters
@@ -125,7 +121,7 @@ def _orthonormal(size: int, rank: int, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def begin(adapter: PeftModel, config: Any, start: LoraStart) -> None:
+def begin(adapter: peft.PeftModel, config: Any, start: LoraStart) -> None:
     """Set the trained adapter to (A0, B0), and take scale B0 A0 off with a second, frozen one.
 
     Args:
@@ -149,10 +145,10 @@ def begin(adapter: PeftModel, config: Any, start: LoraStart) -> None:
             own_B.requires_grad_(name == TRAINED)
 
 
-def joined(adapter: PeftModel) -> dict[str, Tensor]:
+def joined(adapter: peft.PeftModel) -> dict[str, Tensor]:
     """Return the weights of a single adapter of twice the rank, [B, -B0] [A; A0], under peft's names."""
     trained, taken = (
-        get_peft_model_state_dict(adapter, adapter_name=name, save_embedding_layers=False)
+        peft.get_peft_model_state_dict(adapter, adapter_name=name, save_embedding_layers=False)
         for name in (TRAINED, _TAKEN_OFF)
     )
     assert trained.keys() == taken.keys()
@@ -163,17 +159,17 @@ def joined(adapter: PeftModel) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def folded(adapter: PeftModel) -> PreTrainedModel:
+def folded(adapter: peft.PeftModel) -> transformers.PreTrainedModel:
     """Fold W + scale (B A - B0 A0) into the student, in its own dtype, and return it without adapters."""
     for module in _wrapped(adapter):
         weight_OI = matrix_OI(module)
         # one sum in float32: adding the two adapters one after the other would round in between
         weight_OI.copy_(weight_OI.float() + _change_OI(module))
-    plain: PreTrainedModel = adapter.unload()
+    plain: transformers.PreTrainedModel = adapter.unload()
     return plain
 
 
-def _wrapped(adapter: PeftModel) -> Iterator[nn.Module]:
+def _wrapped(adapter: peft.PeftModel) -> Iterator[nn.Module]:
     for module in adapter.modules():
         if hasattr(module, "base_layer") and hasattr(module, "scaling"):
             yield module

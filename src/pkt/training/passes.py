@@ -12,12 +12,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-
 from pkt.data.batching import Batch, collate
 from pkt.data.encoding import Encoded
 from pkt.errors import PktError
+from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, skip_above, skip_below, tap
 from pkt.objectives import CHUNK, TokenDistribution, shared_columns, token_distribution

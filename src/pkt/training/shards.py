@@ -20,17 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from pkt.durable import check_file, entry, move, read_sealed, sealed, set_aside, sync, write_atomically
 from pkt.errors import PktError
+from pkt.late import Tensor, torch
 from pkt.processes import ALONE, Processes
-from pkt.training.states import FLOAT8, States, bytes_each, offsets
+from pkt.training.states import States, bytes_each, is_float8, offsets
 
-_LARGEST = float(torch.finfo(FLOAT8).max)
 _SCALE = ".scale"  # of a column of eight-bit numbers: one per position
 _OPEN = 64  # files that are mapped at a time
 
@@ -143,8 +140,10 @@ def _write(
         nothing = torch.empty(0, column.width)
         stored = [_stored(part[name], column.dtype) for part in parts] or [_stored(nothing, column.dtype)]
         tensors[name] = torch.cat([values for values, _ in stored])
-        if column.dtype == FLOAT8:
+        if is_float8(column.dtype):
             tensors[name + _SCALE] = torch.cat([scale for _, scale in stored])
+    from safetensors.torch import save_file  # imports torch
+
     file = _file(folder, number)
     fresh = file.with_suffix(".new")
     try:
@@ -166,17 +165,19 @@ def _write(
 def _stored(values_nW: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return numbers as they are stored, and the scale of each position."""
     values_nW = values_nW.detach().cpu()
-    if dtype != FLOAT8:
+    if not is_float8(dtype):
         return values_nW.to(dtype).contiguous(), values_nW.new_empty(0)
     values_nW = values_nW.float()
-    scale_n1 = (values_nW.abs().amax(-1, keepdim=True) / _LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
-    return (values_nW / scale_n1).to(FLOAT8), scale_n1
+    scale_n1 = (values_nW.abs().amax(-1, keepdim=True) / torch.finfo(dtype).max).clamp_min(
+        torch.finfo(torch.float32).tiny
+    )
+    return (values_nW / scale_n1).to(dtype), scale_n1
 
 
 def rounded(values_nW: Tensor, dtype: torch.dtype) -> Tensor:
     """Return numbers as they are read back after they were stored; eight-bit ones as float32."""
     stored, scale = _stored(values_nW, dtype)
-    return stored.float() * scale if dtype == FLOAT8 else stored
+    return stored.float() * scale if is_float8(dtype) else stored
 
 
 def _is_there(folder: Path, number: int, rows: list[int]) -> bool:
@@ -280,11 +281,11 @@ class Shards:
         """Return a column's numbers at some positions of a file; eight-bit ones as float32."""
         file = self._open(shard)
         stored: Tensor = file.get_tensor(name)
-        if stored.dtype != FLOAT8:
+        if not is_float8(stored.dtype):
             return stored[positions_n]
         bits = stored.view(torch.uint8)[positions_n]  # torch cannot pick from eight-bit floats
         scale: Tensor = file.get_tensor(name + _SCALE)
-        return bits.view(FLOAT8).float() * scale[positions_n]
+        return bits.view(stored.dtype).float() * scale[positions_n]
 
     def shape(self, name: str) -> tuple[int, torch.dtype]:
         """Return a column's numbers per position, and as which they are stored."""

@@ -16,10 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
 from pkt.durable import (
     PASSING,
@@ -32,6 +29,7 @@ from pkt.durable import (
     sync_tree,
     write_atomically,
 )
+from pkt.late import Tensor, nn, torch
 
 _NAME, _FRESH, _PREVIOUS = "snapshot", ".snapshot.new", "snapshot.previous"
 _STATE, _TENSORS = "state.json", "tensors.safetensors"
@@ -55,6 +53,8 @@ def save_snapshot(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[st
         shutil.rmtree(previous, ignore_errors=True)
     fresh.mkdir()
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    from safetensors.torch import save_file
+
     save_file(plain, fresh / _TENSORS)
     content = {"format": _FORMAT, "place": _place(folder), "files": {_TENSORS: entry(fresh / _TENSORS)}}
     write_atomically(fresh / _STATE, sealed({**content, "state": dict(state)}))
@@ -97,6 +97,8 @@ def _read(snapshot: Path, place: str, like: Mapping[str, Tensor]) -> Snapshot:
     if (content["format"], content["place"]) != (_FORMAT, place):
         raise ValueError(f"it was written for {content['place']}")
     check_file(snapshot / _TENSORS, content["files"][_TENSORS])
+    from safetensors.torch import load_file
+
     tensors = load_file(snapshot / _TENSORS)
     for name, tensor in like.items():
         if name not in tensors or tensors[name].shape != tensor.shape:

@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
-import torch
-from torch import Tensor
+from pkt.late import Tensor, torch
 
-FLOAT8 = torch.float8_e4m3fn
+
+def is_float8(dtype: torch.dtype) -> bool:
+    """Whether numbers have eight bits, and a scale beside them."""
+    return dtype == torch.float8_e4m3fn
 
 
 def bytes_each(width: int, dtype: torch.dtype) -> int:
     """Return the bytes of one position; eight-bit floats have a scale beside them."""
-    return width * dtype.itemsize + (4 if dtype == FLOAT8 else 0)
+    return width * dtype.itemsize + (4 if is_float8(dtype) else 0)
 
 
 class States(ABC):

@@ -17,10 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
-from torch import Tensor
-
 from pkt.data.batching import Batch
+from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import decode
 from pkt.objectives import Distributions, TokenDistribution
@@ -208,7 +206,7 @@ class Live:
 
     wanted: Pass
     together: int
-    dtype: torch.dtype = torch.float32
+    dtype: torch.dtype
 
     def of(self, batch: Batch) -> Given:
         """Run the teacher on a batch's rows."""

@@ -18,14 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
-from peft import PeftModel
-from safetensors.torch import save_file
-from torch import nn
-from transformers import PreTrainedModel
-
 from pkt import console
 from pkt.errors import RequestError
+from pkt.late import nn, peft, torch, transformers
 from pkt.models.architecture import Architecture
 from pkt.models.quiet import quiet_transformers
 from pkt.models.surgery import left_out, lora_config, sites, wrap
@@ -74,9 +69,9 @@ class Trainable:
         dropouts: the only modules in training mode.
     """
 
-    model: PreTrainedModel
+    model: transformers.PreTrainedModel
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
-    adapter: PeftModel | None = None
+    adapter: peft.PeftModel | None = None
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
     has_start: bool = False
     dropouts: tuple[nn.Module, ...] = ()
@@ -121,10 +116,12 @@ class Trainable:
         both.inference_mode = True
         folder.mkdir(parents=True, exist_ok=True)
         both.save_pretrained(str(folder))
+        from safetensors.torch import save_file
+
         save_file(joined(self.adapter), folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
     @torch.no_grad()
-    def merged(self) -> PreTrainedModel:
+    def merged(self) -> transformers.PreTrainedModel:
         """Fold the trained weights into the student, in its own dtype, and return it; call once, last."""
         plain = self.model
         if self.adapter is not None:
@@ -192,7 +189,7 @@ def make_trainable(
     )
 
 
-def _active_dropouts(adapter: PeftModel) -> tuple[nn.Module, ...]:
+def _active_dropouts(adapter: peft.PeftModel) -> tuple[nn.Module, ...]:
     """Put the adapters' dropout into training mode: the rest of the student stays in eval mode."""
     adapter.eval()  # peft's own modules start in training mode
     named = adapter.named_modules()

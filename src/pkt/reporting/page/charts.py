@@ -9,10 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from matplotlib.figure import Figure
-
 from pkt.evaluation.paired import Interval
-from pkt.reporting.figures import INK, MARK, QUIET, Drawing, as_text, wrapped
+from pkt.reporting.figures import INK, MARK, QUIET, Drawing, as_text, blank, wrapped
 from pkt.reporting.gaps import MEAN
 from pkt.reporting.study import Study
 
@@ -88,7 +86,7 @@ def _chart(name: str, title: str, rows: Sequence[Row], axis: Axis) -> tuple[Draw
     labels = [as_text(wrapped(label, _WIDEST)) for label, _ in rows]
     lines = max(label.count("\n") for label in labels)
     height = 0.26 + 0.13 * lines
-    figure = Figure(figsize=(4.2, 0.9 + height * len(rows)), layout="constrained")
+    figure = blank(4.2, 0.9 + height * len(rows))
     axes = figure.subplots()
     sides = ["center"] if len(axis.ends) == 1 else ["right", "left"]  # apart, however close the two lines are
     for (at, who), side in zip(axis.ends.items(), sides, strict=True):

@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
-
 from pkt.reporting.figures import (
     INK,
     MARK,
@@ -18,6 +15,7 @@ from pkt.reporting.figures import (
     TEACHER,
     Drawing,
     as_text,
+    blank,
     plain_logarithm,
     wrapped,
 )
@@ -69,7 +67,9 @@ def curve_chart(label: str, curves: Mapping[str, Points], name: str) -> Drawing:
         curves: term -> (step, value).
         name: of the drawing.
     """
-    figure = Figure(figsize=(3.8, 2.6), layout="constrained")
+    from matplotlib.ticker import NullLocator
+
+    figure = blank(3.8, 2.6)
     axes = figure.subplots()
     for index, (term, points) in enumerate(curves.items()):
         colour, line = _STYLES.get(term, _MORE[index % len(_MORE)])
