@@ -16,7 +16,7 @@ from pkt.training.forward import Targets, TransferLoss
 from pkt.training.loop import Trainer
 from pkt.training.trainable import Update, make_trainable
 from terms import objective
-from textbook import same_moves, textbook_training
+from textbook.training import same_moves, textbook_training
 from tiny import tiny_model
 
 V1 = objective(cosine={"positions": "answer"}, output={})
