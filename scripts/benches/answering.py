@@ -22,7 +22,7 @@ ANSWER = 4  # tokens of a given answer
 
 @lru_cache(maxsize=4)
 def tokenizer(vocabulary: int) -> Any:
-    """Return one whose tokens are words with a space before them: whatever a model writes is read as the same tokens."""
+    """Return one whose tokens are words and a space before each: what a model writes is read as the same tokens."""
     words = ["<pad>", "<s>", "</s>", *(f" w{i}" for i in range(3, vocabulary))]
     inner = Tokenizer(models.WordLevel(vocab={word: i for i, word in enumerate(words)}, unk_token=words[3]))
     inner.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_next")

@@ -26,7 +26,7 @@ MB = 2**20
 
 
 def clock(threads: int) -> Callable[[], float]:
-    """Return what seconds are read from: the processor's of this process, or the wall's where threads share the work."""
+    """Return what seconds are read from: this process's on the processor, or the wall's for several threads."""
     return time.process_time if threads == 1 else time.perf_counter
 
 

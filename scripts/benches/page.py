@@ -20,22 +20,22 @@ from pkt.reporting.figures import INK, STUDENT, TEACHER, Drawing, plain_axes, sa
 
 HEAD = """# What pkt's ways cost, beside the textbook's
 
-Written by `make bench`; [the JSON](results/performance.json) has every single measurement. Both ways of each case work on the same
-random models and inputs, and have to find the same numbers, within the difference that the table names, before they are
-timed. The textbook's way is the one that tests compare pkt's numbers with (`tests/textbook/`), vectorised as anybody would
-write it; for scores and answers it is lm-eval and transformers.
+Written by `make bench`; [the JSON](results/performance.json) has every single measurement. Both ways of each case work
+on the same random models and inputs, and have to find the same numbers, within the difference that the table names,
+before they are timed. The textbook's way is the one that tests compare pkt's numbers with (`tests/textbook/`), with
+whole batches at a time as anybody would write it; for scores and answers it is lm-eval and transformers.
 
-- **times** is the textbook's median over pkt's. The two are timed in turns in one process, so that both meet the same load;
-  the ratio's range over single turns is behind it. {clock}
-- **memory** is the textbook's peak over pkt's, each in a process of its own: how far one call grows the resident set (VmHWM, set
-  back before the call) over what the process holds with everything imported and used once. Models and inputs count, what
-  is prepared and given back does not.
+- **times** is the textbook's median over pkt's. The two are timed in turns in one process, so that both meet the same
+  load; behind it the range of single turns. {clock}
+- **memory** is the textbook's peak over pkt's, each in a process of its own: how far one call grows the resident set
+  (VmHWM, set back before the call) over what the process holds with everything imported and used once. Models and
+  inputs count, what is prepared and given back does not.
 - An aim that is not reached is marked with ✗. Absolute seconds say little on a shared machine.
 
-"""
-SIZES = """The reference shape: teacher {teacher_depth} x {teacher_width}, student {student_depth} x {student_width}, V = {vocabulary:,},
-batch {rows} x {tokens}, layer {layer} of {student_depth}; heads of {head_vocabulary:,} x {head_widths}. Half of each row is the answer.
-Attribution, Seeking and LaTen have an eighth of the rows, of half the length (LaTen one layer of the student's width).
+Sizes: teacher {teacher_depth} x {teacher_width}, student {student_depth} x {student_width}, V = {vocabulary:,}, batch
+{rows} x {tokens}, layer {layer} of {student_depth}; heads of {head_vocabulary:,} x {head_widths}. Half of each row is
+the answer. Attribution, Seeking and LaTen have an eighth of the rows, of half the length (LaTen: one layer of the
+student's width; Seeking's window: a square of a quarter of the teacher's width).
 """
 
 
@@ -142,8 +142,7 @@ def _page(cases: Sequence[Case], record: Mapping[str, Any]) -> str:
     )
     widths = " and ".join(f"{width:,}" for width in record["shape"]["head_widths"])
     parts = [
-        HEAD.format(clock=clock),
-        SIZES.format(**{**record["shape"], "head_widths": widths}),
+        HEAD.format(clock=clock, **{**record["shape"], "head_widths": widths}),
         table(cases, record["cases"]),
         "## What the two ways are\n",
         ways(cases),
