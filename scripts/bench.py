@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def _obtain(file: Path, name: str, options: argparse.Namespace, commit: str | No
     console.say(f"{name:<20}{told or 'slopes ' + str(found['slopes'])}")
 
 
-def _measured(name: str, options: argparse.Namespace) -> Mapping[str, Any]:
+def _measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     if name in SCALING:
         return scaled(SCALING[name], CASES, options.repeats, options.threads, base_of(options.size))
     case, shape = CASES[name], SHAPES[options.size]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -43,13 +44,17 @@ def questions(shape: Shape) -> list[Question]:
     return [Question(text=text, until=(), most=shape.tokens // 4) for text in texts(shape)]
 
 
+def _scorer(model: Any, shape: Shape) -> AbstractContextManager[Any]:
+    reader, cpu = tokenizer(shape.vocabulary), torch.device("cpu")
+    return answering(model, reader, batch_size=shape.rows, seed=0, chat=None, device=cpu)
+
+
 def our_answers(shape: Shape) -> Work:
     """Prepare answers by batches."""
     model, asked = shape.teacher().model, questions(shape)
 
     def answers() -> Numbers:
-        options = {"batch_size": shape.rows, "seed": 0, "chat": None, "device": torch.device("cpu")}
-        with answering(model, tokenizer(shape.vocabulary), **options) as scorer:
+        with _scorer(model, shape) as scorer:
             found = [reply for (reply,) in replies(scorer, asked, Sampling())]
         return _compared([reply.tokens for reply in found], [reply.loglikelihood for reply in found])
 
@@ -100,10 +105,9 @@ def requests(shape: Shape) -> list[Any]:
 def our_likelihoods(shape: Shape) -> Work:
     """Prepare likelihoods as pkt scores them."""
     model, asked = shape.student().model, requests(shape)
-    options = {"batch_size": shape.rows, "seed": 0, "chat": None, "device": torch.device("cpu")}
 
     def likelihoods() -> Numbers:
-        with answering(model, tokenizer(shape.vocabulary), **options) as scorer:
+        with _scorer(model, shape) as scorer:
             return {"likelihoods": torch.tensor([value for value, _ in scorer.loglikelihood(asked)])}
 
     return likelihoods

@@ -68,9 +68,9 @@ class Recipe:
         """Return what the textbook makes targets with."""
         if not self.through_vocabulary:
             matrix = plain_matrix(shape)
-            return lambda states: states @ matrix.T
+            return partial(torch.nn.functional.linear, weight=matrix)
         bases = [textbook_basis(arch.head_weight().detach()) for arch in (teacher, student)]
-        return lambda states: recomposed(states, *bases)
+        return partial(_over_tokens, bases)
 
 
 V1 = Recipe(
@@ -139,6 +139,11 @@ class Prepared:
         ).fit()
         named = {key.removeprefix("loss_"): value for key, value in found[-1].items()}
         return numbers({name: named[name] for name in self.recipe.objective.terms}, named["grad_norm"])
+
+
+def _over_tokens(bases: list[Tensor], states: Tensor) -> Tensor:
+    targets: Tensor = recomposed(states, *bases)
+    return targets
 
 
 def numbers(losses: dict[str, float], norm: float) -> Numbers:
