@@ -19,7 +19,7 @@ import torch  # noqa: E402
 
 from benches import answering, maps, reading, training, weights  # noqa: E402
 from benches.case import Case  # noqa: E402
-from benches.machine import machine  # noqa: E402
+from benches.machine import code, machine  # noqa: E402
 from benches.measure import peak, peaks, timed  # noqa: E402
 from benches.page import write  # noqa: E402
 from benches.scaling import AXES, base_of, scaled  # noqa: E402
@@ -27,7 +27,6 @@ from benches.shape import REFERENCE, SMALL, TINY, Shape  # noqa: E402
 from pkt import console, places  # noqa: E402
 from pkt.durable import write_atomically  # noqa: E402
 from pkt.errors import PktError, RequestError, nearest  # noqa: E402
-from pkt.run import checkout_commit  # noqa: E402
 
 CASES: dict[str, Case] = {
     case.name: case
@@ -54,9 +53,9 @@ def main(words: Sequence[str]) -> int:
             return 0
         chosen = _chosen(options.cases)
         folder = _folder(options.size)
-        commit = checkout_commit(ROOT)
+        measured = code()
         for name in chosen:
-            _obtain(folder / f"{name}.json", name, options, commit)
+            _obtain(folder / f"{name}.json", name, options, measured)
         for file in _write(folder, options, words):
             console.say(f"{'wrote':<12}{file}")
     except PktError as error:
@@ -94,14 +93,14 @@ def _folder(size: str) -> Path:
     return folder
 
 
-def _obtain(file: Path, name: str, options: argparse.Namespace, commit: str | None) -> None:
-    """Measure a case and keep the result, unless it is there from this commit and these options."""
+def _obtain(file: Path, name: str, options: argparse.Namespace, measured: str) -> None:
+    """Measure a case and keep the result, unless it is there from this code and these options."""
     asked = {
         "size": options.size,
         "repeats": options.repeats,
         "threads": options.threads,
         "memory": options.memory and name in CASES,
-        "commit": commit,
+        "code": measured,
     }
     if not options.again and (known := _known(file)) and known["asked"] == asked:
         console.say(f"{name:<20}kept from an earlier run")

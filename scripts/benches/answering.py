@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from benches.case import Case, Numbers, Work
-from benches.shape import Shape
+from benches.shape import Shape, few
 from pkt.evaluation.answers import Question, answering, replies
 from pkt.evaluation.quiet import quiet
 from pkt.evaluation.sampling import Sampling
@@ -40,8 +40,8 @@ def texts(shape: Shape) -> list[str]:
 
 
 def questions(shape: Shape) -> list[Question]:
-    """Return the prompts to be answered, each with room for a quarter of a row."""
-    return [Question(text=text, until=(), most=shape.tokens // 4) for text in texts(shape)]
+    """Return the prompts to be answered, each with room for an eighth of a row."""
+    return [Question(text=text, until=(), most=max(2, shape.tokens // 8)) for text in texts(shape)]
 
 
 def _scorer(model: Any, shape: Shape) -> AbstractContextManager[Any]:
@@ -51,7 +51,7 @@ def _scorer(model: Any, shape: Shape) -> AbstractContextManager[Any]:
 
 def our_answers(shape: Shape) -> Work:
     """Prepare answers by batches."""
-    model, asked = shape.teacher().model, questions(shape)
+    model, asked = shape.student().model, questions(shape)
 
     def answers() -> Numbers:
         with _scorer(model, shape) as scorer:
@@ -63,7 +63,7 @@ def our_answers(shape: Shape) -> Work:
 
 def answers_row_by_row(shape: Shape) -> Work:
     """Prepare answers by transformers' `generate`, and a pass over each with logits everywhere."""
-    model, asked, reader = shape.teacher().model, questions(shape), tokenizer(shape.vocabulary)
+    model, asked, reader = shape.student().model, questions(shape), tokenizer(shape.vocabulary)
 
     @torch.no_grad()
     def answers() -> Numbers:
@@ -104,6 +104,7 @@ def requests(shape: Shape) -> list[Any]:
 
 def our_likelihoods(shape: Shape) -> Work:
     """Prepare likelihoods as pkt scores them."""
+    shape = few(shape)
     model, asked = shape.student().model, requests(shape)
 
     def likelihoods() -> Numbers:
@@ -115,6 +116,7 @@ def our_likelihoods(shape: Shape) -> Work:
 
 def lm_eval_likelihoods(shape: Shape) -> Work:
     """Prepare likelihoods as lm-eval's Hugging Face model computes them."""
+    shape = few(shape)
     model, asked = shape.student().model, requests(shape)
 
     def likelihoods() -> Numbers:
@@ -136,7 +138,7 @@ def lm_eval_likelihoods(shape: Shape) -> Work:
 CASES = (
     Case(
         name="teacher_answers",
-        title="the teacher's answers and their likelihoods",
+        title="answers to prompts, and their likelihoods",
         does="batches by length, logits of the answer alone",
         textbook_does="transformers' generate, row by row; logits everywhere",
         ours=our_answers,

@@ -34,8 +34,9 @@ whole batches at a time as anybody would write it; for scores and answers it is 
 
 Sizes: teacher {teacher_depth} x {teacher_width}, student {student_depth} x {student_width}, V = {vocabulary:,}, batch
 {rows} x {tokens}, layer {layer} of {student_depth}; heads of {head_vocabulary:,} x {head_widths}. Half of each row is
-the answer. Attribution, Seeking and LaTen have an eighth of the rows, of half the length (LaTen: one layer of the
-student's width; Seeking's window: a square of a quarter of the teacher's width).
+the answer. Targets, distributions and scoring have a quarter of the rows; attribution and Seeking one row of half the
+length, LaTen too, on one layer of a quarter of the student's width; Seeking's window is cut from a square of a quarter
+of the teacher's width; prompts are answered by the student's size.
 """
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from benches.case import Case, Numbers, Work
-from benches.shape import Shape, few
+from benches.shape import Shape, few, one
 from benches.training import V1
 from pkt.attribution import layer_attribution
 from pkt.models.taps import Interface
@@ -21,14 +19,14 @@ TOP_K, TEMPERATURE = 64, 2.0
 
 def our_attribution(shape: Shape) -> Work:
     """Prepare the scores of all layers of the teacher."""
-    shape = replace(shape, **few(shape))
+    shape = one(shape)
     teacher, batch = shape.teacher(), shape.batch()
     return lambda: {"scores": layer_attribution(teacher, [batch], "mlp")}
 
 
 def captum_attribution(shape: Shape) -> Work:
     """Prepare captum's, layer by layer."""
-    shape = replace(shape, **few(shape))
+    shape = one(shape)
     teacher, batch = shape.teacher(), shape.batch()
     teacher.model.requires_grad_(False)
     teacher.model.get_input_embeddings().requires_grad_(True)  # captum needs a graph down to the first layer
@@ -42,6 +40,7 @@ def captum_attribution(shape: Shape) -> Work:
 
 def our_capture(shape: Shape) -> Work:
     """Prepare the targets of one layer over a batch."""
+    shape = few(shape)
     teacher, student = shape.teacher(), shape.student()
     read = Read(
         layers=(shape.opposite(shape.layer),),
@@ -62,6 +61,7 @@ def our_capture(shape: Shape) -> Work:
 
 def whole_capture(shape: Shape) -> Work:
     """Prepare a pass that keeps all states of all layers and forms logits."""
+    shape = few(shape)
     teacher, student, batch = shape.teacher(), shape.student(), shape.batch()
     bases = [textbook_basis(arch.head_weight().detach()) for arch in (teacher, student)]
 
@@ -78,6 +78,7 @@ def whole_capture(shape: Shape) -> Work:
 
 def our_outputs(shape: Shape) -> Work:
     """Prepare the kept distributions of the teacher over a batch."""
+    shape = few(shape)
     teacher, encoded = shape.teacher(), shape.encoded()
     source = LiveTeacher(
         arch=teacher, shared=torch.arange(shape.vocabulary), temperature=TEMPERATURE, top_k=TOP_K
@@ -93,6 +94,7 @@ def our_outputs(shape: Shape) -> Work:
 
 def whole_outputs(shape: Shape) -> Work:
     """Prepare whole distributions at every position."""
+    shape = few(shape)
     teacher, batch = shape.teacher(), shape.batch()
 
     @torch.no_grad()

@@ -98,7 +98,7 @@ def plain_matrix(shape: Shape) -> Tensor:
     """Draw a matrix from the teacher's space to the student's."""
     generator = torch.Generator().manual_seed(5)
     drawn = torch.randn(shape.student_width, shape.teacher_width, generator=generator)
-    return drawn / shape.teacher_width**0.5
+    return drawn.div_(shape.teacher_width**0.5)
 
 
 @dataclass(kw_only=True)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from benches.case import Case, Numbers, Work
-from benches.shape import Shape, few
+from benches.shape import Shape, one
 from pkt.attribution.locate import layer_scores, neuron_scores, observe
 from pkt.attribution.sensitivity import sensitivity
 from pkt.attribution.windows import best_window
 from pkt.data.batching import collate
+from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from textbook.neurons import slow
 from textbook.weights import brute_force, textbook_sensitivity
@@ -23,7 +23,7 @@ KEPT = ("up_proj.weight", "down_proj.weight", "v_proj.weight", "o_proj.weight") 
 
 def our_sensitivity(shape: Shape) -> Work:
     """Prepare sums on disk, a gradient at a time."""
-    shape = replace(shape, **few(shape))
+    shape = one(shape)
     teacher, rows = shape.teacher(), shape.encoded()
     keep = {name for name, _ in teacher.model.named_parameters() if name.endswith(KEPT)}
 
@@ -39,7 +39,7 @@ def our_sensitivity(shape: Shape) -> Work:
 
 def sensitivity_in_memory(shape: Shape) -> Work:
     """Prepare sums of all gradients at once."""
-    shape = replace(shape, **few(shape))
+    shape = one(shape)
     teacher, rows = shape.teacher(), shape.encoded()
 
     def scores() -> Numbers:
@@ -72,15 +72,13 @@ def every_window(shape: Shape) -> Work:
     return lambda: {"corner": torch.tensor(brute_force(score, size))}
 
 
-def _one_layer(shape: Shape) -> tuple[Shape, Architecture]:
-    one = replace(shape, **{**few(shape), "rows": 1})
-    return one, one.model(1, shape.student_width, seed=2)
+def _one_layer(shape: Shape) -> tuple[Encoded, Architecture]:
+    return one(shape).encoded(), shape.model(1, shape.student_width // 4, seed=2)
 
 
 def our_neurons(shape: Shape) -> Work:
     """Prepare the scores of a layer's neurons by products."""
-    one, arch = _one_layer(shape)
-    rows = one.encoded()
+    rows, arch = _one_layer(shape)
 
     def scores() -> Numbers:
         observed = observe(arch, rows)
@@ -96,8 +94,7 @@ def our_neurons(shape: Shape) -> Work:
 
 def neuron_by_neuron(shape: Shape) -> Work:
     """Prepare the same by a read-out per neuron."""
-    one, arch = _one_layer(shape)
-    rows = one.encoded()
+    rows, arch = _one_layer(shape)
 
     def scores() -> Numbers:
         ((attention, ffn, attention_neurons, ffn_neurons),) = slow(arch.model, rows)

@@ -62,8 +62,8 @@ def test_a_stopped_command_goes_on_and_the_page_has_all_that_is_there(outputs, m
     words = ["--tiny", "--repeats", "2", "--no-memory", "--cases"]
     assert bench.main([*words, "map"]) == 0
     first = json.loads((outputs / "map.json").read_text())
-    assert first["asked"] | {"commit": None} == {
-        "size": "tiny", "repeats": 2, "threads": 1, "memory": False, "commit": None,
+    assert first["asked"] | {"code": None} == {
+        "size": "tiny", "repeats": 2, "threads": 1, "memory": False, "code": None,
     }  # fmt: skip
     assert {way: len(seconds) for way, seconds in first["seconds"].items()} == {"ours": 2, "textbook": 2}
     real = bench.timed
