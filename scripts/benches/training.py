@@ -112,6 +112,7 @@ class Prepared:
     targets: dict[int, RowStates]
     outputs: TopRows | None
     trainable: Trainable
+    head: OutputHead
     prefix: Prefix | None = None
 
     def train(self, epochs: int) -> Numbers:
@@ -125,7 +126,7 @@ class Prepared:
                 interface=self.recipe.interface,
                 targets=Targets(states=self.targets, positions=self.recipe.objective.positions),
                 prefix=self.prefix,
-                head=OutputHead(arch=self.student),
+                head=self.head,
                 teacher=self.outputs,
                 autocast=self.recipe.bfloat16,
             ),
@@ -180,7 +181,7 @@ def prepared(recipe: Recipe, shape: Shape, rows: int) -> Prepared:
     trainable = make_trainable(student, recipe.update, [k for _, k in recipe.pairs(shape)])
     return Prepared(
         recipe=recipe, shape=shape, encoded=encoded, student=student, targets=targets, outputs=outputs,
-        trainable=trainable,
+        trainable=trainable, head=OutputHead(arch=student),
     )  # fmt: skip
 
 
