@@ -158,7 +158,7 @@ def _page(cases: Sequence[Case], record: Mapping[str, Any]) -> str:
     about = [f"| {name} | {value} |" for name, value in record["machine"].items()]
     about += [
         f"| load average while measuring | {loads(record['cases'])} |",
-        f"| command | `{record['command']}` |",
+        f"| last command | `{record['command']}` |",
     ]
     parts += ["## The machine\n", "\n".join(["| | |", "|---|---|", *about]) + "\n"]
     return "\n".join(parts)
