@@ -18,6 +18,8 @@ from benches.measure import WAYS
 from pkt.durable import write_atomically
 from pkt.reporting.figures import INK, STUDENT, TEACHER, Drawing, plain_axes, save
 
+LEAST_MB = 10  # below it a process's memory says nothing about the work
+
 HEAD = """# What pkt's ways cost, beside the textbook's
 
 Written by `make bench`; [the JSON](results/performance.json) has every single measurement. Both ways of each case work
@@ -57,6 +59,8 @@ def _row(case: Case, found: Mapping[str, Any] | None) -> str:
     turns = [t / max(o, 1e-9) for o, t in zip(seconds["ours"], seconds["textbook"], strict=True)]
     times = f"{_reached(found['ratio'], case.faster)} ({min(turns):.3g} to {max(turns):.3g})"
     peaks = found.get("mb")
+    if peaks and max(peaks.values()) < LEAST_MB:
+        peaks = None
     memory = _reached(peaks["textbook"] / max(peaks["ours"], 1e-9), case.smaller) if peaks else "–"
     medians = ", ".join(f"{statistics.median(seconds[way]):.3g}" for way in WAYS)
     megabytes = ", ".join(f"{peaks[way]:.0f}" for way in WAYS) if peaks else ""
