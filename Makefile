@@ -21,7 +21,7 @@ RESULT = $(BIN)/python scripts/reproduce.py $@ --pair $(PAIR) $(if $(SEEDS),--se
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install demo real table1 table2 figure2 figure4 figure5 ablations efficiency labels cuts situations settings finals when peer nano test test-all lint types format clean
+.PHONY: help venv install demo real table1 table2 figure2 figure4 figure5 ablations efficiency labels cuts situations settings finals when peer nano bench test test-all lint types format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ peer: $(VENV)/.base ## table1 and ablations with a teacher that knows no more th
 
 nano: $(VENV)/.dev ## train the built-in nano models anew
 	$(BIN)/python scripts/train_nano.py $(ARGS)
+
+bench: $(VENV)/.dev ## what pkt's ways cost beside the textbook's (docs/performance.md); ARGS="--cases v1_step --small"
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/bench.py $(ARGS)
 
 test: $(VENV)/.dev ## the default tests
 	$(PYTEST) -m "not slow" $(ARGS)

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 import torch
-from captum.attr import LayerGradientXActivation
 from tests.tiny import tiny_model
-from torch import Tensor
 from torch.nn import functional
 
 from pkt.attribution import REDUCTIONS, layer, layer_attribution
 from pkt.errors import RequestError
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode
+from textbook.attribution import Rows, captum_products, reduced
 
 LENGTHS, PROMPTS = (9, 5, 12, 7), (3, 2, 11, 1)  # tokens per row, of which the first belong to the prompt
 TIGHT = {"rtol": 1e-4, "atol": 1e-7}
-
-
-@dataclass(frozen=True)
-class Rows:
-    input_ids: Tensor
-    attention_mask: Tensor
-    supervised: Tensor
 
 
 def rows(chosen=range(4), *, extra=0, left=False):
@@ -38,38 +28,6 @@ def rows(chosen=range(4), *, extra=0, left=False):
         mask[place, start : start + LENGTHS[row]] = 1
         supervised[place, start + PROMPTS[row] - 1 : start + LENGTHS[row] - 1] = 1
     return Rows(input_ids=ids, attention_mask=mask, supervised=supervised.bool())
-
-
-def example_losses(model, batch):
-    """Mean answer-token cross-entropy per example, from the whole model's logits."""
-    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
-    labels = functional.pad(batch.input_ids[:, 1:], (0, 1))
-    losses = functional.cross_entropy(logits.transpose(1, 2).float(), labels, reduction="none")
-    return (losses * batch.supervised).sum(1) / batch.supervised.sum(1)
-
-
-def captum_products(arch, batch, interface):
-    """g * h per layer, (B, T, D) each."""
-
-    def wrapper(ids):
-        return example_losses(arch.model, Rows(ids, batch.attention_mask, batch.supervised))
-
-    numbers = range(1, arch.depth + 1)
-    modules = [arch.layer(n) if interface == "block" else arch.sublayer_out(n, "mlp") for n in numbers]
-    return [
-        LayerGradientXActivation(wrapper, module).attribute(batch.input_ids).detach().double()
-        for module in modules
-    ]
-
-
-def reduced(products, reduce):
-    flat = products.flatten(1)
-    return {
-        "example": flat.sum(1).abs().mean(),
-        "signed": flat.sum(1).mean(),
-        "abs": flat.abs().sum(1).mean(),
-        "l2": flat.norm(dim=1).mean(),
-    }[reduce]
 
 
 @pytest.mark.parametrize("interface", ["mlp", "block"])

@@ -23,7 +23,7 @@ from pkt.training.loop import schedule
 from pkt.training.passes import Read
 from pkt.training.trainable import Update
 from terms import objective
-from textbook import same_moves
+from textbook.training import same_moves
 from tiny import tiny_model
 
 FULL = Update(kind="full")

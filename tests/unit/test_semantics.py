@@ -28,6 +28,7 @@ from pkt.semantics import (
     gram,
     refits,
 )
+from textbook.maps import recomposed, textbook_basis, textbook_map, unit
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "semantics"
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}  # of M, whose entries are about 1
@@ -56,21 +57,6 @@ def heads(width, seed):
     }
 
 
-def unit(rows):
-    length = rows.norm(dim=-1, keepdim=True)
-    return torch.where(length > 1e-12, rows / length.clamp_min(1e-300), 0.0)
-
-
-def textbook_basis(weight):
-    """Row i: column i of W^+, scaled to length 1."""
-    return unit(torch.linalg.pinv(weight, rtol=1e-7).T)
-
-
-def textbook_map(teacher, student):
-    count = min(len(teacher), len(student))
-    return textbook_basis(student)[:count].T @ textbook_basis(teacher)[:count]
-
-
 def view(weight, **fields):
     return HeadView(weight=weight, **fields)
 
@@ -82,9 +68,7 @@ def test_cosine_map_equals_the_dense_pseudoinverse(kind, widths):
     fitted = Cosine().fit(teacher=view(teacher), student=view(student))
     torch.testing.assert_close(fitted.weight.double(), textbook_map(teacher, student), **TOLERANCE)
     states = draw(6, widths[0], seed=3)
-    coefficients = unit(states) @ textbook_basis(teacher).T  # a = S_T^T h / |h|
-    count = min(len(teacher), len(student))
-    expected = coefficients[:, :count] @ textbook_basis(student)[:count]
+    expected = recomposed(states, textbook_basis(teacher), textbook_basis(student))
     torch.testing.assert_close(fitted(states), expected.float(), **TOLERANCE)
 
 

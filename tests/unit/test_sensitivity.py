@@ -12,7 +12,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.nn import functional
 
 from pkt.attribution import disk_sums
 from pkt.attribution.sensitivity import parameter_name, sensitivity
@@ -20,6 +19,7 @@ from pkt.data.batching import collate
 from pkt.data.encoding import Encoded
 from pkt.errors import PktError, RequestError
 from pkt.models.architecture import Architecture
+from textbook.weights import textbook_sensitivity as textbook
 from tiny import tiny_model
 
 FAMILIES = ("llama", "qwen3", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "opt")
@@ -38,22 +38,6 @@ def run(arch, rows, folder, **more):
     return sensitivity(
         arch, lambda i: collate(rows, [i]), len(rows.lengths), keep=keep, folder=folder, **more
     )
-
-
-def textbook(model, rows):
-    """S with every gradient in memory, logits of every position, transformers' own labels."""
-    totals = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in model.named_parameters()}
-    for ids, prompt in zip(rows.input_ids, rows.prompt_lengths, strict=True):
-        model.zero_grad()
-        labels = torch.tensor([[-100] * prompt + ids[prompt:]])
-        if (labels == -100).all():
-            continue
-        logits = model(input_ids=torch.tensor([ids])).logits[:, :-1].float()
-        functional.cross_entropy(logits[0], labels[0, 1:], ignore_index=-100).backward()
-        for name, parameter in model.named_parameters():
-            if parameter.grad is not None:
-                totals[name] += (parameter.detach().float() * parameter.grad.float()).abs()
-    return totals
 
 
 @pytest.mark.parametrize("family", FAMILIES)

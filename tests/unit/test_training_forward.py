@@ -17,7 +17,7 @@ from pkt.training.loop import Trainer
 from pkt.training.passes import Read
 from pkt.training.trainable import Update, make_trainable
 from terms import objective
-from textbook import same_moves, textbook_training
+from textbook.training import same_moves, textbook_training
 from tiny import tiny_model
 
 V1 = objective(cosine={"positions": "answer"}, output={})

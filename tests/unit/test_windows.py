@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pkt.attribution.windows import best_window, cut
+from textbook.weights import brute_force
 
 SHAPES = [
     ((7, 9), (3, 4)),
@@ -21,16 +22,6 @@ def scores(shape, seed=0, *, whole=False):
     generator = torch.Generator().manual_seed(seed)
     values = torch.rand(shape, generator=generator)
     return (values * 3).floor() if whole else values
-
-
-def brute_force(score, shape):
-    best, place = -1.0, None
-    for row in range(score.shape[0] - shape[0] + 1):
-        for column in range(score.shape[1] - shape[1] + 1):
-            total = score[row : row + shape[0], column : column + shape[1]].double().sum().item()
-            if total > best:
-                best, place = total, (row, column)
-    return place
 
 
 @pytest.mark.parametrize(("size", "shape"), SHAPES)

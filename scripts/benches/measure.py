@@ -1,0 +1,106 @@
+"""Seconds of both ways, one after the other in one process, and the peak memory of each in a process of its own."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benches.case import Case, Work, difference
+from benches.shape import TINY, Shape
+from pkt.errors import PktError
+
+SCRIPT = Path(__file__).resolve().parents[1] / "bench.py"
+WAYS = ("ours", "textbook")
+# glibc keeps what was freed by rules that learn as a process runs; so it is told to give all back
+GIVES_BACK = {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
+MB = 2**20
+
+
+def clock(threads: int) -> Callable[[], float]:
+    """Return what seconds are read from: this process's on the processor, or the wall's for several threads."""
+    return time.process_time if threads == 1 else time.perf_counter
+
+
+def alternating(ours: Work, textbook: Work, repeats: int, now: Callable[[], float]) -> dict[str, list[float]]:
+    """Return the seconds of each way, taken in turns, so that both meet the same load."""
+    taken: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(repeats):
+        for way, work in zip(WAYS, (ours, textbook), strict=True):
+            start = now()
+            work()
+            taken[way].append(now() - start)
+    return taken
+
+
+def timed(case: Case, shape: Shape, repeats: int, threads: int) -> dict[str, Any]:
+    """Compare the numbers of both ways, and then their seconds.
+
+    Raises:
+        PktError: the numbers differ by more than the case says.
+    """
+    ours, textbook = case.ours(shape), case.textbook(shape)
+    apart = difference(ours(), textbook())  # the first call of each, which also warms up
+    if apart > case.error:
+        raise PktError(f"{case.name}: pkt and the textbook differ by {apart:.3g}, allowed are {case.error:g}")
+    before = os.getloadavg()[0]
+    seconds = alternating(ours, textbook, repeats, clock(threads))
+    return {
+        "difference": apart,
+        "allowed": case.error,
+        "seconds": seconds,
+        "ratio": ratio(seconds),
+        "load": [round(load, 2) for load in (before, os.getloadavg()[0])],
+    }
+
+
+def ratio(seconds: Mapping[str, list[float]]) -> float:
+    """Return the textbook's median over pkt's."""
+    return statistics.median(seconds["textbook"]) / max(statistics.median(seconds["ours"]), 1e-9)
+
+
+def peaks(case: Case, shape: Shape, threads: int) -> dict[str, float]:
+    """Return the megabytes of each way, in a fresh process each."""
+    environment = os.environ | GIVES_BACK | {"OMP_NUM_THREADS": str(threads)}
+    found = {}
+    for way in WAYS:
+        command = [sys.executable, str(SCRIPT), "--peak", case.name, way, json.dumps(asdict(shape))]
+        done = subprocess.run(
+            [*command, "--threads", str(threads)], env=environment, capture_output=True, text=True
+        )
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise PktError(f"{case.name}: the process that measures the memory of {way} failed: {last}")
+        found[way] = float(json.loads(done.stdout.splitlines()[-1])["mb"])
+    return found
+
+
+def peak(case: Case, way: str, shape: Shape) -> float:
+    """Return how far one call grows this process: its peak over what it holds with everything imported and used once.
+
+    Models and inputs count; what the preparation needed and gave back does not. Linux only: resident memory is read
+    from /proc, and its high-water mark is set back before the call.
+    """
+    prepare = case.ours if way == "ours" else case.textbook
+    prepare(TINY)()  # what torch allocates at first use
+    gc.collect()
+    before = resident("VmRSS")
+    work = prepare(shape)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    work()
+    return (resident("VmHWM") - before) / MB
+
+
+def resident(name: str) -> int:
+    """Return a size of this process in bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
