@@ -9,8 +9,8 @@ from benches.shape import Shape, few, one
 from benches.training import V1
 from pkt.attribution import layer_attribution
 from pkt.models.taps import Interface
-from pkt.training.capture import Read, capture
-from pkt.training.teacher import LiveTeacher, capture_outputs
+from pkt.training.capture import capture, capture_all
+from pkt.training.passes import LOG_PROBS, LOG_TAIL, Pass, Read, ReadOut
 from textbook.attribution import captum_products, reduced
 from textbook.maps import recomposed, textbook_basis
 
@@ -54,7 +54,7 @@ def our_capture(shape: Shape) -> Work:
             teacher, encoded, {shape.layer: read}, interface=Interface.block, positions="answer",
             batch_size=shape.rows,
         )  # fmt: skip
-        return {"targets": kept[shape.layer].flat_ND}
+        return {"targets": kept[shape.layer].flat()}
 
     return states
 
@@ -80,14 +80,12 @@ def our_outputs(shape: Shape) -> Work:
     """Prepare the kept distributions of the teacher over a batch."""
     shape = few(shape)
     teacher, encoded = shape.teacher(), shape.encoded()
-    source = LiveTeacher(
-        arch=teacher, shared=torch.arange(shape.vocabulary), temperature=TEMPERATURE, top_k=TOP_K
-    )
+    read_out = ReadOut(shared=torch.arange(shape.vocabulary), temperature=TEMPERATURE, top_k=TOP_K)
+    passing = Pass(arch=teacher, encoded=encoded, outputs=read_out)
 
     def outputs() -> Numbers:
-        kept = capture_outputs(source, encoded, batch_size=shape.rows)
-        assert kept.log_tail is not None, "the vocabulary is larger than what is kept of it"
-        return {"kept": kept.log_probs.flat_ND, "rest": kept.log_tail.flat_ND[:, 0]}
+        kept = capture_all(passing, batch_size=shape.rows)
+        return {"kept": kept[LOG_PROBS].flat(), "rest": kept[LOG_TAIL].flat()[:, 0]}
 
     return outputs
 

@@ -20,11 +20,12 @@ from pkt.models.taps import Interface
 from pkt.objectives import Cosine, CrossEntropy, Divergence, Objective, OutputCosine, OutputHead
 from pkt.semantics import AlignmentMap, HeadView
 from pkt.semantics import Cosine as CosineMap
-from pkt.training.capture import Prefix, Read, advance, capture
+from pkt.training.capture import advance, capture, capture_all
 from pkt.training.forward import Targets, TransferLoss
 from pkt.training.loop import Trainer
-from pkt.training.states import RowStates
-from pkt.training.teacher import LiveTeacher, TopRows, capture_outputs
+from pkt.training.passes import Pass, Prefix, Read, ReadOut
+from pkt.training.states import States
+from pkt.training.teacher import Kept, TopRows
 from pkt.training.trainable import Trainable, Update, make_trainable
 from textbook.maps import recomposed, textbook_basis
 from textbook.steps import Step
@@ -109,7 +110,7 @@ class Prepared:
     shape: Shape
     encoded: Encoded
     student: Architecture
-    targets: dict[int, RowStates]
+    targets: dict[int, States]
     outputs: TopRows | None
     trainable: Trainable
     head: OutputHead
@@ -124,10 +125,13 @@ class Prepared:
                 arch=self.student,
                 objective=self.recipe.objective,
                 interface=self.recipe.interface,
-                targets=Targets(states=self.targets, positions=self.recipe.objective.positions),
+                targets=Targets(
+                    source=Kept(states=self.targets, outputs=self.outputs),
+                    layers=tuple(self.targets),
+                    positions=self.recipe.objective.positions,
+                ),
                 prefix=self.prefix,
                 head=self.head,
-                teacher=self.outputs,
                 autocast=self.recipe.bfloat16,
             ),
             parameters=self.trainable.parameters,
@@ -171,13 +175,11 @@ def prepared(recipe: Recipe, shape: Shape, rows: int) -> Prepared:
     )
     outputs = None
     if (wanted := recipe.objective.outputs) is not None:
-        source = LiveTeacher(
-            arch=teacher,
-            shared=torch.arange(shape.vocabulary),
-            temperature=wanted.temperature,
-            top_k=wanted.top_k,
+        read_out = ReadOut(
+            shared=torch.arange(shape.vocabulary), temperature=wanted.temperature, top_k=wanted.top_k
         )
-        outputs = capture_outputs(source, encoded, batch_size=shape.rows)
+        passing = Pass(arch=teacher, encoded=encoded, outputs=read_out)
+        outputs = TopRows.among(capture_all(passing, batch_size=shape.rows))
     trainable = make_trainable(student, recipe.update, [k for _, k in recipe.pairs(shape)])
     return Prepared(
         recipe=recipe, shape=shape, encoded=encoded, student=student, targets=targets, outputs=outputs,
