@@ -99,7 +99,7 @@ def situations(pair: str, seeds: Sequence[int]) -> Plan:
         )
     lead = (
         "Means over tasks. A control is the form with a random map, with shuffled targets, or with random pairs of "
-        "layers, drawn anew for each seed; the best of them stands in the table. seqkd takes the teacher's answers "
+        "layers, drawn anew for each seed. seqkd takes the teacher's answers "
         "in place of the labels where no prompts are said to be there."
     )
     groups = [
