@@ -22,6 +22,7 @@ SHORT = 100  # the steps of cut students in the table of situations
 REAL_STEPS = (200,)
 JOINT = "semalign_joint"
 GEOMETRY = "semalign_geometry"
+FORMS = (JOINT, GEOMETRY)  # of SemAlign, with controls of their own
 RIVALS = ("seqkd", "kd", "hidden_kd")
 TAUGHT = (*RIVALS, JOINT)  # the methods that have a use for prompts
 PLAIN = "sft"
@@ -33,9 +34,8 @@ CONTROLS = {
     "shuffled targets": ("method.targets=shuffled",),
     "random pairs": ("mapping=random",),
 }
-WITHOUT = {
-    GEOMETRY: "random map"
-}  # relations between tokens survive a random map, so it controls nothing there
+# relations between tokens nearly survive a random map, so it controls nothing there
+WITHOUT = {GEOMETRY: "random map"}
 _NOW = "optim.validate_every=0"  # few rows are many epochs, and nothing is chosen by their validations
 
 
@@ -99,15 +99,15 @@ def situations(pair: str, seeds: Sequence[int]) -> Plan:
         )
     lead = (
         "Means over tasks. A control is the form with a random map, with shuffled targets, or with random pairs of "
-        "layers, drawn anew for each seed. seqkd takes the teacher's answers "
-        "in place of the labels where no prompts are said to be there."
+        f"layers, drawn anew for each seed; beside the {PRESET} stand those of the default. seqkd takes the teacher's "
+        "answers in place of the labels where no prompts are said to be there."
     )
     groups = [
         *_all_labels("expert teacher, all labels", "nano"),
         *_all_labels("peer teacher, all labels", "nano-peer"),
         *_few_labels(),
         *_cut_situations(),
-        next(_all_labels("teacher of code, its tasks", "nano-code", NANO_CODE)),
+        *_all_labels("teacher of code, its tasks", "nano-code", NANO_CODE, forms=(JOINT,)),
     ]
     return grouped("situations", pair, "Where transfer pays", groups, seeds, lead)
 
@@ -130,22 +130,22 @@ def _cut_situations() -> Iterator[Group]:
         yield Group(title=f"{title}, {PRESET}", pair=pair, cells=(*rivals, preset, *controls))
 
 
-def _all_labels(title: str, pair: str, *more: str) -> Iterator[Group]:
+def _all_labels(title: str, pair: str, *more: str, forms: Sequence[str] = FORMS) -> Iterator[Group]:
     rivals = [_cell(method, *more) for method in (PLAIN, *RIVALS)]
-    return _of_each_form(title, pair, rivals, *more)
+    return _of_each_form(forms, title, pair, rivals, *more)
 
 
 def _few_labels() -> Iterator[Group]:
     title = f"expert teacher, {_count(FEW)}, {WITH_PROMPTS}"
     rivals = (*_alone(FEW)[:1], *_taught(FEW)[: len(RIVALS)])
-    return _of_each_form(title, "nano", rivals, *_with_prompts(FEW), form=WITH_PROMPTS)
+    return _of_each_form(FORMS, title, "nano", rivals, *_with_prompts(FEW), form=WITH_PROMPTS)
 
 
 def _of_each_form(
-    title: str, pair: str, rivals: Sequence[Cell], *more: str, form: str = ""
+    forms: Sequence[str], title: str, pair: str, rivals: Sequence[Cell], *more: str, form: str = ""
 ) -> Iterator[Group]:
-    """Yield a group per form of SemAlign that may be taken: the rivals, the form, and its controls."""
-    for method in (JOINT, GEOMETRY):
+    """Yield a group per form of SemAlign: the rivals, the form, and its controls."""
+    for method in forms:
         own = _cell(method, *more, form=form)
         named = title if method == JOINT else f"{title}, {method}"
         yield Group(title=named, pair=pair, cells=(*rivals, own, *_controls(method, *more)))
