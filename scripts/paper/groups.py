@@ -11,7 +11,7 @@ from pathlib import Path
 
 from paper.lines import line_drawing
 from paper.plans import Group, Plan
-from paper.when import DEFAULT, PLAIN, TAUGHT
+from paper.when import CONTROLS, PLAIN, RIVALS
 from pkt.reporting.cells import difference_cell, score_cell
 from pkt.reporting.page.collect import score_topics
 from pkt.reporting.page.numbers import numbers
@@ -144,9 +144,9 @@ def _difference(study: Study, arm: Arm, other: Arm) -> str:
 
 def situation_topics(found: Studies) -> list[Topic]:
     """Return the one table over all situations."""
-    columns = ("situation", "student", "teacher", PLAIN, *TAUGHT, "best control", *_AGAINST)
+    columns = ("situation", "student", "teacher", PLAIN, *RIVALS, "form", *CONTROLS, *_AGAINST)
     title = (
-        f"means over tasks ± standard error over seeds and rows; the last columns: {DEFAULT} minus what is named, with "
+        "means over tasks ± standard error over seeds and rows; the last columns: the form minus what is named, with "
         "95 % intervals on the same rows, ≈ where they hold 0"
     )
     rows = tuple(_situation(group, study) for group, study in found.items())
@@ -166,15 +166,17 @@ _AGAINST = (f"minus {PLAIN}", "minus kd", "minus best control")
 def _situation(group: Group, study: Study) -> tuple[str, ...]:
     arms = dict(zip(group.cells, study.as_read, strict=True))
     of = {cell.method: arm for cell, arm in arms.items() if not cell.control}
-    control = best([arm for cell, arm in arms.items() if cell.control], study)
+    form = arms[group.form]
+    controls = {cell.form: arm for cell, arm in arms.items() if cell.control}
+    control = best([*controls.values()], study)
     fixed = {arm.role: _score(study, arm) for arm in study.fixed}
-    rivals = (of[PLAIN], of["kd"], control)
     return (
         group.title,
         *(fixed.get(role, NONE) for role in ("student", "teacher")),
-        *(_score(study, of[method]) for method in (PLAIN, *TAUGHT)),
-        f"{_score(study, control)} {control.label.removeprefix(DEFAULT)}",
-        *(_difference(study, of[DEFAULT], rival) for rival in rivals),
+        *(_score(study, of[method]) for method in (PLAIN, *RIVALS)),
+        f"{_score(study, form)} {group.form.method}",
+        *(_score(study, controls[name]) if name in controls else NONE for name in CONTROLS),
+        *(_difference(study, form, rival) for rival in (of[PLAIN], of["kd"], control)),
     )
 
 

@@ -43,7 +43,7 @@ class Cell:
         method: its name.
         words: of the request, beside those of the pair.
         form: what sets it apart from the method's other cells in its group.
-        control: whether it is the default with something random in it.
+        control: whether it is a form of SemAlign with something random in it.
     """
 
     method: str
@@ -72,6 +72,11 @@ class Group:
     pair: str
     cells: tuple[Cell, ...]
     at: int = 0
+
+    @property
+    def form(self) -> Cell:
+        """What a group is about: the last cell, its controls aside."""
+        return [cell for cell in self.cells if not cell.control][-1]
 
     def words(self, cell: Cell, seed: int) -> tuple[str, ...]:
         """Return the request of a cell."""

@@ -20,8 +20,11 @@ CUT = ("nano-cut", "nano-narrow")
 CUT_STEPS = (25, 100, 400)
 SHORT = 100  # the steps of cut students in the table of situations
 REAL_STEPS = (200,)
-DEFAULT = "semalign_joint"
-TAUGHT = ("seqkd", "kd", "hidden_kd", DEFAULT)  # the methods that have a use for prompts
+JOINT = "semalign_joint"
+GEOMETRY = "semalign_geometry"
+FORMS = (JOINT, GEOMETRY)  # of SemAlign, with controls of their own
+RIVALS = ("seqkd", "kd", "hidden_kd")
+TAUGHT = (*RIVALS, JOINT)  # the methods that have a use for prompts
 PLAIN = "sft"
 WITH_PROMPTS = f"{TASKS * PROMPTS:,} prompts"
 PRESET = "cut preset"
@@ -31,6 +34,8 @@ CONTROLS = {
     "shuffled targets": ("method.targets=shuffled",),
     "random pairs": ("mapping=random",),
 }
+# relations between tokens nearly survive a random map, so it controls nothing there
+WITHOUT = {GEOMETRY: "random map"}
 _NOW = "optim.validate_every=0"  # few rows are many epochs, and nothing is chosen by their validations
 
 
@@ -93,20 +98,16 @@ def situations(pair: str, seeds: Sequence[int]) -> Plan:
             f"situations are those of nano and its relatives, not of {pair}; leave --pair out."
         )
     lead = (
-        f"Means over tasks. A control is {DEFAULT} with a random map, with shuffled targets, or with random pairs of "
-        "layers, drawn anew for each seed; the best of them stands in the table. seqkd takes the teacher's answers "
-        "in place of the labels where no prompts are said to be there."
+        "Means over tasks. A control is the form with a random map, with shuffled targets, or with random pairs of "
+        f"layers, drawn anew for each seed; beside the {PRESET} stand those of the default. seqkd takes the teacher's "
+        "answers in place of the labels where no prompts are said to be there."
     )
     groups = [
-        _all_labels("expert teacher, all labels", "nano"),
-        _all_labels("peer teacher, all labels", "nano-peer"),
-        Group(
-            title=f"expert teacher, {_count(FEW)}, {WITH_PROMPTS}",
-            pair="nano",
-            cells=(*_alone(FEW)[:1], *_taught(FEW), *_controls(*_with_prompts(FEW))),
-        ),
+        *_all_labels("expert teacher, all labels", "nano"),
+        *_all_labels("peer teacher, all labels", "nano-peer"),
+        *_few_labels(),
         *_cut_situations(),
-        _all_labels("teacher of code, its tasks", "nano-code", NANO_CODE),
+        *_all_labels("teacher of code, its tasks", "nano-code", NANO_CODE, forms=(JOINT,)),
     ]
     return grouped("situations", pair, "Where transfer pays", groups, seeds, lead)
 
@@ -115,23 +116,39 @@ def cut_group(pair: str, steps: int) -> Group:
     """Return what a cut student is trained by, for a number of steps."""
     more = (f"optim.steps={steps}", _NOW)
     cells = [_cell(method, *more) for method in (PLAIN, *TAUGHT)]
-    preset = _cell(DEFAULT, "experiment=cut", *more, form=PRESET)
+    preset = _cell(JOINT, "experiment=cut", *more, form=PRESET)
     return Group(title=f"{pair}, {steps} steps", pair=pair, at=steps, cells=(*cells, preset))
 
 
 def _cut_situations() -> Iterator[Group]:
-    """Yield a group for the default and one for the preset, of each way to cut."""
+    """Yield a group for the joint form and one for its preset, of each way to cut."""
     for pair, way in zip(CUT, ("depth", "width"), strict=True):
-        *plain, default, preset = cut_group(pair, SHORT).cells
-        controls = _controls(*default.words[1:])
+        *rivals, joint, preset = cut_group(pair, SHORT).cells
         title = f"student cut by {way}, {SHORT} steps"
-        yield Group(title=title, pair=pair, cells=(*plain, default, *controls))
-        yield Group(title=f"{title}, {PRESET}", pair=pair, cells=(*plain, preset, *controls))
+        controls = _controls(JOINT, *joint.words[1:])
+        yield Group(title=title, pair=pair, cells=(*rivals, joint, *controls))
+        yield Group(title=f"{title}, {PRESET}", pair=pair, cells=(*rivals, preset, *controls))
 
 
-def _all_labels(title: str, pair: str, *more: str) -> Group:
-    cells = [_cell(method, *more) for method in (PLAIN, *TAUGHT)]
-    return Group(title=title, pair=pair, cells=(*cells, *_controls(*more)))
+def _all_labels(title: str, pair: str, *more: str, forms: Sequence[str] = FORMS) -> Iterator[Group]:
+    rivals = [_cell(method, *more) for method in (PLAIN, *RIVALS)]
+    return _of_each_form(forms, title, pair, rivals, *more)
+
+
+def _few_labels() -> Iterator[Group]:
+    title = f"expert teacher, {_count(FEW)}, {WITH_PROMPTS}"
+    rivals = (*_alone(FEW)[:1], *_taught(FEW)[: len(RIVALS)])
+    return _of_each_form(FORMS, title, "nano", rivals, *_with_prompts(FEW), form=WITH_PROMPTS)
+
+
+def _of_each_form(
+    forms: Sequence[str], title: str, pair: str, rivals: Sequence[Cell], *more: str, form: str = ""
+) -> Iterator[Group]:
+    """Yield a group per form of SemAlign: the rivals, the form, and its controls."""
+    for method in forms:
+        own = _cell(method, *more, form=form)
+        named = title if method == JOINT else f"{title}, {method}"
+        yield Group(title=named, pair=pair, cells=(*rivals, own, *_controls(method, *more)))
 
 
 def _alone(per_task: int) -> list[Cell]:
@@ -151,11 +168,12 @@ def _with_prompts(per_task: int) -> tuple[str, ...]:
     return *_labelled(per_task), "data.unlabelled=train", f"data.sizes.unlabelled={PROMPTS}"
 
 
-def _controls(*more: str) -> list[Cell]:
-    """Return the default with something random in it."""
+def _controls(method: str, *more: str) -> list[Cell]:
+    """Return a form with something random in it."""
     return [
-        _cell(DEFAULT, *every_layer(words), *more, form=name, control=True)
+        _cell(method, *every_layer(words), *more, form=name, control=True)
         for name, words in CONTROLS.items()
+        if name != WITHOUT.get(method)
     ]
 
 

@@ -89,8 +89,13 @@ def test_situations_have_their_own_baselines_and_share_requests():
     assert len({job.words for job in plan.jobs}) == len(plan.jobs) < sum(len(g.cells) for g in plan.groups)
     for group in plan.groups:
         assert {"sft", "kd", "seqkd", "hidden_kd"} <= {cell.method for cell in group.cells}
-        assert sum(cell.method == "semalign_joint" and not cell.control for cell in group.cells) == 1
-        assert sum(cell.control for cell in group.cells) >= 2
+        forms = [
+            cell.method for cell in group.cells if cell.method.startswith("semalign") and not cell.control
+        ]
+        assert forms == [group.form.method]
+        controls = [cell for cell in group.cells if cell.control]
+        assert len(controls) >= 2
+        assert {cell.method for cell in controls} == {group.form.method}
     few = labels("nano", [0]).groups[1]
     shared = {few.words(cell, 0) for cell in few.cells} & {job.words for job in plan.jobs}
     assert len(shared) == 1 + 4  # sft with the labels alone, four methods with prompts
@@ -238,7 +243,7 @@ def test_the_page_of_labels_is_written_with_picture_and_numbers(label_runs, tmp_
     assert files
 
 
-def test_a_situation_shows_the_best_control_and_what_the_default_is_above_it(tmp_path):
+def test_a_situation_shows_the_best_control_and_what_the_form_is_above_it(tmp_path):
     lifts: Mapping[str, float] = {
         "semalign_joint": 0.9,
         "kd": 0.3,
@@ -250,11 +255,12 @@ def test_a_situation_shows_the_best_control_and_what_the_default_is_above_it(tmp
     folders = leave(plan, tmp_path, lambda _, name: lifts.get(name, 0.25))
     table = grouped_report(plan, folders).sections[0].table
     found = values(table, "expert teacher, all labels")
-    assert found["best control"].endswith("(random map)")
-    score = {name: float(found[name].split()[0]) for name in ("sft", "kd", "semalign_joint", "best control")}
-    for rival in ("sft", "kd", "best control"):
-        shown = found[f"minus {rival}"]
-        assert float(shown.split()[0]) == pytest.approx(score["semalign_joint"] - score[rival], abs=0.11)
+    names = ("sft", "kd", "form", "random map", "shuffled targets", "random pairs")
+    score = {name: float(found[name].split()[0]) for name in names}
+    assert score["random map"] > max(score["shuffled targets"], score["random pairs"])
+    for rival, head in (("sft", "sft"), ("kd", "kd"), ("random map", "best control")):
+        shown = found[f"minus {head}"]
+        assert float(shown.split()[0]) == pytest.approx(score["form"] - score[rival], abs=0.11)
         assert "[+" in shown
 
 
