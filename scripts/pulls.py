@@ -24,7 +24,7 @@ from pkt.data.batching import collate
 from pkt.errors import PktError, RequestError
 from pkt.explain import CONFIG_ERRORS, explain
 from pkt.methods.layer_results import LayerAlignment
-from pkt.methods.tuning import Task
+from pkt.methods.task import Task
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface, decode, tap
 from pkt.objectives import OutputHead

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -20,12 +21,12 @@ from pkt.data.batching import Batch
 from pkt.models.architecture import Architecture
 from pkt.models.behaviour import Reading
 from pkt.models.taps import Interface
-from pkt.objectives import Distributions, Objective, OutputHead, TokenDistribution, output_cosine
+from pkt.objectives import Objective, OutputHead, output_cosine
 from pkt.training import forward
-from pkt.training.capture import Prefix
 from pkt.training.forward import Positions, Seen, Targets, TransferLoss
+from pkt.training.passes import LOG_PROBS, LOG_TAIL, TOKENS, Prefix
 from pkt.training.states import RowStates
-from pkt.training.teacher import TopRows
+from pkt.training.teacher import Given, distributions
 from pkt.training.trainable import Update, make_trainable
 
 KEPT = 64  # tokens of the teacher's distributions
@@ -68,6 +69,7 @@ def step_bytes(
     answer: int,
     first: int = 1,
     dtype: str = "float32",
+    again: bool = False,
 ) -> int:
     """Return the peak of two optimiser steps, in bytes: weights, what trains, and everything in between.
 
@@ -80,6 +82,7 @@ def step_bytes(
         prompt, answer: tokens of each row.
         first: the layer at which the steps begin.
         dtype: of the student's weights.
+        again: whether layers are run again for their gradients.
     """
     length, numbers = prompt + answer, getattr(torch, dtype)
     with FakeTensorMode(allow_non_fake_inputs=True), _given(rows, length, answer):
@@ -90,7 +93,7 @@ def step_bytes(
         ):  # peft moves what is in place
             trainable = make_trainable(arch, update, layers)
         vars(arch)["reading"] = Reading(plain=True, linear=True, apart=0.0)  # measured by values otherwise
-        loss = _loss(arch, objective, layers, rows, length, answer, first, numbers)
+        loss = _loss(arch, objective, layers, rows, length, answer, first, numbers, again)
         parameters = list(trainable.parameters.values())
         optimiser, tracker = torch.optim.AdamW(parameters), Tracker()
         tracker.track_external(arch.model, optimiser)
@@ -135,23 +138,50 @@ def _loss(
     answer: int,
     first: int,
     numbers: torch.dtype,
+    again: bool,
 ) -> TransferLoss:
     count = length if objective.positions == "all" else answer
-    kept = [_states(rows, answer, KEPT), _states(rows, answer, KEPT, torch.int32), _states(rows, answer, 1)]
     return TransferLoss(
         arch=arch,
         objective=objective,
         interface=Interface.block,
         targets=Targets(
-            states={k: _states(rows, count, arch.width) for k in layers} if objective.layer_terms else {},
+            source=Alike(
+                states=(rows * count, arch.width),
+                layers=tuple(layers) if objective.layer_terms else (),
+                outputs=rows * answer if objective.outputs else 0,
+            ),
+            layers=tuple(layers) if objective.layer_terms else (),
             positions=objective.positions,
         ),
         prefix=Prefix(layer=first, states=_states(rows, length, arch.width, numbers)) if first > 1 else None,
         head=OutputHead(arch=arch),
-        teacher=TopRows(log_probs=kept[0], tokens=kept[1], log_tail=kept[2]) if objective.outputs else None,
         autocast=numbers == torch.bfloat16,
+        recomputes=again,
         meter=mock.Mock(),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alike:
+    """What the teacher says of rows that are all alike, read anew as a batch is."""
+
+    states: tuple[int, int]
+    layers: tuple[int, ...]
+    outputs: int
+
+    def of(self, batch: Batch) -> Given:
+        if not self.outputs:
+            return Given(states={k: torch.empty(self.states) for k in self.layers})
+        columns = {
+            LOG_PROBS: torch.empty(self.outputs, KEPT),
+            TOKENS: torch.empty(self.outputs, KEPT, dtype=torch.int32),
+            LOG_TAIL: torch.empty(self.outputs, 1),
+        }
+        read = distributions(columns, batch.input_ids.device)
+        return Given(states={k: torch.empty(self.states) for k in self.layers}, outputs=read)
+
+    def count(self, batch: Batch) -> None: ...
 
 
 @contextmanager
@@ -164,24 +194,15 @@ def _given(rows: int, length: int, answer: int) -> Iterator[None]:
         place_N = (torch.arange(count) + length - count).repeat(rows)
         return Positions(row_N=row_N, student_N=place_N, teacher_N=place_N)
 
-    def targets(own: Targets, layer: int, _batch: Batch, at: Positions) -> torch.Tensor:
-        return own.states[layer].flat_ND[torch.arange(len(at.row_N))]
-
-    def outputs(own: TopRows, _batch: Batch) -> Distributions:
-        assert own.tokens is not None
-        assert own.log_tail is not None
-        tensors = own.log_probs.flat_ND.clone(), own.tokens.flat_ND.long(), own.log_tail.flat_ND[:, 0]
-        return Distributions(
-            tensors=tensors,
-            read=lambda p, ids, rest: TokenDistribution(log_probs_nK=p, tokens_nK=ids, log_tail_n=rest),
-        )
+    def targets(_own: Targets, layer: int, given: Given, _batch: Batch, at: Positions) -> torch.Tensor:
+        return given.states[layer][torch.arange(len(at.row_N))]
 
     def padded(own: RowStates, chosen: list[int], longest: int) -> torch.Tensor:
         return own.flat_ND.new_zeros(len(chosen), longest, own.flat_ND.shape[1])
 
     with ExitStack() as stack:
         for owner, name, function in (
-            (Seen, "where", where), (Targets, "of", targets), (TopRows, "of", outputs), (RowStates, "padded", padded)
+            (Seen, "where", where), (Targets, "of", targets), (RowStates, "padded", padded)
         ):  # fmt: skip
             stack.enter_context(mock.patch.object(owner, name, function))
         # numbers that only meters and rare branches read

@@ -181,7 +181,7 @@ def _check_size(text: str, file: Path) -> None:
 
 def _check_number(event: yaml.ScalarEvent, file: Path, line: int) -> None:
     """Refuse numbers that YAML reads as others: 1:30 as 90 (sixties), 010 as 8 (eights)."""
-    if event.style is None and _OTHER_BASE.fullmatch(event.value):
+    if not event.style and _OTHER_BASE.fullmatch(event.value):
         raise RequestError(
             f"{file}, line {line}: YAML reads {event.value} as another number; write it in tens, or in quotes as text"
         )

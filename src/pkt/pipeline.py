@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from pkt import console, places, secrets
+from pkt import console, places, remembered, secrets
 from pkt.build import build, settle_by_method
 from pkt.config import Config, OptimConfig, TrackerConfig
 from pkt.config_files import read_option
@@ -57,6 +57,7 @@ def run_verb(cfg: DictConfig, run_dir: Path) -> float | None:
         PktError: it does, and failed.
     """
     reports: list[dict[str, Any]] = []
+    remembered.begin()
     try:
         if cfg.verb == "doctor":
             from pkt.stages import doctor
@@ -69,6 +70,7 @@ def run_verb(cfg: DictConfig, run_dir: Path) -> float | None:
         return _run_stages(cfg, run_dir, reports)
     except PktError:
         if not reports:  # nothing was computed: leave nothing
+            remembered.forget()
             places.begun(run_dir).clear()
         raise
 

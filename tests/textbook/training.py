@@ -14,7 +14,7 @@ from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, tap
 from pkt.objectives import Objective
-from pkt.training.loop import schedule
+from pkt.training.schedule import schedule
 from pkt.training.trainable import Update, make_trainable
 
 

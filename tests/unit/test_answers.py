@@ -522,7 +522,7 @@ def test_requests_that_use_none_of_it_have_the_settings_of_before(tiny_request, 
 
 
 def test_steps_are_those_of_as_many_epochs_cut_off(tiny_request, tmp_path):
-    from pkt.methods.tuning import Task
+    from pkt.methods.task import Task
 
     def plan(*words):
         cfg = composed(*tiny_request, f"output_dir={tmp_path}", "optim.batch_size=5", *words)

@@ -8,7 +8,7 @@ from torch import nn
 
 from pkt.config import CheckpointSpec
 from pkt.errors import PktError, RequestError
-from pkt.evaluation.scorer import Numbers, check_numbers
+from pkt.evaluation.criteria import Numbers, check_numbers
 from pkt.manifest import write_manifest
 from pkt.models.finite import check_finite
 from pkt.models.load import load_model

@@ -19,8 +19,8 @@ from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, tap
 from pkt.objectives import MeanSquare
 from pkt.training.capture import capture
-from pkt.training.loop import schedule
 from pkt.training.passes import Read
+from pkt.training.schedule import schedule
 from pkt.training.trainable import Update
 from terms import objective
 from textbook.training import same_moves

@@ -14,7 +14,8 @@ from pkt.models.architecture import Architecture
 from pkt.models.sparse_delta import SparseDelta, applied, inject, norms
 from pkt.objectives import OutputHead
 from pkt.training.hypernetwork import INITIAL_SPREAD, DeltaLoss, DeltaSite, HyperNetwork, answer_loss, deltas
-from pkt.training.loop import one_cycle, reduced
+from pkt.training.loop import reduced
+from pkt.training.schedule import one_cycle
 from tiny import tiny_model
 
 MODULES = ("up", "down", "v", "o")

@@ -75,7 +75,9 @@ def test_steps_that_a_resumed_training_did_again_count_once(tmp_path):
     for folder in folders.values():
         folder.mkdir()
     told = []
-    job = SimpleNamespace(bench=SimpleNamespace(log=lambda step, metrics: told.append(step)), **folders)
+    job = SimpleNamespace(
+        writes=True, bench=SimpleNamespace(log=lambda step, metrics: told.append(step)), **folders
+    )
     for of in ((1, 2, 3), (2, 3, 4)):  # killed after step 3, whose snapshot was of step 1
         with steps.kept(job):
             for step in of:
@@ -94,7 +96,9 @@ def test_each_line_of_steps_is_on_the_disk_before_the_next_step(tmp_path, monkey
     monkeypatch.setattr(
         "pkt.stages.steps.os.fsync", lambda _: synced.append((tmp_path / "steps.jsonl").stat().st_size)
     )
-    job = SimpleNamespace(bench=SimpleNamespace(log=lambda step, metrics: None), scratch=tmp_path)
+    job = SimpleNamespace(
+        writes=True, bench=SimpleNamespace(log=lambda step, metrics: None), scratch=tmp_path
+    )
     with steps.kept(job):
         for step in (1, 2):
             job.bench.log(step, {"loss": 1.0})
@@ -105,7 +109,7 @@ def test_each_line_of_steps_is_on_the_disk_before_the_next_step(tmp_path, monkey
 @pytest.mark.parametrize("changed", [b"0.26", b"0.2\xb5", b"0.2\n", b""])
 def test_a_line_of_steps_that_was_changed_is_left_out_and_said_so(tmp_path, changed, capsys):
     job = SimpleNamespace(
-        bench=SimpleNamespace(log=lambda step, metrics: None), scratch=tmp_path, folder=tmp_path
+        writes=True, bench=SimpleNamespace(log=lambda step, metrics: None), scratch=tmp_path, folder=tmp_path
     )
     with steps.kept(job):
         for step in (1, 2, 3):

@@ -19,7 +19,7 @@ from pkt.methods.layer_results import LayerAlignment, LayerExtraction
 from pkt.methods.semalign import SemAlign
 from pkt.methods.semalign_fisher import SemAlignFisher
 from pkt.methods.semalign_geometry import SemAlignGeometry
-from pkt.methods.tuning import Task
+from pkt.methods.task import Task
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface

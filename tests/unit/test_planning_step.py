@@ -54,6 +54,7 @@ def both(
         answer=answer,
         first=layers[0] if frontier else Schedule(wanted=asked, rows=counts).first,
         dtype=cfg.model.student.dtype,
+        again=cfg.optim.checkpointing,
     )
     said = max(
         total(items, on=lambda item: not item.host and item.what != "maps") for items in moments.values()
@@ -70,6 +71,7 @@ METHODS = {
     "frontier": ("method=semalign_fisher",),
     "all labels": ("method=sft",),
     "distilled": ("method=kd",),
+    "recomputed": (*JOINT, "optim.checkpointing=true"),
     "adapters": (*JOINT, "method.update.kind=lora"),
     "half": ("method=sft", "model.student.dtype=bfloat16"),
     "half adapters": ("method=sft", "method.update.kind=lora", "model.student.dtype=bfloat16"),

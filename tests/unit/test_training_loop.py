@@ -11,7 +11,8 @@ from torch import nn
 from pkt.config import OptimConfig
 from pkt.data.batching import Batch
 from pkt.errors import PktError
-from pkt.training.loop import Trainer, schedule
+from pkt.training.loop import Trainer
+from pkt.training.schedule import schedule
 
 # float64, so that AdamW makes no step of a gradient that is nothing but rounding
 F64 = torch.float64

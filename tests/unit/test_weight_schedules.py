@@ -11,7 +11,7 @@ from test_training_loop import Quadratic, trainer  # the loop's own toy
 from torch import nn
 
 from pkt.objectives import Cosine, CrossEntropy, Objective
-from pkt.training.loop import elapsed
+from pkt.training.schedule import elapsed
 from terms import objective
 
 

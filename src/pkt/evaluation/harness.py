@@ -73,8 +73,6 @@ def evaluate(
     for task in tasks:
         task.check(sampling)
     with quiet(), evaluating(model, device):
-        from pkt.evaluation.scorer import Scorer  # imports lm-eval: seconds
-
         parts = {
             task.name: task.parts(rows.get(task.name, ()), limit=limit, samples=sampling.samples)
             for task in tasks
@@ -82,7 +80,7 @@ def evaluate(
         follow = [
             part.name for task in tasks for part in parts[task.name] if (decoding or task.decoding) == MODEL
         ]
-        scorer = Scorer(
+        scorer = _scorer(
             model,
             tokenizer,
             batch_size=batch_size,
@@ -98,6 +96,13 @@ def evaluate(
         if not processes.main:
             return Evaluation(scores=(), samples={}, versions={})
         return _collect(tasks, parts, _logged(found, scorer, timeout), scorer, found["versions"])
+
+
+def _scorer(*args: Any, **settings: Any) -> Scorer:
+    """Return what lm-eval sends its requests to."""
+    from pkt.evaluation.scorer import Scorer  # imports lm-eval: seconds
+
+    return Scorer(*args, **settings)
 
 
 def _logged(found: Mapping[str, Any], scorer: Scorer, timeout: float) -> Logged:

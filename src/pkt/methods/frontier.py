@@ -18,7 +18,7 @@ from pkt.late import Tensor, nn, torch
 from pkt.methods.base import Transferred
 from pkt.methods.keeping import SPLITS
 from pkt.methods.layer_results import LayerAlignment
-from pkt.methods.tuning import Task
+from pkt.methods.task import Task
 from pkt.methods.workbench import Workbench
 from pkt.objectives import Objective
 from pkt.semantics import refits

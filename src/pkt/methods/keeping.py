@@ -7,7 +7,9 @@ pairs, maps, objective -> Pass per split ── keep ──> columns on disk or 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from pkt import console
@@ -21,6 +23,7 @@ from pkt.models.taps import Interface
 from pkt.objectives import Objective
 from pkt.semantics import AlignmentMap, learns
 from pkt.training.capture import Shelf, capture_all
+from pkt.training.forward import TransferLoss
 from pkt.training.passes import Pass, Read, ReadOut, column_of
 from pkt.training.states import States
 from pkt.training.teacher import Ahead, Kept, Live, LiveTeacher, Source, TeacherOutput, TopRows
@@ -274,6 +277,21 @@ def ahead(bench: Workbench, source: Source, order: Sequence[list[int]]) -> Ahead
     return Ahead(
         source=source, order=order, make=lambda rows: collate(encoded, rows).to(device), most=capture.ahead
     )
+
+
+@contextmanager
+def reading_ahead(bench: Workbench, loss: TransferLoss, order: Sequence[list[int]]) -> Iterator[None]:
+    """Let a loss ask for what the teacher says of the batches to come, where that takes time."""
+    before = loss.targets
+    if (source := ahead(bench, before.source, order)) is None:
+        yield
+        return
+    loss.targets = replace(before, source=source)
+    try:
+        with source.running():
+            yield
+    finally:
+        loss.targets = before
 
 
 def _gb(size: int) -> str:

@@ -10,11 +10,12 @@ from omegaconf import DictConfig
 from pkt import console
 from pkt.durable import write_atomically
 from pkt.planning.costs import costs
+from pkt.planning.device import on_gpu
 from pkt.planning.estimate import COLUMNS, Estimate, read, settled
 from pkt.planning.facts import pair_of
 from pkt.planning.fits import lacking
 from pkt.planning.looked import look
-from pkt.planning.machine import machine_of, on_gpu
+from pkt.planning.machine import machine_of
 
 PLAN = "plan.json"
 

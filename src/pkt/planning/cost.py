@@ -23,6 +23,7 @@ class Cost:
         moments: what is in memory at the moments that can be the peak, by their names.
         disk: bytes of the result.
         scratch: bytes of resumable state, which goes when the result is there.
+        kept: bytes of the result that are the teacher's states and distributions.
     """
 
     rows: int = 0
@@ -35,3 +36,4 @@ class Cost:
     moments: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
     disk: float = 0.0
     scratch: float = 0.0
+    kept: float = 0.0

@@ -13,6 +13,7 @@ from pkt.build import settle_by_method
 from pkt.config import Config
 from pkt.planning.cost import Cost
 from pkt.planning.facts import Pair
+from pkt.planning.layers import SPLITS
 from pkt.planning.looked import REUSED, Looked
 from pkt.planning.machine import GB, LIBRARIES, Machine
 from pkt.planning.memory import Item, total
@@ -114,10 +115,10 @@ class Estimate:
         where = "of a GPU" if self.machine.gpu else "of a process, libraries included"
         yield f"memory: {where}, at the moment that is named; time at {self.machine.told}, without start-up"
         if self.processes > 1:
-            yield (
-                f"processes: {self.processes} that share the rows, each with whole models; this version of pkt runs in "
-                "one, so that these figures say what sharing could give"
-            )
+            yield f"processes: {self.processes} that share the rows, each with whole models"
+        if kept := sum(cost.kept for cost in self.costs.values()):
+            tokens = sum(self.known.rows[split].tokens for split in SPLITS)
+            yield f"kept of the teacher: {kept / max(tokens, 1):,.0f} bytes per token, on the disk"
         for name, cost in self.left.items():
             if cost.scratch:
                 yield f"while {name} runs: {cost.scratch / GB:.2f} GB more on the disk, for going on after a stop"

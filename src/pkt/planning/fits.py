@@ -84,11 +84,18 @@ def _again(own: Estimate, cfg: DictConfig) -> dict[str, Cost]:
 
 def _disk(own: Estimate) -> Iterator[str]:
     size = own.disk + max((cost.scratch for cost in own.left.values()), default=0.0)
+    kept, most = sum(cost.kept for cost in own.left.values()), own.wanted.config.capture.max_gb
+    less = "method.cache_dtype=bfloat16 or float8_e4m3, or capture.mode=window, keeps less; " if kept else ""
     if size > own.machine.disk:
         yield (
-            f"the results take {size / GB:.1f} GB of disk and {own.machine.disk / GB:.1f} GB are free: set "
+            f"the results take {size / GB:.1f} GB of disk and {own.machine.disk / GB:.1f} GB are free: {less}set "
             "output_dir (PKT_OUTPUT_DIR) to a larger disk, or lower data.sizes.train; `pkt store prune` removes what "
             "nothing needs"
+        )
+    if most is not None and kept > most * GB:
+        yield (
+            f"{kept / GB:.1f} GB of the teacher's states and outputs would be kept, which capture.max_gb={most:g} "
+            f"refuses: {less.removesuffix('; ')}"
         )
 
 

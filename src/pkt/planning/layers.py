@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from pkt.planning import memory
 from pkt.planning.cost import Cost
 from pkt.planning.memory import FLOAT, Item
 from pkt.planning.rows import Counts, Rows
-from pkt.planning.wanted import DIRECTIONS, FITTED, Wanted
+from pkt.planning.wanted import FITTED, Wanted
 
 SPLITS = ("train", "validation")
 READ, READ_CHUNK = 1024, 512  # positions that a map's quality card reads out, and of a chunk
@@ -62,74 +61,78 @@ def extract_layers(wanted: Wanted, rows: Counts) -> Cost:
 
 
 def align_layers(wanted: Wanted, rows: Counts) -> Cost:
-    """Return the cost of maps, of the teacher's states that are kept, and of its kept distributions."""
+    """Return the cost of maps, and of the one pass of the teacher that has all that is kept of it."""
     fits, splits = wanted.method != "HiddenKd", [rows[split] for split in SPLITS]
-    outputs, own = kept_outputs(wanted, rows), rows["align"] if fits else Rows()
-    taught, deepest = sum(split.tokens for split in splits), _deepest(wanted)
-    passes = deepest + (wanted.teacher.layers if outputs else 0)
+    own = rows["align"] if fits else Rows()
+    taught = sum(split.tokens for split in splits) if wanted.keeps else 0
+    passed = _passed(wanted, rows)
+    kept = kept_states(wanted, splits) + kept_outputs(wanted, rows)
     return Cost(
         rows=sum(map(len, splits)) + len(own),
-        teacher_tokens=taught * (2 if outputs else 1) + own.tokens,
+        teacher_tokens=taught + own.tokens,
         student_tokens=own.tokens,
         layer_tokens=own.tokens * max(wanted.students),
         operations=_align_operations(wanted, rows, own),
-        calls=sum(calls(split, wanted, passes) for split in splits)
-        + calls(own, wanted, deepest + max(wanted.students)),
-        moments=_align_moments(wanted, rows, fits=fits),
-        disk=kept_states(wanted, splits).bytes
-        + (outputs.bytes if outputs else 0)
-        + maps(wanted)
-        + refitted(wanted, rows)
-        + _offsets(wanted, rows),
+        calls=sum(calls(split, wanted, passed) for split in splits) * wanted.keeps
+        + calls(own, wanted, wanted.deepest + max(wanted.students)),
+        moments=_align_moments(wanted, rows, kept, fits=fits),
+        disk=kept + maps(wanted) + refitted(wanted, rows) + _places(wanted, rows),
+        kept=kept,
     )
 
 
-def kept_states(wanted: Wanted, splits: Sequence[Rows]) -> Item:
-    """Return what is kept of the teacher's states, all rows and pairs."""
-    number = FLOAT if wanted.own["cache_dtype"] == "float32" else memory.HALF
-    width = wanted.target_width * len(wanted.pairs)
-    return memory.kept("the teacher's states, kept", splits, wanted.positions, width, number)
+def kept_states(wanted: Wanted, splits: Sequence[Rows]) -> float:
+    """Return the bytes of what is kept of the teacher's states, all rows and pairs."""
+    if not (wanted.keeps and wanted.pairs):
+        return 0.0
+    positions = sum(own.positions(wanted.positions) for own in splits)
+    return float(positions * wanted.stored(wanted.target_width) * len(wanted.pairs))
 
 
-def _deepest(wanted: Wanted) -> int:
-    return max(layer for pair in wanted.pairs for layer in pair.teacher)
+def _passed(wanted: Wanted, rows: Counts) -> int:
+    """Return the layers of the teacher that its pass goes through."""
+    return wanted.teacher.layers if kept_outputs(wanted, rows) else wanted.deepest
 
 
 def _align_operations(wanted: Wanted, rows: Counts, own: Rows) -> float:
-    """Return the operations of the passes over all splits, of the fits (`own`: their rows), and of the maps."""
+    """Return the operations of the pass over all splits, of the fits (`own`: their rows), and of the maps."""
     teacher, student, splits = wanted.teacher, wanted.student, [rows[split] for split in SPLITS]
-    taught, deepest, pairs = sum(split.tokens for split in splits), _deepest(wanted), len(wanted.pairs)
-    found = teacher.forward(taught, splits[0].mean, deepest)
+    found = 0.0
     if len(own):
-        found += teacher.forward(own.tokens, own.mean, deepest)
+        found += teacher.forward(own.tokens, own.mean, wanted.deepest)
         found += student.forward(own.tokens, own.mean, max(wanted.students)) + _fit_operations(wanted, rows)
-        mapped = 0 if wanted.learns else sum(split.positions(wanted.positions) for split in splits)
-        found += 2.0 * mapped * pairs * teacher.width * student.width
+    if not wanted.keeps:
+        return found
+    found += teacher.forward(sum(split.tokens for split in splits), splits[0].mean, _passed(wanted, rows))
+    if len(own) and not wanted.learns:
+        mapped = sum(split.positions(wanted.positions) for split in splits)
+        found += 2.0 * mapped * len(wanted.pairs) * teacher.width * student.width
     if kept_outputs(wanted, rows):
-        answers = sum(split.positions("answer") for split in splits)
-        found += teacher.forward(taught, splits[0].mean) + teacher.read_out(answers)
+        found += teacher.read_out(sum(split.positions("answer") for split in splits))
     return found
 
 
-def _align_moments(wanted: Wanted, rows: Counts, *, fits: bool) -> dict[str, tuple[Item, ...]]:
-    """Return the moments: a pass of the teacher, the fit of a map, scaled copies of a split, distributions."""
-    teacher, splits = wanted.teacher, [rows[split] for split in SPLITS]
-    widest = max(
-        (own.widest(wanted.config.optim.batch_size) for own in splits), key=lambda batch: batch.padded
-    )
+def _align_moments(wanted: Wanted, rows: Counts, kept: float, *, fits: bool) -> dict[str, tuple[Item, ...]]:
+    """Return the moments: the fit of a map, its quality card, and the teacher's pass."""
+    teacher = wanted.teacher
     both = (memory.weights("teacher", teacher), memory.weights("student", wanted.student))
-    held, states = (*both, *_fitted(wanted, rows)), kept_states(wanted, splits)
-    found = {"the teacher's states": (*held, states, memory.frozen_pass(teacher, widest, len(wanted.pairs)))}
+    held = (*both, *_fitted(wanted, rows))
+    found = {}
     if fits:
         found["fitting the maps"] = (*held, _fit(wanted))
-    if fits and not wanted.learns and wanted.map in DIRECTIONS:
-        first = kept_states(wanted, splits[:1])
-        found["scaling the states"] = (*held, first, replace(first, what="the same, scaled"))
-    if fits:
-        found["judging the maps"] = (*held, states, *_judged(wanted, rows))
-    if outputs := kept_outputs(wanted, rows):
-        read = memory.logits(teacher, widest.answers, 3)
-        found["the teacher's outputs"] = (*held, states, outputs, read)
+        found["judging the maps"] = (*held, *_judged(wanted, rows))
+    if wanted.keeps:
+        found["the teacher's pass"] = (*held, *_kept_now(wanted, rows, kept, len(wanted.pairs)))
+    return found or {"nothing is kept": both}
+
+
+def _kept_now(wanted: Wanted, rows: Counts, kept: float, tapped: int) -> list[Item]:
+    """Return what the teacher's pass over the splits holds, and the file that is being filled."""
+    size = wanted.config.capture.batch_size or wanted.config.optim.batch_size
+    widest = max((rows[split].widest(size) for split in SPLITS), key=lambda batch: batch.padded)
+    found = [memory.frozen_pass(wanted.teacher, widest, tapped), memory.shard(wanted, kept)]
+    if kept_outputs(wanted, rows):
+        found.append(memory.logits(wanted.teacher, widest.answers, 3))
     return found
 
 
@@ -144,13 +147,13 @@ def _judged(wanted: Wanted, rows: Counts) -> list[Item]:
     ]
 
 
-def kept_outputs(wanted: Wanted, rows: Counts) -> Item | None:
-    """Return the kept distributions: log-probability and token of each kept one, and the log tail."""
-    if (outputs := wanted.outputs) is None or outputs.live:
-        return None
+def kept_outputs(wanted: Wanted, rows: Counts) -> float:
+    """Return the bytes of kept distributions: log-probability and token of each kept one, and the log tail."""
+    if (outputs := wanted.outputs) is None or outputs.live or not wanted.keeps:
+        return 0.0
     whole = outputs.kept >= min(wanted.teacher.vocabulary, wanted.student.vocabulary)
     width = outputs.kept * FLOAT if whole else outputs.kept * (FLOAT + 4) + FLOAT
-    return memory.kept("the teacher's outputs, kept", [rows[split] for split in SPLITS], "answer", width, 1)
+    return float(sum(rows[split].positions("answer") for split in SPLITS) * width)
 
 
 def _fitted(wanted: Wanted, rows: Counts) -> list[Item]:
@@ -203,32 +206,31 @@ def refitted(wanted: Wanted, rows: Counts) -> float:
     return float(rows["align"].positions(wanted.positions) * wanted.teacher.width * len(wanted.pairs) * FLOAT)
 
 
-def _offsets(wanted: Wanted, rows: Counts) -> float:
-    """Return bytes of the places of rows in what is kept, 8 a row, and of names and headers."""
-    counts = sum(len(rows[split]) + 1 for split in SPLITS)
-    tables = len(wanted.pairs) + (3 if wanted.outputs else 0)
-    return 8.0 * counts * tables + 400.0 * len(wanted.pairs) * 3
+def _places(wanted: Wanted, rows: Counts) -> float:
+    """Return the bytes that say where rows are in what is kept: some six characters a number, and headers."""
+    if not wanted.keeps:
+        return 400.0 * len(wanted.pairs)
+    columns = len(wanted.pairs) + (3 if kept_outputs(wanted, rows) else 0)
+    return 6.0 * sum(len(rows[split]) for split in SPLITS) * (columns + 1) + 1200.0 * max(
+        len(wanted.pairs), 1
+    )
 
 
 def align_outputs(wanted: Wanted, rows: Counts) -> Cost:
     """Return the cost of keeping the teacher's distributions alone."""
-    if (outputs := kept_outputs(wanted, rows)) is None:
+    if not (kept := kept_outputs(wanted, rows)):
         return Cost(disk=1024)
     teacher, splits = wanted.teacher, [rows[split] for split in SPLITS]
     tokens = sum(own.tokens for own in splits)
-    widest = max(
-        (own.widest(wanted.config.optim.batch_size) for own in splits), key=lambda batch: batch.padded
-    )
-    held = (memory.weights("teacher", teacher), outputs)
     return Cost(
         rows=sum(map(len, splits)),
         teacher_tokens=tokens,
         calls=sum(calls(own, wanted, teacher.layers) for own in splits),
         operations=teacher.forward(tokens, splits[0].mean)
-        + teacher.read_out(sum(o.positions("answer") for o in splits)),
+        + teacher.read_out(sum(own.positions("answer") for own in splits)),
         moments={
-            "the teacher's outputs": (*held, memory.logits(teacher, widest.answers, 3)),
-            "its passes": (*held, memory.frozen_pass(teacher, widest, 0)),
+            "the teacher's pass": (memory.weights("teacher", teacher), *_kept_now(wanted, rows, kept, 0))
         },
-        disk=outputs.bytes + _offsets(wanted, rows),
+        disk=kept + _places(wanted, rows),
+        kept=kept,
     )

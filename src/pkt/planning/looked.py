@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 from pkt.config import Config
 from pkt.errors import PktError, RequestError
 from pkt.planning.counted import assumed, counted, why_not
+from pkt.planning.device import on_gpu
 from pkt.planning.facts import Pair
-from pkt.planning.machine import on_gpu
 from pkt.planning.rows import Counts
 
 COMPUTED, REUSED, UNKNOWN = "computed", "reused", "not known"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pkt.config import Config
 from pkt.planning.cost import Cost
+from pkt.planning.device import on_gpu
 from pkt.planning.shapes import Shape
 
 GB = 1e9
@@ -52,13 +53,6 @@ class Machine:
             work / (self.flops * FASTEST) + calls * CALL[0] + reads / self.bandwidth,
             work / (self.flops * SLOWEST) + calls * CALL[1] + 2 * reads / self.bandwidth,
         )
-
-
-def on_gpu(device: str) -> bool:
-    """Return whether a request's models are on a GPU; no driver is asked."""
-    if device == "auto":
-        return any(Path("/dev").glob("nvidia[0-9]*"))
-    return device != "cpu"
 
 
 def machine_of(config: Config, shape: Shape) -> Machine:

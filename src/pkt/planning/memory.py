@@ -54,6 +54,11 @@ def kept(what: str, rows: Iterable[Rows], which: str, width: float, number: int)
     return Item(what=what, bytes=positions * width * number, host=True, divided=True)
 
 
+def shard(wanted: Wanted, size: float) -> Item:
+    """Return the file of kept numbers that is being filled: its parts, and what they are joined to."""
+    return Item(what="a file of what is kept", bytes=2 * min(size, wanted.shard), host=True)
+
+
 def frozen_pass(shape: Shape, batch: Batch, tapped: int) -> Item:
     """Return what a forward pass without gradients holds: one layer's numbers, and the states that are tapped."""
     widest = 3 * shape.mlp + 4 * shape.width
@@ -98,7 +103,10 @@ def activations(wanted: Wanted, batch: Batch, trained: Iterable[int], last: int)
     """Return what a forward pass keeps for the backward pass: the layers from the first that trains on."""
     trains, shape = set(trained), wanted.student
     first = min(trains)
-    per_token = sum(layer_numbers(wanted, trains=layer in trains) for layer in range(first, last + 1))
+    if wanted.config.optim.checkpointing:  # only what enters each layer
+        per_token = (last - first + 1.0) * shape.width * shape.bytes
+    else:
+        per_token = sum(layer_numbers(wanted, trains=layer in trains) for layer in range(first, last + 1))
     # the final norm, the gradient of the residual stream, masks and positions
     per_token += 6 * shape.width * FLOAT
     copies = (last - first + 1) * shape.layer * HALF if autocast(wanted) and copied(wanted) else 0
@@ -111,9 +119,12 @@ def copied(wanted: Wanted) -> bool:
 
 
 def backward(wanted: Wanted, batch: Batch) -> Item:
-    """Return the gradients that are alive inside a layer."""
+    """Return the gradients that are alive inside a layer, and its numbers where it is run again for them."""
     number = HALF if autocast(wanted) else FLOAT
-    return Item(what="gradients inside a layer", bytes=batch.padded * 2.5 * wanted.student.mlp * number)
+    again = layer_numbers(wanted, trains=True) if wanted.config.optim.checkpointing else 0
+    return Item(
+        what="gradients inside a layer", bytes=batch.padded * (2.5 * wanted.student.mlp * number + again)
+    )
 
 
 def layer_terms(wanted: Wanted, batch: Batch, layers: int) -> Item:

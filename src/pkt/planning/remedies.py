@@ -33,7 +33,7 @@ def remedy(cfg: DictConfig, peak: Peak, limit: float) -> tuple[list[str], float]
             words[key], now, least = value, changed, lower
         else:
             useless.add(key)
-    return [f"{key}={value}" for key, value in words.items()], least
+    return [f"{key}={str(value).lower() if value is True else value}" for key, value in words.items()], least
 
 
 def _changes(cfg: DictConfig) -> Iterator[tuple[str, object]]:
@@ -43,13 +43,13 @@ def _changes(cfg: DictConfig) -> Iterator[tuple[str, object]]:
     while micro > 1:
         micro //= 2
         yield "optim.micro_batch_size", micro
+    if not optim.checkpointing:
+        yield "optim.checkpointing", True
     for role in ("teacher", "student"):
         if cfg.model[role].dtype == "float32":
             yield f"model.{role}.dtype", "bfloat16"
     if cfg.device != "cpu" and cfg.plan.processes > 1:
         yield "model.teacher.device_map", "auto"
-    if "cache_dtype" in cfg.method:
-        yield "method.cache_dtype", "bfloat16"
     if update is not None and update.kind == "full":
         yield "method.update.kind", "lora"
     halved = {"eval.batch_size": cfg.eval.batch_size, "answer.batch_size": cfg.answer.batch_size}

@@ -55,6 +55,18 @@ class Rows:
             answers=sum(sorted(self.answers, reverse=True)[:size]),
         )
 
+    def within(self, tokens: int) -> Batch:
+        """Return the largest batch of rows of one length that so many tokens hold, padding included."""
+        order = sorted(range(len(self)), key=lambda row: -self.lengths[row])
+        longest = max(self.lengths, default=0)
+        chosen = order[: max(1, tokens // max(longest, 1))]
+        return Batch(
+            rows=len(chosen),
+            length=longest,
+            tokens=sum(self.lengths[row] for row in chosen),
+            answers=min(tokens, sum(sorted(self.answers, reverse=True)[: len(chosen)])),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from pkt.config import OptimConfig
 from pkt.planning.rows import Counts, Rows
 from pkt.planning.wanted import Wanted
 
@@ -50,7 +51,7 @@ class Schedule:
         found: list[list[tuple[int, float]]] = []
         left = sys.maxsize if steps is None else steps
         while left > 0 and epochs is not None and len(found) < epochs and len(train):
-            whole = list(_epoch(train, optim.batch_size, self.wanted.config.seed, len(found)))
+            whole = list(_epoch(train, optim, self.wanted.config.seed, len(found)))
             found.append(whole[:left])
             left -= len(found[-1])
         return found
@@ -136,18 +137,18 @@ class Schedule:
             back=tokens * (last - trains + 1),
             trained=tokens * number if wanted.full else 0,
             read=reads * (1 + times),
-            taught=tokens * times if (outputs := wanted.outputs) and outputs.live else 0,
+            taught=tokens * times if wanted.teaches else 0,
         )
 
     def _validate(self, first: int, times: int) -> Passes:
-        own, live = self.rows["validation"], bool((outputs := self.wanted.outputs) and outputs.live)
+        own = self.rows["validation"]
         tokens = own.tokens * times
         readers = 2 + len(self.wanted.output_terms)
         return Passes(
             tokens=tokens,
             layer_tokens=tokens * (self.wanted.student.layers - first + 1),
             read=own.positions("answer") * times * readers,
-            taught=tokens if live else 0,
+            taught=tokens if self.wanted.teaches else 0,
         )
 
     def _refit(self, times: int, deepest: int) -> Passes:
@@ -155,14 +156,18 @@ class Schedule:
         return Passes(tokens=tokens, layer_tokens=tokens * deepest)
 
 
-def _epoch(rows: Rows, size: int, seed: int, epoch: int) -> Iterator[tuple[int, float]]:
+def _epoch(rows: Rows, optim: OptimConfig, seed: int, epoch: int) -> Iterator[tuple[int, float]]:
     """Yield tokens and answer positions of every batch of an epoch, in the order of the training."""
     if len(set(rows.lengths)) == 1:
+        tokens = optim.tokens_per_batch
+        size = optim.batch_size if tokens is None else max(1, tokens // rows.lengths[0])
         for start in range(0, len(rows), size):
             count = min(size, len(rows) - start)
             yield count * rows.lengths[0], count * rows.answers[0]
         return
     from pkt.data.batching import epoch_batches  # imports torch, which a request with rows of its own has
 
-    for batch in epoch_batches(rows.lengths, size, seed=seed, epoch=epoch):
+    for batch in epoch_batches(
+        rows.lengths, optim.batch_size, seed=seed, epoch=epoch, tokens=optim.tokens_per_batch
+    ):
         yield sum(rows.lengths[row] for row in batch), sum(rows.answers[row] for row in batch)

@@ -14,10 +14,10 @@ from pkt.planning.wanted import Wanted
 def transfer(wanted: Wanted, rows: Counts) -> Cost:
     """Return the cost of the training, and of what it leaves: the student's folder and the adapter."""
     teacher, student, plan = wanted.teacher, wanted.student, Schedule(wanted=wanted, rows=rows)
-    passes, live = plan.passes, bool((outputs := wanted.outputs) and outputs.live)
+    passes, taught = plan.passes, teacher.layers if wanted.outputs else wanted.deepest
     per_token = 2 * student.matrices + 4 * rows["train"].mean * student.queries
     operations = (passes.layer_tokens + passes.back) * per_token + passes.trained * 2 * student.matrices
-    operations += student.read_out(passes.read) + teacher.forward(passes.taught, rows["train"].mean)
+    operations += student.read_out(passes.read) + teacher.forward(passes.taught, rows["train"].mean, taught)
     parameters = wanted.per_layer * len(wanted.trained) + wanted.per_end
     more = auxiliary(wanted)
     best = 2 if wanted.config.optim.keep == "best" else 1
@@ -33,10 +33,10 @@ def transfer(wanted: Wanted, rows: Counts) -> Cost:
         operations=operations,
         # of as many rows as a forward pass has; gradients take twice as long
         calls=(passes.layer_tokens + 2 * passes.back)
-        / max(rows["train"].mean * min(wanted.micro, len(rows["train"])), 1),
-        moments=_moments(wanted, rows, plan, live=live),
+        / max(rows["train"].mean * wanted.batch(rows["train"]).rows, 1),
+        moments=_moments(wanted, rows, plan),
         disk=student.folder + adapter,
-        scratch=snapshots,
+        scratch=snapshots + sum(size for size in _below(wanted, rows, plan) if size > wanted.shard),
     )
 
 
@@ -49,7 +49,7 @@ def auxiliary(wanted: Wanted) -> int:
     return size if trains else 0
 
 
-def _moments(wanted: Wanted, rows: Counts, plan: Schedule, *, live: bool) -> dict[str, tuple[Item, ...]]:
+def _moments(wanted: Wanted, rows: Counts, plan: Schedule) -> dict[str, tuple[Item, ...]]:
     """Return the moments of a training: its steps, where they are widest, and the optimiser's."""
     student, train = wanted.student, rows["train"]
     parameters = wanted.per_layer * len(wanted.trained) + wanted.per_end
@@ -57,12 +57,12 @@ def _moments(wanted: Wanted, rows: Counts, plan: Schedule, *, live: bool) -> dic
     open_now = (wanted.per_layer if wanted.frontier else parameters) + more
     held = [
         memory.weights("student", student),
-        *([memory.weights("teacher", wanted.teacher)] if live else []),
+        *([memory.weights("teacher", wanted.teacher)] if wanted.teaches else []),
     ]
     held += _carried(wanted, rows, plan)
     state = memory.training(wanted, parameters + more, open_now)
     gradients = state.pop("gradients")
-    batch = train.widest(wanted.micro)
+    batch = wanted.batch(train)
     layers = wanted.trained[:1] if wanted.frontier else wanted.trained
     compared = 1 if wanted.frontier else len(wanted.pairs)
     last = student.layers if wanted.output_terms else max(layers)
@@ -89,19 +89,36 @@ def _moments(wanted: Wanted, rows: Counts, plan: Schedule, *, live: bool) -> dic
 
 
 def _carried(wanted: Wanted, rows: Counts, plan: Schedule) -> list[Item]:
-    """Return what `align` kept, and the states that enter the first layer that trains."""
-    splits, found = [rows[split] for split in SPLITS], list[Item]()
+    """Return what is in memory of what `align` kept, and of the states that enter the first layer that trains."""
+    found = list[Item]()
     if wanted.layer_terms:
-        found.append(kept_states(wanted, splits))
         found.append(Item(what="states of the align rows", bytes=refitted(wanted, rows), host=True))
         found.append(Item(what="maps", bytes=maps(wanted) * (2 if wanted.learns else 1)))
-    if outputs := kept_outputs(wanted, rows):
-        found.append(outputs)
-    last = max(wanted.trained) if wanted.frontier else plan.first
-    if last > 1:
-        both = (
-            2 if wanted.frontier and len(wanted.trained) > 1 else 1
-        )  # the next prefix is made of the one before
-        width = wanted.student.width * both
-        found.append(memory.kept("states below what trains", splits, "all", width, wanted.student.bytes))
+    found.append(_waiting(wanted, rows))
+    small = sum(size for size in _below(wanted, rows, plan) if size <= wanted.shard)
+    found.append(Item(what="states below what trains", bytes=small, host=True, divided=True))
+    if wanted.teaches:
+        together = wanted.config.capture.batch_size or (1 if not wanted.keeps else wanted.micro)
+        found.append(memory.frozen_pass(wanted.teacher, rows["train"].widest(together), len(wanted.pairs)))
     return [item for item in found if item.bytes]
+
+
+def _waiting(wanted: Wanted, rows: Counts) -> Item:
+    """Return what the teacher says of batches to come, which is read or computed before it is needed."""
+    kept = kept_states(wanted, [rows["train"]]) + kept_outputs(wanted, rows)
+    slow = wanted.config.capture.mode == "window" or kept > wanted.shard
+    batch, outputs = wanted.batch(rows["train"]), wanted.outputs
+    each = batch.positions(wanted.positions) * wanted.target_width * len(wanted.pairs) * FLOAT
+    each += batch.answers * outputs.kept * (FLOAT + 4) if outputs else 0
+    return Item(what="batches to come", bytes=each * wanted.config.capture.ahead if slow else 0)
+
+
+def _below(wanted: Wanted, rows: Counts, plan: Schedule) -> list[float]:
+    """Return the bytes of the states that enter the first layer that trains, per split; on disk where they are many."""
+    last = max(wanted.trained) if wanted.frontier else plan.first
+    if last <= 1:
+        return []
+    # the next prefix is made of the one before
+    both = 2 if wanted.frontier and len(wanted.trained) > 1 else 1
+    each = wanted.student.width * wanted.student.bytes
+    return [float(rows[split].tokens * each) for split in SPLITS for _ in range(both)]

@@ -15,6 +15,8 @@ from pkt.config import Config
 from pkt.errors import RequestError
 from pkt.mapping import LayerPair, of_student
 from pkt.mapping import Mapping as Pairing
+from pkt.planning.device import on_gpu
+from pkt.planning.rows import Batch, Rows
 from pkt.planning.shapes import Shape
 
 LAYERWISE = ("SemAlign", "SemAlignFisher", "SemAlignGeometry", "HiddenKd")
@@ -27,12 +29,6 @@ STAGES: dict[str, tuple[str, ...]] = {
 LAYER_TERMS = ("Cosine", "MeanSquare", "Fisher", "Geometry")
 OUTPUT_TERMS = ("OutputCosine", "CrossEntropy", "Divergence")
 FITTED = ("Ridge", "Procrustes")  # maps that paired states decide
-DIRECTIONS = (
-    "Cosine",
-    "Input",
-    "LogitLstsq",
-    "RandomMap",
-)  # maps of directions, whose targets are scaled afterwards
 RECIPES = {  # Seeking's matrices
     "laten": ["up", "down", "v", "o"],
     "original": ["q", "k", "v", "o", "gate", "up", "down", "embed", "head"],
@@ -175,6 +171,44 @@ class Wanted:
     def refit(self) -> str:
         """When the map is fitted again."""
         return str(self.config.semantics.get("refit", "never"))
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what the teacher says is captured once; it runs beside the training otherwise."""
+        return self.config.capture.mode == "keep"
+
+    @property
+    def teaches(self) -> bool:
+        """Whether the teacher runs beside the training."""
+        read = bool(self.layer_terms) or self.outputs is not None
+        return read and (not self.keeps or (self.outputs is not None and self.outputs.live))
+
+    @property
+    def deepest(self) -> int:
+        """The deepest teacher layer that is read."""
+        return max((layer for pair in self.pairs for layer in pair.teacher), default=0)
+
+    @property
+    def shard(self) -> float:
+        """Bytes of a file of what is kept."""
+        return self.config.capture.shard_mb * 1e6
+
+    def stored(self, width: int) -> int:
+        """Return the bytes of a kept state; eight-bit numbers have a scale beside them."""
+        name = str(self.own["cache_dtype"])
+        if name == "auto":
+            name = "bfloat16" if on_gpu(self.config.device) else "float32"
+        return {"float32": 4 * width, "bfloat16": 2 * width, "float8_e4m3": width + 4}[name]
+
+    def batch(self, rows: Rows) -> Batch:
+        """Return the largest batch that goes through the student in one forward pass of the training."""
+        optim = self.config.optim
+        if optim.tokens_per_batch is None:
+            return rows.widest(self.micro)
+        whole = rows.within(optim.tokens_per_batch)
+        return (
+            whole if optim.micro_batch_size is None else rows.widest(min(whole.rows, optim.micro_batch_size))
+        )
 
     @property
     def target_width(self) -> int:

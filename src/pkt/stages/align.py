@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pkt import console
+from pkt.methods.keeping import SPLITS
 from pkt.stages.session import Job
 
 
@@ -21,4 +22,13 @@ def run(job: Job) -> Mapping[str, Any]:
     if job.writes:
         alignment.save(job.folder)
     job.bench.release("teacher")
-    return {"kept_bytes": alignment.kept_bytes, **job.counted()}
+    return {
+        "kept_bytes": alignment.kept_bytes,
+        "kept_tokens": _tokens(job, alignment.kept_bytes),
+        **job.counted(),
+    }
+
+
+def _tokens(job: Job, kept: int) -> int:
+    """Return the tokens of the rows that something was kept of."""
+    return sum(sum(job.bench.encoded(split).lengths) for split in SPLITS) if kept else 0

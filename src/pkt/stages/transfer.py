@@ -123,10 +123,10 @@ def _answers(session: Session) -> dict[str, Any] | None:
 
 def _kept(session: Session) -> str | None:
     """Return how much is kept of what the teacher said of the rows; None where nothing is."""
-    size = session.results["align"].meta.get("kept_bytes", 0) if "align" in session.results else 0
+    about = session.results["align"].meta if "align" in session.results else {}
+    size, tokens = about.get("kept_bytes", 0), about.get("kept_tokens", 0)
     if not size:
         return None
-    tokens = sum(sum(session.bench.encoded(split).lengths) for split in ("train", "validation"))
     return f"{size / max(tokens, 1):,.0f} bytes per token, {size / 1e6:,.1f} MB"
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,8 @@ def write_shards(
             continue
         parts = []
         for batch in group:
-            parts.append(compute(batch))
+            found = compute(batch)
+            parts.append({name: _stored(found[name], column.dtype) for name, column in columns.items()})
             listen(batch)
         _write(folder, number, rows, columns, parts)
     if processes.main:
@@ -132,13 +133,12 @@ def _write(
     number: int,
     rows: list[int],
     columns: Mapping[str, Column],
-    parts: Iterable[Mapping[str, Tensor]],
+    parts: Sequence[Mapping[str, tuple[Tensor, Tensor]]],
 ) -> None:
-    parts = list(parts)
     tensors = {}
     for name, column in columns.items():
         nothing = torch.empty(0, column.width)
-        stored = [_stored(part[name], column.dtype) for part in parts] or [_stored(nothing, column.dtype)]
+        stored = [part[name] for part in parts] or [_stored(nothing, column.dtype)]
         tensors[name] = torch.cat([values for values, _ in stored])
         if is_float8(column.dtype):
             tensors[name + _SCALE] = torch.cat([scale for _, scale in stored])
