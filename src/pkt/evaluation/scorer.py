@@ -195,9 +195,13 @@ class Scorer(HFLM):  # type: ignore[misc]
         """
         asked: list[tuple[str, Settings, int]] = []
         times: Counter[str] = Counter()
+        told: dict[tuple[str, str], Settings] = {}  # all rows of a task are asked in one way
         for request in requests:
             context, given = request.args
-            settings = self._told(str(getattr(request, "task_name", "")), given)
+            task = str(getattr(request, "task_name", ""))
+            if (how := (task, repr(given))) not in told:
+                told[how] = self._told(task, given)
+            settings = told[how]
             asked.append((context, settings, times[context] if settings.temperature else 0))
             times[context] += 1
         prompts = self.encode_prompts([context for context, _, _ in asked])

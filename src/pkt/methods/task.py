@@ -147,7 +147,9 @@ class Task:
             finish_epoch: see `Trainer`.
         """
         check_processes(self.bench, objective, self.own)
-        losses = {split: self._loss(objective, split, layers, prefixes.get(split)) for split in SPLITS}
+        shared = self.bench.pair_report.shared_ids if objective.outputs is not None else None
+        head = OutputHead(arch=self.bench.student.arch, shared=shared)  # one, as it keeps a Gram matrix
+        losses = {split: self._loss(objective, split, layers, prefixes.get(split), head) for split in SPLITS}
         train, device = self.bench.encoded("train"), self.bench.student.arch.device
         trainer = Trainer(
             loss=losses["train"],
@@ -173,11 +175,10 @@ class Task:
             return trainer.fit()
 
     def _loss(
-        self, objective: Objective, split: str, layers: Sequence[int], prefix: Prefix | None
+        self, objective: Objective, split: str, layers: Sequence[int], prefix: Prefix | None, head: OutputHead
     ) -> TransferLoss:
         arch, alignment = self.bench.student.arch, self.alignment
         paired = {pair.student for pair in alignment.pairs} if objective.layer_terms else set()
-        shared = self.bench.pair_report.shared_ids if objective.outputs is not None else None
         return TransferLoss(
             arch=arch,
             objective=objective,
@@ -189,7 +190,7 @@ class Task:
                 maps=self.maps,
             ),
             prefix=prefix,
-            head=OutputHead(arch=arch, shared=shared),
+            head=head,
             through=self.through,
             own=self.own,
             first_row=0 if split == "train" else len(self.bench.encoded("train").lengths),

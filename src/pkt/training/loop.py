@@ -145,6 +145,8 @@ class Trainer:
             lr=self.optim.lr,
             betas=(self.optim.betas[0], self.optim.betas[1]),
             weight_decay=self.optim.weight_decay,
+            # the same numbers as one parameter after the other, with fewer calls; on a GPU in one kernel
+            **({"fused": True} if self._device.type == "cuda" else {"foreach": True}),
         )
         total, step = sum(map(len, self.plan)), 0
         done = self.processes.in_turn(lambda: self._resume(optimiser))
@@ -159,7 +161,7 @@ class Trainer:
                 if step <= done:
                     continue
                 lr = self.optim.lr * schedule(step, total, self.optim)
-                torch.manual_seed(self._seed_of(step))
+                self._seed(step)
                 metrics = self.begin_step(elapsed(step, total)) | self._step(optimiser, rows, lr, step)
                 if i + 1 == len(steps):
                     metrics |= self._validate(epoch, step, last=step == total)
@@ -219,7 +221,7 @@ class Trainer:
                 meter.restore(before)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            torch.manual_seed(self._seed_of(step))
+            self._seed(step)
             console.warn(
                 f"memory ran out with {size} rows at a time: from here on {self._rows_at_once}, with the same "
                 f"result (set optim.micro_batch_size={self._rows_at_once} to begin so)"
@@ -254,7 +256,7 @@ class Trainer:
     @torch.no_grad()
     def _values(self, batches: Sequence[Batch], totals: Mapping[str, int]) -> dict[str, Tensor]:
         """Return the terms' means over the step, from an extra pass that draws the same random numbers."""
-        device = next(iter(self.parameters.values())).device
+        device = self._device
         values: dict[str, Tensor] = {}
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             for batch in batches:
@@ -284,8 +286,14 @@ class Trainer:
         metrics["loss"] += float(total.detach())
         return total
 
-    def _seed_of(self, step: int) -> int:
-        return self.seed * 1_000_003 + step + self.processes.rank * _APART
+    def _seed(self, step: int) -> None:
+        """Seed torch for a step; on a processor its one generator alone, which takes a thousandth of the time."""
+        seed = self.seed * 1_000_003 + step + self.processes.rank * _APART
+        (torch.default_generator.manual_seed if self._device.type == "cpu" else torch.manual_seed)(seed)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self.parameters.values())).device
 
     def _guard(self, metrics: dict[str, float], step: int, rows: list[int]) -> None:
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
