@@ -91,9 +91,9 @@ class Watched:
 
 def logits(model: Any) -> torch.Tensor:
     """Of a model at fixed tokens."""
-    ids = torch.randint(3, 320, (2, 12), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(3, 320, (2, 12), generator=torch.Generator().manual_seed(0)).to(model.device)
     with torch.no_grad():
-        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float().cpu()
 
 
 @lru_cache(maxsize=256)
