@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -78,6 +79,7 @@ def check(cfg: DictConfig) -> None:
             partial(_check_optim, cfg),
             partial(_check_labelled, cfg),
             partial(_check_answer, cfg),
+            *(partial(_check_backend, cfg, node) for node in ("eval", "answer")),
         ]
     )
 
@@ -256,6 +258,16 @@ def _check_answer(cfg: DictConfig) -> None:
     if own.temperature == 0 and own.top_p < 1:
         raise RequestError(
             f"answer.top_p={own.top_p} with answer.temperature=0: a greedy answer is not drawn; set answer.temperature"
+        )
+
+
+def _check_backend(cfg: DictConfig, node: str) -> None:
+    if cfg[node].backend != "vllm":
+        return
+    if find_spec("vllm") is None:
+        raise RequestError(
+            f"{node}.backend=vllm needs the package vllm, which is not installed: pip install vllm, on a machine with "
+            f"a GPU that it supports, or set {node}.backend=hf"
         )
 
 

@@ -23,6 +23,7 @@ from pkt.verbs import RUNS
 STAGES = ("extract", "answer", "align", "transfer", "eval", "analyze")
 SPLITS = ("extract", "align", "train", "validation")
 MODELS = ("teacher", "student", "transferred")
+BACKENDS = ("hf", "vllm")
 PARTS = ("resolution", "cka", "attribution", "maps")
 
 
@@ -169,6 +170,8 @@ class AnswerConfig:
     # keep=verified, without a test: share of a prompt's samples that have to agree
     agreement: float = setting(0.5, above=0, at_most=1, decides={"align": _verified, "transfer": _verified})
     batch_size: int = undecisive(64, at_least=1)  # answers at a time
+    # who runs the teacher: transformers, or vLLM (docs/scale.md)
+    backend: str = setting("hf", since="hf", choices=BACKENDS)
 
 
 @dataclass(kw_only=True)
@@ -248,6 +251,8 @@ class EvalConfig:
     samples: int = setting(1, at_least=1, when=_drawn)
     temperature: float = setting(0.0, at_least=0)  # 0: greedy
     top_p: float = setting(1.0, above=0, when=_drawn)  # share of the probability that is kept when drawing
+    # who runs the model: transformers, or vLLM (docs/scale.md)
+    backend: str = setting("hf", since="hf", choices=BACKENDS)
 
 
 @dataclass(kw_only=True)
@@ -327,6 +332,8 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     analyze: AnalyzeConfig = field(default_factory=AnalyzeConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
+    # more arguments of vllm.LLM where a backend is vllm, such as +vllm.tensor_parallel_size=2
+    vllm: dict[str, Any] = undecisive(factory=dict)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
 

@@ -191,6 +191,11 @@ def request(cfg: DictConfig) -> tuple[Workbench, Method]:
         track=console.progress,
     )
     bench.processes = connect(lambda: bench.device)
+    if bench.processes.count > 1 and "vllm" in (config.eval.backend, config.answer.backend):
+        raise RequestError(
+            f"a backend is vllm, which starts processes of its own, and this request has {bench.processes.count}: "
+            "run it in one (+vllm.tensor_parallel_size=... spreads a model over GPUs)"
+        )
     return bench, method.on(bench.device_type)
 
 

@@ -55,7 +55,7 @@ def test_loglikelihoods_are_those_of_one_pass_per_row(family, bos):
 
 
 def test_batch_size_changes_no_score(monkeypatch):
-    monkeypatch.setattr("pkt.evaluation.scorer.TOKENS_PER_ROW", 8)
+    monkeypatch.setattr("pkt.evaluation.asking.TOKENS_PER_ROW", 8)
     model, tokenizer = tiny_model(), tiny_tokenizer()
     one, many = (scorer(model, tokenizer, size).loglikelihood(requests(*PAIRS)) for size in (1, 64))
     assert [value for value, _ in one] == pytest.approx([value for value, _ in many], rel=1e-5)

@@ -17,8 +17,7 @@ from typing import Any
 
 from pkt.data.chat import Chat
 from pkt.data.encoding import encode_answers
-from pkt.evaluation.harness import evaluating
-from pkt.evaluation.quiet import quiet
+from pkt.evaluation.engines import scorer_of
 from pkt.evaluation.sampling import Sampling
 
 
@@ -58,10 +57,8 @@ def answering(
     model: Any, tokenizer: Any, *, batch_size: int, seed: int, chat: Chat | None, device: Any
 ) -> Iterator[Any]:
     """Yield what `replies` asks; arguments as of `pkt.evaluation.harness.evaluate`."""
-    with quiet(), evaluating(model, device):
-        from pkt.evaluation.scorer import Scorer  # imports lm-eval: seconds
-
-        yield Scorer(model, tokenizer, batch_size=batch_size, seed=seed, chat=chat)
+    with scorer_of(model, tokenizer, device=device, batch_size=batch_size, seed=seed, chat=chat) as scorer:
+        yield scorer
 
 
 def replies(scorer: Any, questions: Sequence[Question], sampling: Sampling) -> list[list[Reply]]:

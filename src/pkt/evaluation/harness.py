@@ -8,22 +8,21 @@ It knows no task by name: each task writes the requests to lm-eval and grades th
 from __future__ import annotations
 
 import contextlib
-import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from pkt.data.chat import Chat
 from pkt.errors import PktError, RequestError, first_line
 from pkt.evaluation.decoding import MODEL
+from pkt.evaluation.engines import scorer_of
 from pkt.evaluation.parts import Logged, Part, Rows, Sample, Scorable
-from pkt.evaluation.quiet import quiet
 from pkt.evaluation.results import Evaluation, TaskScore
 from pkt.evaluation.sampling import Sampling
 from pkt.processes import ALONE, Processes
 
 if TYPE_CHECKING:
-    from pkt.evaluation.scorer import Scorer
+    from pkt.evaluation.asking import Asking
 
 GREEDY = Sampling()
 
@@ -47,7 +46,7 @@ def evaluate(
     """Score a model, zero-shot and greedily unless told otherwise; the main process alone grades.
 
     Args:
-        model: a causal Hugging Face model; moved to `device` unless accelerate has spread it over several.
+        model: what `scorer_of` takes.
         tokenizer: its tokenizer, which is not changed.
         tasks: what to score, each task once.
         rows: by the task's name; a task of lm-eval's reads its own.
@@ -72,40 +71,33 @@ def evaluate(
         raise RequestError("chat_template=true, but the tokenizer has none: set model.chat_template=false")
     for task in tasks:
         task.check(sampling)
-    with quiet(), evaluating(model, device):
-        parts = {
-            task.name: task.parts(rows.get(task.name, ()), limit=limit, samples=sampling.samples)
-            for task in tasks
-        }
-        follow = [
-            part.name for task in tasks for part in parts[task.name] if (decoding or task.decoding) == MODEL
-        ]
-        scorer = _scorer(
-            model,
-            tokenizer,
-            batch_size=batch_size,
-            seed=sampling.seed,
-            chat=chat,
-            follow=follow,
-            processes=processes,
-        )
-        settings = ({"max_gen_toks": max_new_tokens} if max_new_tokens else {}) | sampling.settings()
-        asked = [part for of in parts.values() for part in of]
-        most = limit if sampling.samples == 1 else None  # lm-eval would count answers, not rows
+    parts = {
+        task.name: task.parts(rows.get(task.name, ()), limit=limit, samples=sampling.samples)
+        for task in tasks
+    }
+    follow = [
+        part.name for task in tasks for part in parts[task.name] if (decoding or task.decoding) == MODEL
+    ]
+    settings = ({"max_gen_toks": max_new_tokens} if max_new_tokens else {}) | sampling.settings()
+    asked = [part for of in parts.values() for part in of]
+    most = limit if sampling.samples == 1 else None  # lm-eval would count answers, not rows
+    with scorer_of(
+        model,
+        tokenizer,
+        device=device,
+        batch_size=batch_size,
+        seed=sampling.seed,
+        chat=chat,
+        follow=follow,
+        processes=processes,
+    ) as scorer:
         found = _simple_evaluate(scorer, asked, most, settings, chat)
         if not processes.main:
             return Evaluation(scores=(), samples={}, versions={})
         return _collect(tasks, parts, _logged(found, scorer, timeout), scorer, found["versions"])
 
 
-def _scorer(*args: Any, **settings: Any) -> Scorer:
-    """Return what lm-eval sends its requests to."""
-    from pkt.evaluation.scorer import Scorer  # imports lm-eval: seconds
-
-    return Scorer(*args, **settings)
-
-
-def _logged(found: Mapping[str, Any], scorer: Scorer, timeout: float) -> Logged:
+def _logged(found: Mapping[str, Any], scorer: Asking, timeout: float) -> Logged:
     """Return lm-eval's answers as the tasks read them."""
     return Logged(
         samples=found["samples"],
@@ -148,7 +140,7 @@ def _collect(
     tasks: Sequence[Scorable],
     parts: Mapping[str, Sequence[Part]],
     logged: Logged,
-    scorer: Scorer,
+    scorer: Asking,
     versions: Mapping[str, Any],
 ) -> Evaluation:
     """Let each task grade its answers, count the prompts that were cut on the left, and say how it was decoded."""
@@ -174,21 +166,3 @@ def _cut(logged: Sequence[Sample], contexts: Collection[str]) -> int:
     """Count the prompts of a task that were cut on the left."""
     asked = {str(argument[0]) for sample in logged for argument in sample["arguments"]}
     return len(asked & set(contexts))
-
-
-@contextlib.contextmanager
-def evaluating(model: Any, device: Any) -> Iterator[None]:
-    """Move the model to the device; afterwards restore its mode and the random states, which lm-eval changes."""
-    import numpy as np
-    import torch
-
-    training, states = model.training, (random.getstate(), np.random.get_state(), torch.get_rng_state())
-    if getattr(model, "hf_device_map", None) is None:
-        model.to(device)
-    try:
-        yield
-    finally:
-        model.train(training)
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])

@@ -70,6 +70,14 @@ def load_config(
     return recording(cut, kept, config)
 
 
+def place(spec: CheckpointSpec, *, cache_dir: Path | None = None) -> tuple[str, str | None]:
+    """Return the folder of a model's files, or its name and revision on the hub, for an engine that loads it itself."""
+    source = _converted(locate(spec, "teacher"), cache_dir)
+    if source.kind == "hub":
+        return source.name, spec.revision
+    return str(source.local), None
+
+
 def load_generation(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) -> Any:
     """Return the generation settings that a checkpoint's model is loaded with, without its weights.
 

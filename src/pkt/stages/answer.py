@@ -39,7 +39,7 @@ def run(job: Job) -> Mapping[str, Any]:
     written = sum(answer.tokens + 1 for answer in answers)  # an end follows each
     seen = sum(lengths) * bench.config.answer.samples
     # generated with a cache, then read once more for the log-probabilities
-    bench.teacher_meter.count(2 * (seen + written), layers=bench.teacher.arch.depth)
+    bench.teacher_meter.count(2 * (seen + written), layers=bench.teacher_config.num_hidden_layers)
     if bench.config.answer.keep == "verified":
         answers = _tested(bench, answers)
     write(answers, job.folder)
@@ -118,7 +118,7 @@ def _asked(
         samples=own.samples, temperature=own.temperature, top_p=own.top_p, seed=bench.config.seed
     )
     with answering(
-        bench.teacher.model,
+        _teacher(bench, scratch),
         bench.tokenizer,
         batch_size=own.batch_size,
         seed=bench.config.seed,
@@ -143,6 +143,15 @@ def _asked(
             return done
 
         yield ask
+
+
+def _teacher(bench: Workbench, scratch: Path) -> Any:
+    """Return the teacher as its engine takes it."""
+    if bench.config.answer.backend == "hf":
+        return bench.teacher.model
+    from pkt.stages.serving import served  # imports lm-eval: seconds
+
+    return served(bench, "teacher", None, scratch)
 
 
 def _left(file: Path) -> list[list[Reply]] | None:

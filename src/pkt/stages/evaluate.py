@@ -96,10 +96,10 @@ def note_rows(bench: Workbench, of: Asked, *, answered: bool) -> None:
 def run(of: Asked, job: Job) -> Mapping[str, Any]:
     """Score the model of the step's role."""
     bench, config, role = job.bench, job.bench.config, job.step.of
-    model = model_of(bench, job.session.results, role)
+    model, tokenizer = _subject(job, role)
     evaluation = evaluate(
-        model.model,
-        model.tokenizer,
+        model,
+        tokenizer,
         of.tasks,
         of.rows,
         limit=config.eval.limit,
@@ -116,6 +116,19 @@ def run(of: Asked, job: Job) -> Mapping[str, Any]:
     if job.writes:
         evaluation.save(job.folder / SCORES)
     return {"role": role}
+
+
+def _subject(job: Job, role: str) -> tuple[Any, Any]:
+    """Return the model that is scored, as its engine takes it, and its tokenizer."""
+    bench, results = job.bench, job.session.results
+    if bench.config.eval.backend == "hf":
+        model = model_of(bench, results, role)
+        return model.model, model.tokenizer
+    from pkt.stages.serving import served  # imports lm-eval: seconds
+
+    return served(
+        bench, role, trained(bench, results) if role == "transferred" else None, job.scratch
+    ), bench.tokenizer
 
 
 def scores(session: Session) -> dict[str, Evaluation]:
@@ -174,6 +187,12 @@ def model_of(bench: Workbench, results: Mapping[str, Artifact], role: str) -> La
     if role != "transferred":
         model: LanguageModel = getattr(bench, role)
         return model
-    folder = checkpoint(bench.config) or results["transfer"].path / MODEL
     pair = bench.config.model
-    return load_checkpoint(folder, bench.device, roles=declared_roles(pair.student, pair.teacher))
+    return load_checkpoint(
+        trained(bench, results), bench.device, roles=declared_roles(pair.student, pair.teacher)
+    )
+
+
+def trained(bench: Workbench, results: Mapping[str, Artifact]) -> Path:
+    """Return the folder of the transferred student."""
+    return checkpoint(bench.config) or results["transfer"].path / MODEL

@@ -1,0 +1,51 @@
+"""Which engine runs a model that is scored or asked: transformers, or vLLM."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pkt.evaluation.quiet import quiet
+
+
+@contextmanager
+def scorer_of(model: Any, tokenizer: Any, *, device: Any, **settings: Any) -> Iterator[Any]:
+    """Yield what lm-eval sends its requests to.
+
+    Args:
+        model: a causal Hugging Face model; moved to `device` unless accelerate has spread it over several. Or a
+            `Served`, which vLLM loads.
+        tokenizer: its tokenizer, which is not changed.
+        device: a torch device or its name.
+        settings: of `pkt.evaluation.scorer.Scorer`.
+    """
+    if not hasattr(model, "forward"):
+        from pkt.evaluation.served import VllmScorer  # imports lm-eval: seconds
+
+        with quiet():
+            yield VllmScorer(model, tokenizer, **settings)
+        return
+    with quiet(), evaluating(model, device):
+        from pkt.evaluation.scorer import Scorer  # imports lm-eval: seconds
+
+        yield Scorer(model, tokenizer, **settings)
+
+
+@contextmanager
+def evaluating(model: Any, device: Any) -> Iterator[None]:
+    """Move the model to the device; afterwards restore its mode and the random states, which lm-eval changes."""
+    import numpy as np
+    import torch
+
+    training, states = model.training, (random.getstate(), np.random.get_state(), torch.get_rng_state())
+    if getattr(model, "hf_device_map", None) is None:
+        model.to(device)
+    try:
+        yield
+    finally:
+        model.train(training)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
