@@ -14,10 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pkt.errors import PktError
+from pkt.errors import PktError, RequestError
 from pkt.late import nn, torch
 
 T = TypeVar("T")
+SHARDING = {  # what accelerate's launcher sets where it is to shard models
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
 
 
 def rank() -> int:
@@ -119,8 +124,16 @@ def connect(device: Callable[[], torch.device]) -> Processes:
         device: gives this one's, where there are several.
 
     Raises:
+        RequestError: accelerate is configured to shard models.
         PktError: accelerate sees fewer than the launcher has started, or they cannot be connected.
     """
+    for name, engine in SHARDING.items():
+        if os.environ.get(name, "").lower() in ("1", "true", "yes"):
+            raise RequestError(
+                f"accelerate is configured for {engine} ({name}), which shards a model's weights over processes, and "
+                "pkt shares out rows (DDP): use distributed_type MULTI_GPU. A student that does not fit so: "
+                "optim.checkpointing=true, optim.precision=bfloat16, or adapters (method.update.kind=lora)"
+            )
     if count() == 1:
         return ALONE
     from accelerate import Accelerator

@@ -14,7 +14,8 @@ FILES = sorted(path for folder in ("src/pkt", "scripts") for path in (ROOT / fol
 MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 60
 USED_ELSEWHERE = {
     # called or read by a library
-    "disable_tqdm", "generate_until",                   # lm-eval
+    "disable_tqdm", "generate_until", "eot_token_id", "tokenizer_name", "chat_template", "tok_encode",  # lm-eval
+    "loglikelihood_rolling", "_loglikelihood_tokens",   # lm-eval
     "manipulate_search_path", "on_run_start", "on_multirun_start", "on_job_start", "available", "is_config",   # Hydra
     "pre_tokenizer", "filters", "deterministic",        # tokenizers, Jinja, cuDNN
     "lora_dropout", "base_model_name_or_path",          # PEFT

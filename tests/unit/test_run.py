@@ -14,6 +14,7 @@ import torch
 
 from pkt.config import Config
 from pkt.errors import RequestError
+from pkt.processes import SHARDING
 from pkt.run import (
     Stopwatch,
     checkout_commit,
@@ -105,3 +106,13 @@ def test_a_commit_is_marked_where_code_is_changed_and_not_where_results_are(tmp_
     assert checkout_commit(tmp_path) == clean
     (tmp_path / "conf" / "file").write_text("2")
     assert checkout_commit(tmp_path) == clean + "+"
+
+
+@pytest.mark.parametrize("name", SHARDING)
+def test_an_engine_that_shards_models_is_refused(pkt, monkeypatch, name):
+    monkeypatch.setenv(name, "true")
+    result = pkt("transfer", "method=sft", "tracker=none")
+    assert result.code == 2
+    assert SHARDING[name] in result.err
+    assert "optim.checkpointing=true" in result.err
+    assert not pkt.outputs.exists()

@@ -71,30 +71,29 @@ def evaluate(
         raise RequestError("chat_template=true, but the tokenizer has none: set model.chat_template=false")
     for task in tasks:
         task.check(sampling)
-    parts = {
-        task.name: task.parts(rows.get(task.name, ()), limit=limit, samples=sampling.samples)
-        for task in tasks
-    }
+    parts = _parts(tasks, rows, limit, sampling)
     follow = [
         part.name for task in tasks for part in parts[task.name] if (decoding or task.decoding) == MODEL
     ]
     settings = ({"max_gen_toks": max_new_tokens} if max_new_tokens else {}) | sampling.settings()
     asked = [part for of in parts.values() for part in of]
     most = limit if sampling.samples == 1 else None  # lm-eval would count answers, not rows
-    with scorer_of(
-        model,
-        tokenizer,
-        device=device,
-        batch_size=batch_size,
-        seed=sampling.seed,
-        chat=chat,
-        follow=follow,
-        processes=processes,
-    ) as scorer:
+    how = {"batch_size": batch_size, "seed": sampling.seed, "chat": chat, "follow": follow}
+    with scorer_of(model, tokenizer, device=device, processes=processes, **how) as scorer:
         found = _simple_evaluate(scorer, asked, most, settings, chat)
         if not processes.main:
             return Evaluation(scores=(), samples={}, versions={})
         return _collect(tasks, parts, _logged(found, scorer, timeout), scorer, found["versions"])
+
+
+def _parts(
+    tasks: Sequence[Scorable], rows: Mapping[str, Rows], limit: int | None, sampling: Sampling
+) -> dict[str, Sequence[Part]]:
+    """Return what lm-eval is asked for each task."""
+    return {
+        task.name: task.parts(rows.get(task.name, ()), limit=limit, samples=sampling.samples)
+        for task in tasks
+    }
 
 
 def _logged(found: Mapping[str, Any], scorer: Asking, timeout: float) -> Logged:
