@@ -108,7 +108,7 @@ def _waiting(wanted: Wanted, rows: Counts) -> Item:
     kept = kept_states(wanted, [rows["train"]]) + kept_outputs(wanted, rows)
     slow = wanted.config.capture.mode == "window" or kept > wanted.shard
     batch, outputs = wanted.batch(rows["train"]), wanted.outputs
-    each = batch.positions(wanted.positions) * wanted.target_width * len(wanted.pairs) * FLOAT
+    each = batch.positions(wanted.positions) * wanted.target_width * len(wanted.pairs) * wanted.read_as
     each += batch.answers * outputs.kept * (FLOAT + 4) if outputs else 0
     return Item(what="batches to come", bytes=each * wanted.config.capture.ahead if slow else 0)
 

@@ -193,12 +193,20 @@ class Wanted:
         """Bytes of a file of what is kept."""
         return self.config.capture.shard_mb * 1e6
 
+    @property
+    def cache_dtype(self) -> str:
+        """The type in which states are kept."""
+        name = str(self.own.get("cache_dtype", "float32"))
+        return name if name != "auto" else "bfloat16" if on_gpu(self.config.device) else "float32"
+
+    @property
+    def read_as(self) -> int:
+        """Bytes of a number of a kept state once it is read."""
+        return 2 if self.cache_dtype == "bfloat16" else 4
+
     def stored(self, width: int) -> int:
         """Return the bytes of a kept state; eight-bit numbers have a scale beside them."""
-        name = str(self.own["cache_dtype"])
-        if name == "auto":
-            name = "bfloat16" if on_gpu(self.config.device) else "float32"
-        return {"float32": 4 * width, "bfloat16": 2 * width, "float8_e4m3": width + 4}[name]
+        return width + 4 if self.cache_dtype == "float8_e4m3" else self.read_as * width
 
     def batch(self, rows: Rows) -> Batch:
         """Return the largest batch that goes through the student in one forward pass of the training."""
