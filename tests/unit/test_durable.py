@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
-from pkt import durable
+from pkt import durable, remembered
 from pkt.remembered import recall, remember
 
 CONTENT = {
@@ -159,3 +159,18 @@ def test_what_cannot_be_kept_is_not_missed(tmp_path):
     (tmp_path / "file").write_text("")
     remember(tmp_path / "file" / "a.json", {"digest": "1111"})
     assert recall(tmp_path / "file" / "a.json", "it is done again") is None
+
+
+def test_what_a_refused_request_remembered_goes_with_the_folders_that_were_made_for_it(tmp_path):
+    remembered.begin()
+    before = tmp_path / "store" / "rows" / "a.json"
+    remembered.remember(before, {"x": 1})
+    remembered.begin()  # another request
+    remembered.remember(tmp_path / "store" / "models" / "b.json", {"x": 2})
+    remembered.remember(tmp_path / "store" / "rows" / "c.json", {"x": 3})
+    remembered.remember(before, {"x": 4})  # was there
+    remembered.forget()
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.json"]
+    assert not (tmp_path / "store" / "models").exists()
+    remembered.forget()
+    assert before.exists()
