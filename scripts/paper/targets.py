@@ -57,7 +57,7 @@ FACTORS: Mapping[str, Sequence[str]] = {
     ),
     "method.interface": ("block", "mlp", "attention", "residual"),
     "objective": ("joint_kl", "joint", "cosine_ce", "cosine", "layer"),
-    "objective.terms.layer.positions": ("all", "answer"),
+    "objective.terms.layer.positions": ("answer", "all"),
     "method.update.kind": ("full", "lora"),
     "method.targets": ("own", "shuffled"),
 }
@@ -66,7 +66,7 @@ FEW: Mapping[str, Sequence[str]] = {
     "semantics": ("ridge", TRAINABLE, "cosine", "random"),
     "method.interface": ("mlp", "attention"),
     "objective": ("joint", "layer"),
-    "objective.terms.layer.positions": ("answer",),
+    "objective.terms.layer.positions": ("all",),
     "method.update.kind": ("lora",),
     "method.targets": ("shuffled",),
 }
