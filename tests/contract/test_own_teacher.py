@@ -9,8 +9,12 @@ PROCRUSTES, RIDGE = ("semantics=procrustes",), ("semantics=ridge", "semantics.al
 CLAIMS = [
     ("semalign", "llama", (*RIDGE, "mapping=depth", "objective.terms.layer.positions=all")),
     ("semalign", "gpt2", (*PROCRUSTES, "mapping=depth", "objective.terms.layer.positions=all")),
-    ("semalign_joint", "qwen3", (*RIDGE, "term@objective.terms.layer=mean_square")),
-    ("semalign_joint", "gemma3_text", PROCRUSTES),
+    (
+        "semalign_joint",
+        "qwen3",
+        (*RIDGE, "term@objective.terms.layer=mean_square", "objective.terms.layer.positions=all"),
+    ),
+    ("semalign_joint", "gemma3_text", (*PROCRUSTES, "objective.terms.layer.positions=all")),
     ("semalign_fisher", "llama", (*PROCRUSTES, "mapping=depth")),
     ("semalign_fisher", "gemma3_text", (*RIDGE, "mapping=depth")),
     ("semalign_geometry", "qwen3", ("mapping=depth", *PROCRUSTES)),

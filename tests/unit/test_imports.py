@@ -14,7 +14,7 @@ import pkt
 
 SOURCES = Path(pkt.__file__).parent
 # their classes derive from those of the libraries; imported where a model is scored
-EAGER = ("evaluation/scorer.py", "evaluation/drawing.py")
+EAGER = tuple(f"evaluation/{name}.py" for name in ("asking", "scorer", "served", "criteria", "drawing"))
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"]])

@@ -80,6 +80,13 @@ class Task:
         return {k: LearningMap(map_, share=share).to(device) for k, map_ in self.alignment.maps.items()}
 
     @cached_property
+    def head(self) -> OutputHead:
+        """The student's read-out: one for all splits and stages, as it keeps a Gram matrix."""
+        bench = self.bench
+        shared = bench.pair_report.shared_ids if bench.objective.outputs is not None else None
+        return OutputHead(arch=bench.student.arch, shared=shared)
+
+    @cached_property
     def auxiliary(self) -> nn.ModuleDict:
         """What learns beside the student and is not saved with it."""
         modules = {f"projection_{layer}": module for layer, module in self.through.items()}
@@ -147,9 +154,7 @@ class Task:
             finish_epoch: see `Trainer`.
         """
         check_processes(self.bench, objective, self.own)
-        shared = self.bench.pair_report.shared_ids if objective.outputs is not None else None
-        head = OutputHead(arch=self.bench.student.arch, shared=shared)  # one, as it keeps a Gram matrix
-        losses = {split: self._loss(objective, split, layers, prefixes.get(split), head) for split in SPLITS}
+        losses = {split: self._loss(objective, split, layers, prefixes.get(split)) for split in SPLITS}
         train, device = self.bench.encoded("train"), self.bench.student.arch.device
         trainer = Trainer(
             loss=losses["train"],
@@ -175,7 +180,7 @@ class Task:
             return trainer.fit()
 
     def _loss(
-        self, objective: Objective, split: str, layers: Sequence[int], prefix: Prefix | None, head: OutputHead
+        self, objective: Objective, split: str, layers: Sequence[int], prefix: Prefix | None
     ) -> TransferLoss:
         arch, alignment = self.bench.student.arch, self.alignment
         paired = {pair.student for pair in alignment.pairs} if objective.layer_terms else set()
@@ -190,7 +195,7 @@ class Task:
                 maps=self.maps,
             ),
             prefix=prefix,
-            head=head,
+            head=self.head,
             through=self.through,
             own=self.own,
             first_row=0 if split == "train" else len(self.bench.encoded("train").lengths),
