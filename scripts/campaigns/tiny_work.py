@@ -38,6 +38,7 @@ from pkt.errors import PktError
 from pkt.manifest import MANIFEST, content_key
 from pkt.models.architecture import Architecture
 from pkt.plan import Step
+from pkt.processes import ALONE
 from pkt.remembered import recall, remember
 from pkt.stages.session import Job, Session
 from pkt.store import Store
@@ -221,7 +222,10 @@ def miniature(outputs: Path) -> None:
     """Make a result of two stages, with all kinds of state on the way: sums, snapshots, artifacts, digests, a card."""
     session = Session(
         bench=cast(
-            Any, SimpleNamespace(config=SimpleNamespace(refresh=[]), device=torch.device("cpu"), gpu=None)
+            Any,
+            SimpleNamespace(
+                config=SimpleNamespace(refresh=[]), device=torch.device("cpu"), gpu=None, processes=ALONE
+            ),
         ),
         method=cast(Any, None),
         store=Store(outputs / "store"),

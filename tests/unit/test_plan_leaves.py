@@ -353,7 +353,8 @@ def of_strategies() -> Iterator[Any]:
                 if term == "kl"
                 else "ce"
             )
-            words = (f"term@objective.terms.{place}={term}",)
+            everywhere = ("objective.terms.layer.positions=all",) if place == "layer" else ()
+            words = (f"term@objective.terms.{place}={term}", *everywhere)
             yield pytest.param(
                 f"objective.terms.{place}.{leaf}", value, steps, words, id=f"term.{term}.{leaf}"
             )
