@@ -18,6 +18,7 @@ ANSWERS = ("seqkd",)  # trained on answers whose length nobody knows before they
 
 def planned(world, name: str, family: str):
     cfg = world.request(name, family, METHODS[name].settings, "float32")
+    cfg.output_dir = str(world.root / "planned")
     pair = pair_of(cfg.model, on_gpu=False)
     bench, _ = request(cfg)
     rows = counted(bench)
