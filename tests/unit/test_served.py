@@ -18,8 +18,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from pkt.errors import PktError, RequestError
 from pkt.evaluation.asking import Settings
-from pkt.evaluation.engines import scorer_of
-from pkt.evaluation.served import Served
+from pkt.evaluation.engines import Served, scorer_of
 from tiny import tiny_model, tiny_tokenizer
 
 CONTEXT = 64

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from pkt.evaluation.quiet import quiet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A model that is run from its files.
+
+    Attributes:
+        where: its folder, or its name on the hub.
+        revision: on the hub; None: the newest.
+        dtype: of its weights.
+        generation: its own generation settings.
+        context: positions that it was made for.
+        vocabulary: rows of its head.
+        arguments: more of `vllm.LLM`, such as ``tensor_parallel_size``.
+    """
+
+    where: str
+    revision: str | None = None
+    dtype: str = "auto"
+    generation: Any
+    context: int
+    vocabulary: int
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -21,7 +45,7 @@ def scorer_of(model: Any, tokenizer: Any, *, device: Any, **settings: Any) -> It
         device: a torch device or its name.
         settings: of `pkt.evaluation.scorer.Scorer`.
     """
-    if not hasattr(model, "forward"):
+    if isinstance(model, Served):
         from pkt.evaluation.served import VllmScorer  # imports lm-eval: seconds
 
         with quiet():

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from lm_eval.api.model import TemplateLM
@@ -19,6 +18,7 @@ from lm_eval.api.model import TemplateLM
 from pkt.data.chat import Chat
 from pkt.errors import PktError, RequestError, first_line
 from pkt.evaluation.asking import Asking, Hits, Settings
+from pkt.evaluation.engines import Served
 from pkt.evaluation.sampling import row_seed
 from pkt.late import torch
 from pkt.processes import ALONE, Processes
@@ -32,29 +32,6 @@ NAMES = {
     "min_new_tokens": "min_tokens",
 }
 SPARE = 2  # positions of the context: of the last token of a scored answer, and of the one that vLLM always writes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Served:
-    """A model that is run from its files.
-
-    Attributes:
-        where: its folder, or its name on the hub.
-        revision: on the hub; None: the newest.
-        dtype: of its weights.
-        generation: its own generation settings.
-        context: positions that it was made for.
-        vocabulary: rows of its head.
-        arguments: more of `vllm.LLM`, such as ``tensor_parallel_size``.
-    """
-
-    where: str
-    revision: str | None = None
-    dtype: str = "auto"
-    generation: Any
-    context: int
-    vocabulary: int
-    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 class VllmScorer(Asking, TemplateLM):  # type: ignore[misc]

@@ -24,6 +24,7 @@ from pkt.evaluation.sampling import Sampling
 from pkt.manifest import content_key
 from pkt.methods.workbench import Workbench
 from pkt.sandbox import Outcome, run_programs
+from pkt.stages.serving import served
 from pkt.stages.session import Job, Session
 from pkt.store import Artifact
 from pkt.tasks.prompts import Prompt, claims
@@ -149,8 +150,6 @@ def _teacher(bench: Workbench, scratch: Path) -> Any:
     """Return the teacher as its engine takes it."""
     if bench.config.answer.backend == "hf":
         return bench.teacher.model
-    from pkt.stages.serving import served  # imports lm-eval: seconds
-
     return served(bench, "teacher", None, scratch)
 
 

@@ -20,6 +20,7 @@ from pkt.models.fingerprint import fingerprint as model_fingerprint
 from pkt.models.load import declared_roles
 from pkt.models.pair import LanguageModel, check_own, load_checkpoint
 from pkt.run_files import SCORES
+from pkt.stages.serving import served
 from pkt.stages.session import Job, Session
 from pkt.stages.transfer import MODEL
 from pkt.store import Artifact
@@ -124,8 +125,6 @@ def _subject(job: Job, role: str) -> tuple[Any, Any]:
     if bench.config.eval.backend == "hf":
         model = model_of(bench, results, role)
         return model.model, model.tokenizer
-    from pkt.stages.serving import served  # imports lm-eval: seconds
-
     return served(
         bench, role, trained(bench, results) if role == "transferred" else None, job.scratch
     ), bench.tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pkt.config import CheckpointSpec
-from pkt.evaluation.served import Served
+from pkt.evaluation.engines import Served
 from pkt.methods.workbench import Workbench
 from pkt.models.load import context_length, load_config, load_generation, place
 
