@@ -27,6 +27,7 @@ from pkt.semantics import (
     factorise,
     gram,
     refits,
+    trains,
 )
 from textbook.maps import recomposed, textbook_basis, textbook_map, unit
 
@@ -302,8 +303,9 @@ def test_map_refusals():
 def test_every_option_builds(path):
     node = read_option(path.stem, {each.stem: each for each in CONF.glob("*.yaml")})
     strategy = build(OmegaConf.create({"seed": 0, "semantics": node}).semantics, Semantics)
-    named = path.stem.removesuffix("_refit")
-    assert (refits(strategy) != "never") == (named != path.stem)
+    named = path.stem.removesuffix("_refit").removesuffix("_trained")
+    assert (refits(strategy) != "never") == path.stem.endswith("_refit")
+    assert trains(strategy) == path.stem.endswith("_trained")
     strategy = closed_form(strategy)
     assert type(strategy).__name__.lower().removesuffix("map") == named.replace("_", "")
     assert strategy.needs_states == isinstance(strategy, (Ridge, Procrustes))
