@@ -15,7 +15,7 @@ from typing import Any
 from pkt import __version__
 from pkt.durable import check_file, entry, read_json, read_sealed, sealed, write_atomically
 
-FORMAT = 4  # of the folder and its manifest; another number makes older artifacts count as missing
+FORMAT = 5  # of the folder and its manifest; another number makes older artifacts count as missing
 MANIFEST = "manifest.json"
 _LOADED = (".json", ".safetensors", ".jinja", ".model", ".txt")  # what loaders look for in a folder
 

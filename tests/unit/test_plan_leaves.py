@@ -391,7 +391,7 @@ def base(world: dict[str, str]) -> tuple[str, ...]:
         "threads=1",
         "benchmark=custom",
         "mapping=critical",
-        "semantics=ridge",  # the default's map is fitted again each epoch, which other settings cannot go with
+        "semantics=ridge",  # the default's map is trained along, which other settings cannot go with
         f"output_dir={world['out']}",
         f"model.teacher.checkpoint={world[TEACHER]}",
         f"model.student.checkpoint={world[STUDENT]}",
