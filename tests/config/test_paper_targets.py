@@ -74,8 +74,8 @@ def test_every_pair_with_a_benchmark_of_its_own_has_a_table(pair: str, composed)
 
 
 def alike(jobs: Sequence[Job]) -> list[Job]:
-    """Return one of the jobs that differ in the teacher and in numbers of rows and steps alone."""
-    found = {tuple(re.sub(r"=(\d+|nano(-\w+)?)$", "", word) for word in job.words): job for job in jobs}
+    """Return one of the jobs that differ in the teacher and in numbers (rows, steps, rates, weights) alone."""
+    found = {tuple(re.sub(r"=([\d.e+-]+|nano(-\w+)?)$", "", word) for word in job.words): job for job in jobs}
     return list(found.values())
 
 
