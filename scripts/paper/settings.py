@@ -51,8 +51,12 @@ TRIALS: Mapping[str, tuple[Axis, Axis]] = {
     "semalign_fisher": (_SMALL, ("method.frontier.output_at=all", "method.schedule=joint")),
     "semalign_geometry": (_SMALL, ("method.schedule=frontier", "method.schedule=joint")),
     "semalign_joint": (
-        _LARGE,
-        ("semantics.refit=epochs", "semantics.refit=epochs objective.terms.layer.decay=linear"),
+        (f"{_WEIGHT}=9", f"{_WEIGHT}=30"),
+        tuple(
+            f"semantics={semantics} objective.terms.layer.decay={decay}"
+            for semantics in ("ridge_refit", "ridge_trained")
+            for decay in ("constant", "linear")
+        ),
     ),
 }
 

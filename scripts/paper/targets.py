@@ -41,14 +41,13 @@ SEEKING = {
     "mbpp": ("data.sizes.train=300",),
 }
 
-TRAINABLE = "ridge semantics.trainable=true"  # the closed form, trained along with the student
 # one factor at a time around semalign_joint; `few` is what nano runs by default
 FACTORS: Mapping[str, Sequence[str]] = {
     "mapping": ("depth", "critical", "interpolate", "monotone", "cka", "last", "random"),
     "semantics": (
+        "ridge_trained",
         "ridge_refit",
         "ridge",
-        TRAINABLE,
         "cosine",
         "logit_lstsq",
         "procrustes",
@@ -63,7 +62,7 @@ FACTORS: Mapping[str, Sequence[str]] = {
 }
 FEW: Mapping[str, Sequence[str]] = {
     "mapping": ("critical", "cka", "random"),
-    "semantics": ("ridge", TRAINABLE, "cosine", "random"),
+    "semantics": ("ridge", "ridge_refit", "cosine", "random"),
     "method.interface": ("mlp", "attention"),
     "objective": ("joint", "layer"),
     "objective.terms.layer.positions": ("all",),
