@@ -266,8 +266,11 @@ def _beside(one: Leftover) -> Path:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        if _ARTIFACT.fullmatch(path.name):  # never half of an artifact under its own name
-            gone = path.with_name(f"{path.name}.tmp-{unique()}")
+        key = path.name.removesuffix(".partial")
+        if _ARTIFACT.fullmatch(
+            key
+        ):  # never half of an artifact, or of state to resume from, under its own name
+            gone = path.with_name(f"{key}.tmp-{unique()}")
             move(path, gone)
             path = gone
         shutil.rmtree(path)

@@ -195,7 +195,14 @@ class Store:
             if (told := disk_error(error)) is not None:
                 raise PktError(_unwritable(path, told)) from error
             raise
-        shutil.rmtree(self._partial(stage, key), ignore_errors=True)
+        self._discard(stage, key)
+
+    def _discard(self, stage: str, key: str) -> None:
+        """Remove state to resume from; a process that dies meanwhile leaves a draft, which is swept, and no state."""
+        gone = _fresh(self.path(stage, key), "tmp")
+        with contextlib.suppress(OSError):  # there was none
+            self._partial(stage, key).rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def replace(self, artifact: Artifact, name: str, text: str) -> None:
         """Change one text file of an artifact, and its checksum in the manifest; in a read-only store it stays.

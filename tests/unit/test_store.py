@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pkt.errors import PktError
+from pkt.inventory import leftovers, remove
 from pkt.manifest import content_key
 from pkt.store import Store
 
@@ -141,6 +142,31 @@ def test_replace_keeps_the_artifact_valid(store: Store):
     assert (again.path / "deep" / "map.bin").read_text() == "longer than before"
 
 
+def killed_while_removing(monkeypatch) -> None:
+    """Let a removal do nothing, as where the process dies at its first file."""
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+
+
+def test_state_is_never_half_there(store: Store, monkeypatch):
+    (store.partial("align", KEY) / "step").write_text("7")
+    killed_while_removing(monkeypatch)
+    with store.write("align", KEY):
+        pass
+    assert not list(store.root.rglob("*.partial"))
+    monkeypatch.undo()
+    with store.lock("align", KEY):  # as the next process does
+        pass
+    assert not list(store.root.rglob("step"))
+
+
+def test_pruned_state_is_never_half_there(store: Store, monkeypatch):
+    (store.partial("align", KEY) / "step").write_text("7")
+    (state,) = [one for one in leftovers(store.root) if one.path.name.endswith(".partial")]
+    killed_while_removing(monkeypatch)
+    assert remove(state)
+    assert not list(store.root.rglob("*.partial"))
+
+
 def test_partial_state_lives_until_success(store: Store):
     (store.partial("align", KEY) / "step").write_text("7")
     with pytest.raises(ValueError, match="stop"), store.write("align", KEY):
@@ -186,6 +212,7 @@ def test_full_disk_is_one_message(store: Store):
 WORKER = f"""
 import sys
 from pathlib import Path
+from pkt.inventory import leftovers, remove
 from pkt.manifest import content_key
 from pkt.store import Store
 store = Store(Path(sys.argv[1]))
