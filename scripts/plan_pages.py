@@ -5,14 +5,13 @@ EXAMPLE, ROWS ── pkt plan, one after the other ──> printed table ──>
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from planned import planned
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BEGIN, END = "<!-- made by `python scripts/plan_pages.py` -->", "<!-- end -->"
@@ -77,21 +76,8 @@ ROWS = (
 
 
 def plan(words: str) -> tuple[list[str], list[list[str]], list[str]]:
-    """Return the columns, the rows and the sentences that `pkt plan` prints.
-
-    Raises:
-        subprocess.CalledProcessError: it refused the request.
-    """
-    own = {name: value for name, value in os.environ.items() if not name.startswith("PKT_")}
-    with tempfile.TemporaryDirectory() as outputs:
-        done = subprocess.run(
-            [sys.executable, "-m", "pkt", "plan", "tracker=none", *words.split()],
-            env=own | {"PKT_OUTPUT_DIR": outputs, "COLUMNS": "300"},
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-    lines = [*done.stdout.splitlines(), *done.stderr.splitlines()]
+    """Return the columns, the rows and the sentences that `pkt plan` prints."""
+    lines, _ = planned(words.split())
     head = next(line for line in lines if line.startswith("┃"))
     cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
     told = [

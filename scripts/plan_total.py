@@ -9,15 +9,12 @@ per benchmark, as the store has them for all; other stages that requests may sha
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
+
+from planned import planned
 
 SHARED = ("eval teacher", "eval student")
 
@@ -74,16 +71,8 @@ def _when(cost: Mapping[str, Any]) -> str:
 
 
 def _planned(words: list[str]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as outputs:
-        subprocess.run(
-            [sys.executable, "-m", "pkt", "plan", "tracker=none", *words],
-            env=os.environ | {"PKT_OUTPUT_DIR": outputs},
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        (file,) = Path(outputs).glob("runs/plan/*/plan.json")
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["stages"]
+    """Return the costs of a request's stages, their peaks in gigabytes."""
+    found: dict[str, Any] = planned(words)[1]["stages"]
     for cost in found.values():
         cost["peak"] /= 1e9
     return found

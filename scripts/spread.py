@@ -1,10 +1,14 @@
-"""Say how block states spread, where answers are predicted: `python scripts/spread.py SCORES MODEL [MODEL ...]`.
+"""Say how states of layers spread, where answers are predicted: `python scripts/spread.py SCORES MODEL [MODEL ...]`.
 
     SCORES (scores.json of an evaluation: prompts and targets) ── MODEL ──> states of each layer ──> a row per model
 
 Two numbers per layer, of states that are scaled to length 1: the share that varies (1 - |mean|^2; 0 where all are the
-same), and in how many directions it does (the exponential of the entropy of the covariance's eigenvalues). A map that
-is trained along could make both small: the layer term would not mind.
+same), and in how many directions it does (the exponential of the entropy of the covariance's eigenvalues: the
+effective rank, Roy and Vetterli, EUSIPCO 2007). A map that is trained along could make both small: the layer term would
+not mind.
+
+Limitations: the last layer's states are those after the final norm, as transformers gives them; a prompt's tokens are
+taken to be the first of those of prompt and target together, as they are in the nano tasks.
 
 Shape suffixes: N positions, D width.
 """

@@ -269,7 +269,7 @@ def _remove(path: Path) -> None:
         key = path.name.removesuffix(".partial")
         if _ARTIFACT.fullmatch(
             key
-        ):  # never half of an artifact, or of state to resume from, under its own name
+        ):  # never half of it under its own name, an artifact or state to resume from
             gone = path.with_name(f"{key}.tmp-{unique()}")
             move(path, gone)
             path = gone

@@ -1,4 +1,7 @@
-"""What is in the files of a store, and the number that says so: another layout under the same number looks damaged."""
+"""What records a store has, and the number that says so: another layout under the same number looks damaged.
+
+Limitations: the columns of states in shards, models and metrics are no records, and are not looked at.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def lines(kind: Any, seen: set[Any]) -> Iterator[str]:
 
 
 def layout() -> list[str]:
-    """Return the lines of everything that a stage leaves in the store."""
+    """Return the lines of every record that a stage leaves in the store (`pkt.saving`)."""
     seen: set[Any] = set()
     return sorted({line for kind in (Evaluation, *kinds(StageResult)) for line in lines(kind, seen)})
 

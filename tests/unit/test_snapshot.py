@@ -68,6 +68,25 @@ def test_damage_is_noticed_and_the_work_goes_on_from_the_state_before(folder, na
     assert step(folder) == 5
 
 
+def test_a_kill_while_an_old_snapshot_goes_leaves_no_damage(folder, monkeypatch, caplog):
+    def killed(path, **_):
+        if path.exists():
+            (path / "tensors.safetensors").unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(folder, 3)
+    assert (folder / "snapshot.previous").exists()
+    assert [path.parent.name for path in folder.rglob("state.json")] == [
+        "snapshot"
+    ]  # what `pkt store verify` reads
+    assert step(folder) == 2
+    (folder / "snapshot").rename(folder / "gone")
+    assert step(folder) is None
+    assert not caplog.text
+
+
 def test_where_both_are_damaged_the_work_begins_anew(folder):
     for name in ("snapshot", "snapshot.previous"):
         (folder / name / "state.json").write_text("{}")

@@ -212,7 +212,6 @@ def test_full_disk_is_one_message(store: Store):
 WORKER = f"""
 import sys
 from pathlib import Path
-from pkt.inventory import leftovers, remove
 from pkt.manifest import content_key
 from pkt.store import Store
 store = Store(Path(sys.argv[1]))

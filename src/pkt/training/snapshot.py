@@ -48,9 +48,9 @@ def save_snapshot(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[st
     """Replace the snapshot in `folder`, and keep the one before; a kill at any moment leaves a complete one."""
     folder.mkdir(parents=True, exist_ok=True)
     fresh, previous, target = folder / _FRESH, folder / _PREVIOUS, folder / _NAME
-    shutil.rmtree(fresh, ignore_errors=True)
+    _clear(fresh)
     if target.exists():  # two are kept, and no third one while the new one is written
-        shutil.rmtree(previous, ignore_errors=True)
+        _clear(previous)
     fresh.mkdir()
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     from safetensors.torch import save_file
@@ -62,6 +62,12 @@ def save_snapshot(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[st
     if target.exists():
         target.replace(previous)
     move(fresh, target)
+
+
+def _clear(snapshot: Path) -> None:
+    """Remove a snapshot, first of all what says that it is one: a kill meanwhile leaves nothing that looks damaged."""
+    (snapshot / _STATE).unlink(missing_ok=True)
+    shutil.rmtree(snapshot, ignore_errors=True)
 
 
 def load_snapshot(folder: Path, like: Mapping[str, Tensor]) -> Snapshot | None:
@@ -76,8 +82,8 @@ def load_snapshot(folder: Path, like: Mapping[str, Tensor]) -> Snapshot | None:
     """
     for name in (_NAME, _FRESH, _PREVIOUS):
         candidate = folder / name
-        if not candidate.exists() or (name == _FRESH and not (candidate / _STATE).exists()):
-            continue  # what a kill left half-written is no damage
+        if not candidate.exists() or (name != _NAME and not (candidate / _STATE).exists()):
+            continue  # what a kill left half-written or half-removed is no damage
         try:
             return _read(candidate, _place(folder), like)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
