@@ -72,6 +72,10 @@ ROWS = (
     ),
     Row(what="the same, `capture.mode=window`", words=_ADAPTERS, more="capture.mode=window"),
     Row(machine="8 GPUs of 80 GB", what="the same, adapters", words=_ADAPTERS, more="plan.processes=8"),
+    Row(
+        what="the same pair, all layers, which share out the student's (FSDP)",
+        words=f"{BIG} model=llama-13b-to-7b benchmark=gsm8k optim.micro_batch_size=2 plan.processes=8 plan.shards=true",
+    ),
 )
 
 

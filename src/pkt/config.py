@@ -285,6 +285,7 @@ class PlanConfig:
     )  # of the machine, beside its GPUs; null: what is free here
     disk_gb: float | None = undecisive(None, above=0)  # free for results; null: what is free here
     processes: int = undecisive(1, at_least=1)  # one per device
+    shards: bool = undecisive(False)  # whether they share out the student's layers too while it trains
     # tokens of a row's prompt and answer where rows cannot be counted; null: those of a typical row of the task
     prompt_tokens: int | None = undecisive(None, at_least=1)
     answer_tokens: int | None = undecisive(None, at_least=1)

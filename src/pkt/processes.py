@@ -12,17 +12,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from pkt.errors import PktError, RequestError
-from pkt.late import nn, torch
+from pkt.late import Tensor, nn, torch
 
 T = TypeVar("T")
-SHARDING = {  # what accelerate's launcher sets where it is to shard models
-    "ACCELERATE_USE_FSDP": "FSDP",
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
-}
+FSDP = "ACCELERATE_USE_FSDP"  # what accelerate's launcher sets where it is to shard models
+REFUSED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
 
 
 def rank() -> int:
@@ -43,11 +41,20 @@ class Processes:
         rank: its number, from 0, which is the main one's.
         count: how many there are.
         accelerator: of accelerate; None where this one is alone.
+        shards: whether they share out the student's weights while it trains (FSDP2), beside the rows.
     """
 
     rank: int = 0
     count: int = 1
     accelerator: Any = None
+    shards: bool = False
+
+    @cached_property
+    def mesh(self) -> Any:
+        """All processes in a line, as torch's FSDP wants them."""
+        from torch.distributed.device_mesh import init_device_mesh
+
+        return init_device_mesh(self.accelerator.device.type, (self.count,))
 
     @property
     def main(self) -> bool:
@@ -91,6 +98,11 @@ class Processes:
         summed = self.accelerator.reduce(flat, reduction="sum").tolist() if numbers else []
         return dict(zip(numbers, summed, strict=True))
 
+    def averaged(self, tensor: Tensor) -> Tensor:
+        """Return the mean of a tensor over all processes."""
+        found: Tensor = self.accelerator.reduce(tensor, reduction="mean")
+        return found
+
     def joined(self, values: T) -> list[T]:
         """Return every process's value, in the order of their numbers."""
         if self.accelerator is None:
@@ -124,22 +136,22 @@ def connect(device: Callable[[], torch.device]) -> Processes:
         device: gives this one's, where there are several.
 
     Raises:
-        RequestError: accelerate is configured to shard models.
+        RequestError: accelerate is configured to shard models in another way than by FSDP2.
         PktError: accelerate sees fewer than the launcher has started, or they cannot be connected.
     """
-    for name, engine in SHARDING.items():
-        if os.environ.get(name, "").lower() in ("1", "true", "yes"):
-            raise RequestError(
-                f"accelerate is configured for {engine} ({name}), which shards a model's weights over processes, and "
-                "pkt shares out rows (DDP): use distributed_type MULTI_GPU. A student that does not fit so: "
-                "optim.checkpointing=true, optim.precision=bfloat16, or adapters (method.update.kind=lora)"
-            )
+    shards = _shards()
     if count() == 1:
         return ALONE
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
+    # accelerate's own default lets the main process alone load weights, which transformers then heeds in every model
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     try:
-        accelerator = Accelerator(cpu=device().type == "cpu")
+        accelerator = Accelerator(
+            cpu=device().type == "cpu",
+            # gradients lie where they are sent from, instead of in a second place
+            kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+        )
     except (RuntimeError, ValueError) as error:
         raise PktError(f"the {count()} processes of this request cannot be connected: {error}") from error
     if accelerator.num_processes != count():
@@ -147,4 +159,36 @@ def connect(device: Callable[[], torch.device]) -> Processes:
             f"WORLD_SIZE={count()}, and accelerate sees {accelerator.num_processes} processes: every one of them would "
             "train alone. Start them with torchrun, or run one"
         )
-    return Processes(rank=accelerator.process_index, count=count(), accelerator=accelerator)
+    return Processes(rank=accelerator.process_index, count=count(), accelerator=accelerator, shards=shards)
+
+
+def _shards() -> bool:
+    """Return whether accelerate is configured to share out the student's weights, by FSDP2.
+
+    Raises:
+        RequestError: by something else.
+    """
+    for name, engine in REFUSED.items():
+        if _on(name):
+            raise RequestError(
+                f"accelerate is configured for {engine} ({name}), which pkt does not run. A student that does not fit "
+                "on a device: FSDP with fsdp_version 2, which shares out its layers; or optim.checkpointing=true, "
+                "optim.precision=bfloat16, adapters (method.update.kind=lora)"
+            )
+    if not _on(FSDP):
+        return False
+    if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
+        raise RequestError(
+            f"accelerate is configured for FSDP {version}: pkt runs FSDP 2 (fsdp_version: 2 in accelerate's config, "
+            "or accelerate launch --use_fsdp --fsdp_version 2)"
+        )
+    if _on("FSDP_OFFLOAD_PARAMS"):
+        raise RequestError(
+            "accelerate is configured to keep what FSDP shares out on the processor (fsdp_offload_params), which pkt "
+            "does not do: set it to false, and optim.checkpointing=true or more processes where memory is short"
+        )
+    return True
+
+
+def _on(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true", "yes")

@@ -6,7 +6,7 @@ import pytest
 
 from campaigns import kills
 from campaigns.trials import Verdict, bad, run
-from pkt.training import loop
+from pkt.training import resumable
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +16,7 @@ def test_a_killed_run_ends_in_the_same_result():
 
 
 def test_a_training_that_starts_elsewhere_after_a_kill_is_found(monkeypatch):
-    real = loop.Trainer._resume
+    real = resumable.Resumable.load
     trials = list(kills.trials(count=1, seed=1))
-    monkeypatch.setattr(loop.Trainer, "_resume", lambda self, optimiser: real(self, optimiser) + 1)
+    monkeypatch.setattr(resumable.Resumable, "load", lambda self, optimiser: real(self, optimiser) + 1)
     assert [outcome.verdict for outcome in bad(run(trials))] == [Verdict.WRONG]

@@ -23,6 +23,7 @@ TAUGHT = (
     ("hidden_kd", "llama", ("optim.micro_batch_size=1",)),
     ("semalign", "llama", ("method.update.dropout=0",)),
     ("semalign_joint", "qwen3", ("semantics.refit=epochs", "optim.epochs=2")),
+    ("semalign_joint", "llama", ("semantics=ridge_trained", "optim.epochs=2")),
     ("semalign_joint", "llama", ("optim.batch_size=3", "optim.keep=best")),  # the last batch has two rows
     ("semalign_joint", "llama", ("optim.batch_size=7", "capture.mode=window")),  # and here one
     (
@@ -52,11 +53,11 @@ def left(outputs):
     return load_file(folder / "model" / "model.safetensors"), (folder / "metrics.json").read_text(), kept
 
 
-def alike(found, expected) -> None:
+def alike(found, expected, within: float = 1e-6) -> None:
     import json
 
     for name, value in expected[0].items():
-        torch.testing.assert_close(found[0][name], value, rtol=0, atol=1e-6)
+        torch.testing.assert_close(found[0][name], value, rtol=0, atol=within)
     mine, theirs = json.loads(found[1]), json.loads(expected[1])
     assert mine["budget"] == theirs["budget"]
     for own, other in zip(mine["history"]["validations"], theirs["history"]["validations"], strict=True):

@@ -26,7 +26,7 @@ from pkt.planning.costs import costs
 from pkt.planning.counted import assumed
 from pkt.planning.estimate import read, settled
 from pkt.planning.facts import carried, pair_of
-from pkt.planning.memory import V_WIDE
+from pkt.planning.memory import V_WIDE, total
 from pkt.planning.remedies import remedy
 from pkt.planning.shapes import Shape
 from pkt.searchpath import builtin_conf_dir, groups, option_files, register
@@ -190,6 +190,22 @@ def test_a_pair_of_the_hub_is_planned_without_the_hub_and_says_what_does_not_fit
     content = json.loads(written.read_text(encoding="utf-8"))
     assert content["stages"]["align"]["disk"] > 9e10
     assert content["stages"]["transfer"]["seconds"][0] < content["stages"]["transfer"]["seconds"][1]
+
+
+def test_layers_that_are_shared_out_are_divided():
+    def adamw(*words: str):
+        cfg = composed(*HUB, "plan.processes=8", "optim.micro_batch_size=2", *words)
+        config, pair = settled(cfg), pair_of(settled(cfg).model, on_gpu=False)
+        return costs(read(cfg, pair), assumed(config, pair, ""))["transfer"].moments["AdamW"]
+
+    whole, parts = adamw(), adamw("plan.shards=true")
+    layer, beside = 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096, 32 * 4096 * 5120  # a map per layer
+    sizes = {item.what: item.bytes for item in parts}
+    assert sizes["AdamW's moments (layers)"] == 8 * 32 * layer
+    assert sizes["AdamW's moments (beside them)"] == 8 * beside
+    saved = total(whole, processes=8) - total(parts, processes=8)
+    # weights, gradients and moments in float32, but for two layers that are whole
+    assert saved == (7 / 8 * 32 * 16 - 2 * 4) * layer
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import torch
 
 from pkt.config import Config
 from pkt.errors import RequestError
-from pkt.processes import SHARDING
+from pkt.processes import REFUSED
 from pkt.run import (
     Stopwatch,
     checkout_commit,
@@ -108,11 +108,21 @@ def test_a_commit_is_marked_where_code_is_changed_and_not_where_results_are(tmp_
     assert checkout_commit(tmp_path) == clean + "+"
 
 
-@pytest.mark.parametrize("name", SHARDING)
-def test_an_engine_that_shards_models_is_refused(pkt, monkeypatch, name):
-    monkeypatch.setenv(name, "true")
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        *(({name: "true"}, (engine, "fsdp_version 2")) for name, engine in REFUSED.items()),
+        ({"ACCELERATE_USE_FSDP": "true"}, ("FSDP 1", "--fsdp_version 2")),
+        (
+            {"ACCELERATE_USE_FSDP": "1", "FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "true"},
+            ("fsdp_offload_params", "optim.checkpointing=true"),
+        ),
+    ],
+)
+def test_a_way_of_sharing_out_models_that_pkt_does_not_run_is_refused(pkt, monkeypatch, settings, told):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
     result = pkt("transfer", "method=sft", "tracker=none")
     assert result.code == 2
-    assert SHARDING[name] in result.err
-    assert "optim.checkpointing=true" in result.err
+    assert all(word in result.err for word in told)
     assert not pkt.outputs.exists()

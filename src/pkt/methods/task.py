@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ from pkt.training.forward import Targets, TransferLoss
 from pkt.training.loop import History, Trainer
 from pkt.training.meter import counted_together
 from pkt.training.passes import Prefix, Read
+from pkt.training.sharding import sharded
 from pkt.training.trainable import Trainable
 
 if TYPE_CHECKING:
@@ -155,29 +157,32 @@ class Task:
         """
         check_processes(self.bench, objective, self.own)
         losses = {split: self._loss(objective, split, layers, prefixes.get(split)) for split in SPLITS}
-        train, device = self.bench.encoded("train"), self.bench.student.arch.device
-        trainer = Trainer(
-            loss=losses["train"],
-            parameters={**parameters, **dict(self.auxiliary.named_parameters())},
-            plan=plan,
-            collate=lambda rows: collate(train, rows).to(device),
-            optim=self.bench.config.optim,
-            validate=lambda: self._validate(losses["validation"]),
-            snapshots=snapshots,
-            listen=listen,
-            seed=self.bench.config.seed,
-            meters=(self.bench.student_meter, self.bench.teacher_meter),
-            buffers=dict(self.auxiliary.named_buffers()),
-            begin_step=losses["train"].begin_step,
-            finish_step=losses["train"].finish_step,
-            finish_epoch=finish_epoch,
-            forget=losses["train"].forget,
-            inseparable=objective.together is not None,
-            processes=self.bench.processes,
-        )
-        order = [rows for epoch in plan for step in epoch for rows in trainer.micro_batches(step)]
-        with reading_ahead(self.bench, losses["train"], order):
-            return trainer.fit()
+        train, arch, processes = self.bench.encoded("train"), self.bench.student.arch, self.bench.processes
+        with sharded(arch, parameters, processes) as shards:
+            trainer = Trainer(
+                loss=losses["train"],
+                parameters={**shards.parameters, **dict(self.auxiliary.named_parameters())},
+                plan=plan,
+                collate=lambda rows: collate(train, rows).to(arch.device),
+                optim=self.bench.config.optim,
+                validate=lambda: self._validate(losses["validation"]),
+                snapshots=snapshots,
+                listen=listen,
+                seed=self.bench.config.seed,
+                meters=(self.bench.student_meter, self.bench.teacher_meter),
+                buffers=dict(self.auxiliary.named_buffers()),
+                begin_step=losses["train"].begin_step,
+                finish_step=losses["train"].finish_step,
+                finish_epoch=finish_epoch,
+                forget=losses["train"].forget,
+                inseparable=objective.together is not None,
+                layers=shards.layers,
+                idle=losses["train"].idle if shards.layers else lambda _batch: None,
+                processes=processes,
+            )
+            order = [rows for epoch in plan for step in epoch for rows in trainer.micro_batches(step)]
+            with reading_ahead(self.bench, losses["train"], order):
+                return trainer.fit()
 
     def _loss(
         self, objective: Objective, split: str, layers: Sequence[int], prefix: Prefix | None
@@ -201,6 +206,7 @@ class Task:
             first_row=0 if split == "train" else len(self.bench.encoded("train").lengths),
             autocast=self._autocast,
             recomputes=self.bench.config.optim.checkpointing and split == "train",
+            reaches_all=self.bench.processes.shards,
             meter=self.bench.student_meter,
         )
 
@@ -281,9 +287,17 @@ class Task:
                 for name, (total, count) in loss.measure(batch).items():
                     sums[name] = sums.get(name, 0.0) + total
                     counts[name] = counts.get(name, 0) + count
+            if processes.shards:
+                self._keep_up(loss, len(processes.own(batches)), of=batches)
         if processes.count > 1:
             sums, counts = (_added(parts) for parts in zip(*processes.joined((sums, counts)), strict=True))
         return {name: value / counts[name] for name, value in sums.items()}
+
+    def _keep_up(self, loss: TransferLoss, done: int, *, of: Sequence[list[int]]) -> None:
+        """Run the student as often as the first process does, whose batches may be one more."""
+        for rows in of[: math.ceil(len(of) / self.bench.processes.count) - done]:
+            batch = collate(self.bench.encoded("validation"), rows)
+            loss.idle(batch.to(self.bench.student.arch.device), measures=True)
 
     def transferred(self, history: History, layers: Sequence[int]) -> Transferred:
         """Return the trained student with what it cost."""

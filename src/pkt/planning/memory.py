@@ -150,13 +150,30 @@ def output_terms(wanted: Wanted, batch: Batch, layers: int) -> Item:
     return Item(what="logits of a chunk", bytes=most * wanted.student.vocabulary * FLOAT)
 
 
-def training(wanted: Wanted, trained: int, open_now: int) -> dict[str, Item]:
+def student(wanted: Wanted) -> tuple[Item, ...]:
+    """Return the student as it is loaded; in parts where processes share out its layers, of which two are whole."""
+    shape = wanted.student
+    if not wanted.shards:
+        return (weights("student", shape),)
+    layers = shape.layers * shape.layer * shape.bytes
+    return (
+        Item(what="the student's layers", bytes=layers, divided=True),
+        Item(what="the student's embeddings and head", bytes=shape.weights - layers),
+        Item(what="two layers, whole", bytes=2 * shape.layer * (FLOAT if wanted.full else shape.bytes)),
+    )
+
+
+def training(
+    wanted: Wanted, trained: int, open_now: int, *, of: str = "", divided: bool = False
+) -> dict[str, Item]:
     """Return what training keeps beside the student.
 
     Args:
         wanted: the request.
         trained: parameters that train in the course of it.
         open_now: those that train at the same time.
+        of: what they belong to, where there are several.
+        divided: whether processes share them out.
     """
     held = trained * (FLOAT - (wanted.student.bytes if wanted.full else 0))
     best = open_now if wanted.config.optim.keep == "best" else 0
@@ -166,7 +183,7 @@ def training(wanted: Wanted, trained: int, open_now: int) -> dict[str, Item]:
         "AdamW's moments": open_now * 2 * FLOAT,
         "the best weights so far": best * FLOAT,
     }
-    return {what: Item(what=what, bytes=size) for what, size in found.items() if size}
+    return {what: Item(what=what + of, bytes=size, divided=divided) for what, size in found.items() if size}
 
 
 def fit(teacher: Shape, student: Shape, *, svd: bool) -> Item:

@@ -50,6 +50,8 @@ def _changes(cfg: DictConfig) -> Iterator[tuple[str, object]]:
             yield f"model.{role}.dtype", "bfloat16"
     if cfg.device != "cpu" and cfg.plan.processes > 1:
         yield "model.teacher.device_map", "auto"
+    if update is not None and cfg.plan.processes > 1:
+        yield "plan.shards", True
     if update is not None and update.kind == "full":
         yield "method.update.kind", "lora"
     halved = {"eval.batch_size": cfg.eval.batch_size, "answer.batch_size": cfg.answer.batch_size}

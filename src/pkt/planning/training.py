@@ -52,16 +52,12 @@ def auxiliary(wanted: Wanted) -> int:
 def _moments(wanted: Wanted, rows: Counts, plan: Schedule) -> dict[str, tuple[Item, ...]]:
     """Return the moments of a training: its steps, where they are widest, and the optimiser's."""
     student, train = wanted.student, rows["train"]
-    parameters = wanted.per_layer * len(wanted.trained) + wanted.per_end
-    more = auxiliary(wanted)
-    open_now = (wanted.per_layer if wanted.frontier else parameters) + more
+    state, gradients, open_now = _state(wanted)
     held = [
-        memory.weights("student", student),
+        *memory.student(wanted),
         *([memory.weights("teacher", wanted.teacher)] if wanted.teaches else []),
     ]
     held += _carried(wanted, rows, plan)
-    state = memory.training(wanted, parameters + more, open_now)
-    gradients = state.pop("gradients")
     batch = wanted.batch(train)
     layers = wanted.trained[:1] if wanted.frontier else wanted.trained
     compared = 1 if wanted.frontier else len(wanted.pairs)
@@ -69,16 +65,17 @@ def _moments(wanted: Wanted, rows: Counts, plan: Schedule) -> dict[str, tuple[It
     kept = memory.activations(wanted, batch, layers, last)
     terms = memory.layer_terms(wanted, batch, compared)
     grown = Item(what="gradients", bytes=open_now * FLOAT / max(len(layers), 1))
-    fixed = (*held, *state.values())
+    fixed = (*held, *state)
     end = Item(what="activations of a layer", bytes=batch.padded * memory.layer_numbers(wanted, trains=True))
     matrix = max(o * i for role, (o, i) in student.projections.items() if role not in ("embed", "head"))
-    return {
+    shared_out = {"sharing out the layers": _whole(wanted)} if wanted.shards else {}
+    return shared_out | {
         "the terms": (*fixed, kept, terms, memory.output_terms(wanted, batch, compared)),
         "the backward pass": (*fixed, kept, grown, memory.backward(wanted, batch)),
-        "the end of the backward pass": (*fixed, gradients, end, memory.backward(wanted, batch)),
+        "the end of the backward pass": (*fixed, *gradients, end, memory.backward(wanted, batch)),
         "AdamW": (
             *fixed,
-            gradients,
+            *gradients,
             Item(what="a step's numbers", bytes=FLOAT * matrix * wanted.full),
         ),
         "validation": (
@@ -86,6 +83,32 @@ def _moments(wanted: Wanted, rows: Counts, plan: Schedule) -> dict[str, tuple[It
             memory.frozen_pass(student, rows["validation"].widest(wanted.config.optim.batch_size), compared),
         ),
     }
+
+
+def _state(wanted: Wanted) -> tuple[list[Item], list[Item], int]:
+    """Return what training keeps beside the student, the gradients, and how many parameters train at a time.
+
+    What trains beside the student's layers is whole in every process.
+    """
+    layers, more = wanted.per_layer * len(wanted.trained), wanted.per_end + auxiliary(wanted)
+    at_once = wanted.per_layer if wanted.frontier else layers
+    beside = auxiliary(wanted) if wanted.frontier else more
+    if wanted.shards:
+        states = [
+            memory.training(wanted, layers, at_once, of=" (layers)", divided=True),
+            memory.training(wanted, more, beside, of=" (beside them)"),
+        ]
+    else:
+        states = [memory.training(wanted, layers + more, at_once + beside)]
+    gradients = [state.pop("gradients") for state in states if "gradients" in state]
+    return [item for state in states for item in state.values()], gradients, at_once + beside
+
+
+def _whole(wanted: Wanted) -> tuple[Item, ...]:
+    """Return what each process has before the layers are shared out, and again after."""
+    trains = wanted.per_layer * len(wanted.trained)
+    held = memory.training(wanted, trains, 0).values()
+    return (memory.weights("student", wanted.student), *held)
 
 
 def _carried(wanted: Wanted, rows: Counts, plan: Schedule) -> list[Item]:

@@ -142,6 +142,11 @@ class Wanted:
         return bool(self.own["update"]["kind"] == "full")
 
     @property
+    def shards(self) -> bool:
+        """Whether several processes share out the student's layers while it trains."""
+        return self.config.plan.shards and self.config.plan.processes > 1
+
+    @property
     def per_layer(self) -> int:
         """Parameters that train in a layer."""
         return (

@@ -101,6 +101,8 @@ class TransferLoss:
         first_row: row id of the split's first row.
         autocast: run the student in bfloat16.
         recomputes: keep the states between layers alone, and run each layer again for its gradient.
+        reaches_all: let every term's gradient reach every layer that a pass runs, if only with zeros: processes that
+            share out weights add up the gradients of all of them.
         meter: counts the student's forward tokens.
     """
 
@@ -115,6 +117,7 @@ class TransferLoss:
     first_row: int = 0
     autocast: bool = False
     recomputes: bool = False
+    reaches_all: bool = False
     meter: Meter = field(default_factory=Meter)
     _later: list[Callable[[], None]] = field(default_factory=list, init=False)
     _progress: float = field(default=0.0, init=False)
@@ -183,6 +186,17 @@ class TransferLoss:
         measured["row_accuracy"] = (float((wrong_r == 0).sum()), len(rows))
         return measured
 
+    def idle(self, batch: Batch, *, measures: bool = False) -> Tensor:
+        """Return zero, by a pass over a batch whose terms are not asked for and that no meter counts.
+
+        Args:
+            batch: any.
+            measures: run the layers of `measure`, and not those of a training step.
+        """
+        seen = self._pass(batch, with_output=measures or bool(self.objective.output_terms))
+        assert seen.final_BTD is not None
+        return 0.0 * seen.final_BTD.sum()
+
     def forget(self) -> None:
         """Drop what terms left for the end of a step that is begun anew."""
         self._later.clear()
@@ -193,9 +207,24 @@ class TransferLoss:
             self._later.append(change)
 
     def _forward(self, batch: Batch, *, with_output: bool) -> Seen:
-        seen = Seen(loss=self, batch=batch)
+        seen = self._pass(batch, with_output=with_output)
+        if self.reaches_all and seen.states is not None and seen.final_BTD is not None:
+            nothing = 0.0 * seen.final_BTD.sum()
+            seen.states = {layer: states_BTD + nothing for layer, states_BTD in seen.states.items()}
+        if not with_output:
+            seen.final_BTD = None
+        first, last = self._layers(with_output=with_output)
+        self.meter.count(int(batch.attention_mask.sum()), layers=last - first + 1)
+        return seen
+
+    def _layers(self, *, with_output: bool) -> tuple[int, int]:
+        """Return the first and the last layer of a pass."""
         first = self.prefix.layer if self.prefix is not None else 1
-        last = self.arch.depth if with_output else max(self.targets.layers)
+        return first, self.arch.depth if with_output else max(self.targets.layers)
+
+    def _pass(self, batch: Batch, *, with_output: bool) -> Seen:
+        """Run the student, and return its states and what leaves its last layer, or the last that is run."""
+        seen, (first, last) = Seen(loss=self, batch=batch), self._layers(with_output=with_output)
         with ExitStack() as stack:
             stack.enter_context(torch.autocast(self.arch.device.type, torch.bfloat16, enabled=self.autocast))
             if self.recomputes:
@@ -204,9 +233,7 @@ class TransferLoss:
                 stack.enter_context(self.prefix.entering(self.arch, batch))
             stack.enter_context(skip_above(self.arch, last))
             seen.states = stack.enter_context(tap(self.arch, list(self.targets.layers), self.interface))
-            final_BTD = decode(self.arch, batch.input_ids, batch.attention_mask)
-        seen.final_BTD = final_BTD if with_output else None
-        self.meter.count(int(batch.attention_mask.sum()), layers=last - first + 1)
+            seen.final_BTD = decode(self.arch, batch.input_ids, batch.attention_mask)
         return seen
 
 

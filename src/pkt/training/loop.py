@@ -25,17 +25,14 @@ from pkt.errors import PktError
 from pkt.late import Tensor, nn, torch
 from pkt.processes import ALONE, Processes
 from pkt.training.meter import Meter, counted_together
+from pkt.training.resumable import REMEDY, Resumable
 from pkt.training.schedule import elapsed, schedule
-from pkt.training.snapshot import load_snapshot, optimiser_tensors, restore_optimiser, save_snapshot
+from pkt.training.sharding import average_whole, clip, grouped, rooted
 
 if TYPE_CHECKING:
     from pkt.training.share import Share
 
 _APART = 7_919_000_003  # between the seeds of two processes
-REMEDY = (
-    "Lower optim.lr, set optim.max_grad_norm, or train in float32 (optim.precision, model.student.dtype). A snapshot "
-    "is only ever made of finite weights."
-)
 
 
 class Loss(Protocol):
@@ -106,6 +103,9 @@ class Trainer:
         forget: called before a step is begun anew.
         processes: who trains; each takes a part of every step's rows.
         inseparable: whether the rows of a step have to go through the student together.
+        layers: of the student, where the processes share out their weights (`pkt.training.sharding`): all of them
+            then run the same layers equally often.
+        idle: runs them on a batch, for a process that has no row left, and returns a zero that reaches them all.
         finish_epoch: called after the last step of every epoch but the last, once validation is done; it may change
             `buffers`, and returns metrics.
     """
@@ -127,12 +127,13 @@ class Trainer:
     finish_epoch: Callable[[], dict[str, float]] = dict
     forget: Callable[[], None] = lambda: None
     inseparable: bool = False
+    layers: Sequence[nn.Module] = ()
+    idle: Callable[[Batch], Tensor | None] = lambda _batch: None
     processes: Processes = ALONE
     _share: Share = field(init=False)
     _wrapped: Any = field(init=False)
     _rows_at_once: int | None = field(default=None, init=False)
-    _validations: list[dict[str, float]] = field(default_factory=list, init=False)
-    _best: tuple[int, float, dict[str, Tensor]] | None = field(default=None, init=False)
+    _state: Resumable = field(init=False)
 
     def fit(self) -> History:
         """Run all steps, from the newest snapshot if there is one, and leave the chosen weights in place.
@@ -141,7 +142,7 @@ class Trainer:
         """
         assert self.optim.lr is not None, "the pipeline puts the method's own in place of null"
         optimiser = torch.optim.AdamW(
-            list(self.parameters.values()),
+            [{"params": own} for own in grouped(self.parameters.values())],
             lr=self.optim.lr,
             betas=(self.optim.betas[0], self.optim.betas[1]),
             weight_decay=self.optim.weight_decay,
@@ -149,11 +150,20 @@ class Trainer:
             **({"fused": True} if self._device.type == "cuda" else {"foreach": True}),
         )
         total, step = sum(map(len, self.plan)), 0
-        done = self.processes.in_turn(lambda: self._resume(optimiser))
+        self._state = Resumable(
+            parameters=self.parameters,
+            buffers=self.buffers,
+            meters=self.meters,
+            processes=self.processes,
+            folder=self.snapshots,
+        )
+        done = self.processes.in_turn(lambda: self._state.load(optimiser))
         from pkt.training.share import Share
 
-        self._share = Share(self.parameters, self.processes.count)
-        self._wrapped = self.processes.wrapped(self._share)
+        self._share = Share(self.parameters.values(), self.processes.count, self.layers)
+        self._wrapped = (
+            rooted(self._share, self.processes) if self.layers else self.processes.wrapped(self._share)
+        )
         saved_at = time.monotonic()
         for epoch, steps in enumerate(self.plan):
             for i, rows in enumerate(steps):
@@ -169,16 +179,32 @@ class Trainer:
                 if self.listen is not None:
                     self.listen(step, metrics)
                 due = time.monotonic() - saved_at > self.optim.save_every
-                if self.snapshots is not None and due and self.processes.main:
-                    self._save(optimiser, step)
+                if self.snapshots is not None and self._together(due):
+                    self._state.save(optimiser, step)
                     saved_at = time.monotonic()
         return self._finish(total)
+
+    def _together(self, due: bool) -> bool:
+        """Return whether this process takes part in saving: those that share out weights all do, at the same step."""
+        if not self.layers:
+            return due and self.processes.main
+        return self.processes.total({"due": float(due and self.processes.main)})["due"] > 0
 
     def micro_batches(self, rows: list[int]) -> list[list[int]]:
         """Return the rows of an optimiser step that go through the student together in this process."""
         own = self.processes.own(rows)
-        size = self._rows_at_once or self.optim.micro_batch_size or max(len(own), 1)
+        size = self._at_once(own)
         return [own[i : i + size] for i in range(0, len(own), size)]
+
+    def _at_once(self, own: Sequence[int]) -> int:
+        return self._rows_at_once or self.optim.micro_batch_size or max(len(own), 1)
+
+    def _padded(self, batches: Sequence[Batch], rows: list[int]) -> list[Batch | None]:
+        """Return a step's batches and, for each that the first process has and this one has not, None."""
+        if not self.layers:
+            return [*batches]
+        first = rows[:: self.processes.count]
+        return [*batches, *[None] * (math.ceil(len(first) / self._at_once(first)) - len(batches))]
 
     def _step(
         self, optimiser: torch.optim.Optimizer, rows: list[int], lr: float, step: int
@@ -188,7 +214,7 @@ class Trainer:
         with counted_together(self.meters, self.processes):
             metrics = self._gradients(optimiser, rows, step)
         limit = self.optim.max_grad_norm if self.optim.max_grad_norm > 0 else math.inf
-        norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)
+        norm = clip(list(self.parameters.values()), limit)
         metrics |= {"grad_norm": float(norm), "lr": lr}
         self._guard(metrics, step, rows)
         optimiser.step()
@@ -207,10 +233,11 @@ class Trainer:
                 return self._accumulated(optimiser, rows, step)
             except torch.OutOfMemoryError as error:
                 size = max(map(len, self.micro_batches(rows)))
-                if size == 1 or self.inseparable:
+                if size == 1 or self.inseparable or self.layers:
                     raise PktError(
                         f"memory ran out at optimiser step {step} with {size} rows at a time ({error}). Set "
                         "optim.checkpointing=true, optim.precision=bfloat16, a smaller data.max_length"
+                        f"{', optim.micro_batch_size' if self.layers else ''}"
                         f"{' or optim.batch_size' if self.inseparable else ''}, or train fewer layers."
                     ) from error
                 self._rows_at_once = size // 2
@@ -233,17 +260,26 @@ class Trainer:
         metrics = {name: 0.0 for name, total in totals.items() if total} | {"loss": 0.0}
         compares = getattr(self.loss, "compares", False) if self.compares is None else self.compares
         apart = len(batches) > 1 or self.processes.count > 1
-        values = self._values(batches, totals) if compares and apart else None
+        values = self._values(batches, rows, totals) if compares and apart else None
         optimiser.zero_grad(set_to_none=True)
         # a process without rows takes part all the same, with a gradient of zero
-        for i, batch in enumerate(batches or [None]):
-            with self.processes.unsynchronised(self._wrapped) if i + 1 < len(batches) else nullcontext():
-                self._share.now = partial(self._total, batch, totals, values, metrics) if batch else None
+        for i, batch in enumerate(self._padded(batches, rows) or [None]):
+            adds_up = i + 1 < len(batches) and not self.layers
+            with self.processes.unsynchronised(self._wrapped) if adds_up else nullcontext():
+                self._share.now = (
+                    partial(self._total, batch, totals, values, metrics) if batch else self._rest(rows)
+                )
                 if (loss := self._wrapped()) is None:
                     continue
                 self._guard(metrics, step, batch.index if batch else [])
                 loss.backward()
+        if self.layers:
+            average_whole(self.parameters.values(), self.processes)
         return self.processes.total(metrics)
+
+    def _rest(self, rows: list[int]) -> Callable[[], Tensor | None] | None:
+        """Return what a process without rows does: nothing, or the same layers as the others."""
+        return partial(self.idle, self.collate(rows[:1])) if self.layers else None
 
     def _totals(self, rows: list[int], batches: Sequence[Batch]) -> dict[str, int]:
         """Return what each term's sums over the step are over, in all processes together."""
@@ -254,12 +290,17 @@ class Trainer:
         return totals
 
     @torch.no_grad()
-    def _values(self, batches: Sequence[Batch], totals: Mapping[str, int]) -> dict[str, Tensor]:
+    def _values(
+        self, batches: Sequence[Batch], rows: list[int], totals: Mapping[str, int]
+    ) -> dict[str, Tensor]:
         """Return the terms' means over the step, from an extra pass that draws the same random numbers."""
         device = self._device
         values: dict[str, Tensor] = {}
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            for batch in batches:
+            for batch in self._padded(batches, rows):
+                if batch is None:
+                    self.idle(self.collate(rows[:1]))
+                    continue
                 for name, part in reduced(self.loss(batch), totals).items():
                     values[name] = values[name] + part if name in values else part
         if self.processes.count == 1:
@@ -277,7 +318,7 @@ class Trainer:
         """Return a micro batch's share of the step's loss, and add its terms to the metrics; None without any."""
         parts = reduced(self.loss(batch), totals)
         if not parts:
-            return None
+            return self.idle(batch)
         own = {name: part.detach() for name, part in parts.items()}
         weights = self.loss.weights(own if values is None else values)
         total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
@@ -304,72 +345,26 @@ class Trainer:
                 f"{REMEDY}"
             )
 
-    def _check_weights(self, step: int) -> None:
-        """Refuse to keep weights that are not finite."""
-        for name, parameter in self.parameters.items():
-            if not bool(parameter.isfinite().all()):
-                raise PktError(f"weights of {name} are NaN or infinite after optimiser step {step}. {REMEDY}")
-
     def _validate(self, epoch: int, step: int, *, last: bool) -> dict[str, float]:
         every = self.optim.validate_every
         if self.validate is None or not (last or (every and (epoch + 1) % every == 0)):
             return {}
         metrics = self.validate()
-        self._validations.append({"step": step, **metrics})
+        self._state.validated(step, metrics)
         score = metrics.get("cross_entropy", math.inf)  # no validation row may have a label
         comparable = math.isfinite(score) or "cross_entropy" not in metrics
-        if self.optim.keep == "best" and comparable and (self._best is None or score < self._best[1]):
-            self._best = (step, score, {n: p.detach().clone() for n, p in self.parameters.items()})
+        if self.optim.keep == "best" and comparable:
+            self._state.offer(step, score)
         return {f"validation/{name}": value for name, value in metrics.items()}
 
     def _finish(self, total: int) -> History:
-        if self.optim.keep == "best" and self._validations and self._best is None:
+        state = self._state
+        if self.optim.keep == "best" and state.validations and state.best is None:
             raise PktError(
                 f"no validation of this training (optimiser step {total} was the last) had a finite cross-entropy, so "
                 f"optim.keep=best has nothing to choose from. {REMEDY}"
             )
-        if self._best is not None:
-            with torch.no_grad():
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(self._best[2][name])
-        self._check_weights(total)
-        best_step = self._best[0] if self._best is not None else None
-        return History(steps=total, validations=self._validations, best_step=best_step)
-
-    def _save(self, optimiser: torch.optim.Optimizer, step: int) -> None:
-        assert self.snapshots is not None
-        self._check_weights(step)
-        tensors = optimiser_tensors(self.parameters, optimiser)
-        tensors |= {f"buffer:{name}": value for name, value in self.buffers.items()}
-        state: dict[str, Any] = {
-            "step": step,
-            "validations": self._validations,
-            "meters": [asdict(meter) for meter in self.meters],
-        }
-        if self._best is not None:
-            state["best"] = {"step": self._best[0], "score": self._best[1]}
-            tensors |= {f"best:{name}": value for name, value in self._best[2].items()}
-        save_snapshot(self.snapshots, tensors, state)
-
-    def _resume(self, optimiser: torch.optim.Optimizer) -> int:
-        if self.snapshots is None:
-            return 0
-        needed = {f"parameter:{name}": value.data for name, value in self.parameters.items()}
-        needed |= {f"buffer:{name}": value for name, value in self.buffers.items()}
-        snapshot = load_snapshot(self.snapshots, needed)
-        if snapshot is None:
-            return 0
-        restore_optimiser(self.parameters, optimiser, snapshot.tensors)
-        for name, value in self.buffers.items():
-            value.copy_(snapshot.tensors[f"buffer:{name}"])
-        self._validations = snapshot.state["validations"]
-        for meter, counted in zip(self.meters, snapshot.state["meters"], strict=True):
-            meter.restore(counted)
-        if (best := snapshot.state.get("best")) is not None:
-            values = {
-                name: snapshot.tensors[f"best:{name}"].to(parameter.device)
-                for name, parameter in self.parameters.items()
-            }
-            self._best = (best["step"], best["score"], values)
-        step: int = snapshot.state["step"]
-        return step
+        state.put_best()
+        state.check_weights(total)
+        best_step = state.best.step if state.best is not None else None
+        return History(steps=total, validations=state.validations, best_step=best_step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 
 from pkt.late import Tensor, nn, torch
 
@@ -13,11 +13,15 @@ class Share(nn.Module):
     Args:
         parameters: what trains.
         count: processes; the loss is multiplied by it, since the mean over them is to be a sum.
+        layers: of the student, where the processes share out their weights.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], count: int) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], count: int, layers: Iterable[nn.Module] = ()
+    ) -> None:
         super().__init__()
-        self.trained = nn.ParameterList(parameters.values())
+        self.layers = nn.ModuleList(layers)
+        self.trained = nn.ParameterList(() if self.layers else parameters)
         self.count = count
         self.now: Callable[[], Tensor | None] | None = None
 
@@ -26,6 +30,8 @@ class Share(nn.Module):
         total = self.now() if self.now is not None else None
         if self.count == 1:
             return total
+        if self.layers:  # `Trainer.idle` reaches all that trains
+            return None if total is None else total * self.count
         # a process may have no row that some parameter, or the whole step, has a use for
         nothing = torch.stack([parameter.sum() for parameter in self.trained]).sum() * 0.0
         return nothing if total is None else total * self.count + nothing

@@ -30,6 +30,7 @@ from pkt.durable import (
     write_atomically,
 )
 from pkt.late import Tensor, nn, torch
+from pkt.training.sharding import placed
 
 _NAME, _FRESH, _PREVIOUS = "snapshot", ".snapshot.new", "snapshot.previous"
 _STATE, _TENSORS = "state.json", "tensors.safetensors"
@@ -130,11 +131,13 @@ def restore_optimiser(
     """Write back what `optimiser_tensors` took."""
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"parameter:{name}"])
+            parameter.copy_(placed(tensors[f"parameter:{name}"], parameter))
     for name, parameter in parameters.items():
         suffix = f":{name}"
         for key in [k for k in tensors if k.startswith("optimiser:") and k.endswith(suffix)]:
             field = key.removeprefix("optimiser:").removesuffix(suffix)
             # AdamW keeps `step` on the CPU; the moments follow their parameter
-            device = "cpu" if field == "step" else parameter.device
-            optimiser.state[parameter][field] = tensors[key].clone().to(device)
+            value = tensors[key].clone()
+            optimiser.state[parameter][field] = (
+                value if field == "step" else placed(value.to(parameter.device), parameter)
+            )

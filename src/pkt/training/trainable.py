@@ -66,7 +66,6 @@ class Trainable:
         adapter: the PEFT model around it.
         dtypes: of all parameters, before some became float32.
         has_start: whether the adapter started from a `LoraStart`.
-        dropouts: the only modules in training mode.
     """
 
     model: transformers.PreTrainedModel
@@ -74,23 +73,28 @@ class Trainable:
     adapter: peft.PeftModel | None = None
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
     has_start: bool = False
-    dropouts: tuple[nn.Module, ...] = ()
 
     @property
     def count(self) -> int:
         """Number of scalars that train."""
         return sum(parameter.numel() for parameter in self.parameters.values())
 
+    @property
+    def dropouts(self) -> tuple[nn.Module, ...]:
+        """The adapters' dropout, the only modules in training mode; of the layers that are in the model now."""
+        return () if self.adapter is None else _dropouts(self.adapter)
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Switch the adapters' dropout off, for validation."""
-        before = [dropout.training for dropout in self.dropouts]
+        dropouts = self.dropouts
+        before = [dropout.training for dropout in dropouts]
         try:
-            for dropout in self.dropouts:
+            for dropout in dropouts:
                 dropout.eval()
             yield
         finally:
-            for dropout, training in zip(self.dropouts, before, strict=True):
+            for dropout, training in zip(dropouts, before, strict=True):
                 dropout.train(training)
 
     def save_adapter(self, folder: Path, base: str) -> None:
@@ -178,6 +182,9 @@ def make_trainable(
         if start is not None:
             assert start.factors.keys() == places, "a start names each adapted module, and no other"
             begin(adapter, config, start)
+    adapter.eval()  # peft's own modules start in training mode
+    for dropout in _dropouts(adapter):
+        dropout.train()
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     return Trainable(
         model=model,
@@ -185,18 +192,12 @@ def make_trainable(
         adapter=adapter,
         dtypes=dtypes,
         has_start=start is not None,
-        dropouts=_active_dropouts(adapter),
     )
 
 
-def _active_dropouts(adapter: peft.PeftModel) -> tuple[nn.Module, ...]:
-    """Put the adapters' dropout into training mode: the rest of the student stays in eval mode."""
-    adapter.eval()  # peft's own modules start in training mode
+def _dropouts(adapter: peft.PeftModel) -> tuple[nn.Module, ...]:
     named = adapter.named_modules()
-    dropouts = tuple(m for name, m in named if isinstance(m, nn.Dropout) and ".lora_dropout." in name)
-    for dropout in dropouts:
-        dropout.train()
-    return dropouts
+    return tuple(m for name, m in named if isinstance(m, nn.Dropout) and ".lora_dropout." in name)
 
 
 def _whole_layers(arch: Architecture, layers: Sequence[int], dtypes: Mapping[str, torch.dtype]) -> Trainable:
