@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -61,7 +61,7 @@ def check(cfg: DictConfig) -> None:
         if OmegaConf.select(cfg, key) is not None:
             raise RequestError(replaced(key))
     # keys that `+key=` forced in are not in the schema
-    OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(OmegaConf.to_container(cfg)))
+    OmegaConf.merge(_schema(), OmegaConf.create(OmegaConf.to_container(cfg)))
     missing = sorted(str(key) for key in OmegaConf.missing_keys(cfg))
     if missing:
         raise RequestError(
@@ -69,7 +69,7 @@ def check(cfg: DictConfig) -> None:
         )
     together(
         [
-            *(partial(_check_leaf, *leaf) for leaf in _leaves(cfg, OmegaConf.structured(Config), "")),
+            *(partial(_check_leaf, *leaf) for leaf in _leaves(cfg, _schema(), "")),
             partial(_check_teacher, cfg.model.teacher.init),
             *(partial(_check_cut, who, cfg.model[who]) for who in ("teacher", "student")),
             partial(check_parts, cfg.analyze.parts),
@@ -82,6 +82,12 @@ def check(cfg: DictConfig) -> None:
             *(partial(_check_backend, cfg, node) for node in ("eval", "answer")),
         ]
     )
+
+
+@cache
+def _schema() -> DictConfig:
+    """Return the request's types and defaults; nobody writes into it."""
+    return cast(DictConfig, OmegaConf.structured(Config))
 
 
 def replaced(key: str) -> str:

@@ -54,7 +54,8 @@ PAPER = sorted(set(TARGETS) - {*WHEN, *SAME})
 @pytest.mark.parametrize(
     ("target", "pair"),
     [
-        *((target, "nano") for target in (*PAPER, *WHEN)),
+        *((target, "nano") for target in PAPER if target != "ablations"),
+        *(pytest.param(target, "nano", marks=pytest.mark.slow) for target in ("ablations", *WHEN)),
         ("cuts", "smollm2-135m-to-half"),
         *(pytest.param(target, PAPER_PAIR, marks=pytest.mark.slow) for target in PAPER),
     ],
@@ -88,6 +89,7 @@ def accepted(cfg: DictConfig) -> None:
     assert refusal(method, choice, known_pairs(choice.mapping, 8, 6)) is None, cfg.method.name
 
 
+@pytest.mark.slow
 def test_table1_of_the_paper_has_every_rival_on_every_benchmark_at_its_settings(composed):
     found = {}
     shown = (*RIVALS, "semalign_joint", "sft")
@@ -110,6 +112,7 @@ def test_table1_of_the_paper_has_every_rival_on_every_benchmark_at_its_settings(
     assert steps == {"mmlu": 2, "gsm8k": 4, "humaneval": 3, "mbpp": 8}
 
 
+@pytest.mark.slow
 def test_table2_of_the_paper_has_the_fine_tuned_teachers(composed):
     plan = table2(PAPER_PAIR, [0])
     assert {composed(job).model.name for job in plan.jobs} == set(FINE_TUNED)

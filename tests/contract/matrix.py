@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
+from cases import mostly_slow
 
 TEACHER, STUDENT = {"depth": 4, "width": 24, "seed": 1}, {"depth": 3, "width": 16, "seed": 2}
 FAMILIES = {  # real models of the last three tie the head to the embedding, and so do these
@@ -92,9 +92,12 @@ METHODS: dict[str, Case] = {
 TRAINED = tuple(name for name, case in METHODS.items() if case.steps)
 
 
-def combinations(names: tuple[str, ...] = tuple(METHODS)) -> list[Any]:
-    """Every method with every family that it does not refuse; the default tests take two families."""
+def combinations(
+    names: Iterable[str] = tuple(METHODS), by_default: Iterable[str] = tuple(METHODS)
+) -> list[Any]:
+    """Every method with every family that it does not refuse; by default some with one family, and one with all."""
     pairs = [(name, family) for name in names for family in FAMILIES if family not in METHODS[name].refused]
-    return [
-        pytest.param(*pair, marks=[] if pair[1] in ("llama", "gpt2") else pytest.mark.slow) for pair in pairs
-    ]
+    some = {*by_default}
+    return mostly_slow(
+        pairs, lambda name, family: (name in some and family == "llama") or name == "semalign_joint"
+    )

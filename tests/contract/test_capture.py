@@ -8,6 +8,7 @@ import pytest
 import torch
 from world import Stop, StoppedError
 
+from cases import mostly_slow
 from pkt.errors import PktError, RequestError
 from pkt.methods.layer_results import LayerAlignment
 from pkt.training import passes
@@ -33,7 +34,12 @@ def same(one, other) -> None:
     assert [step["loss"] for step in one.steps] == [step["loss"] for step in other.steps]
 
 
-@pytest.mark.parametrize(("method", "family", "more"), WITH_TEACHER)
+@pytest.mark.parametrize(
+    ("method", "family", "more"),
+    mostly_slow(
+        WITH_TEACHER, lambda method, _, more: method == "kd" or any("trainable" in word for word in more)
+    ),
+)
 def test_kept_window_and_live_teachers_give_the_same_bits(world, tmp_path, method, family, more):
     kept = world.run(method, family, *more, ROW_BY_ROW, outputs=tmp_path / "kept")
     for mode in ("window", "live"):
@@ -44,6 +50,7 @@ def test_kept_window_and_live_teachers_give_the_same_bits(world, tmp_path, metho
         assert not {"train", "validation"} & {*alignment.targets, *alignment.outputs}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["window", "live"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3"])
 def test_modes_round_alike(world, tmp_path, mode, dtype):
@@ -52,7 +59,7 @@ def test_modes_round_alike(world, tmp_path, mode, dtype):
     same(kept, world.run("semalign_joint", "llama", *more, f"capture.mode={mode}", outputs=tmp_path / mode))
 
 
-@pytest.mark.parametrize("mode", ["keep", "window", "live"])
+@pytest.mark.parametrize("mode", mostly_slow(["keep", "window", "live"], lambda mode: mode == "window"))
 def test_a_training_that_was_stopped_ends_with_the_same_bits_and_budget(world, tmp_path, mode):
     asked = (f"capture.mode={mode}", "capture.ahead=2")
     whole = world.run("semalign_joint", "llama", *asked, outputs=tmp_path / "whole")

@@ -41,9 +41,9 @@ def equal(run, expected) -> None:
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        ("semalign_joint", [ADD]),
-        ("hidden_kd", [ADD]),
-        ("semalign", [ADD, BANK]),
+        pytest.param("semalign_joint", [ADD], marks=pytest.mark.slow),
+        pytest.param("hidden_kd", [ADD], marks=pytest.mark.slow),
+        pytest.param("semalign", [ADD, BANK], marks=pytest.mark.slow),
         ("semalign_joint", [ADD, BANK]),
         pytest.param("semalign_fisher", [ADD, BANK], marks=pytest.mark.slow),
         pytest.param("semalign_geometry", [ADD, BANK], marks=pytest.mark.slow),
@@ -77,6 +77,7 @@ def test_the_bank_knows_what_was_trained_on_and_is_in_the_snapshot(world, tmp_pa
     assert not known[8:].any()  # validation rows are never remembered
 
 
+@pytest.mark.slow
 def test_a_bank_makes_the_loss_of_a_step_independent_of_its_micro_batches(world, tmp_path):
     settings = ("method.update.kind=full", "mapping=depth", ADD, BANK, "optim.lr=1e-20")
     runs = [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from cases import mostly_slow
+
 LR = "optim.lr=1e-20"  # the weights stay where they are, so that every stage of a frontier sees the same student
 PROCRUSTES, RIDGE = ("semantics=procrustes",), ("semantics=ridge", "semantics.alpha=0")
 CLAIMS = [
@@ -28,7 +30,11 @@ def layer_losses(world, outputs, method, family, settings, teacher) -> list[floa
     return [step["loss_layer"] for step in run.steps if "loss_layer" in step]
 
 
-@pytest.mark.parametrize(("method", "family", "settings"), CLAIMS, ids=[f"{m}-{f}" for m, f, _ in CLAIMS])
+@pytest.mark.parametrize(
+    ("method", "family", "settings"),
+    mostly_slow(CLAIMS, lambda method, *_: "joint" in method),
+    ids=[f"{m}-{f}" for m, f, _ in CLAIMS],
+)
 def test_no_layer_loss_against_itself_but_against_any_other(world, tmp_path, method, family, settings):
     own = layer_losses(world, tmp_path / "own", method, family, settings, world.student(family))
     other = layer_losses(world, tmp_path / "other", method, family, settings, None)

@@ -7,9 +7,12 @@ import torch
 from matrix import METHODS, TRAINED
 from world import SAVING, Stop, StoppedError
 
+from cases import mostly_slow
+
 FAMILY = dict(zip(METHODS, ["llama", "qwen3", "gemma3_text", "gpt2"] * 3, strict=False)) | {"laten": "qwen3"}
 # the frontier takes its last two steps in its second stage, whose layer these states enter
 BETWEEN = {"semalign_fisher": "states entering layer 3 (train)", "semalign_geometry": "layer 3 (validation)"}
+SOME = ("semalign_joint", "semalign_geometry", "laten")  # a kind of training each; the others are slow
 STOPS = [
     *((method, Stop(step=step)) for method in TRAINED for step in (1, 3)),
     *((method, Stop(step=step)) for method in BETWEEN for step in (2, 4)),
@@ -28,14 +31,18 @@ def same(run, expected) -> None:
     assert run.steps == expected.steps[len(expected.steps) - len(run.steps) :]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", mostly_slow(METHODS, SOME.__contains__))
 def test_one_seed_gives_the_same_bits(world, tmp_path, method):
     expected = world.shared(method, FAMILY[method])
     same(world.run(method, FAMILY[method], outputs=tmp_path), expected)
     assert len(expected.steps) == METHODS[method].steps
 
 
-@pytest.mark.parametrize(("method", "stop"), STOPS, ids=[f"{m}-{s.what or s.step}" for m, s in STOPS])
+@pytest.mark.parametrize(
+    ("method", "stop"),
+    mostly_slow(STOPS, lambda method, stop: method in SOME and stop.step != 1),
+    ids=[f"{m}-{s.what or s.step}" for m, s in STOPS],
+)
 def test_a_stopped_run_ends_with_the_bits_of_an_uninterrupted_one(world, tmp_path, method, stop):
     family = FAMILY[method]
     expected = world.shared(method, family)

@@ -23,6 +23,7 @@ def analysis(outputs):
     return json.loads(newest.read_text()), newest.parent
 
 
+@pytest.mark.slow
 def test_every_part_is_kept_and_reused(pkt, tiny_request, monkeypatch):
     first = pkt("analyze", *tiny_request)
     assert first.code == 0, first.err
@@ -59,6 +60,7 @@ def test_every_part_is_kept_and_reused(pkt, tiny_request, monkeypatch):
     assert analysis(pkt.outputs)[0] == found
 
 
+@pytest.mark.slow
 def test_parts_by_name_depend_on_what_they_read(pkt, tiny_request):
     one = pkt("analyze", "resolution", *tiny_request)
     assert one.code == 0, one.err

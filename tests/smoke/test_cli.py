@@ -226,6 +226,7 @@ def test_interrupt_is_one_line_and_130(env: dict[str, str]):
     assert err == "pkt: stopped; the same command resumes\n"
 
 
+@pytest.mark.slow
 def test_failed_jobs_do_not_stop_a_sweep(env: dict[str, str]):
     done = pkt(env, "run", "optim.lr=0.5", "-m", "seed=2,3,0")
     assert done.returncode == 2  # the first failed job's

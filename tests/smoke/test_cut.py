@@ -16,6 +16,7 @@ def settings(tiny_request: list[str]) -> list[str]:
     return [word for word in tiny_request if not word.startswith("model.student.checkpoint")] + CUT + SHORT
 
 
+@pytest.mark.slow
 def test_sizes_and_methods_share_what_was_measured(pkt, tiny_request, monkeypatch):
     own, asked = settings(tiny_request), []
     original = workbench.measure

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from cases import mostly_slow
 from extending import files, install, write
 from pkt import plugins
 from tiny import tiny_model, tiny_tokenizer
@@ -106,7 +107,9 @@ RUN = {
 }
 
 
-@pytest.mark.parametrize("option", RUN)
+@pytest.mark.parametrize(
+    "option", mostly_slow(RUN, lambda option: option.partition("/")[0] in ("task", "method", "term"))
+)
 def test_each_chapter_runs(pkt, installed: Path, tmp_path: Path, option: str):
     words = olmo(tmp_path) if option.startswith("model/") else []
     done = pkt(*RUN[option], *words, *FAST)
@@ -148,6 +151,7 @@ def test_the_bank_holds_the_other_rows_as_they_were_last_seen(installed: Path):
             bank[row] = torch.stack(mine).sum(0)
 
 
+@pytest.mark.slow
 def test_the_mixing_mapping_goes_with_what_reads_mixtures_and_with_nothing_else(pkt, installed: Path):
     for method in ("semalign_fisher", "semalign_geometry"):
         words = ["extract", f"method={method}", "mapping=mylab/blend", "benchmark=nano_math", *FAST]
@@ -156,6 +160,7 @@ def test_the_mixing_mapping_goes_with_what_reads_mixtures_and_with_nothing_else(
     assert done.code == 0, done.err
 
 
+@pytest.mark.slow
 def test_an_edit_recomputes_what_the_code_decides_and_nothing_else(pkt, installed: Path):
     words = ["transfer", *RUN["method/mylab/surgical"][1:], *FAST]
     assert states(pkt(*words)) == {"transfer": "computed"}

@@ -62,6 +62,7 @@ def test_a_study_maximises_the_gap_closed_on_validation_rows_and_goes_on(tmp_pat
     assert [state for _, state, _ in trials(tmp_path)] == ["COMPLETE", "COMPLETE", "FAIL"]
 
 
+@pytest.mark.slow
 def test_a_study_on_test_rows_is_refused(tmp_path: Path):
     done = run(tmp_path, "hydra.sweeper.n_trials=1", "eval.split=test", "optim.lr=choice(0.001,0.0001)")
     assert done.returncode != 0
@@ -79,6 +80,7 @@ def test_a_study_in_which_every_trial_fails_says_so(tmp_path: Path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_what_does_not_score_cannot_be_optimised(pkt, tiny_request, monkeypatch):
     from pkt import sweep
 
@@ -117,6 +119,7 @@ def test_validation_rows_are_scored_apart_from_test_rows(pkt, tiny_request):
     assert "VALIDATION" not in card.read_text()  # a card shows test rows only
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_scored_are_refused_before_any_work(pkt):
     words = ("benchmark=humaneval", "benchmark.code_set=pystdlib", "eval.split=validation", "tracker=none")
     result = pkt("run", *words)

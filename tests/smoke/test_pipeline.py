@@ -29,7 +29,14 @@ def checkpoint(outputs: Path) -> Path:
     return found
 
 
-@pytest.mark.parametrize("method", ["semalign", "semalign_joint", "sft"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "semalign_joint",
+        pytest.param("semalign", marks=pytest.mark.slow),
+        pytest.param("sft", marks=pytest.mark.slow),
+    ],
+)
 def test_run_leaves_a_table_and_a_checkpoint_that_scores_the_same(pkt, tiny_request, method):
     result = pkt("run", f"method={method}", *tiny_request)
     assert result.code == 0, result.err
@@ -86,6 +93,7 @@ def test_another_learning_rate_reuses_extract_and_align_without_a_teacher(pkt, t
     assert "reused" in lines(third.out, "transfer")[0]
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_the_teacher_once_per_distinct_extraction(pkt, tiny_request, monkeypatch):
     loads: list[int] = []
     original = workbench.load_teacher

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cases import mostly_slow
+
 MISSING = "model.student.checkpoint=/no/such"
 
 
@@ -45,7 +47,10 @@ def desk(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize(
     "folder", ["thesis", "link", ".", "..", "thesis/0/..", "{desk}/thesis", "outputs", "outputs/store/x"]
 )
-@pytest.mark.parametrize("way", ["PKT_RUN_DIR", "hydra.run.dir", "hydra.sweep.dir"])
+@pytest.mark.parametrize(
+    "way",
+    mostly_slow(["PKT_RUN_DIR", "hydra.run.dir", "hydra.sweep.dir"], lambda way: way == "hydra.run.dir"),
+)
 def test_a_folder_of_the_users_is_refused(pkt, desk, monkeypatch, way, folder):
     monkeypatch.delenv("PKT_OUTPUT_DIR", raising=False)
     before, folder = contents(desk.parent), folder.format(desk=desk)
@@ -197,6 +202,7 @@ def test_a_file_or_a_dead_link_in_the_place_of_a_folder_is_told_at_once(pkt, des
     assert not (desk / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_jobs_may_be_named_by_settings(pkt, desk):
     words = ["seed=0,1", "hydra.sweep.subdir=${method.name}_${seed}", "device=cuda:99", "tracker=none"]
     result = pkt("run", "-m", *words)
@@ -233,6 +239,7 @@ def test_what_guards_a_request_stays(pkt, desk, words):
     assert contents(desk) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [["hydra.run.dir=mine"], ["-m", "seed=0,1", "hydra.sweep.dir=mine"]])
 def test_two_processes_do_not_share_a_run_folder(pkt, desk, way):
     (desk / "mine").mkdir()

@@ -88,6 +88,7 @@ def test_long_rows_are_counted_on_both_sides(pkt, request_of):
     assert 'rows_too_long {"gsm8k/train": "5 of 40"}' in card
 
 
+@pytest.mark.slow
 def test_drawn_answers_have_a_key_of_their_own(pkt, request_of):
     words = ["eval.models=[student]", *request_of("gsm8k")]
     drawn = ["eval.samples=3", "eval.temperature=0.8"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 
 def test_a_sweep_ends_with_one_table_best_first(pkt, tiny_request):
     result = pkt("run", "-m", "method=identity,sft", "seed=0,1", *tiny_request)
@@ -24,6 +26,7 @@ def test_a_sweep_ends_with_one_table_best_first(pkt, tiny_request):
     assert seeds == {"2"}
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_does_not_take_the_table_of_the_others_along(pkt, tiny_request):
     result = pkt("run", "-m", "method=identity,sft,kd", "objective=ce", *tiny_request)
     assert result.code == 2

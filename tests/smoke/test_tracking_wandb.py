@@ -84,6 +84,7 @@ def test_a_run_tells_scores_answers_and_where_they_came_from(pkt, tiny_request):
     assert "model/model.safetensors" in [entry.path for entry in again["checkpoint"].manifest.contents]
 
 
+@pytest.mark.slow
 def test_a_sweep_has_a_run_of_its_own_in_the_group_of_its_jobs(pkt, tiny_request):
     assert pkt("run", "-m", "method=identity,sft", *request_with_wandb(tiny_request)).code == 0
     (folder,) = pkt.outputs.glob("runs/run/multirun/*")

@@ -52,6 +52,7 @@ def stages(err_or_out: str) -> list[list[str]]:
     ]
 
 
+@pytest.mark.slow
 def test_prompts_are_the_same_a_minute_later(pkt, chatting):
     words = chatting(CLOCK)
     assert pkt("align", *words).code == 0

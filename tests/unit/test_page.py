@@ -400,6 +400,7 @@ def test_cells_are_written_as_the_console_writes_them(study):
     assert row["mean"] == score_cell(number, "acc")
 
 
+@pytest.mark.slow
 def test_files_lie_together_and_a_page_can_be_named(outputs, tmp_path):
     two = [outputs / "runs" / "run" / name for name in ("0", "2")]
     _, files = write_report(two, out=tmp_path / "new" / "place")

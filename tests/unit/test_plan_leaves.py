@@ -199,6 +199,7 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
         f"plan.{name}": [(7, NONE, ())]
         for name in ("flops", "memory_gb", "host_gb", "disk_gb", "processes", "prompt_tokens", "answer_tokens")
     },
+    "plan.shards": [("true", NONE, ())],
     "tracker.name": [("wandb", NONE, ())],
     "tracker.project": [("p", NONE, ())],
     "tracker.group": [("g", NONE, ())],

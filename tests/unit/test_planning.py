@@ -253,6 +253,7 @@ def test_nothing_heavy_is_imported_for_a_pair_of_the_hub(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_what_is_there_is_reused(plan, tmp_path):
     words = (
         "plan.flops=1e12",

@@ -325,6 +325,7 @@ def test_a_vanishing_learning_rate_leaves_the_student(pkt, request_of, more, tmp
         assert torch.equal(value, before[name]), name
 
 
+@pytest.mark.slow
 def test_bfloat16_request_with_every_matrix(pkt, request_of):
     dtypes = ["model.teacher.dtype=bfloat16", "model.student.dtype=bfloat16"]
     result = pkt("transfer", "method=seeking", *request_of("llama", "method.recipe=original", *dtypes))
@@ -335,6 +336,7 @@ def test_bfloat16_request_with_every_matrix(pkt, request_of):
         assert torch.isfinite(value).all(), name
 
 
+@pytest.mark.slow
 def test_stages_print_their_tables(pkt, request_of):
     request = request_of("llama")
     shown = pkt("extract", "method=seeking", *request)

@@ -207,6 +207,7 @@ def test_sums_that_change_before_they_are_used_are_refused(tmp_path):
         found.matrix(name)
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on(tmp_path):
     """The real thing: SIGKILL to the process, with the last checkpoint one row behind."""
     code = """

@@ -194,7 +194,13 @@ def scores(outputs) -> dict[str, list[float]]:
 
 @pytest.mark.parametrize(
     "student",
-    [(), ("model.student.init=prune", "model.student.checkpoint=null", "model.student.layers=[1,2]")],
+    [
+        (),
+        pytest.param(
+            ("model.student.init=prune", "model.student.checkpoint=null", "model.student.layers=[1,2]"),
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_a_request_has_the_same_scores_and_answers(pkt, tiny_request, student):
     words = ["run", *tiny_request, "method=seqkd", "answer.max_new_tokens=4", *student]
