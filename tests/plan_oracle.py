@@ -22,6 +22,8 @@ from pkt.models.architecture import Architecture
 from pkt.models.behaviour import Reading
 from pkt.models.taps import Interface
 from pkt.objectives import Objective, OutputHead, output_cosine
+from pkt.semantics import AlignmentMap
+from pkt.semantics.learning_map import LearningMap
 from pkt.training import forward
 from pkt.training.forward import Positions, Seen, Targets, TransferLoss
 from pkt.training.passes import LOG_PROBS, LOG_TAIL, TOKENS, Prefix
@@ -70,6 +72,7 @@ def step_bytes(
     first: int = 1,
     dtype: str = "float32",
     again: bool = False,
+    learns: bool = False,
 ) -> int:
     """Return the peak of two optimiser steps, in bytes: weights, what trains, and everything in between.
 
@@ -83,6 +86,7 @@ def step_bytes(
         first: the layer at which the steps begin.
         dtype: of the student's weights.
         again: whether layers are run again for their gradients.
+        learns: whether a map per layer is trained along, between states of the student's width.
     """
     length, numbers = prompt + answer, getattr(torch, dtype)
     with FakeTensorMode(allow_non_fake_inputs=True), _given(rows, length, answer):
@@ -93,10 +97,12 @@ def step_bytes(
         ):  # peft moves what is in place
             trainable = make_trainable(arch, update, layers)
         vars(arch)["reading"] = Reading(plain=True, linear=True, apart=0.0)  # measured by values otherwise
-        loss = _loss(arch, objective, layers, rows, length, answer, first, numbers, again)
-        parameters = list(trainable.parameters.values())
+        maps = {k: _map(arch.width) for k in layers} if learns else {}
+        loss = _loss(arch, objective, layers, rows, length, answer, first, numbers, again, maps)
+        parameters = [*trainable.parameters.values(), *(map_.change for map_ in maps.values())]
         optimiser, tracker = torch.optim.AdamW(parameters), Tracker()
-        tracker.track_external(arch.model, optimiser)
+        starts = [map_.start.weight for map_ in maps.values()]  # `align`'s, of which the maps have copies
+        tracker.track_external(arch.model, optimiser, *maps.values(), *starts)
         with tracker:
             for _ in range(2):
                 optimiser.zero_grad(set_to_none=True)
@@ -123,6 +129,10 @@ def _total(loss: TransferLoss, rows: int, length: int) -> torch.Tensor:
     return torch.stack([total.mean() for total in found.values()]).sum()
 
 
+def _map(width: int) -> LearningMap:
+    return LearningMap(AlignmentMap(weight=torch.empty(width, width)), share=1.0)
+
+
 def _states(rows: int, count: int, width: int, numbers: torch.dtype = torch.float32) -> RowStates:
     return RowStates(
         flat_ND=torch.empty(rows * count, width, dtype=numbers), offsets_R1=torch.arange(rows + 1) * count
@@ -139,6 +149,7 @@ def _loss(
     first: int,
     numbers: torch.dtype,
     again: bool,
+    maps: Mapping[int, LearningMap],
 ) -> TransferLoss:
     count = length if objective.positions == "all" else answer
     return TransferLoss(
@@ -153,6 +164,7 @@ def _loss(
             ),
             layers=tuple(layers) if objective.layer_terms else (),
             positions=objective.positions,
+            maps=maps,
         ),
         prefix=Prefix(layer=first, states=_states(rows, length, arch.width, numbers)) if first > 1 else None,
         head=OutputHead(arch=arch),
@@ -194,8 +206,9 @@ def _given(rows: int, length: int, answer: int) -> Iterator[None]:
         place_N = (torch.arange(count) + length - count).repeat(rows)
         return Positions(row_N=row_N, student_N=place_N, teacher_N=place_N)
 
-    def targets(_own: Targets, layer: int, given: Given, _batch: Batch, at: Positions) -> torch.Tensor:
-        return given.states[layer][torch.arange(len(at.row_N))]
+    def targets(own: Targets, layer: int, given: Given, _batch: Batch, at: Positions) -> torch.Tensor:
+        states_ND = given.states[layer][torch.arange(len(at.row_N))]
+        return own.maps[layer](states_ND) if layer in own.maps else states_ND
 
     def padded(own: RowStates, chosen: list[int], longest: int) -> torch.Tensor:
         return own.flat_ND.new_zeros(len(chosen), longest, own.flat_ND.shape[1])

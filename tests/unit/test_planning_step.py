@@ -55,9 +55,11 @@ def both(
         first=layers[0] if frontier else Schedule(wanted=asked, rows=counts).first,
         dtype=cfg.model.student.dtype,
         again=cfg.optim.checkpointing,
+        learns=asked.trains_maps,
     )
+    apart = () if asked.trains_maps else ("maps",)  # those that do not train are not in the step
     said = max(
-        total(items, on=lambda item: not item.host and item.what != "maps") for items in moments.values()
+        total(items, on=lambda item: not item.host and item.what not in apart) for items in moments.values()
     )
     if frontier:  # the tracker sees one stage of it
         said -= (len(asked.trained) - 1) * asked.per_layer * (4 - student.bytes)
@@ -65,8 +67,9 @@ def both(
 
 
 V1 = ("method=semalign", "mapping=last")
-JOINT = ("method=semalign_joint", "semantics=ridge_refit")  # the step that is tracked has no map that trains
+JOINT = ("method=semalign_joint",)
 METHODS = {
+    "fitted again": (*JOINT, "semantics=ridge_refit"),
     "joint": JOINT,
     "frontier": ("method=semalign_fisher",),
     "all labels": ("method=sft",),

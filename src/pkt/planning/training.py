@@ -43,10 +43,7 @@ def transfer(wanted: Wanted, rows: Counts) -> Cost:
 def auxiliary(wanted: Wanted) -> int:
     """Return the parameters that train beside the student: projections, or maps."""
     size = wanted.teacher.width * wanted.student.width * len(wanted.pairs)
-    trains = wanted.method == "HiddenKd" or (
-        wanted.layerwise and bool(wanted.config.semantics.get("trainable"))
-    )
-    return size if trains else 0
+    return size if wanted.method == "HiddenKd" or wanted.trains_maps else 0
 
 
 def _moments(wanted: Wanted, rows: Counts, plan: Schedule) -> dict[str, tuple[Item, ...]]:

@@ -142,6 +142,11 @@ class Wanted:
         return bool(self.own["update"]["kind"] == "full")
 
     @property
+    def trains_maps(self) -> bool:
+        """Whether a map per pair of layers is trained along."""
+        return self.layerwise and bool(self.config.semantics.get("trainable"))
+
+    @property
     def shards(self) -> bool:
         """Whether several processes share out the student's layers while it trains."""
         return self.config.plan.shards and self.config.plan.processes > 1
