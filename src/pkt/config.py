@@ -122,7 +122,12 @@ class DataConfig:
     shuffle_seed: int | None = undecisive(None, at_most=2**63 - 1)
     # tasks whose rows the teacher is read on in `extract`; null: the benchmark's own (a control: the wrong task)
     extract_tasks: list[str] | None = undecisive(None)
-    train: str | None = undecisive(None)  # JSONL with prompt, answer, id (benchmark=custom only)
+    # benchmark=custom: a file of rows (.jsonl, .json, .csv, .tsv, .parquet), a folder of save_to_disk, or
+    # hub:org/name:config:split; each row prompt and answer, or another shape (docs/data.md)
+    train: str | None = undecisive(None)
+    columns: dict[str, str] = undecisive(
+        factory=dict
+    )  # what files call them: {prompt: question, answer: response}
     # prompts that the teacher answers: train (of the train rows beyond data.sizes.labelled) | a task, by its name (of
     # its train rows) | a file with prompt, and perhaps id, test and entry_point. null: none
     unlabelled: str | None = undecisive(None)

@@ -19,6 +19,7 @@ from pkt import plugins
 from pkt.checks import check
 from pkt.config import CheckpointSpec, PairConfig
 from pkt.data.prompts import from_file, is_file
+from pkt.data.sources import HUB
 from pkt.errors import RequestError, nearest, together
 from pkt.faults import faults
 from pkt.models.kept import Sizes, counts
@@ -49,11 +50,11 @@ def _checks(cfg: DictConfig) -> Iterator[Callable[[], None]]:
     if cfg.model.student.init == "prune":
         yield partial(_check_cut, cast(PairConfig, OmegaConf.to_object(cfg.model)))
     for split in ("train", "extract", "align", "validation", "test"):
-        yield partial(_check_there, f"data.{split}", cfg.data[split], "a file of rows", Path.is_file)
+        yield partial(_check_rows, f"data.{split}", cfg.data[split], "a file of rows")
     if cfg.data.unlabelled is not None and is_file(
         cfg.data.unlabelled, option_files("task", [cfg.data.unlabelled])
     ):
-        yield partial(_check_prompts, cfg.data.unlabelled)
+        yield partial(_check_prompts, cfg.data.unlabelled, dict(cfg.data.columns))
     yield partial(
         _check_there, "benchmark.task_path", cfg.benchmark.task_path, "a folder of tasks", Path.is_dir
     )
@@ -68,9 +69,17 @@ def _checks(cfg: DictConfig) -> Iterator[Callable[[], None]]:
         yield partial(_check_saved, cfg.eval.checkpoint)
 
 
-def _check_prompts(named: str) -> None:
-    _check_there("data.unlabelled", named, "a file of prompts", Path.is_file)
-    from_file(named)
+def _check_rows(key: str, named: str | None, what: str) -> None:
+    if named is not None and not named.startswith(HUB):
+        _check_there(key, named, f"{what}, or a folder of datasets' save_to_disk,", Path.exists)
+
+
+def _check_prompts(named: str, columns: dict[str, str]) -> None:
+    _check_rows("data.unlabelled", named, "a file of prompts")
+    if (
+        Path(named).expanduser().is_file()
+    ):  # the others take a library that a wrong request should not wait for
+        from_file(named, columns)
 
 
 def _check_model(spec: CheckpointSpec, who: str, *, templates: bool) -> None:

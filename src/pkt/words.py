@@ -31,7 +31,8 @@ FLAGS: dict[
 }
 _LONGEST, _DEEPEST = 20_000, 20  # characters and brackets of a word: Hydra's grammar needs minutes for more
 _TEXTS = ("runs", "against", "out")  # of a report: folders and labels
-_ROLES = re.compile(r"model\.(teacher|student)\.roles[.=]")  # an open mapping; `roles_of` knows the names
+# open mappings; `roles_of` and `pkt.data.records` know the names
+_OPEN = re.compile(r"(model\.(teacher|student)\.roles|data\.columns)[.=]")
 
 
 def hydra_words(verb: str, words: Sequence[str]) -> list[str]:
@@ -49,7 +50,7 @@ def hydra_words(verb: str, words: Sequence[str]) -> list[str]:
         overrides = _named_parts(overrides)
     if verb == "report":
         overrides = _quoted_texts(overrides)
-    return flags + [f"++{word}" if _ROLES.match(word) else word for word in overrides]
+    return flags + [f"++{word}" if _OPEN.match(word) else word for word in overrides]
 
 
 def named_plugins(words: Sequence[str]) -> list[str]:

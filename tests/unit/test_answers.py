@@ -268,10 +268,13 @@ def test_prompts_of_a_task_or_a_file_leave_out_what_is_labelled(given, tmp_path)
     file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     found, left_out = load_prompts(with_data(given, unlabelled=str(file)), AnswerConfig(), ())
     assert [(p.id, p.text, p.task, p.test) for p in found] == [
-        ("prompts/line 1", "a", "one", ""),
-        ("prompts/line 2", "b", "one", "assert 1"),
+        (found[0].id, "a", "one", ""),
+        (found[1].id, "b", "one", "assert 1"),
     ]
     assert left_out == 1
+    file.write_text("\n".join(map(json.dumps, lines[::-1])), encoding="utf-8")
+    again, _ = load_prompts(with_data(given, unlabelled=str(file)), AnswerConfig(), ())
+    assert {(p.id, p.text) for p in again} == {(p.id, p.text) for p in found}
 
 
 def test_a_parquet_file_s_answers_are_not_read(tmp_path, monkeypatch):

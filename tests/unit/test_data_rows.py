@@ -65,7 +65,7 @@ def test_rows_of_a_file(tmp_path):
             '\n{"prompts": "p", "answer": "a", "id": "1"}',
             r"line 2: 'prompt' is missing \(did you mean 'prompts'\?\)",
         ),
-        ('{"prompt": "p", "answer": "a", "id": 1}', "line 1: 'id' is int, not a string"),
+        ('{"prompt": "p", "answer": "a", "id": 1.5}', "line 1: 'id' is float, not a string"),
         ('{"prompt": "p", "answer": "a", "id": "1"}\n' * 2, "line 2: id '1' is already on line 1"),
     ],
 )

@@ -131,6 +131,8 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "data.shuffle_seed": [(1, STAGES | PARTS, ())],
     "data.extract_tasks": [(["nano_math"], {EXTRACT}, ())],
     "data.train": [(f"{HERE}/test.jsonl", {ALIGN, TRANSFER}, ())],
+    # the rows of the file have such a column too: others are trained on
+    "data.columns": [({"answer": "prompt"}, {EXTRACT, ALIGN, MAPS, TRANSFER} | PARTS | SCORES, ())],
     "data.extract": [(f"{HERE}/test.jsonl", {EXTRACT}, ())],
     "data.align": [(f"{HERE}/test.jsonl", {ALIGN, MAPS}, ())],
     "data.validation": [(f"{HERE}/test.jsonl", {ALIGN, TRANSFER} | PARTS, ())],

@@ -87,8 +87,18 @@ def encode(
     """
     rows = list(rows)
     texts = as_read([row["prompt"] for row in rows], tokenizer, chat)
+    if (
+        chat is not None
+        and (bare := next((row["id"] for row in rows if not row["prompt"]), None)) is not None
+    ):
+        raise RequestError(
+            f"row {bare!r} is a text without a prompt, which no chat template takes: set model.chat_template=false."
+        )
     prompts = [encode_prompt(tokenizer, text) for text in texts]
     answers = encode_answers(tokenizer, [row["answer"] for row in rows])
+    for row, prompt, answer in zip(rows, prompts, answers, strict=True):
+        if not row["prompt"] and not prompt and len(answer) > 1:
+            prompt.append(answer.pop(0))  # nothing stands before a text, so its first token is given
     end = tokenizer.eos_token_id if chat is None else chat.end(tokenizer)
     input_ids = [[*prompt, *answer, end] for prompt, answer in zip(prompts, answers, strict=True)]
     prompt_lengths = [len(prompt) for prompt in prompts]

@@ -1,17 +1,20 @@
 """Read a file of rows in any of its forms, and say where in it something is wrong.
 
-    file -> [gzip, zstd] -> parquet, or text -> one list of rows, or a row per line -> (place, row), ...
+    file -> [gzip, zstd] -> parquet, or text -> one list of rows, or a row per line, or a table -> (place, row), ...
 
-What a file is, its first bytes say; of the name only `.parquet` counts. Lines end in LF, CRLF or CR and in nothing
-else: JSON allows every other line separator of Unicode inside a text. Text is UTF-8, or UTF-16 or UTF-32, which JSON's
-first bytes give away; other encodings cannot be told apart, and are refused rather than guessed.
+What a file is, its first bytes say; of the name only `.parquet`, `.csv` and `.tsv` count. Lines of JSON end in LF, CRLF
+or CR and in nothing else: JSON allows every other line separator of Unicode inside a text. Text is UTF-8, or UTF-16 or
+UTF-32, which JSON's first bytes give away; other encodings cannot be told apart, and are refused rather than guessed.
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 import re
+import sys
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +33,7 @@ OTHERS = {
     b"ARROW1": "an Arrow file, which is not read: write it as parquet",
 }  # fmt: skip
 """What a file is that holds no rows in a form that is read, by its first bytes."""
+TABLES = {".csv": ",", ".tsv": "\t"}  # what stands between two columns, by a part of the file's name
 DIGITS = 4000  # from which on Python refuses to read a number as an integer
 MARK = "\ufeff"  # a byte order mark; files that were put together have them at the start of later lines too
 _LINE_END = re.compile(r"\r\n|\n|\r")
@@ -65,7 +69,12 @@ def read(path: Path, columns: Collection[str] = ()) -> Iterator[tuple[str, Any]]
     if other := stands_instead(data[:64]) or next(form, None):
         raise RequestError(f"{path}: this is {other}.")
     tabular = data[:4] == b"PAR1" or path.suffix == ".parquet"
-    rows = _parquet(path, data, columns) if tabular else _json(path, _text(path, data))
+    if tabular:
+        rows = _parquet(path, data, columns)
+    else:
+        separator = next((mark for name, mark in TABLES.items() if name in path.suffixes), None)
+        text = _text(path, data)
+        rows = _json(path, text) if separator is None else _table(path, text, separator)
     for place, row in rows:
         if isinstance(row, Repeated) and (twice := row.names & set(columns or row.names)):
             raise RequestError(
@@ -125,6 +134,31 @@ def _json(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(_LINE_END.split(text), start=1):
         if line.strip(f"{MARK} \t"):
             yield f"line {number}", _parsed(path, number, line)
+
+
+def _table(path: Path, text: str, separator: str) -> Iterator[tuple[str, Any]]:
+    """Yield the rows of a text with a line of names and then one row per line, or more with quotes: texts, or None."""
+    limit = csv.field_size_limit(sys.maxsize)  # of the whole process; texts may be longer than the default
+    try:
+        lines = csv.reader(io.StringIO(text.lstrip(MARK), newline=""), delimiter=separator, strict=True)
+        names = next(lines, [])
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise RequestError(f"{path}: there are several columns {twice!r}; remove all but one.")
+        line = lines.line_num + 1
+        for values in lines:
+            start, line = line, lines.line_num + 1
+            if not values:
+                continue
+            if len(values) != len(names):
+                raise RequestError(
+                    f"{path}, line {start}: {len(values)} values under {len(names)} names; put a text with a "
+                    f"{'tab' if separator == TABLES['.tsv'] else 'comma'} or a line break in it in double quotes."
+                )
+            yield f"line {start}", dict(zip(names, (value or None for value in values), strict=True))
+    except csv.Error as error:
+        raise RequestError(f"{path}, line {lines.line_num}: not a table ({error}).") from error
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _parsed(path: Path, line: int, text: str) -> Any:

@@ -108,7 +108,8 @@ def _joins(prompt: str, answer: str) -> bool:
     """Return whether two words run into each other; scripts without spaces between words are not looked at."""
     begins = answer[:1]
     return (
-        not prompt[-1:].isspace()
+        bool(prompt)  # a text alone follows nothing
+        and not prompt[-1:].isspace()
         and begins.isalnum()
         and not unicodedata.name(begins, "").startswith(UNSPACED)
     )

@@ -1,43 +1,54 @@
-"""Rows of a file of the user's: objects in which some columns have to be texts, and whose ids differ."""
+"""Rows of a file of the user's: objects that say a prompt, perhaps an answer, and whose ids differ."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pkt.data.files import fault, read
+from pkt.data.files import fault
+from pkt.data.shapes import renamed
+from pkt.data.sources import rows_of
 from pkt.errors import RequestError, nearest
-
-FILLED = ("prompt", "answer")  # columns that may not be empty
 
 
 def records(
-    path: str | Path, *, setting: str, needed: Sequence[str], more: Sequence[str] = ()
+    path: str | Path,
+    *,
+    setting: str,
+    split: str,
+    names: Sequence[str],
+    columns: Mapping[str, str],
+    texts: Callable[[Mapping[str, Any], str], dict[str, str]],
 ) -> list[dict[str, Any]]:
     """Read the rows of a file, with an id each; other columns are not looked at.
 
     Args:
-        path: the file, in one of the forms that `pkt.data.files` reads.
+        path: the file, in one of the forms that `pkt.data.sources` reads.
         setting: what names it in the request.
-        needed: columns that every row has.
-        more: columns that it may have.
+        split: which part of a set that has several.
+        names: columns that `texts` reads.
+        columns: what the file calls some of them.
+        texts: returns the texts of a row, its ``id`` among them; an id that no column gives stands for the content.
 
     Raises:
         RequestError: no such file, no rows, or something in it that is no row, named by its line.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise RequestError(f"{setting}={path}: no file at {file.absolute()}.")
+    if strange := next((name for name in columns if name not in names), None):
+        raise RequestError(
+            f"data.columns: '{strange}' is no column that {setting} reads; allowed: {', '.join(names)}"
+            f"{nearest(strange, names)}."
+        )
     rows: list[dict[str, Any]] = []
     places: dict[str, str] = {}
-    for place, row in read(file, (*needed, *more)):
+    for place, row in rows_of(path, setting=setting, split=split, columns={*names, *columns.values()}):
         where = f"{path}, {place}"
         if not isinstance(row, dict):
-            raise RequestError(f"{where}: {type(row).__name__}, not an object with {', '.join(needed)}.")
-        check_texts(row, where, needed, more)
-        found = {key: row[key] for key in (*needed, *more) if row.get(key) is not None}
-        found.setdefault("id", f"{file.stem}/{place}")
+            raise RequestError(f"{where}: {type(row).__name__}, not an object with columns.")
+        row = renamed(row, columns, where)
+        found = texts(row, where)
+        if row.get("id") is None:
+            found["id"] = _another(found["id"], places)
         if found["id"] in places:
             raise RequestError(
                 f"{where}: id {found['id']!r} is already on {places[found['id']]}; ids have to be unique."
@@ -49,20 +60,27 @@ def records(
     return rows
 
 
-def check_texts(row: Mapping[str, Any], where: str, needed: Sequence[str], more: Sequence[str] = ()) -> None:
+def _another(name: str, taken: Collection[str]) -> str:
+    """Return an id for a row whose content stood there before: its own with a number."""
+    number, found = 1, name
+    while found in taken:
+        number += 1
+        found = f"{name}-{number}"
+    return found
+
+
+def check_texts(row: Mapping[str, Any], where: str, needed: Sequence[str]) -> None:
     """Check the columns of a row.
 
     Raises:
-        RequestError: one that is needed is missing, is no text or is empty, or another one is no text.
+        RequestError: one that is needed is missing or is no text, or the answer is empty.
     """
     for key in needed:
         if key not in row:
             raise RequestError(
                 f"{where}: '{key}' is missing{nearest(key, row)}; a row needs {', '.join(needed)}."
             )
-    for key in (*needed, *(key for key in more if row.get(key) is not None)):
         if wrong := fault(row[key]):
             raise RequestError(f"{where}: '{key}' {wrong}.")
-    for key in FILLED:
-        if key in needed and not row[key]:
-            raise RequestError(f"{where}: '{key}' is empty.")
+    if "answer" in needed and not row["answer"]:
+        raise RequestError(f"{where}: 'answer' is empty.")

@@ -10,9 +10,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pkt.data.records import check_texts, records
+from pkt.data.shapes import NAMES, labelled
 from pkt.errors import RequestError
 
 COLUMNS = ("prompt", "answer", "id")
@@ -63,17 +65,23 @@ def validate(rows: Sequence[Mapping[str, Any]], *, source: str = "rows") -> RowT
     return RowTable(rows=tuple({key: row[key] for key in SCHEMA} for row in rows))
 
 
-def from_file(path: str | Path, *, split: str) -> list[dict[str, Any]]:
-    """Read a file of rows with prompt, answer and id; other columns are not looked at.
+def from_file(
+    path: str | Path, *, split: str, columns: Mapping[str, str] = MappingProxyType({})
+) -> list[dict[str, Any]]:
+    """Read a file of rows in one of the shapes of `pkt.data.shapes`; other columns are not looked at.
 
     Args:
-        path: the file, in one of the forms that `pkt.data.files` reads.
+        path: the file, in one of the forms that `pkt.data.sources` reads.
         split: the split that its rows belong to.
+        columns: what the file calls some of the columns (`data.columns`).
 
     Raises:
         RequestError: no such file, or something in it that is no row, named by its line.
     """
-    return [row | {"split": split} for row in records(path, setting=f"data.{split}", needed=COLUMNS)]
+    found = records(
+        path, setting=f"data.{split}", split=split, names=(*NAMES, "id"), columns=columns, texts=labelled
+    )
+    return [row | {"split": split} for row in found]
 
 
 def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -87,7 +87,7 @@ def _sources(given: Given) -> Iterator[tuple[str, _Rows]]:
             yield name, [unlabelled(row) for row in rows[start:]]
     elif is_file(source, option_files("task", [source])):
         names = list(dict.fromkeys(trained_on(benchmark)))
-        yield names[0] if len(names) == 1 else "", from_file(source)
+        yield names[0] if len(names) == 1 else "", from_file(source, given.data.columns)
     else:
         try:
             task = find(source, benchmark.task_path)

@@ -1,0 +1,179 @@
+"""What a row of somebody's file says: which of its columns are the prompt, and which the answer.
+
+    row ── data.columns ──> row with the names below ── the first shape whose columns it has ──> prompt, answer, id
+
+Pure functions of one row. What reads the file is `pkt.data.sources`, what becomes of the texts `pkt.data.encoding`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pkt.data.files import fault
+from pkt.errors import RequestError, nearest
+
+BREAK = "\n\n"  # between the parts of a prompt
+ROLES = (["user", "assistant"], ["system", "user", "assistant"])
+TOLD = (
+    "a row has prompt and answer (or completion), messages of one question and its reply, instruction and output "
+    "(and perhaps input), or text alone; other names: data.columns={prompt: <its column>, answer: <its column>}"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A way in which people write rows.
+
+    Attributes:
+        columns: that a row of this shape has.
+        texts: returns prompt and answer of such a row; `where` names it in messages.
+        more: columns that it may have.
+    """
+
+    columns: tuple[str, ...]
+    texts: Callable[[Mapping[str, Any], str], tuple[str, str]]
+    more: tuple[str, ...] = ()
+
+
+def _answered(row: Mapping[str, Any], where: str) -> tuple[str, str]:
+    return _text(row, "prompt", where), _text(row, "answer", where)
+
+
+def _completed(row: Mapping[str, Any], where: str) -> tuple[str, str]:
+    prompt, completion = row["prompt"], row["completion"]
+    if isinstance(prompt, list) and isinstance(completion, list):
+        return _conversation([*prompt, *completion], f"{where}: 'prompt' and 'completion'")
+    return _text(row, "prompt", where), _text(row, "completion", where)
+
+
+def _said(row: Mapping[str, Any], where: str) -> tuple[str, str]:
+    return _conversation(row["messages"], f"{where}: 'messages'")
+
+
+def _instructed(row: Mapping[str, Any], where: str) -> tuple[str, str]:
+    return instruction(row, where), _text(row, "output", where)
+
+
+def _plain(row: Mapping[str, Any], where: str) -> tuple[str, str]:
+    return "", _text(row, "text", where)
+
+
+SHAPES = (
+    Shape(columns=("prompt", "answer"), texts=_answered),
+    Shape(columns=("prompt", "completion"), texts=_completed),
+    Shape(columns=("messages",), texts=_said),
+    Shape(columns=("instruction", "output"), texts=_instructed, more=("input",)),
+    Shape(columns=("text",), texts=_plain),
+)
+NAMES = tuple(dict.fromkeys(name for shape in SHAPES for name in (*shape.columns, *shape.more)))
+"""The columns that say prompt and answer, by the names that shapes have for them."""
+
+
+def labelled(row: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Return prompt, answer and id of a row.
+
+    Args:
+        row: with the names of a shape.
+        where: names it in messages.
+
+    Raises:
+        RequestError: it has no shape, or a part of it is no text.
+    """
+    shape = next((own for own in SHAPES if all(row.get(name) is not None for name in own.columns)), None)
+    if shape is None:
+        raise RequestError(f"{where}: {_lacking(row)}")
+    prompt, answer = shape.texts(row, where)
+    return _named(row, where, {"prompt": prompt, "answer": answer})
+
+
+def asked(row: Mapping[str, Any], where: str, more: Sequence[str]) -> dict[str, str]:
+    """Return prompt and id of a row, and other texts that it may have; its answer is not looked at.
+
+    Args:
+        row: with a ``prompt``, or an ``instruction`` and perhaps an ``input``.
+        where: names it in messages.
+        more: the other texts.
+
+    Raises:
+        RequestError: it has no prompt, or one of them is no text.
+    """
+    if row.get("prompt") is not None:
+        prompt = _text(row, "prompt", where)
+    elif row.get("instruction") is not None:
+        prompt = instruction(row, where)
+    else:
+        raise RequestError(
+            f"{where}: 'prompt' is missing{nearest('prompt', row)}; a row needs prompt (or instruction, and perhaps "
+            "input), or data.columns={prompt: <its column>}."
+        )
+    texts = {name: _text(row, name, where) for name in more if row.get(name) is not None}
+    return _named(row, where, {"prompt": prompt, **texts})
+
+
+def instruction(row: Mapping[str, Any], where: str) -> str:
+    """Return an instruction and, below it, the input that it is about."""
+    told = _text(row, "instruction", where)
+    return f"{told}{BREAK}{row['input']}" if row.get("input") and _text(row, "input", where) else told
+
+
+def renamed(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> dict[str, Any]:
+    """Return a row with the columns that `data.columns` names under pkt's names; a file may have pkt's already.
+
+    Raises:
+        RequestError: it has neither.
+    """
+    lacking = next((theirs for own, theirs in columns.items() if theirs not in row and own not in row), None)
+    if lacking is not None:
+        raise RequestError(
+            f"{where}: no column '{lacking}', which data.columns names; it has {', '.join(map(str, row))}."
+        )
+    return {**row, **{own: row[theirs] for own, theirs in columns.items() if theirs in row}}
+
+
+def _named(row: Mapping[str, Any], where: str, found: dict[str, str]) -> dict[str, str]:
+    """Return a row with its id: its own, or one made of its content."""
+    given = row.get("id")
+    if given is None:
+        content = json.dumps(found, sort_keys=True).encode()
+        return found | {"id": hashlib.sha256(content).hexdigest()[:12]}
+    whole = isinstance(given, int) and not isinstance(given, bool)
+    return found | {"id": str(given) if whole else _text(row, "id", where)}
+
+
+def _text(row: Mapping[str, Any], name: str, where: str) -> str:
+    value = row[name]
+    if wrong := fault(value):
+        raise RequestError(f"{where}: '{name}' {wrong}.")
+    if not value:
+        raise RequestError(f"{where}: '{name}' is empty.")
+    return str(value)
+
+
+def _conversation(messages: Any, what: str) -> tuple[str, str]:
+    """Return question and reply; what the system says comes before the question, as in templates without that role."""
+    known = isinstance(messages, list) and all(
+        isinstance(one, dict) and {"role", "content"} <= one.keys() for one in messages
+    )
+    if not known:
+        raise RequestError(f"{what}: a list of objects with role and content is expected.")
+    roles = [one["role"] for one in messages]
+    if roles not in ROLES:
+        raise RequestError(
+            f"{what}: a conversation of {', '.join(map(str, roles)) or 'nothing'}; a row is one question and its reply "
+            "(user, assistant, and perhaps system before them). Cut longer ones into several rows."
+        )
+    texts = [_text(one, "content", f"{what}, {one['role']}") for one in messages]
+    return BREAK.join(texts[:-1]), texts[-1]
+
+
+def _lacking(row: Mapping[str, Any]) -> str:
+    """Say what a row without a shape lacks: the other half of one that it begins, or all of it."""
+    begun = (shape for shape in SHAPES if any(row.get(name) is not None for name in shape.columns))
+    shape = next(begun, SHAPES[0])
+    name = next(name for name in shape.columns if row.get(name) is None)
+    fault_ = "is null" if name in row else f"is missing{nearest(name, row)}"
+    return f"'{name}' {fault_}; {TOLD}."
