@@ -133,6 +133,10 @@ def _plain(verb: str, words: list[str]) -> int:
 
         environment.answer(words)
         return 0
+    if verb in ("list", "copy"):
+        from pkt import options
+
+        return {"list": options.show, "copy": options.copy}[verb](words)
     from pkt import store_commands
 
     return store_commands.main(words)

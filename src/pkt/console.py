@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from io import TextIOWrapper
 from typing import TextIO
 
@@ -159,9 +160,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
         drawn.add_column(column, justify="right" if numeric else "left")
     for row in rows:
         drawn.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
-    console = Console()
+    literal = partial(Console, markup=False, emoji=False)  # brackets and colons in a cell are the cell's own
     # in a file or a pipe nobody wraps lines: a cut table would lose numbers
-    console = console if console.is_terminal else Console(width=500)
+    console = literal() if Console().is_terminal else literal(width=500)
     with console.capture() as text:
         console.print(drawn)
     say(text.get().rstrip("\n"))

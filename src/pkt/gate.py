@@ -15,7 +15,7 @@ from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from pkt import plugins
+from pkt import console, plugins
 from pkt.checks import check
 from pkt.config import CheckpointSpec, PairConfig
 from pkt.data.prompts import from_file, is_file
@@ -25,6 +25,8 @@ from pkt.faults import faults
 from pkt.models.kept import Sizes, counts
 from pkt.models.source import check_weights, locate
 from pkt.searchpath import option_files
+
+ALIKE = ("doctor", "analyze")  # verbs that neither train nor score
 
 
 def check_request(cfg: DictConfig) -> None:
@@ -40,6 +42,19 @@ def check_request(cfg: DictConfig) -> None:
     check(cfg)
     plugins.ask_for(cfg.plugins)
     together(_checks(cfg))
+    if cfg.verb not in ALIKE:
+        _tell_of_nano(cfg)
+
+
+def _tell_of_nano(cfg: DictConfig) -> None:
+    """Warn where other models than the nano family's get its rows and rates, which are what is taken by default."""
+    named = [str(cfg.model[who].checkpoint) for who in ("teacher", "student")]
+    if cfg.benchmark.name.startswith("nano") and not any(name.startswith("package:") for name in named):
+        console.warn(
+            f"model={cfg.model.name} with benchmark={cfg.benchmark.name}: rows and learning rates of the built-in "
+            "models of a million parameters. Choose another (pkt list benchmarks), or rows of your own: "
+            "benchmark=custom data.train=<file> data.test=<file>"
+        )
 
 
 def _checks(cfg: DictConfig) -> Iterator[Callable[[], None]]:

@@ -10,6 +10,7 @@ Hydra and plugins are imported inside functions, so that `pkt --help` can list g
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,6 +119,8 @@ def shadowed() -> str | None:
 
 def _config_dir() -> list[Path]:
     """Return the folder of Hydra's `--config-dir`, if the request that runs has one."""
+    if "hydra" not in sys.modules:
+        return []  # no request runs
     from hydra.core.hydra_config import HydraConfig
 
     sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else ()

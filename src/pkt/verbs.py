@@ -14,6 +14,8 @@ RUNS = {  # compose a request, and leave a run's folder
 }
 COMPOSED = RUNS | {"report": "one page over any runs: `pkt report runs=<folder>[,<folder>...]`"}
 PLAIN = {  # no config is composed
+    "list": "what there is to choose from: `pkt list models`, methods, benchmarks, experiments, ...",
+    "copy": "an option's file to change: `pkt copy model=llama-7b-to-1b as=mine` writes it into ./conf",
     "env": "what a bug report needs: versions, machine, settings (`--json`)",
     "store": "list, verify or prune what the store keeps (`pkt store --help`)",
 }
