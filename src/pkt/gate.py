@@ -19,7 +19,7 @@ from pkt import console, plugins
 from pkt.checks import check
 from pkt.config import CheckpointSpec, PairConfig
 from pkt.data.prompts import from_file, is_file
-from pkt.data.sources import HUB
+from pkt.data.sources import HUB, holds_rows
 from pkt.errors import RequestError, nearest, together
 from pkt.faults import faults
 from pkt.models.kept import Sizes, counts
@@ -86,7 +86,7 @@ def _checks(cfg: DictConfig) -> Iterator[Callable[[], None]]:
 
 def _check_rows(key: str, named: str | None, what: str) -> None:
     if named is not None and not named.startswith(HUB):
-        _check_there(key, named, f"{what}, or a folder of datasets' save_to_disk,", Path.exists)
+        _check_there(key, named, f"{what}, or a folder of datasets' save_to_disk,", holds_rows)
 
 
 def _check_prompts(named: str, columns: dict[str, str]) -> None:

@@ -47,6 +47,11 @@ def rows_of(
     return read(place, columns)
 
 
+def holds_rows(place: Path) -> bool:
+    """Return whether something is a file, or a folder that datasets has saved, by the names of what lies in it."""
+    return place.is_file() or any((place / name).is_file() for name in ("state.json", "dataset_dict.json"))
+
+
 def _saved(rows: Any, columns: Collection[str]) -> Iterator[tuple[str, Any]]:
     """Yield the rows of a set of datasets, of which only some columns are read."""
     wanted = [name for name in rows.column_names if name in columns]
