@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+from unittest import mock
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from test_capture import CACHED
 from world import Stop
 
 from pkt.errors import RequestError
+from pkt.methods.layer_results import LayerAlignment
 from pkt.processes import Processes
 from pkt.training.shards import Column, write_shards
 
@@ -69,6 +72,25 @@ def alike(found, expected, within: float = 1e-6) -> None:
 def test_two_processes_leave_what_one_leaves(world, tmp_path, method, family, more):
     one(world, tmp_path / "one", method, family, more)
     two(world, tmp_path / "two", method, family, more)
+    alike(left(tmp_path / "two"), left(tmp_path / "one"))
+
+
+def late(world, outputs, case) -> None:
+    """The second process takes its time at the end of `align`, whose files it still reads."""
+    whole = LayerAlignment.kept_bytes
+
+    def slow(own: LayerAlignment) -> int:
+        time.sleep(1.5 * torch.distributed.get_rank())
+        return whole.fget(own)
+
+    with mock.patch.object(LayerAlignment, "kept_bytes", property(slow)):
+        one(world, outputs, *case)
+
+
+def test_a_result_stays_in_its_place_until_all_have_read_it(world, tmp_path):
+    case = ("semalign_joint", "llama", ())
+    one(world, tmp_path / "one", *case)
+    debug_launcher(late, (world, tmp_path / "two", case), num_processes=2)
     alike(left(tmp_path / "two"), left(tmp_path / "one"))
 
 

@@ -112,6 +112,7 @@ class Session:
             return self._computed(step, run, watch)
         with tempfile.TemporaryDirectory() as folder:
             run(Job(session=self, step=step, folder=Path(folder)))
+            self.bench.processes.wait()
         return None
 
     def _computed(
@@ -120,6 +121,7 @@ class Session:
         _ = self.bench.device  # torch is seeded before anything is computed
         with self.store.write(step.stage, step.key, ingredients=step.ingredients) as draft:
             draft.note(run(Job(session=self, step=step, folder=draft.folder)) or {})
+            self.bench.processes.wait()  # others may still read what lies in the draft, which then goes elsewhere
             draft.note({"command": self.command, "provenance": self.origin})
             draft.note(watch.stop())
         artifact = self.store.read(step.stage, step.key)
