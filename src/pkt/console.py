@@ -180,9 +180,10 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
         A function that counts some steps as done.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     terminal = Console(stderr=True)
     with Progress(console=terminal, transient=True, disable=bool(_quiet) or not terminal.is_terminal) as bars:
-        task = bars.add_task(description, total=total)
+        task = bars.add_task(escape(description), total=total)
         yield lambda steps: bars.advance(task, steps)

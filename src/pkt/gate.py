@@ -26,7 +26,7 @@ from pkt.models.kept import Sizes, counts
 from pkt.models.source import check_weights, locate
 from pkt.searchpath import option_files
 
-ALIKE = ("doctor", "analyze")  # verbs that neither train nor score
+LOOKING = ("doctor", "analyze")  # verbs that neither train nor score
 
 
 def check_request(cfg: DictConfig) -> None:
@@ -42,7 +42,7 @@ def check_request(cfg: DictConfig) -> None:
     check(cfg)
     plugins.ask_for(cfg.plugins)
     together(_checks(cfg))
-    if cfg.verb not in ALIKE:
+    if cfg.verb not in LOOKING:
         _tell_of_nano(cfg)
 
 

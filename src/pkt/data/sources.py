@@ -63,7 +63,7 @@ def _from_folder(folder: Path, setting: str, split: str) -> Any:
     import datasets
 
     try:
-        with _quiet():
+        with quiet():
             found = datasets.load_from_disk(str(folder))
     except (OSError, ValueError) as error:
         raise RequestError(
@@ -77,7 +77,7 @@ def _from_hub(text: str, setting: str, split: str) -> Any:
 
     name, config, part = _address(text, setting)
     try:
-        with _quiet():
+        with quiet():
             found = datasets.load_dataset(name, config or None)
     except (OSError, ValueError, RuntimeError) as error:
         raise RequestError(
@@ -106,7 +106,7 @@ def _part(found: Any, named: str, setting: str, split: str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep loggers of datasets and the hub from a line per retry."""
     loggers = [logging.getLogger(name) for name in ("huggingface_hub", "datasets")]
     levels = [logger.level for logger in loggers]

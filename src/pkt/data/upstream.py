@@ -11,7 +11,6 @@ the set is not found at all, the error says where it was looked for and how to s
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +19,7 @@ from typing import Any
 
 from pkt.data.files import fault
 from pkt.data.files import read as read_file
+from pkt.data.sources import quiet
 from pkt.errors import PktError, RequestError, first_line
 
 Doc = dict[str, Any]
@@ -110,17 +110,11 @@ def _from_hub(source: Upstream) -> Mapping[str, Sequence[Doc]]:
     """Fetch all splits of a set once per process."""
     import datasets
 
-    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "datasets")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)  # a line per retry otherwise
     try:
-        found = datasets.load_dataset(source.hub, source.config)
+        with quiet():
+            found = datasets.load_dataset(source.hub, source.config)
     except (OSError, ValueError, RuntimeError) as error:
         raise missing(source, f"not to be had from the hub: {first_line(error)}") from error
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
     return {
         split: [_checked(source, doc, f"{source.hub}, row {n}") for n, doc in enumerate(rows, start=1)]
         for split, rows in found.items()

@@ -177,7 +177,7 @@ class Task:
                 forget=losses["train"].forget,
                 inseparable=objective.together is not None,
                 layers=shards.layers,
-                idle=losses["train"].idle if shards.layers else lambda _batch: None,
+                idle=losses["train"].idle,
                 processes=processes,
             )
             order = [rows for epoch in plan for step in epoch for rows in trainer.micro_batches(step)]

@@ -115,7 +115,8 @@ class Estimate:
         where = "of a GPU" if self.machine.gpu else "of a process, libraries included"
         yield f"memory: {where}, at the moment that is named; time at {self.machine.told}, without start-up"
         if self.processes > 1:
-            layers = "but for the student's layers while it trains (FSDP)" if self.wanted.shards else ""
+            how = "accelerate launch --use_fsdp --fsdp_version 2"
+            layers = f"but for the student's layers while it trains ({how})" if self.wanted.shards else ""
             yield f"processes: {self.processes} that share the rows, each with whole models {layers}".rstrip()
         if kept := sum(cost.kept for cost in self.costs.values()):
             tokens = sum(self.known.rows[split].tokens for split in SPLITS)

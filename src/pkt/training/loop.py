@@ -105,7 +105,8 @@ class Trainer:
         inseparable: whether the rows of a step have to go through the student together.
         layers: of the student, where the processes share out their weights (`pkt.training.sharding`): all of them
             then run the same layers equally often.
-        idle: runs them on a batch, for a process that has no row left, and returns a zero that reaches them all.
+        idle: runs them on a batch, for a process that has no row left, and returns a zero that reaches them all;
+            nobody calls it without `layers`.
         finish_epoch: called after the last step of every epoch but the last, once validation is done; it may change
             `buffers`, and returns metrics.
     """
@@ -318,7 +319,7 @@ class Trainer:
         """Return a micro batch's share of the step's loss, and add its terms to the metrics; None without any."""
         parts = reduced(self.loss(batch), totals)
         if not parts:
-            return self.idle(batch)
+            return self.idle(batch) if self.layers else None
         own = {name: part.detach() for name, part in parts.items()}
         weights = self.loss.weights(own if values is None else values)
         total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()

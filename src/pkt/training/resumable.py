@@ -93,10 +93,8 @@ class Resumable:
             state["best"] = {"step": self.best.step, "score": self.best.score}
             tensors |= {f"best:{name}": value for name, value in self.best.weights.items()}
         kept: dict[str, Tensor] = {}
-        for (
-            name,
-            value,
-        ) in tensors.items():  # one after the other: together they may be more than a device has
+        # one after the other: together they may be more than a device has
+        for name, value in tensors.items():
             all_of_it = whole(value.detach())
             if self.processes.main:
                 kept[name] = all_of_it.cpu()
