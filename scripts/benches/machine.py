@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from pkt.run import provenance
+from pkt.surroundings import provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = ("src/pkt", "scripts/benches", "tests/textbook")

@@ -37,7 +37,7 @@ from pkt.durable import sealed, write_atomically
 from pkt.errors import PktError
 from pkt.manifest import MANIFEST, content_key
 from pkt.models.architecture import Architecture
-from pkt.plan import Step
+from pkt.planner import Step
 from pkt.processes import ALONE
 from pkt.remembered import recall, remember
 from pkt.stages.session import Job, Session

@@ -29,7 +29,7 @@ from pkt.reporting.page.write import write_files
 from pkt.reporting.runs import find_runs
 from pkt.reporting.study import Study
 from pkt.reporting.study_tables import BUDGET, cost_values, share_cell
-from pkt.run import provenance
+from pkt.surroundings import provenance
 from pkt.table import Table
 from pkt.tracking.jsonl import plain
 

@@ -24,16 +24,16 @@ from pkt.durable import write_atomically
 from pkt.gate import check_request
 
 
-class RefusedError(BaseException):
-    """Carries an error out of a callback: Hydra makes a warning of every `Exception` and goes on.
+class CarriedError(BaseException):
+    """Carries an error past Hydra, which makes a warning of any `Exception` of a callback, and prints one of a job.
 
     Attributes:
-        refusal: why the request is refused.
+        error: why the request ends.
     """
 
-    def __init__(self, refusal: Exception) -> None:
-        super().__init__(refusal)
-        self.refusal = refusal
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 @contextmanager
@@ -41,18 +41,20 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise RefusedError(error) from error
+        raise CarriedError(error) from error
 
 
 class Guard(Callback):  # type: ignore[misc]  # hydra has no types here
     """Refuses requests before anything is written, and keeps credentials out of Hydra's files.
 
     Attributes:
-        sweep: the folder of the sweep that has begun.
+        sweep: the folder of the sweep that has begun, until its table is shown.
+        folder: of the run or sweep that has begun, until the next request.
         checked: whether the request that runs has been checked, as that of a single run.
     """
 
     sweep: ClassVar[Path | None] = None
+    folder: ClassVar[Path | None] = None
     checked: ClassVar[bool] = False
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
@@ -63,7 +65,7 @@ class Guard(Callback):  # type: ignore[misc]  # hydra has no types here
             check_request(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
             places.begin(folder)
             places.hold(folder)
-            Guard.checked = True
+            Guard.checked, Guard.folder = True, folder.path
         _forget_words()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -74,7 +76,7 @@ class Guard(Callback):  # type: ignore[misc]  # hydra has no types here
             places.hold(places.sweep_folder(config))
             if "storage" in config.hydra.sweeper:
                 places.output_dir(str(config.output_dir)).mkdir(parents=True, exist_ok=True)
-        Guard.sweep = Path(str(config.hydra.sweep.dir))
+        Guard.sweep = Guard.folder = Path(str(config.hydra.sweep.dir))
         _forget_words()
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:

@@ -1,6 +1,6 @@
 """The typed root of every request; strategies below it are built by `build` from their `_target_`.
 
-Each leaf says which values it may have (`pkt.checks` refuses others) and which stage's key it enters (`pkt.plan`).
+Each leaf says which values it may have (`pkt.checks` refuses others) and which stage's key it enters (`pkt.planner`).
 Models and rows are in keys as what they are, not as what they are called: by fingerprints of their files and by
 digests of their tokens. So the leaves that lead to them are `undecisive`.
 

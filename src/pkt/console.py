@@ -111,7 +111,8 @@ def fail(message: str) -> None:
 
 def debugging() -> bool:
     """Return whether the user asked for tracebacks."""
-    return os.environ.get("PKT_DEBUG", "0") not in ("", "0")
+    asked = os.environ.get("PKT_DEBUG") or os.environ.get("HYDRA_FULL_ERROR")  # while Hydra runs: the first
+    return (asked or "0") != "0"
 
 
 def version() -> None:

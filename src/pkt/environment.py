@@ -84,7 +84,7 @@ def _line(value: Any) -> str:
 
 
 def _pkt() -> dict[str, Any]:
-    from pkt.run import checkout_commit  # imports torch
+    from pkt.surroundings import checkout_commit  # imports torch
 
     return {
         "version": __version__,

@@ -23,12 +23,12 @@ from filelock import FileLock, Timeout
 from pkt.config import STAGES
 from pkt.durable import check_file, move, read_json, read_sealed, unique
 from pkt.manifest import MANIFEST, of_another_format, verified
-from pkt.run_files import ANALYSIS, METRICS, REQUEST, SCORES
+from pkt.run_files import ANALYSIS, METRICS, REQUEST, RUN_STAGES, SCORES
 
 FOLDERS = (*STAGES, "converted/gguf")  # of artifacts
 SEALED = ("rows", "models", "probes", "importance", "shown")  # of small sealed files
 DELIVERED = "transfer"  # a checkpoint is a result that users take from here: needed, whoever names it
-_TEXTS = (SCORES, ANALYSIS, REQUEST, METRICS)
+_TEXTS = (SCORES, ANALYSIS, RUN_STAGES, REQUEST, METRICS)
 _KEY = re.compile(rb"(?<![0-9a-f])[0-9a-f]{16}(?![0-9a-f])")
 _ARTIFACT = re.compile(r"[0-9a-f]{16}")
 _LEFT = re.compile(r"([0-9a-f]{16})\.(partial|lock|(?:tmp|old|corrupt)-\d+-[0-9a-f]+)")

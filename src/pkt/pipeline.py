@@ -5,6 +5,8 @@ Config -> strategies (refused here if wrong) -> Workbench -> Plan -> stages -> t
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -26,16 +28,16 @@ from pkt.methods.layerwise import no_map
 from pkt.methods.workbench import Workbench
 from pkt.models.precision import too_slow
 from pkt.objectives import Objective
-from pkt.plan import Plan, Planner
+from pkt.planner import Plan, Planner
 from pkt.plugins import origins
 from pkt.processes import connect
-from pkt.run import command_line, device_type, prepare, provenance, seed_rows
-from pkt.run_files import METRICS, REQUEST
+from pkt.run_files import METRICS, REQUEST, RUN_STAGES
 from pkt.searchpath import option_files
 from pkt.semantics import closed_form
 from pkt.stages import align, answer, evaluate, extract, identity, report, transfer
 from pkt.stages.session import Job, Session
 from pkt.store import Store, store_root
+from pkt.surroundings import command_line, device_type, prepare, provenance, seed_rows
 from pkt.tracking import open_tracker
 
 Stage = Callable[[Job], Mapping[str, Any]]
@@ -82,11 +84,18 @@ def _run_stages(cfg: DictConfig, run_dir: Path, reports: list[dict[str, Any]]) -
         check_models(session.bench)
         check_pairs(session)
         found = VERBS[str(cfg.verb)](session)
+        _keep_stages(session)
     except BaseException:
         session.tracker.close(exit_code=1)
         raise
     session.tracker.close()
     return found
+
+
+def _keep_stages(session: Session) -> None:
+    """Write down which results a run has computed or reused, and where they are."""
+    content = {"store": os.path.relpath(session.store.root, session.run_dir), "stages": session.reports}
+    write_atomically(session.run_dir / RUN_STAGES, json.dumps(content, indent=1) + "\n")
 
 
 def run_plan(session: Session, plan: Plan, **more: Stage) -> None:

@@ -82,9 +82,9 @@ def test_a_study_in_which_every_trial_fails_says_so(tmp_path: Path):
 
 @pytest.mark.slow
 def test_what_does_not_score_cannot_be_optimised(pkt, tiny_request, monkeypatch):
-    from pkt import sweep
+    from pkt import sweeps
 
-    monkeypatch.setattr(sweep, "_optimiser", lambda: "OptunaSweeper")
+    monkeypatch.setattr(sweeps, "_optimiser", lambda: "OptunaSweeper")
     result = pkt("transfer", "method=sft", *tiny_request)
     assert result.code == 2
     assert "`pkt transfer` scores nothing" in result.err

@@ -25,7 +25,7 @@ from pkt.reporting.page.numbers import findings
 from pkt.reporting.runs import arms, find_runs, load_runs
 from pkt.reporting.study import Study, shares_of, studies
 from pkt.reporting.study_tables import study_table
-from pkt.sweep import show_table
+from pkt.sweeps import show_table
 from run_folders import leave_run
 
 SAID = r"closes (most|this share) of the gap"

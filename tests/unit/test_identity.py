@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
-from pkt.plan import Plan, Step
+from pkt.planner import Plan, Step
 from pkt.stages import identity, steps
 
 

@@ -21,7 +21,7 @@ from pkt.checks import check
 from pkt.config import Config
 from pkt.config_files import read_option
 from pkt.pipeline import every_map, plan_scores, request
-from pkt.plan import Plan, Planner
+from pkt.planner import Plan, Planner
 from pkt.searchpath import builtin_conf_dir, option_files, register
 from pkt.stages import analyze, evaluate
 

@@ -20,7 +20,7 @@ from pkt.config import OptimConfig
 from pkt.config_files import MOST_BYTES, line_of, read_config, read_option
 from pkt.errors import PktError, RequestError, together
 from pkt.settings import Setting
-from pkt.sweep import no_best_trial
+from pkt.sweeps import no_best_trial
 from pkt.words import hydra_words
 
 

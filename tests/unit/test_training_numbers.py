@@ -9,7 +9,7 @@ import torch
 from test_training_loop import trainer
 from torch import nn
 
-from pkt import sweep
+from pkt import sweeps
 from pkt.attribution.neurons import best
 from pkt.attribution.windows import cut
 from pkt.data.encoding import Encoded
@@ -20,7 +20,7 @@ from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.reporting.gaps import Share
 from pkt.stages.report import _objective as objective
-from pkt.sweep import checked_objective
+from pkt.sweeps import checked_objective
 from pkt.training.capture import capture, capture_all
 from pkt.training.passes import Pass, Read, ReadOut
 from pkt.training.snapshot import load_snapshot
@@ -123,7 +123,7 @@ def test_no_choice_is_made_among_scores_that_are_not_numbers(bad):
 
 def test_a_sweeper_is_never_given_what_is_not_a_number(monkeypatch):
     assert checked_objective(math.nan) is not None  # without a sweeper that learns, nothing is chosen
-    monkeypatch.setattr(sweep, "_optimiser", lambda: "OptunaSweeper")
+    monkeypatch.setattr(sweeps, "_optimiser", lambda: "OptunaSweeper")
     assert checked_objective(0.25) == 0.25
     for measured in (math.nan, math.inf, -math.inf):
         with pytest.raises(PktError, match="score of this job is not a number"):

@@ -4,7 +4,7 @@
                                          -> transfer -> Transferred (the student, changed)
 
 A method is one file here and one file in conf/method/. It declares the stages that it has, with the type of each
-stage's result; `pkt.plan` makes the keys under which the results are stored.
+stage's result; `pkt.planner` makes the keys under which the results are stored.
 """
 
 from __future__ import annotations

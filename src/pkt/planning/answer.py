@@ -16,8 +16,7 @@ from pkt.planning.facts import pair_of
 from pkt.planning.fits import lacking
 from pkt.planning.looked import look
 from pkt.planning.machine import machine_of
-
-PLAN = "plan.json"
+from pkt.run_files import PLAN
 
 
 def answer(cfg: DictConfig, run_dir: Path) -> None:

@@ -67,7 +67,7 @@ def look(cfg: DictConfig, config: Config, pair: Pair) -> Looked:
         why = "what the student keeps is chosen by importance, which takes the teacher's weights"
         return Looked(rows=rows, told=f"not known what would be reused: {why}")
     from pkt.pipeline import plan_scores
-    from pkt.plan import Planner
+    from pkt.planner import Planner
     from pkt.stages.evaluate import asked
     from pkt.store import Store, store_root
 

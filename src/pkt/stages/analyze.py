@@ -16,7 +16,7 @@ from pkt.durable import sealed, write_atomically
 from pkt.errors import PktError, RequestError, nearest
 from pkt.methods.layerwise import no_map
 from pkt.methods.workbench import Workbench
-from pkt.plan import Planner
+from pkt.planner import Planner
 from pkt.reporting.figures import save
 from pkt.reporting.layer_figures import FIGURES
 from pkt.reporting.layer_tables import SHOWN, TABLES

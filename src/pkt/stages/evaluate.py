@@ -19,10 +19,9 @@ from pkt.methods.workbench import Workbench
 from pkt.models.fingerprint import fingerprint as model_fingerprint
 from pkt.models.load import declared_roles
 from pkt.models.pair import LanguageModel, check_own, load_checkpoint
-from pkt.run_files import SCORES
+from pkt.run_files import CHECKPOINT, SCORES
 from pkt.stages.serving import served
 from pkt.stages.session import Job, Session
-from pkt.stages.transfer import MODEL
 from pkt.store import Artifact
 from pkt.tasks.base import Given, Task
 from pkt.tasks.find import find
@@ -194,4 +193,4 @@ def model_of(bench: Workbench, results: Mapping[str, Artifact], role: str) -> La
 
 def trained(bench: Workbench, results: Mapping[str, Artifact]) -> Path:
     """Return the folder of the transferred student."""
-    return checkpoint(bench.config) or results["transfer"].path / MODEL
+    return checkpoint(bench.config) or results["transfer"].path / CHECKPOINT

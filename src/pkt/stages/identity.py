@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pkt.plan import Step
+from pkt.planner import Step
 from pkt.stages.session import Session
 
 SEED = "seed"

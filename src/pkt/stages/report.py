@@ -19,7 +19,7 @@ from pkt.reporting.gaps import MEAN, Share
 from pkt.reporting.headline import headline, named_scores, split_heading
 from pkt.reporting.page.write import write_run_page
 from pkt.reporting.study import shares_of
-from pkt.run_files import SCORES
+from pkt.run_files import CHECKPOINT, SCORES, TABLE
 from pkt.secrets import hide
 from pkt.stages import identity, steps
 from pkt.stages import transfer as transfer_stage
@@ -46,7 +46,7 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
     summary["gap_closed"] = {task: share.numbers() for task, share in shares.items() if task != MEAN} or None
     summary["mean_gap_closed"] = shares[MEAN].numbers() if shares else None
     write_atomically(session.run_dir / SCORES, sealed(_numbers(hide(summary))))
-    write_atomically(session.run_dir / "table.md", f"{split_heading(split)}{table.markdown()}\n")
+    write_atomically(session.run_dir / TABLE, f"{split_heading(split)}{table.markdown()}\n")
     _track_scores(session, evaluations, table, summary)
     console.say("")
     console.table(table.title, table.columns, table.rows)
@@ -186,13 +186,13 @@ def _finish_checkpoint(session: Session, scores: str) -> None:
     """Write the measured scores into the checkpoint's card."""
     artifact = session.results["transfer"]
     card = transfer_stage.card(session, artifact.path, artifact.meta, scores)
-    session.store.replace(artifact, f"{transfer_stage.MODEL}/README.md", card)
+    session.store.replace(artifact, f"{CHECKPOINT}/README.md", card)
 
 
 def _where(session: Session) -> None:
     lines = {"run": session.run_dir, "store": session.store.root}
     if "transfer" in session.results:
-        lines["checkpoint"] = session.results["transfer"].path / transfer_stage.MODEL
+        lines["checkpoint"] = session.results["transfer"].path / CHECKPOINT
     for name, path in lines.items():
         console.say(f"{name:<11}{path}")
 

@@ -14,10 +14,10 @@ from pkt import console
 from pkt.errors import PktError
 from pkt.methods.base import Method
 from pkt.methods.workbench import Workbench
-from pkt.plan import Plan, Step, reason
-from pkt.run import Stopwatch
+from pkt.planner import Plan, Step, reason
 from pkt.stages.shown import Shown, shown
 from pkt.store import Artifact, Store
+from pkt.surroundings import Stopwatch
 from pkt.tracking import Tracker
 from pkt.training.meter import Meter
 

@@ -14,12 +14,11 @@ from pkt.models.finite import check_finite
 from pkt.models.kept import told
 from pkt.models.quiet import quiet_transformers
 from pkt.reporting.card import model_card
-from pkt.run_files import REQUEST
+from pkt.run_files import CHECKPOINT, REQUEST
 from pkt.secrets import without
 from pkt.stages import steps
 from pkt.stages.session import Job, Session
 
-MODEL = "model"  # the student with the update merged into its weights
 ADAPTER = "adapter"  # the PEFT adapter, where update.kind=lora
 
 
@@ -50,14 +49,14 @@ def _save(job: Job, transferred: Transferred) -> None:
         check_finite(
             merged, "the trained student", "Lower optim.lr, or load it in float32 (model.student.dtype)."
         )
-        merged.save_pretrained(str(folder / MODEL))
-        student.tokenizer.save_pretrained(str(folder / MODEL))
+        merged.save_pretrained(str(folder / CHECKPOINT))
+        student.tokenizer.save_pretrained(str(folder / CHECKPOINT))
     steps.store(job)
     metrics = {"history": asdict(transferred.history), "budget": transferred.budget}
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     (folder / REQUEST).write_text(session.resolved_config, encoding="utf-8")
     made = {"layers": transferred.layers, "budget": transferred.budget}
-    (folder / MODEL / "README.md").write_text(card(session, folder, made), encoding="utf-8")
+    (folder / CHECKPOINT / "README.md").write_text(card(session, folder, made), encoding="utf-8")
 
 
 def card(session: Session, folder: Path, made: Mapping[str, Any], scores: str | None = None) -> str:

@@ -17,8 +17,9 @@ from pkt.reporting.page.analyses import read_analyses
 from pkt.reporting.page.collect import collect
 from pkt.reporting.page.report import Report
 from pkt.reporting.runs import find_runs, load_runs
+from pkt.run_files import PAGE
 
-STEM = "report"
+STEM = Path(PAGE).stem
 _RENDERINGS = {".md": render.markdown, ".tex": render.latex, ".jsonl": render.jsonl}
 
 
@@ -75,7 +76,7 @@ def write_report(
         )
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise RequestError(f"no such folder: {', '.join(missing)}; give folders that `pkt run` has left.")
-    page = out if out.suffix == ".html" else out / f"{STEM}.html"
+    page = out if out.suffix == ".html" else out / PAGE
     _check_replaceable(page)
     found = find_runs(folders)
     report = collect(
@@ -127,7 +128,7 @@ def write_run_page(run_dir: Path) -> Path:
     Args:
         run_dir: a run's folder, with a transferred student's scores in its `scores.json`.
     """
-    page = run_dir / f"{STEM}.html"
+    page = run_dir / PAGE
     _write(page, render.html(collect(load_runs([run_dir]), analyses=read_analyses([run_dir]))))
     return page
 

@@ -12,10 +12,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from pkt import manifest
-from pkt import plan as plan_module
+from pkt import planner as plan_module
 from pkt.checks import check
 from pkt.pipeline import every_map, plan_scores, request
-from pkt.plan import Plan, Planner, reason
+from pkt.planner import Plan, Planner, reason
 from pkt.searchpath import builtin_conf_dir, register
 from pkt.settings import deciding, setting, undecisive
 from pkt.stages import analyze, evaluate

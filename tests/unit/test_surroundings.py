@@ -15,7 +15,7 @@ import torch
 from pkt.config import Config
 from pkt.errors import RequestError
 from pkt.processes import REFUSED
-from pkt.run import (
+from pkt.surroundings import (
     Stopwatch,
     checkout_commit,
     command_line,

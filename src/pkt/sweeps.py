@@ -20,7 +20,7 @@ from pkt import console
 from pkt.callbacks import Guard
 from pkt.durable import write_atomically
 from pkt.errors import PktError, RequestError
-from pkt.run_files import SCORES
+from pkt.run_files import SCORES, TABLE
 
 if TYPE_CHECKING:
     from pkt.reporting.page.report import Report
@@ -112,7 +112,7 @@ def show_table() -> None:
     report, files = write_report([folder], out=folder)
     for index, section in enumerate(report.sections):
         title = f"{section.title}: {section.table.title}"
-        name = "table.md" if index == 0 else f"table_{index + 1}.md"
+        name = TABLE if index == 0 else f"table_{index + 1}.md"
         write_atomically(folder / name, f"{title}\n\n{section.table.markdown()}\n")
         console.say("")
         console.table(title, section.table.columns, section.table.rows)
