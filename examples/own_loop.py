@@ -38,9 +38,8 @@ def main() -> None:
     of_student = blocks.hidden_states(looked["student"], ids, mask, layers=[pair.student])[pair.student][kept]
     heads = {role: blocks.head_view(model) for role, model in looked.items()}
     targets = blocks.maps.Ridge().fit(**heads, states=(of_teacher, of_student))(of_teacher)
-    print(
-        f"teacher layer {pair.teacher[0]} teaches student layer {pair.student}; CKA {blocks.cka(of_teacher, of_student):.3f}"
-    )
+    print(f"teacher layer {pair.teacher[0]} teaches student layer {pair.student}")
+    print(f"CKA of the two: {blocks.cka(of_teacher, of_student):.3f}")
 
     optimiser, labels = torch.optim.AdamW(student.parameters(), lr=1e-3), ids.masked_fill(~kept, -100)
     for step in range(STEPS):

@@ -20,12 +20,8 @@ from pkt.verbs import COMPOSED, PLAIN
 from pkt.words import hydra_words
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    ROOT / "examples" / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-]
+ALONE = ("README.md", "CONTRIBUTING.md", "examples/README.md")
+PAGES = [*(ROOT / name for name in ALONE), *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"^(?P<env>(?:[A-Z_]+=\S+ )*)pkt (?P<words>.+)$")
 # word of a command -> the package of a plugin of Hydra's that composing it takes
 PLUGINS = {
