@@ -87,6 +87,10 @@ def _plain(verb: str, words: list[str]) -> int:
         from pkt import options
 
         return {"list": options.show, "copy": options.copy}[verb](words)
+    if verb == "push":
+        from pkt import push
+
+        return push.main(words)
     from pkt import store_commands
 
     return store_commands.main(words)

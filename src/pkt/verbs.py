@@ -17,5 +17,6 @@ PLAIN = {  # no config is composed
     "list": "what there is to choose from: `pkt list models`, methods, benchmarks, experiments, ...",
     "copy": "an option's file to change: `pkt copy model=llama-7b-to-1b as=mine` writes it into ./conf",
     "env": "what a bug report needs: versions, machine, settings (`--json`)",
+    "push": "send a checkpoint to the hub: `pkt push checkpoint=<folder> repo=org/name --dry-run`",
     "store": "list, verify or prune what the store keeps (`pkt store --help`)",
 }

@@ -87,6 +87,11 @@ def _from_hub(text: str, setting: str, split: str) -> Any:
     return _part(found, text, setting, part or split)
 
 
+def hub_name(named: str) -> str | None:
+    """Return the id on the hub of rows that are named by one; None of a file or folder."""
+    return _address(named, "data")[0] if named.startswith(HUB) else None
+
+
 def _address(text: str, setting: str) -> Sequence[str]:
     parts = text.removeprefix(HUB).split(":")
     if len(parts) > 3 or not parts[0]:

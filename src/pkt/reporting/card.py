@@ -3,18 +3,72 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 
+def header(
+    *,
+    method: str,
+    adapter: bool,
+    base_model: str | None,
+    teacher: str | None,
+    datasets: Sequence[str],
+    more: Mapping[str, Any],
+    name: str,
+    scores: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return the front matter of a card, as the hub reads it.
+
+    Args:
+        method: name of the method.
+        adapter: whether the card is that of a PEFT adapter.
+        base_model: id on the hub of the checkpoint that was changed, or cut; None where it is not there.
+        teacher: the teacher's, the same.
+        datasets: ids on the hub of what was trained on.
+        more: license and language, as the card of the base model has them.
+        name: of the model, in the index of results.
+        scores: task -> metric and value.
+    """
+    found: dict[str, Any] = {
+        "library_name": "peft" if adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "base_model": base_model,
+        "teacher_model": teacher,
+        "datasets": list(datasets),
+        "tags": ["parametric-knowledge-transfer", "pkt", method],
+        **more,
+        "model-index": [_index(name, scores)] if scores else None,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _index(name: str, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return scores in the form of the hub's index: one result per task, with a metric each."""
+    results: dict[str, dict[str, Any]] = {}
+    for score in scores.values():
+        task, value = str(score["task"]), float(score["value"])
+        entry = {
+            "task": {"type": "text-generation", "name": "Text Generation"},
+            "dataset": {"type": task, "name": task},
+            "metrics": [],
+        }
+        if math.isfinite(value):
+            metric = {"type": str(score["metric"]), "name": str(score["metric"]), "value": round(value, 6)}
+            results.setdefault(task, entry)["metrics"].append(metric)
+    return {"name": name, "results": list(results.values())}
+
+
 def model_card(
     *,
+    header: Mapping[str, Any],
     method: str,
     student: str,
     teacher: str | None,
-    adapter: bool,
+    how: str,
     recipe: Mapping[str, Any],
     command: str,
     scores: str | None,
@@ -22,31 +76,26 @@ def model_card(
     """Return the card as Markdown with YAML front matter.
 
     Args:
+        header: the front matter.
         method: name of the method.
         student: name of the checkpoint that was changed.
         teacher: name of the checkpoint that something was taken from; None where nothing was.
-        adapter: whether a PEFT adapter lies beside the model folder.
+        how: how the folder is loaded.
         recipe: how the checkpoint was made, by name; entries without content are left out.
         command: the command line that made it.
         scores: a Markdown table of scores; None where none were measured yet.
     """
-    header = {
-        "library_name": "transformers",
-        "tags": ["parametric-knowledge-transfer", "pkt", method],
-        "base_model": student,
-    }
     texts = {name: _inline(content) for name, content in recipe.items()}
     source = f" from the teacher `{teacher}`." if teacher else " (no teacher was used)."
-    beside = ", and the PEFT adapter lies beside this folder in `adapter/`." if adapter else "."
     lines = [
         "---",
-        yaml.safe_dump(header, sort_keys=False).strip(),
+        yaml.safe_dump(dict(header), sort_keys=False, allow_unicode=True).strip(),
         "---",
         "",
         f"# {student} after `{method}`",
         "",
         f"A student changed by `pkt` with `method={method}`{source}",
-        f"Load it with `AutoModelForCausalLM.from_pretrained(<this folder>)`; the update is merged in{beside}",
+        how,
         "",
         "## Recipe",
         "",

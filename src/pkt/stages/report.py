@@ -19,10 +19,10 @@ from pkt.reporting.gaps import MEAN, Share
 from pkt.reporting.headline import headline, named_scores, split_heading
 from pkt.reporting.page.write import write_run_page
 from pkt.reporting.study import shares_of
-from pkt.run_files import CHECKPOINT, SCORES, TABLE
+from pkt.run_files import ADAPTER, CHECKPOINT, SCORES, TABLE
 from pkt.secrets import hide
 from pkt.stages import identity, steps
-from pkt.stages import transfer as transfer_stage
+from pkt.stages.card import Scores, card
 from pkt.stages.lineage import tell_artifacts
 from pkt.stages.session import Session
 from pkt.stages.shown import Shown
@@ -54,7 +54,8 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
         _track_results(session)
         steps.replay(session)
         if split == "test":
-            _finish_checkpoint(session, f"{table.title}\n\n{table.markdown()}")
+            told = f"{table.title}\n\n{table.markdown()}"
+            _finish_checkpoint(session, told, summary["scores"]["transferred"])
     tell_artifacts(session)
     _where(session)
     if "transferred" in evaluations and sweep_name() is None:  # a sweep has a page over all its jobs
@@ -182,11 +183,13 @@ def _answers(session: Session) -> dict[str, Any]:
     return {"prompts_asked": told["asked"], "teacher_generated_tokens": told["generated_tokens"]}
 
 
-def _finish_checkpoint(session: Session, scores: str) -> None:
-    """Write the measured scores into the checkpoint's card."""
+def _finish_checkpoint(session: Session, table: str, scores: Scores) -> None:
+    """Write the measured scores into the cards of the checkpoint and its adapter."""
     artifact = session.results["transfer"]
-    card = transfer_stage.card(session, artifact.path, artifact.meta, scores)
-    session.store.replace(artifact, f"{CHECKPOINT}/README.md", card)
+    for place in (CHECKPOINT, ADAPTER):
+        if (artifact.path / place).is_dir():
+            text = card(session, artifact.path, artifact.meta, place, table=table, scores=scores)
+            session.store.replace(artifact, f"{place}/README.md", text)
 
 
 def _where(session: Session) -> None:

@@ -65,6 +65,11 @@ class HumanEval(Suite):
         """Return the body."""
         return str(doc["canonical_solution"])
 
+    def train_set(self, benchmark: BenchmarkConfig) -> str | None:
+        """See `Suite`: HumanEval has no train rows of its own."""
+        named = benchmark.code_set
+        return named if "/" in named and not Path(named).expanduser().exists() else None
+
     def test_docs(self, benchmark: BenchmarkConfig) -> list[Doc]:
         """See `Suite`: the wheel's problems, where it is installed and no data folder is given."""
         file = wheel() if benchmark.data_dir is None else None

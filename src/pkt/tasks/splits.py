@@ -7,9 +7,11 @@ from pathlib import Path
 from pkt.config import SPLITS, BenchmarkConfig, DataConfig
 from pkt.data.lengths import Fitting
 from pkt.data.rows import RowTable, validate
+from pkt.data.sources import hub_name
 from pkt.errors import RequestError
 from pkt.tasks.base import Given, Row, Task, drawn
 from pkt.tasks.find import find
+from pkt.tasks.suite import Suite
 
 
 def trained_on(benchmark: BenchmarkConfig) -> list[str]:
@@ -51,6 +53,15 @@ def load_splits(
         )
         for split in SPLITS
     }
+
+
+def published(benchmark: BenchmarkConfig, data: DataConfig) -> list[str]:
+    """Return the ids on the hub of the sets that the train rows are from, as far as pkt knows them."""
+    found = {hub_name(str(data.train or ""))}
+    for name in trained_on(benchmark):
+        task = find(name, benchmark.task_path)
+        found.add(task.train_set(benchmark) if isinstance(task, Suite) else None)
+    return sorted(name for name in found if name)
 
 
 def labelled(task: Task, split: str, given: Given) -> list[Row]:

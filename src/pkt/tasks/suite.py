@@ -101,6 +101,10 @@ class Suite(RowTask):
             return [_carried(row) for row in rows]
         return [{key: row[key] for key in SCHEMA} for row in rows]
 
+    def train_set(self, benchmark: BenchmarkConfig) -> str | None:
+        """Return the id on the hub of the set that train rows are drawn from; None where there is none."""
+        return self.upstream.hub
+
     def test_docs(self, benchmark: BenchmarkConfig) -> list[Doc]:
         """Return the upstream rows that are scored."""
         return required(self.upstream, "test", benchmark.data_dir)
