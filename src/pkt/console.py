@@ -1,14 +1,13 @@
 """Everything that pkt prints. Results go to stdout; messages and progress go to stderr.
 
-rich is imported where a table or a progress bar is drawn, so that `pkt --help` stays fast.
+rich is imported where a table is drawn, so that `pkt --help` stays fast.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from io import TextIOWrapper
 from typing import TextIO
@@ -169,22 +168,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     say(text.get().rstrip("\n"))
 
 
-@contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Draw a progress bar on stderr while the block runs, or nothing where stderr is no terminal.
-
-    Args:
-        description: what is being counted.
-        total: how many steps there are.
-
-    Yields:
-        A function that counts some steps as done.
-    """
+def on_terminal() -> bool:
+    """Return whether stderr is a terminal that this process may draw on."""
     from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress
 
-    terminal = Console(stderr=True)
-    with Progress(console=terminal, transient=True, disable=bool(_quiet) or not terminal.is_terminal) as bars:
-        task = bars.add_task(escape(description), total=total)
-        yield lambda steps: bars.advance(task, steps)
+    return not _quiet and Console(stderr=True).is_terminal

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from pkt import console, places, remembered, secrets
+from pkt import places, remembered, secrets
 from pkt.build import build, settle_by_method
 from pkt.config import Config, OptimConfig, TrackerConfig
 from pkt.config_files import read_option
@@ -31,14 +31,16 @@ from pkt.objectives import Objective
 from pkt.planner import Plan, Planner
 from pkt.plugins import origins
 from pkt.processes import connect
+from pkt.progress import progress
 from pkt.run_files import METRICS, REQUEST, RUN_STAGES
 from pkt.searchpath import option_files
 from pkt.semantics import closed_form
-from pkt.stages import align, answer, evaluate, extract, identity, report, transfer
+from pkt.stages import align, answer, evaluate, extract, briefing, identity, report, transfer
 from pkt.stages.session import Job, Session
 from pkt.store import Store, store_root
 from pkt.surroundings import command_line, device_type, prepare, provenance, seed_rows
 from pkt.tracking import open_tracker
+from pkt.tracking.open import sweep_name
 
 Stage = Callable[[Job], Mapping[str, Any]]
 """Writes a result into the job's folder, and returns what its manifest should say."""
@@ -197,7 +199,7 @@ def request(cfg: DictConfig) -> tuple[Workbench, Method]:
         device_type=device_type(config.device),
         prepare=partial(prepare, config),
         cache_dir=store_root(config.output_dir, config.store_dir) / "converted",
-        track=console.progress,
+        track=progress,
     )
     bench.processes = connect(lambda: bench.device)
     if bench.processes.count > 1 and "vllm" in (config.eval.backend, config.answer.backend):
@@ -315,6 +317,8 @@ def _evaluate(session: Session) -> float | None:
     plan = plan_scores(planner(session), asked)
     if "transfer" in plan:
         evaluate.note_rows(session.bench, asked, answered="answer" in plan)
+    if session.bench.config.verb == "run" and sweep_name() is None:
+        briefing.tell(session, plan, {task: len(rows) for task, rows in asked.rows.items()})
     run_plan(session, plan, eval=partial(evaluate.run, asked))
     return report.report(session, evaluate.scores(session))
 

@@ -19,7 +19,7 @@ USED_ELSEWHERE = {
     "manipulate_search_path", "on_run_start", "on_multirun_start", "on_job_start", "available", "is_config",   # Hydra
     "pre_tokenizer", "filters", "deterministic",        # tokenizers, Jinja, cuDNN
     "lora_dropout", "base_model_name_or_path",          # PEFT
-    "__dir__", "_repr_markdown_",                       # Python, Jupyter
+    "__dir__", "__call__", "_repr_markdown_",           # Python, Jupyter
     # called by the terms of plugins (docs/extending.md)
     "later",
     # dispatched by name

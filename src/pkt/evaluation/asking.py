@@ -25,6 +25,7 @@ from pkt.data.encoding import encode_answers, encode_prompt
 from pkt.errors import RequestError
 from pkt.evaluation.decoding import DRAWING, MODEL, NEUTRAL, STOCK_TOP_K, effective, own
 from pkt.processes import Processes
+from pkt.progress import Track, untracked
 
 TOKENS_PER_ROW = 128  # a batch of log-likelihoods holds batch_size times as many tokens
 LOGITS = 2**27  # numbers in one batch's logits, at most (0.5 GB in float32)
@@ -72,6 +73,7 @@ class Asking:
     max_length: int
     batch_size: Any
     prefix_token_id: int
+    track: Track = staticmethod(untracked)  # shows how far it is
 
     def begin(
         self,
@@ -135,8 +137,11 @@ class Asking:
                 )
             ids = self._fitting(context, prompts[context], self.max_length + 1 - len(answer)) + answer
             jobs.setdefault(tuple(ids[:-1]), []).append((context, continuation))
-        for batch in self._processes.own(list(self._batches(list(jobs)))):
-            self._score(batch, jobs, continuations)
+        own = self._processes.own(list(self._batches(list(jobs))))
+        with self.track("answers to score", sum(map(len, own))) as advance:
+            for batch in own:
+                self._score(batch, jobs, continuations)
+                advance(len(batch))
         for hits_of_one in self._processes.joined(self.hits):
             self.hits |= hits_of_one
         found = [self.hits[pair] for pair in pairs]
@@ -180,11 +185,15 @@ class Asking:
         for settings in dict.fromkeys(settings for _, settings, _ in asked):
             jobs = dict.fromkeys((text, number) for text, given, number in asked if given == settings)
             order = sorted(jobs, key=lambda job: (-len(prompts[job[0]]), *job))
-            for part in self._processes.own(list(self._parts(order, prompts, settings))):
-                outputs = self._generate([prompts[text] for text, _ in part], part, settings)
-                done |= {
-                    (text, settings, number): out for (text, number), out in zip(part, outputs, strict=True)
-                }
+            own = self._processes.own(list(self._parts(order, prompts, settings)))
+            with self.track("answers to generate", sum(map(len, own))) as advance:
+                for part in own:
+                    outputs = self._generate([prompts[text] for text, _ in part], part, settings)
+                    done |= {
+                        (text, settings, number): out
+                        for (text, number), out in zip(part, outputs, strict=True)
+                    }
+                    advance(len(part))
         for done_by_one in self._processes.joined(done):
             done |= done_by_one
         return [done[job] for job in asked]

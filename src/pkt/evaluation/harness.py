@@ -20,6 +20,7 @@ from pkt.evaluation.parts import Logged, Part, Rows, Sample, Scorable
 from pkt.evaluation.results import Evaluation, TaskScore
 from pkt.evaluation.sampling import Sampling
 from pkt.processes import ALONE, Processes
+from pkt.progress import Track, untracked
 
 if TYPE_CHECKING:
     from pkt.evaluation.asking import Asking
@@ -42,6 +43,7 @@ def evaluate(
     sampling: Sampling = GREEDY,
     decoding: str | None = None,
     processes: Processes = ALONE,
+    track: Track = untracked,
 ) -> Evaluation:
     """Score a model, zero-shot and greedily unless told otherwise; the main process alone grades.
 
@@ -59,6 +61,7 @@ def evaluate(
         sampling: how answers are generated.
         decoding: ``neutral`` or ``model``, see `pkt.evaluation.decoding`; None: as each task has it.
         processes: who runs the model; in all but the main one the result is empty.
+        track: shows how far it is.
 
     Raises:
         RequestError: no task; no chat template; an answer that exceeds the context; several answers per row of a task
@@ -80,6 +83,7 @@ def evaluate(
     most = limit if sampling.samples == 1 else None  # lm-eval would count answers, not rows
     how = {"batch_size": batch_size, "seed": sampling.seed, "chat": chat, "follow": follow}
     with scorer_of(model, tokenizer, device=device, processes=processes, **how) as scorer:
+        scorer.track = track
         found = _simple_evaluate(scorer, asked, most, settings, chat)
         if not processes.main:
             return Evaluation(scores=(), samples={}, versions={})

@@ -21,6 +21,7 @@ from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.task import Task
 from pkt.methods.workbench import Workbench
 from pkt.objectives import Objective
+from pkt.progress import TOKENS
 from pkt.semantics import refits
 from pkt.training.loop import History
 from pkt.training.meter import Meter
@@ -90,7 +91,7 @@ def tune_frontier(
 
             def listen(step: int, metrics: dict[str, float], offset: int = start, k: int = layer) -> None:
                 bench.log(offset + step, {**metrics, "frontier": k})
-                advance_bar(1)
+                advance_bar(1, shown={**metrics, TOKENS: bench.student_meter.forward_tokens})
 
             stage = _Stage(task=task, layer=layer, folder=snapshots)
             histories.append(

@@ -19,6 +19,7 @@ from pkt.methods.keeping import SPLITS
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.task import Task
 from pkt.methods.workbench import Workbench
+from pkt.progress import TOKENS
 from pkt.semantics import refits
 from pkt.settings import setting
 from pkt.training.lora_start import LoraStart
@@ -91,7 +92,7 @@ def tune(
 
         def listen(step: int, metrics: dict[str, float]) -> None:
             bench.log(step, metrics)
-            advance_bar(1)
+            advance_bar(1, shown={**metrics, TOKENS: bench.student_meter.forward_tokens})
 
         history = task.fit(
             objective=bench.objective,

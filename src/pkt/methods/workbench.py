@@ -6,8 +6,7 @@ A stage whose result is in the store asks for no model, so nothing is loaded for
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -38,6 +37,7 @@ from pkt.models.outline import Outline
 from pkt.models.pair import LanguageModel, PairReport, check_pair, load_student, load_teacher
 from pkt.objectives import Objective
 from pkt.processes import ALONE, Processes
+from pkt.progress import Track, untracked
 from pkt.remembered import recall, remember
 from pkt.semantics import Semantics
 from pkt.tasks.base import Given
@@ -45,17 +45,8 @@ from pkt.tasks.prompts import Prompt, load_prompts
 from pkt.tasks.splits import load_splits
 from pkt.training.meter import Meter
 
-Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""``with track("what", total) as advance:`` shows progress; ``advance(n)`` moves it."""
-
 Log = Callable[[int, dict[str, float]], None]
 """Takes the step and the metrics of one optimiser step."""
-
-
-@contextmanager
-def untracked(_what: str, _total: int) -> Iterator[Callable[[int], None]]:
-    """Show nothing."""
-    yield lambda _n: None
 
 
 @dataclass(kw_only=True)

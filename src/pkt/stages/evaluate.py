@@ -111,6 +111,7 @@ def run(of: Asked, job: Job) -> Mapping[str, Any]:
         sampling=of.sampling,
         decoding=config.eval.decoding,
         processes=bench.processes,
+        track=lambda what, total: bench.track(f"eval {role}, {what}", total),
     )
     bench.release(role)
     if job.writes:

@@ -19,6 +19,7 @@ from pkt.reporting.gaps import MEAN, Share
 from pkt.reporting.headline import headline, named_scores, split_heading
 from pkt.reporting.page.write import write_run_page
 from pkt.reporting.study import shares_of
+from pkt.reporting.verdict import Verdict, verdict
 from pkt.run_files import ADAPTER, CHECKPOINT, SCORES, TABLE
 from pkt.secrets import hide
 from pkt.stages import identity, steps
@@ -41,7 +42,8 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
     """
     split = session.bench.config.eval.split
     summary = _summary(session, evaluations)
-    shares = shares_of(summary | {"folder": str(session.run_dir)})
+    placed = summary | {"folder": str(session.run_dir)}
+    shares = shares_of(placed)
     table = headline(summary["scores"], shares, summary["method"], split=split)
     summary["gap_closed"] = {task: share.numbers() for task, share in shares.items() if task != MEAN} or None
     summary["mean_gap_closed"] = shares[MEAN].numbers() if shares else None
@@ -60,7 +62,15 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
     _where(session)
     if "transferred" in evaluations and sweep_name() is None:  # a sweep has a page over all its jobs
         console.say(f"{'report':<11}{write_run_page(session.run_dir)}")
+        _conclude(verdict(placed, shares))
     return _objective(summary, shares[MEAN]) if split != "test" and shares else None
+
+
+def _conclude(found: Verdict | None) -> None:
+    """Say in a sentence what a run comes to."""
+    if found is not None:
+        console.say(f"{'result':<11}{found.sentence}")
+        console.say(f"{'next':<11}{found.remedy}")
 
 
 def _objective(summary: Mapping[str, Any], share: Share) -> float | None:

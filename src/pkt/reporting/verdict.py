@@ -1,0 +1,83 @@
+"""What a run comes to, in one sentence, and what to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pkt.evaluation.paired import Interval
+from pkt.reporting.gaps import MEAN, Share
+from pkt.reporting.runs import Arm, Run
+from pkt.reporting.study import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a run comes to.
+
+    Attributes:
+        sentence: whether the student is better than before, by how much, and how sure that is.
+        remedy: what to try next.
+    """
+
+    sentence: str
+    remedy: str
+
+
+def verdict(run: Run, shares: Mapping[str, Share]) -> Verdict | None:
+    """Compare a run's student with what it was before, on the same rows; None where one of them was not scored.
+
+    Args:
+        run: what `scores.json` holds, with its folder.
+        shares: of the gap (`study.shares_of`).
+    """
+    if not {"student", "transferred"} <= run["scores"].keys():
+        return None
+    study = Study.of([run])
+    before = next(arm for arm in study.fixed if arm.role == "student")
+    gain = study.difference(study.arms[0], before)
+    if gain is None or not gain.known:
+        return None
+    told = _told(study, gain, before)
+    if gain.holds_zero:
+        return Verdict(
+            sentence=f"no difference to the untouched student beyond the noise: {told}", remedy=_MORE
+        )
+    if (gain.value > 0) != study.rises(study.compared[0]):
+        return Verdict(sentence=f"it harmed: {told}", remedy=_gentler(run))
+    share = shares.get(MEAN)
+    way = f"; {share.cell} of the way to the teacher" if share and share.known else ""
+    return Verdict(sentence=f"it helped: {told}{way}", remedy=_beside(run))
+
+
+_MORE = "more rows to score, more steps (optim.steps), or several seeds: pkt run -m seed=0,1,2"
+
+
+def _told(study: Study, gain: Interval, before: Arm) -> str:
+    """Return a difference with its interval, what it is of, and where it began."""
+    scale, unit = (100, " points") if study.points else (1, "")
+    of = f"mean of {len(study.compared)} tasks" if len(study.compared) > 1 else study.head(study.compared[0])
+    numbers = [scale * number for number in (gain.value, gain.low, gain.high)]
+    digits = 1 if study.points else 3
+    value, low, high = (f"{number:+.{digits}f}" for number in numbers)
+    start = scale * study.score(before, study.compared).value
+    return f"{value}{unit} [{low}, {high}] from {start:.{digits}f} ({of})"
+
+
+def _gentler(run: Run) -> str:
+    rate = run["settings"].get("optim.lr")
+    smaller = (
+        f"a smaller step (optim.lr={rate / 3:.1g})"
+        if isinstance(rate, float) and rate > 0
+        else "smaller steps"
+    )
+    return f"{smaller}, fewer of them (optim.steps), or optim.keep=best; what the loss did is in the report"
+
+
+def _beside(run: Run) -> str:
+    """Return what tells whether the gain is the teacher's."""
+    method: Any = run["method"]
+    if method in ("sft", "pissa"):
+        return "does a teacher add to it? The same words with method=semalign_joint, and docs/when.md"
+    return f"is it the teacher's doing? pkt run -m method=sft,{method} seed=0,1,2 and the same words"

@@ -1,0 +1,71 @@
+"""The last two lines of a run: whether it helped, harmed or did nothing that can be told, and what to try next."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pkt.reporting.runs import load_runs
+from pkt.reporting.study import shares_of
+from pkt.reporting.verdict import Verdict, verdict
+from run_folders import leave_run
+
+
+def found(outputs: Path, lift: float, method: str = "kd", **changes) -> Verdict | None:
+    folder = leave_run(outputs, method, lift=lift)
+    file = folder / "scores.json" if folder.is_dir() else folder
+    (run,) = load_runs([file.parent])
+    for path, value in changes.items():
+        run[path] = value
+    return verdict(run, shares_of(run))
+
+
+@pytest.mark.parametrize(
+    ("lift", "begins"),
+    [(0.6, "it helped: +"), (0.0, "no difference to the untouched student"), (-0.8, "it harmed: -")],
+)
+def test_the_sentence_follows_the_interval(tmp_path, lift, begins):
+    told = found(tmp_path, lift)
+    assert told.sentence.startswith(begins)
+    assert "points [" in told.sentence
+    assert "(mean of 2 tasks)" in told.sentence
+
+
+def test_the_way_to_the_teacher_is_told_where_it_helped(tmp_path):
+    assert " of the way to the teacher" in found(tmp_path, 0.6).sentence
+    assert "of the way" not in found(tmp_path / "worse", -0.8).sentence
+
+
+@pytest.mark.parametrize(
+    ("method", "lift", "remedy"),
+    [
+        ("kd", 0.6, "pkt run -m method=sft,kd seed=0,1,2"),
+        ("sft", 0.6, "does a teacher add to it?"),
+        ("kd", -0.8, "optim.lr=0.0003"),
+        ("kd", 0.0, "more rows to score"),
+    ],
+)
+def test_what_to_try_next_fits_what_happened(tmp_path, method, lift, remedy):
+    assert remedy in found(tmp_path, lift, method).remedy
+
+
+def test_lower_is_better_where_it_is(tmp_path):
+    folder = leave_run(tmp_path, "kd", lift=0.6, tasks=("nano_math",))
+    file = next(folder.rglob("scores.json")) if folder.is_dir() else folder
+    content = json.loads(file.read_text())
+    content.pop("crc", None)
+    for tasks in content["scores"].values():
+        for score in tasks.values():
+            score["higher_is_better"] = False
+    (run,) = load_runs([file.parent])
+    run["scores"] = content["scores"]
+    assert verdict(run, shares_of(run)).sentence.startswith("it harmed: +")
+
+
+def test_nothing_is_said_of_what_was_not_scored(tmp_path):
+    folder = leave_run(tmp_path, "kd", lift=0.6)
+    (run,) = load_runs([folder if folder.is_dir() else folder.parent])
+    run["scores"].pop("student")
+    assert verdict(run, shares_of(run)) is None
