@@ -35,7 +35,7 @@ from pkt.progress import progress
 from pkt.run_files import METRICS, REQUEST, RUN_STAGES
 from pkt.searchpath import option_files
 from pkt.semantics import closed_form
-from pkt.stages import align, answer, evaluate, extract, briefing, identity, report, transfer
+from pkt.stages import align, answer, briefing, evaluate, extract, identity, report, transfer
 from pkt.stages.session import Job, Session
 from pkt.store import Store, store_root
 from pkt.surroundings import command_line, device_type, prepare, provenance, seed_rows
