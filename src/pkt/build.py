@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pkt import plugins
 from pkt.config import OptimConfig
 from pkt.errors import RequestError, nearest
+from pkt.rates import learning_rate, update_kind
 from pkt.settings import check, known, not_allowed
 
 _TARGET = "_target_"
@@ -55,13 +56,19 @@ def build(node: DictConfig, kind: type[Any] | None = None) -> Any:
     return built
 
 
-def settle_by_method(optim: OptimConfig, method: str) -> None:
-    """Put the method's own values in place where the request leaves them open; nothing reads the lists after."""
+def settle_by_method(optim: OptimConfig, method: Mapping[str, Any]) -> None:
+    """Put the method's own values in place where the request leaves them open; nothing reads the lists after.
+
+    Args:
+        optim: of the request.
+        method: the node of the request's config.
+    """
+    name = str(method["name"])
     if optim.lr is None:
-        optim.lr = optim.lr_by_method.get(method, optim.lr_by_method.get("default"))
+        optim.lr = learning_rate(optim, name, update_kind(method))
     if optim.epochs is None:
-        optim.epochs = optim.epochs_by_method.get(method, optim.epochs_by_method.get("default"))
-    optim.lr_by_method, optim.epochs_by_method = {}, {}
+        optim.epochs = optim.epochs_by_method.get(name, optim.epochs_by_method.get("default"))
+    optim.lr_by_method, optim.lr_by_update, optim.epochs_by_method = {}, {}, {}
 
 
 def _built(path: str, given: Mapping[Any, Any]) -> Any:

@@ -13,15 +13,16 @@ from datetime import datetime
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pkt import settings
-from pkt.config import PARTS, Config
+from pkt.config import PARTS, Config, UpdateKind
 from pkt.errors import RequestError, first_line, nearest, together
+from pkt.rates import learning_rate, update_kind
 
 # key of an earlier version -> what to write instead
 MOVED = {
@@ -217,15 +218,22 @@ def _check_time(text: str) -> None:
 
 
 def _check_optim(cfg: DictConfig) -> None:
-    open_ = {"lr": cfg.optim.lr_by_method} if cfg.optim.lr is None else {}
-    if cfg.optim.epochs is None and cfg.optim.steps is None:
-        open_["epochs"] = cfg.optim.epochs_by_method
-    for name, values in open_.items():
-        if not {cfg.method.name, "default"} & set(values):
-            raise RequestError(
-                f"optim.{name} is null, and optim.{name}_by_method names neither {cfg.method.name} nor default: set "
-                f"optim.{name}"
-            )
+    method = str(cfg.method.name)
+    kinds = get_args(UpdateKind)
+    if unknown := sorted(set(cfg.optim.lr_by_update) - set(kinds)):
+        raise RequestError(
+            f"optim.lr_by_update: {' and '.join(kinds)} are expected, got {', '.join(unknown)}"
+        )
+    if cfg.optim.lr is None and learning_rate(cfg.optim, method, update_kind(cfg.method)) is None:
+        raise RequestError(
+            f"optim.lr is null, and optim.lr_by_method names neither {method} nor default, nor optim.lr_by_update what "
+            "it trains: set optim.lr"
+        )
+    known = {method, "default"} & set(cfg.optim.epochs_by_method)
+    if cfg.optim.epochs is None and cfg.optim.steps is None and not known:
+        raise RequestError(
+            f"optim.epochs is null, and optim.epochs_by_method names neither {method} nor default: set optim.epochs"
+        )
     if cfg.optim.warmup >= 1:
         raise RequestError(
             f"optim.warmup is a share of all steps: 0 <= warmup < 1 is expected, got {cfg.optim.warmup}"

@@ -13,12 +13,15 @@ are plain (not frozen) dataclasses, because OmegaConf writes into them; runtime 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import MISSING
 
 from pkt.settings import always, setting, undecisive
 from pkt.verbs import RUNS
+
+UpdateKind = Literal["full", "lora"]
+"""What trains in a layer: every parameter, or adapters."""
 
 STAGES = ("extract", "answer", "align", "transfer", "eval", "analyze")
 SPLITS = ("extract", "align", "train", "validation")
@@ -183,9 +186,11 @@ class AnswerConfig:
 class OptimConfig:
     """AdamW and its schedule."""
 
-    lr: float | None = setting(3e-4, above=0)  # null: the method's own in lr_by_method
-    # learning rates by the method's name, for lr=null; `default` is for all that are not named
+    lr: float | None = setting(3e-4, above=0)  # null: the method's own in lr_by_method, or by what trains
+    # learning rates by the method's name, for lr=null; `default` is for all that nothing names
     lr_by_method: dict[str, float] = undecisive(factory=dict, above=0)
+    # for methods that lr_by_method does not name: by method.update.kind, full or lora
+    lr_by_update: dict[str, float] = undecisive(factory=dict, above=0)
     # 0: no step, the student stays as it is; null: the method's own in epochs_by_method
     epochs: int | None = setting(5, at_least=0, when=lambda own, _: own.steps is None)
     # epochs by the method's name, for epochs=null; `default` is for all that are not named

@@ -41,8 +41,15 @@ def read_config(file: Path) -> DictConfig:
     return parsed(_text(file), file)
 
 
+def _of_another_group(base: Any) -> bool:
+    """Return whether an entry of `defaults` chooses an option of another group, which says nothing of this one."""
+    return isinstance(base, Mapping | DictConfig) and all(str(key).startswith("override ") for key in base)
+
+
 def read_option(name: str, files: Mapping[str, Path]) -> DictConfig:
     """Return an option of a config group, upon the group's options that its `defaults` name.
+
+    What these choose of other groups is left out.
 
     Args:
         name: of the option.
@@ -52,7 +59,7 @@ def read_option(name: str, files: Mapping[str, Path]) -> DictConfig:
         RequestError: as `read_config`; or its `defaults` hold what is no other option of the group.
     """
     content = read_config(files[name])
-    order = list(content.pop("defaults", ()))
+    order = [base for base in content.pop("defaults", ()) if not _of_another_group(base)]
     order += ["_self_"] * ("_self_" not in order)  # as Hydra has it: what the file says itself comes last
     others = {other: file for other, file in files.items() if other != name}
     if strange := [base for base in order if base not in ("_self_", *others)]:

@@ -51,9 +51,9 @@ def _tell_of_nano(cfg: DictConfig) -> None:
     named = [str(cfg.model[who].checkpoint) for who in ("teacher", "student")]
     if cfg.benchmark.name.startswith("nano") and not any(name.startswith("package:") for name in named):
         console.warn(
-            f"model={cfg.model.name} with benchmark={cfg.benchmark.name}: rows and learning rates of the built-in "
-            "models of a million parameters. Choose another (pkt list benchmarks), or rows of your own: "
-            "benchmark=custom data.train=<file> data.test=<file>"
+            f"model={cfg.model.name} with benchmark={cfg.benchmark.name}: rows of the built-in models of a million "
+            "parameters, and their learning rates where optim names no others. Choose another (pkt list benchmarks), "
+            "or rows of your own: benchmark=custom data.train=<file> data.test=<file>"
         )
 
 

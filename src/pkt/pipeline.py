@@ -185,7 +185,7 @@ def request(cfg: DictConfig) -> tuple[Workbench, Method]:
     )
     check(method, choice)
     config = cast(Config, OmegaConf.to_object(cfg))
-    settle_by_method(config.optim, method.name)
+    settle_by_method(config.optim, config.method)
     check_batches(choice.objective, config.optim)
     if config.capture.mode != "keep" and (why := method.needs_kept):
         raise RequestError(f"{why}, which have to be kept: set capture.mode=keep, got {config.capture.mode}")

@@ -144,6 +144,7 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "capture.ahead": [(0, NONE, ())],
     "optim.lr": [(0.1, {TRANSFER}, ()), (0.1, NONE, ("method=laten",))],
     "optim.lr_by_method": [({"default": 0.1}, NONE, ())],
+    "optim.lr_by_update": [({"full": 0.1}, NONE, ())],
     "optim.epochs_by_method": [({"default": 7}, NONE, ())],
     "answer.samples": [(2, ANSWER, DRAWS), (2, NONE, ("answer.temperature=0.5",))],
     "answer.temperature": [(0.5, ANSWER, ASKED)],

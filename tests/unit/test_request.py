@@ -125,6 +125,10 @@ def test_an_option_stands_on_others_of_its_group(tmp_path):
         ({}, (3e-4, 5)),  # what the schema has
         ({"lr": None, "lr_by_method": {"default": 1.0, "sft": 2.0}}, (2.0, 5)),
         ({"lr": 0.5, "lr_by_method": {"sft": 2.0}}, (0.5, 5)),
+        ({"lr": None, "lr_by_update": {"full": 3.0, "lora": 4.0}}, (4.0, 5)),
+        ({"lr": None, "lr_by_method": {"default": 1.0, "sft": 2.0}, "lr_by_update": {"lora": 4.0}}, (2.0, 5)),
+        ({"lr": None, "lr_by_method": {"default": 1.0}, "lr_by_update": {"lora": 4.0}}, (4.0, 5)),
+        ({"lr": None, "lr_by_method": {"default": 1.0}, "lr_by_update": {"full": 4.0}}, (1.0, 5)),
         ({"epochs": None, "epochs_by_method": {"default": 4, "kd": 7}}, (3e-4, 4)),
         ({"epochs": 0, "epochs_by_method": {"sft": 7}}, (3e-4, 0)),
         ({"epochs": None, "steps": 10}, (3e-4, None)),
@@ -134,7 +138,7 @@ def test_a_method_has_its_own_rate_and_epochs_where_the_request_leaves_them_open
     from pkt.pipeline import settle_by_method
 
     optim = OptimConfig(**given)
-    settle_by_method(optim, "sft")
+    settle_by_method(optim, {"name": "sft", "update": {"kind": "lora"}})
     assert (optim.lr, optim.epochs) == expected
     assert (optim.lr_by_method, optim.epochs_by_method) == ({}, {})
 

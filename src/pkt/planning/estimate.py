@@ -25,7 +25,7 @@ COLUMNS = ("stage", "result", "rows", "tokens", "TFLOP", "disk GB", "memory GB",
 def settled(cfg: DictConfig) -> Config:
     """Return a request's config, with the method's own values where it leaves them open."""
     config = cast(Config, OmegaConf.to_object(cfg))
-    settle_by_method(config.optim, config.method["name"])
+    settle_by_method(config.optim, config.method)
     return config
 
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from pkt import console
+from pkt.config import UpdateKind
 from pkt.errors import RequestError
 from pkt.late import nn, peft, torch, transformers
 from pkt.models.architecture import Architecture
@@ -44,7 +44,7 @@ class Update(Bounded):
         dropout: on the adapters' input while training; peft has none on an embedding.
     """
 
-    kind: Literal["lora", "full"] = "lora"
+    kind: UpdateKind = "lora"
     rank: int = setting(16, when=_adapts, at_least=1)
     alpha: float = setting(16.0, when=_adapts)
     targets: list[str] = setting(factory=lambda: ["up", "down", "v", "o"], when=_adapts)
