@@ -99,6 +99,18 @@ def test_cells_of_a_table_are_printed_as_they_are(capsys):
     assert "a [b]" in out
 
 
+@pytest.mark.parametrize("name", [name for name in groups()["model"] if not name.startswith("nano")])
+def test_no_real_pair_gets_rows_or_rates_of_the_nano_suite_by_itself(pkt, name: str):
+    """Whole layers of a 7B model at the nano suite's 1e-3, or a LoRA's 3e-4, are lost before the first epoch ends."""
+    told = yaml.safe_load(pkt("transfer", f"model={name}", "--cfg", "job").out)
+    assert not told["benchmark"]["name"].startswith("nano")
+    optim = OptimConfig(**told["optim"])
+    rates = [optim.lr or learning_rate(optim, "sft", kind) for kind in ("full", "lora")]
+    size = "7b" if name.endswith("-7b") else "1b" if name.endswith(("-1b", "-1.5b")) else "100m"
+    assert rates[0] <= {"7b": 2e-5, "1b": 5e-5, "100m": 3e-4}[size]
+    assert rates[0] <= rates[1] <= 1e-3
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -107,18 +119,6 @@ def test_cells_of_a_table_are_printed_as_they_are(capsys):
         (["model=nano-cut"], False),
     ],
 )
-@pytest.mark.parametrize("pair", [pair for pair in groups()["model"] if not pair.startswith("nano")])
-def test_no_real_pair_gets_rows_or_rates_of_the_nano_suite_by_itself(pkt, pair: str):
-    """Whole layers of a 7B model at the nano suite's 1e-3, or a LoRA's 3e-4, are lost before the first epoch ends."""
-    told = yaml.safe_load(pkt("transfer", f"model={pair}", "--cfg", "job").out)
-    assert not told["benchmark"]["name"].startswith("nano")
-    optim = OptimConfig(**told["optim"])
-    rates = [optim.lr or learning_rate(optim, "sft", kind) for kind in ("full", "lora")]
-    size = "7b" if pair.endswith("-7b") else "1b" if pair.endswith(("-1b", "-1.5b")) else "100m"
-    assert rates[0] <= {"7b": 2e-5, "1b": 5e-5, "100m": 3e-4}[size]
-    assert rates[0] <= rates[1] <= 1e-3
-
-
 def test_a_real_pair_on_the_nano_suite_is_told(pkt, words: list[str], told: bool):
     result = pkt("plan", *words, "plan.flops=1e12", "plan.memory_gb=500", "tracker=none")
     assert result.code == 0, result.err
