@@ -21,7 +21,7 @@ RESULT = $(BIN)/python scripts/reproduce.py $@ --pair $(PAIR) $(if $(SEEDS),--se
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install demo real table1 table2 figure2 figure4 figure5 ablations efficiency labels cuts situations settings finals when peer nano bench test test-all lint types format clean
+.PHONY: help venv install demo real table1 table2 figure2 figure4 figure5 ablations efficiency labels cuts situations settings finals when peer docs nano bench test test-all lint types format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -46,6 +46,10 @@ labels cuts situations settings finals: $(VENV)/.base ## each of these, students
 
 peer: $(VENV)/.base ## table1 and ablations with a teacher that knows no more than the train rows show
 	$(MAKE) table1 ablations PAIR=nano-peer SEEDS=$(or $(SEEDS),$(FIVE))
+
+docs: $(VENV)/.dev ## the documentation as a site, in site/ (links are checked; nothing is fetched)
+	$(BIN)/python scripts/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
 
 nano: $(VENV)/.dev ## train the built-in nano models anew
 	$(BIN)/python scripts/train_nano.py $(ARGS)
