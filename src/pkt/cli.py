@@ -91,6 +91,10 @@ def _plain(verb: str, words: list[str]) -> int:
         from pkt import push
 
         return push.main(words)
+    if verb == "diff":
+        from pkt import diff
+
+        return diff.main(words)
     from pkt import store_commands
 
     return store_commands.main(words)

@@ -284,6 +284,14 @@ class AnalyzeConfig:
 
 
 @dataclass(kw_only=True)
+class RowsConfig:
+    """What `pkt rows` shows."""
+
+    show: int = undecisive(2, at_least=0)  # rows of each split, the first ones
+    splits: list[str] = undecisive(factory=lambda: ["train"], choices=(*SPLITS, "test"))
+
+
+@dataclass(kw_only=True)
 class PlanConfig:
     """What `pkt plan` takes for granted instead of measuring it."""
 
@@ -343,6 +351,7 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     analyze: AnalyzeConfig = field(default_factory=AnalyzeConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
+    rows: RowsConfig = field(default_factory=RowsConfig)
     # more arguments of vllm.LLM where a backend is vllm, such as +vllm.tensor_parallel_size=2
     vllm: dict[str, Any] = undecisive(factory=dict)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)

@@ -168,6 +168,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     say(text.get().rstrip("\n"))
 
 
+def has_colours() -> bool:
+    """Return whether stdout is a terminal that shows colours (NO_COLOR is heeded)."""
+    from rich.console import Console
+
+    return Console().color_system is not None and Console().is_terminal
+
+
 def on_terminal() -> bool:
     """Return whether stderr is a terminal that this process may draw on."""
     from rich.console import Console

@@ -26,7 +26,7 @@ from pkt.models.kept import Sizes, counts
 from pkt.models.source import check_weights, locate
 from pkt.searchpath import option_files
 
-LOOKING = ("doctor", "analyze")  # verbs that neither train nor score
+LOOKING = ("doctor", "analyze", "rows")  # verbs that neither train nor score
 
 
 def check_request(cfg: DictConfig) -> None:

@@ -71,6 +71,11 @@ def run_verb(cfg: DictConfig, run_dir: Path) -> float | None:
             reports.append({"stage": "doctor"})  # what it finds is kept, also where something is wrong
             doctor.show(bench, method, run_dir)
             return None
+        if cfg.verb == "rows":
+            from pkt.stages import rows
+
+            rows.show(request(cfg)[0], run_dir)
+            return None
         return _run_stages(cfg, run_dir, reports)
     except PktError:
         if not reports:  # nothing was computed: leave nothing

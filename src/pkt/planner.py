@@ -338,6 +338,11 @@ def reason(step: Step, others: Iterable[Mapping[str, Any]]) -> str | None:
     return "; ".join(told[:SHOWN]) + more or None
 
 
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say how the ingredients of two results of one stage differ, such as ``optim.lr 0.001 -> 0.002``."""
+    return [_told(*found) for found in _differing(_leaves(before), _leaves(now))]
+
+
 # what a stage took tells its own reason; that another model is scored is no news
 _OWN_REASON = dict.fromkeys(VERSIONS, ("inputs",)) | {"eval": ("inputs", "models")}
 _ABSENT = "(not read)"

@@ -86,7 +86,9 @@ def composes(root: str, environment: tuple[str, ...], overrides: frozenset[str])
 def test_every_command_composes(command: str):
     found = COMMAND.match(command)
     assert found
-    verb, *words = shlex.split(found["words"].replace("model=mine", "model=llama-7b-to-1b"))  # what it is a copy of
+    verb, *words = shlex.split(
+        found["words"].replace("model=mine", "model=llama-7b-to-1b")
+    )  # what it is a copy of
     if "..." in command or "<" in command:
         pytest.skip("it stands for several commands")
     if "mylab" in command:

@@ -19,6 +19,7 @@ USED_ELSEWHERE = {
     "manipulate_search_path", "on_run_start", "on_multirun_start", "on_job_start", "available", "is_config",   # Hydra
     "pre_tokenizer", "filters", "deterministic",        # tokenizers, Jinja, cuDNN
     "lora_dropout", "base_model_name_or_path",          # PEFT
+    "on_files", "on_page_markdown",                     # mkdocs
     "__dir__", "__call__", "_repr_markdown_",           # Python, Jupyter
     # called by the terms of plugins (docs/extending.md)
     "later",

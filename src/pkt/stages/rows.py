@@ -1,0 +1,145 @@
+"""`pkt rows`: rows as the models see them, before anything trains. No weights are read.
+
+    rows of every split ──> tokens: lengths, share that is supervised     scored rows ──> how many are trained on too
+                        ──> some of them in full, the supervised part marked and, on a terminal, in colour
+
+It is no stage: nothing of it is in the store.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pkt import console
+from pkt.config import SPLITS
+from pkt.data.encoding import Encoded, encode
+from pkt.durable import write_atomically
+from pkt.methods.workbench import Workbench
+from pkt.stages import evaluate
+
+ROWS = "rows.json"
+UNFINISHED = "\ufffd"  # the first bytes of a letter whose others are in the next token
+BEGIN, END = "⟦", "⟧"  # around what is supervised
+COLUMNS = ("split", "rows", "tokens, median", "longest", "supervised, median", "longest answer", "share")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """Tokens of the rows of a split, EOS and BOS included.
+
+    Attributes:
+        rows: how many.
+        median, longest: tokens of a row.
+        supervised, longest_answer: positions of a row that are trained on: answer and end.
+        share: of all tokens that is supervised.
+    """
+
+    rows: int
+    median: float
+    longest: int
+    supervised: float
+    longest_answer: int
+    share: float
+
+    @classmethod
+    def of(cls, encoded: Encoded) -> Lengths:
+        """Measure rows, of which there is at least one."""
+        whole = encoded.lengths
+        answers = [length - prompt for length, prompt in zip(whole, encoded.prompt_lengths, strict=True)]
+        return cls(
+            rows=len(whole),
+            median=statistics.median(whole),
+            longest=max(whole),
+            supervised=statistics.median(answers),
+            longest_answer=max(answers),
+            share=round(sum(answers) / sum(whole), 4),
+        )
+
+    def cells(self) -> tuple[str, ...]:
+        """Return what a table shows."""
+        counts = (self.rows, self.median, self.longest, self.supervised, self.longest_answer)
+        return (*(f"{count:,.0f}" for count in counts), f"{100 * self.share:.0f} %")
+
+
+def show(bench: Workbench, run_dir: Path) -> None:
+    """Print and keep what is to be known of a request's rows.
+
+    Args:
+        bench: of the request.
+        run_dir: gets rows.json.
+    """
+    config = bench.config.rows
+    splits = {split: (list(bench.splits[split].rows), bench.labelled(split)) for split in SPLITS}
+    asked = evaluate.asked(bench)
+    for task, rows in asked.rows.items():
+        known = [row for row in rows if {"prompt", "answer"} <= row.keys()]
+        if known:
+            encoded = encode(known, bench.tokenizer, max_length=bench.max_length, chat=bench.chat)
+            splits[f"test {task}"] = known, encoded
+    evaluate.note_rows(bench, asked, answered=False)
+    measured = {name: Lengths.of(encoded) for name, (_, encoded) in splits.items() if encoded.lengths}
+    console.table("tokens", COLUMNS, [(name, *found.cells()) for name, found in measured.items()])
+    for pool, (count, total) in bench.fitting.dropped.items():
+        console.say(f"left out: {count} of {total} rows of {pool} are longer than {bench.max_length} tokens")
+    shown = {}
+    for name, (rows, encoded) in splits.items():
+        if name.split()[0] in config.splits:
+            shown[name] = [_seen(bench, row, encoded, index) for index, row in enumerate(rows[: config.show])]
+            for line in _lines(name, shown[name]):
+                console.say(line)
+    content = {
+        "lengths": {name: asdict(found) for name, found in measured.items()},
+        "notes": bench.notes,
+        "rows": shown,
+    }
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(run_dir / ROWS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    console.say(f"{'run':<11}{run_dir}")
+
+
+def _seen(bench: Workbench, row: Mapping[str, Any], encoded: Encoded, index: int) -> dict[str, Any]:
+    """Return a row as the models see it: every token as a text, and how many of them are the prompt's."""
+    ids = list(encoded.input_ids[index])
+    return {
+        "id": row["id"],
+        "prompt_tokens": encoded.prompt_lengths[index],
+        "ids": ids,
+        "tokens": list(pieces(bench.tokenizer, ids)),
+    }
+
+
+def pieces(tokenizer: Any, ids: Sequence[int]) -> Iterator[str]:
+    """Yield what each token adds to the text; a token alone may lose its space, or be half of a letter.
+
+    The pieces together are the text of all tokens, but for bytes that never become a letter.
+    """
+    before = ""
+    for count in range(1, len(ids) + 1):
+        text = tokenizer.decode(ids[:count], clean_up_tokenization_spaces=False).rstrip(UNFINISHED)
+        yield text[len(before) :] if text.startswith(before) else ""
+        before = text
+
+
+def _lines(split: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        cut = row["prompt_tokens"]
+        prompt, answer = row["tokens"][:cut], row["tokens"][cut:]
+        yield ""
+        yield f"{split}, row {row['id']!r}: {len(prompt)} tokens of prompt, {len(answer)} that are supervised"
+        yield "".join(prompt) + _coloured(f"{BEGIN}{''.join(answer)}{END}")
+        yield _split(prompt) + " " + _coloured(f"{BEGIN}{_split(answer)}{END}")
+
+
+def _split(tokens: Sequence[str]) -> str:
+    """Return tokens one by one, line breaks written out."""
+    return "|".join(token.replace("\n", "\\n") for token in tokens)
+
+
+def _coloured(text: str) -> str:
+    """Return a text in the terminal's green, where results are printed on one that knows colours."""
+    return f"\x1b[32m{text}\x1b[0m" if console.has_colours() else text

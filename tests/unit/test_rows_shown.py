@@ -1,0 +1,50 @@
+"""pkt rows: every token, what is supervised, lengths and overlaps; nothing is computed or kept in the store."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pkt.stages.rows import pieces
+from tiny import tiny_tokenizer
+
+
+@pytest.mark.parametrize("text", ["Ada has 3 apples.", "größer, 你好 und 🙂!", " a\n\n  b", "x"])
+def test_pieces_are_the_text(text):
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer(text)["input_ids"]
+    found = list(pieces(tokenizer, ids))
+    assert len(found) == len(ids)
+    assert "".join(found) == tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+def test_rows_are_shown_as_they_are_trained_on(pkt, tiny_request):
+    done = pkt("rows", *tiny_request, "rows.show=1", "rows.splits=[train,test]")
+    assert done.code == 0, done.err
+    (file,) = pkt.outputs.glob("runs/rows/*/rows.json")
+    found = json.loads(file.read_text())
+    (row,) = found["rows"]["train"]
+    cut = row["prompt_tokens"]
+    assert "".join(row["tokens"][:cut]).endswith("Result:")
+    answer = "".join(row["tokens"][cut:])
+    assert answer.endswith("</s>")
+    assert f"⟦{answer}⟧" in done.out
+    lengths = found["lengths"]["train"]
+    assert lengths["rows"] == 16
+    assert 0 < lengths["share"] < 1
+    assert lengths["longest"] >= lengths["median"] >= lengths["supervised"]
+    assert "test custom" in found["lengths"]
+    assert not list((pkt.outputs / "store").glob("transfer/*"))
+
+
+def test_overlap_and_rows_that_are_too_long_are_told(pkt, tiny_request, pair):
+    words = [word for word in tiny_request if not word.startswith("data.test=")]
+    done = pkt("rows", *words, f"data.test={pair['root'] / 'train.jsonl'}")
+    assert done.code == 0, done.err
+    assert "rows are also in train" in done.err
+    (file,) = pkt.outputs.glob("runs/rows/*/rows.json")
+    assert any("also in train" in note for note in json.loads(file.read_text())["notes"])
+    short = pkt("rows", *tiny_request, "data.max_length=5")
+    assert short.code == 2
+    assert "context" in short.err
