@@ -99,10 +99,11 @@ def _why(first: Run, second: Run, stage: str) -> str:
     ]
     if len(manifests) < 2:
         return "one of them is not in the store" if None not in folders else "only one run has it"
-    made = [manifest.get("ingredients") for manifest in manifests]
-    if None in made:
+    made = [manifest["ingredients"] for manifest in manifests if "ingredients" in manifest]
+    if len(made) < 2:
         return "an older format, which kept no ingredients"
-    return "; ".join(changes(*made)) or "the same ingredients"
+    told = changes(made[0], made[1]) or ["the same ingredients"]
+    return "; ".join(told[:SHOWN]) + (f" and {len(told) - SHOWN} more" if len(told) > SHOWN else "")
 
 
 def _scores(first: Run, second: Run) -> Iterator[tuple[str, str, str, str]]:

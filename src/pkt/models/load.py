@@ -292,7 +292,7 @@ def _conversion(source: Source, cache_dir: Path) -> Path:
 
 def _convert(source: Source, folder: Path) -> None:
     if importlib.util.find_spec("gguf") is None:
-        raise PktError(f"reading {source.local.name} needs the gguf package: pip install 'pkt-llm[real]'.")
+        raise PktError(f"reading {source.local.name} needs the gguf package: pip install gguf.")
     building = folder.with_name(f"{folder.name}.tmp-{unique()}")
     building.mkdir()
     try:
