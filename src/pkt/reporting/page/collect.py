@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from pkt.reporting.figures import Drawing
 from pkt.reporting.layer_figures import FIGURES
-from pkt.reporting.page import charts, facts
+from pkt.reporting.page import charts, facts, tradeoffs
 from pkt.reporting.page.analyses import Analysis, analysed_parts, tables_of
 from pkt.reporting.page.curves import curve_chart, loss_curves
 from pkt.reporting.page.examples import example_topic
@@ -100,7 +100,13 @@ def score_topics(study: Study, *, pairs: bool) -> Iterator[Topic]:
     )
     matrix = _there(pairs_table(study) if pairs else None)
     yield Topic(name="pairs", title="Every arm against every other", tables=matrix, folded=True, kept=True)
-    yield Topic(name="budget", title="Budget", tables=(budget,) if budget.rows else (), kept=True)
+    yield Topic(
+        name="budget",
+        title="Budget",
+        tables=(budget,) if budget.rows else (),
+        drawings=tradeoffs.cost_charts(study),
+        kept=True,
+    )
 
 
 def _run_topics(study: Study, analyses: Sequence[Analysis]) -> Iterator[Topic]:
@@ -138,6 +144,8 @@ def _loss_topic(arms: Sequence[Arm]) -> Topic:
         arm.label for arm in arms if arm.label in bare and arm.first.get("budget", {}).get("optimiser_steps")
     ]
     told = (f"Reused from a result that kept no losses: {', '.join(trained)}.",) if trained else ()
+    together = tradeoffs.validation_chart(arms)
+    drawings = [*([together] if together else []), *drawings]
     return Topic(
         name="losses", title="Losses", sentences=told, drawings=tuple(drawings), folded=len(arms) > 3
     )

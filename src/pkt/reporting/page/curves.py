@@ -26,11 +26,12 @@ from pkt.tracking.jsonl import read_records
 _WIDEST = 20  # letters of a term in a legend of two columns
 _BINS = 80  # points that are left of a curve: a page draws no more than that
 _VALIDATION = "transfer/validation/cross_entropy"
+VALIDATION = "validation cross_entropy"  # what its curve is called
 _STYLES = {
     "loss": (TEACHER, "-"),
     "loss_layer": (STUDENT, "--"),
     "loss_ce": (MARK, "-."),
-    "validation cross_entropy": (INK, ":"),
+    VALIDATION: (INK, ":"),
 }
 _MORE = ((INK, (0, (6, 2))), (TEACHER, (0, (1, 1))), (STUDENT, (0, (4, 1, 1, 1))))
 Points = list[tuple[float, float]]
