@@ -128,6 +128,8 @@ class DataConfig:
     # benchmark=custom: a file of rows (.jsonl, .json, .csv, .tsv, .parquet), a folder of save_to_disk, or
     # hub:org/name:config:split; each row prompt and answer, or another shape (docs/data.md)
     train: str | None = undecisive(None)
+    # of conversations: the last reply, or all (a row for each reply, with what stands before it)
+    supervise: str = undecisive("last", choices=("last", "all"))
     columns: dict[str, str] = undecisive(
         factory=dict
     )  # what files call them: {prompt: question, answer: response}

@@ -163,8 +163,8 @@ def test_a_hub_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
         ({"messages": "hi"}, "'messages': a list of objects with role and content"),
         ({"messages": []}, "'messages': a conversation of nothing"),
         (
-            {"messages": [said("user", "a"), said("assistant", "b")] * 2},
-            "'messages': a conversation of user, assistant, user, assistant; a row is one",
+            {"messages": [said("user", "a"), said("user", "b"), said("assistant", "c")]},
+            "'messages': a conversation of user, user, assistant; user and assistant in turn",
         ),
         (
             {"messages": [said("user", "a"), {"role": "assistant", "content": None}]},

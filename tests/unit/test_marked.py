@@ -12,7 +12,7 @@ from pkt.marked import MARK
     ("words", "marked"),
     [
         (["optim.lr=0.5", "method=sft", "seed=3"], {"lr: 0.5", "method:", "seed: 3"}),
-        (["objective.terms.ce.weight=2", "method=sft"], {"weight: 2.0", "method:"}),
+        (["objective.terms.ce.weight=2", "method=sft"], {"weight: 2", "method:"}),
         (["+term@objective.terms.more=mean_square"], set()),
         ([], set()),
     ],

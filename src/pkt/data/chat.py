@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from pkt.data.conversation import messages_of
 from pkt.errors import RequestError, first_line
 
 VERSION = 1  # raised when prompts or their replies' ends become other tokens; part of keys of scores
@@ -34,8 +35,8 @@ class Chat:
     time: datetime
 
     def prompt(self, tokenizer: Any, text: str) -> str:
-        """Return a prompt as a user's message, up to where the reply begins."""
-        return self.render(tokenizer, [{"role": "user", "content": text}], add_generation_prompt=True)
+        """Return a prompt, a user's message or several messages, up to where the reply begins."""
+        return self.render(tokenizer, messages_of(text), add_generation_prompt=True)
 
     def render(self, tokenizer: Any, messages: Sequence[dict[str, str]], **options: Any) -> str:
         """Return messages as text.

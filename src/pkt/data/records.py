@@ -19,7 +19,7 @@ def records(
     split: str,
     names: Sequence[str],
     columns: Mapping[str, str],
-    texts: Callable[[Mapping[str, Any], str], dict[str, str]],
+    texts: Callable[[Mapping[str, Any], str], Sequence[dict[str, str]]],
 ) -> list[dict[str, Any]]:
     """Read the rows of a file, with an id each; other columns are not looked at.
 
@@ -29,7 +29,8 @@ def records(
         split: which part of a set that has several.
         names: columns that `texts` reads.
         columns: what the file calls some of them.
-        texts: returns the texts of a row, its ``id`` among them; an id that no column gives stands for the content.
+        texts: returns the rows that a row stands for, as texts, the ``id`` among them; an id that no column gives
+            stands for the content.
 
     Raises:
         RequestError: no such file, no rows, or something in it that is no row, named by its line.
@@ -46,15 +47,15 @@ def records(
         if not isinstance(row, dict):
             raise RequestError(f"{where}: {type(row).__name__}, not an object with columns.")
         row = renamed(row, columns, where)
-        found = texts(row, where)
-        if row.get("id") is None:
-            found["id"] = _another(found["id"], places)
-        if found["id"] in places:
-            raise RequestError(
-                f"{where}: id {found['id']!r} is already on {places[found['id']]}; ids have to be unique."
-            )
-        places[found["id"]] = place
-        rows.append(found)
+        for found in texts(row, where):
+            if row.get("id") is None:
+                found["id"] = _another(found["id"], places)
+            if found["id"] in places:
+                raise RequestError(
+                    f"{where}: id {found['id']!r} is already on {places[found['id']]}; ids have to be unique."
+                )
+            places[found["id"]] = place
+            rows.append(found)
     if not rows:
         raise RequestError(f"{setting}={path}: the file has no rows.")
     return rows

@@ -9,12 +9,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from pkt.data.records import check_texts, records
-from pkt.data.shapes import NAMES, labelled
+from pkt.data.shapes import LAST, NAMES, labelled
 from pkt.errors import RequestError
 
 COLUMNS = ("prompt", "answer", "id")
@@ -66,7 +67,11 @@ def validate(rows: Sequence[Mapping[str, Any]], *, source: str = "rows") -> RowT
 
 
 def from_file(
-    path: str | Path, *, split: str, columns: Mapping[str, str] = MappingProxyType({})
+    path: str | Path,
+    *,
+    split: str,
+    columns: Mapping[str, str] = MappingProxyType({}),
+    supervise: str = LAST,
 ) -> list[dict[str, Any]]:
     """Read a file of rows in one of the shapes of `pkt.data.shapes`; other columns are not looked at.
 
@@ -74,12 +79,18 @@ def from_file(
         path: the file, in one of the forms that `pkt.data.sources` reads.
         split: the split that its rows belong to.
         columns: what the file calls some of the columns (`data.columns`).
+        supervise: which replies of a conversation (`data.supervise`).
 
     Raises:
         RequestError: no such file, or something in it that is no row, named by its line.
     """
     found = records(
-        path, setting=f"data.{split}", split=split, names=(*NAMES, "id"), columns=columns, texts=labelled
+        path,
+        setting=f"data.{split}",
+        split=split,
+        names=(*NAMES, "id"),
+        columns=columns,
+        texts=partial(labelled, supervise=supervise),
     )
     return [row | {"split": split} for row in found]
 

@@ -13,15 +13,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pkt.data.conversation import packed
 from pkt.data.files import fault
 from pkt.errors import RequestError, nearest
 
 BREAK = "\n\n"  # between the parts of a prompt
-ROLES = (["user", "assistant"], ["system", "user", "assistant"])
+LAST, ALL = "last", "all"  # which replies of a conversation are supervised
 TOLD = (
-    "a row has prompt and answer (or completion), messages of one question and its reply, instruction and output "
+    "a row has prompt and answer (or completion), messages, instruction and output "
     "(and perhaps input), or text alone; other names: data.columns={prompt: <its column>, answer: <its column>}"
 )
+
+
+Texts = Sequence[tuple[str, str]]
+"""Prompt and answer, of each reply of a conversation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,36 +35,37 @@ class Shape:
 
     Attributes:
         columns: that a row of this shape has.
-        texts: returns prompt and answer of such a row; `where` names it in messages.
+        texts: returns prompt and answer of such a row, of a conversation those of each reply; `where` names it in
+            messages.
         more: columns that it may have.
     """
 
     columns: tuple[str, ...]
-    texts: Callable[[Mapping[str, Any], str], tuple[str, str]]
+    texts: Callable[[Mapping[str, Any], str], Texts]
     more: tuple[str, ...] = ()
 
 
-def _answered(row: Mapping[str, Any], where: str) -> tuple[str, str]:
-    return _text(row, "prompt", where), _text(row, "answer", where)
+def _answered(row: Mapping[str, Any], where: str) -> Texts:
+    return [(_text(row, "prompt", where), _text(row, "answer", where))]
 
 
-def _completed(row: Mapping[str, Any], where: str) -> tuple[str, str]:
+def _completed(row: Mapping[str, Any], where: str) -> Texts:
     prompt, completion = row["prompt"], row["completion"]
     if isinstance(prompt, list) and isinstance(completion, list):
         return _conversation([*prompt, *completion], f"{where}: 'prompt' and 'completion'")
-    return _text(row, "prompt", where), _text(row, "completion", where)
+    return [(_text(row, "prompt", where), _text(row, "completion", where))]
 
 
-def _said(row: Mapping[str, Any], where: str) -> tuple[str, str]:
+def _said(row: Mapping[str, Any], where: str) -> Texts:
     return _conversation(row["messages"], f"{where}: 'messages'")
 
 
-def _instructed(row: Mapping[str, Any], where: str) -> tuple[str, str]:
-    return instruction(row, where), _text(row, "output", where)
+def _instructed(row: Mapping[str, Any], where: str) -> Texts:
+    return [(instruction(row, where), _text(row, "output", where))]
 
 
-def _plain(row: Mapping[str, Any], where: str) -> tuple[str, str]:
-    return "", _text(row, "text", where)
+def _plain(row: Mapping[str, Any], where: str) -> Texts:
+    return [("", _text(row, "text", where))]
 
 
 SHAPES = (
@@ -73,12 +79,13 @@ NAMES = tuple(dict.fromkeys(name for shape in SHAPES for name in (*shape.columns
 """The columns that say prompt and answer, by the names that shapes have for them."""
 
 
-def labelled(row: Mapping[str, Any], where: str) -> dict[str, str]:
-    """Return prompt, answer and id of a row.
+def labelled(row: Mapping[str, Any], where: str, supervise: str = LAST) -> list[dict[str, str]]:
+    """Return prompt, answer and id of a row; of a conversation, a row for each of its replies if all are supervised.
 
     Args:
         row: with the names of a shape.
         where: names it in messages.
+        supervise: the ``last`` reply of a conversation, or ``all``.
 
     Raises:
         RequestError: it has no shape, or a part of it is no text.
@@ -86,11 +93,15 @@ def labelled(row: Mapping[str, Any], where: str) -> dict[str, str]:
     shape = next((own for own in SHAPES if all(row.get(name) is not None for name in own.columns)), None)
     if shape is None:
         raise RequestError(f"{where}: {_lacking(row)}")
-    prompt, answer = shape.texts(row, where)
-    return _named(row, where, {"prompt": prompt, "answer": answer})
+    texts = shape.texts(row, where)
+    chosen = list(texts)[-1:] if supervise == LAST else list(texts)
+    rows = [_named(row, where, {"prompt": prompt, "answer": answer}) for prompt, answer in chosen]
+    if len(rows) > 1 and row.get("id") is not None:
+        return [one | {"id": f"{one['id']}/{number}"} for number, one in enumerate(rows, 1)]
+    return rows
 
 
-def asked(row: Mapping[str, Any], where: str, more: Sequence[str]) -> dict[str, str]:
+def asked(row: Mapping[str, Any], where: str, more: Sequence[str]) -> list[dict[str, str]]:
     """Return prompt and id of a row, and other texts that it may have; its answer is not looked at.
 
     Args:
@@ -111,7 +122,7 @@ def asked(row: Mapping[str, Any], where: str, more: Sequence[str]) -> dict[str, 
             "input), or data.columns={prompt: <its column>}."
         )
     texts = {name: _text(row, name, where) for name in more if row.get(name) is not None}
-    return _named(row, where, {"prompt": prompt, **texts})
+    return [_named(row, where, {"prompt": prompt, **texts})]
 
 
 def instruction(row: Mapping[str, Any], where: str) -> str:
@@ -153,21 +164,29 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> str:
     return str(value)
 
 
-def _conversation(messages: Any, what: str) -> tuple[str, str]:
-    """Return question and reply; what the system says comes before the question, as in templates without that role."""
+def _conversation(messages: Any, what: str) -> Texts:
+    """Return question and reply, for every reply.
+
+    What the system says stands before a question that nothing else precedes, as in templates without that role; a
+    question with turns before it has them with it (`pkt.data.conversation`).
+    """
     known = isinstance(messages, list) and all(
         isinstance(one, dict) and {"role", "content"} <= one.keys() for one in messages
     )
     if not known:
         raise RequestError(f"{what}: a list of objects with role and content is expected.")
-    roles = [one["role"] for one in messages]
-    if roles not in ROLES:
+    roles = [str(one["role"]) for one in messages]
+    told = roles[:1] == ["system"]
+    turns = roles[told:]
+    if not turns or len(turns) % 2 or turns != ["user", "assistant"] * (len(turns) // 2):
         raise RequestError(
-            f"{what}: a conversation of {', '.join(map(str, roles)) or 'nothing'}; a row is one question and its reply "
-            "(user, assistant, and perhaps system before them). Cut longer ones into several rows."
+            f"{what}: a conversation of {', '.join(roles) or 'nothing'}; user and assistant in turn are expected, the "
+            "last an assistant, and perhaps system before them."
         )
     texts = [_text(one, "content", f"{what}, {one['role']}") for one in messages]
-    return BREAK.join(texts[:-1]), texts[-1]
+    first = [(BREAK.join(texts[: told + 1]), texts[told + 1])]
+    ends = range(told + 3, len(texts), 2)  # of the replies after the first
+    return first + [(packed(messages[:end]), texts[end]) for end in ends]
 
 
 def _lacking(row: Mapping[str, Any]) -> str:

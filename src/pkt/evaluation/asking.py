@@ -21,6 +21,7 @@ from typing import Any
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from pkt.data.chat import Chat
+from pkt.data.conversation import unpacked
 from pkt.data.encoding import encode_answers, encode_prompt
 from pkt.errors import RequestError
 from pkt.evaluation.decoding import DRAWING, MODEL, NEUTRAL, STOCK_TOP_K, effective, own
@@ -262,7 +263,7 @@ class Asking:
         assert self._chat is not None
         return self._chat.render(
             self.tokenizer,
-            chat_history,
+            unpacked(chat_history),
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
         )

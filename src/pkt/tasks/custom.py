@@ -33,7 +33,7 @@ class Custom(RowTask):
                 "other tasks (benchmark.tasks=[...])."
             )
         if split in (*FRONT, "test") and named is not None:
-            return from_file(named, split=split, columns=data.columns)
+            return from_file(named, split=split, columns=data.columns, supervise=data.supervise)
         if data.train is None:
             raise RequestError(f"task {self.name} needs rows: set data.train=/path/to/train.jsonl.")
         return _cut(data)[split]
@@ -42,7 +42,7 @@ class Custom(RowTask):
 def _cut(data: DataConfig) -> dict[str, list[Row]]:
     """Divide the train file between train and the splits that have no file."""
     assert data.train is not None
-    rows = from_file(data.train, split="train", columns=data.columns)
+    rows = from_file(data.train, split="train", columns=data.columns, supervise=data.supervise)
     wanted = [split for split in FRONT if getattr(data, split) is None]
     if wanted and len(rows) < SHARE:
         raise RequestError(

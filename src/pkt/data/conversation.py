@@ -1,0 +1,45 @@
+r"""Conversations of several turns as one text, since a prompt is a text everywhere; only chat templates look inside.
+
+[{"role": "user", ...}, {"role": "assistant", ...}, {"role": "user", ...}] <──> "\x1d[{...}, ...]"
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+MARK = "\x1d"  # ASCII's group separator, with which no prompt of a person begins
+
+Messages = list[dict[str, str]]
+
+
+def packed(messages: Sequence[Mapping[str, str]]) -> str:
+    """Return messages as one text; equal messages give equal texts.
+
+    Args:
+        messages: with ``role`` and ``content``, the last of a user.
+    """
+    plain = [{"role": str(one["role"]), "content": str(one["content"])} for one in messages]
+    return MARK + json.dumps(plain, ensure_ascii=False)
+
+
+def is_packed(prompt: str) -> bool:
+    """Return whether a prompt stands for several messages."""
+    return prompt.startswith(MARK)
+
+
+def messages_of(prompt: str) -> Messages:
+    """Return the messages that a prompt stands for: those that were packed, or the prompt as a user's only one."""
+    if is_packed(prompt):
+        found: Messages = json.loads(prompt.removeprefix(MARK))
+        return found
+    return [{"role": "user", "content": prompt}]
+
+
+def unpacked(history: Iterable[Mapping[str, str]]) -> Messages:
+    """Return a history of messages in which those that stand for several are written out."""
+    return [
+        inner
+        for one in history
+        for inner in (messages_of(one["content"]) if is_packed(one["content"]) else [dict(one)])
+    ]
