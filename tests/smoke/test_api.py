@@ -46,6 +46,7 @@ def test_a_run_gives_what_the_command_line_leaves(words, pkt):
     assert str(result.checkpoint) in told.out
 
 
+@pytest.mark.slow
 def test_stages_alone(words):
     assert library.extract(*words).stages[-1]["stage"] == "extract"
     assert library.transfer(*words).checkpoint is not None
@@ -55,6 +56,7 @@ def test_stages_alone(words):
     assert library.extract(*words).stages[-1]["reused"]
 
 
+@pytest.mark.slow
 def test_a_sweep_has_a_result_per_job(words):
     found = sweep(*words, "seed=0,1")
     assert [one.request["seed"] for one in found.results] == [0, 1]
@@ -106,6 +108,7 @@ def test_what_is_wrong_is_raised_in_words_and_leaves_nothing(words, tmp_path, as
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_ends_a_sweep(words):
     with pytest.raises(PktError, match="a job of the sweep"):
         sweep(*words, "mapping=explicit", "mapping.layers=[[1,1]],[[9,9]]")

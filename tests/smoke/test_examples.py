@@ -26,7 +26,7 @@ SHOWN = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in SHOWN]
+    "name", [pytest.param(name, marks=[] if name == "own_loop.py" else [pytest.mark.slow]) for name in SHOWN]
 )
 def test_an_example_runs(name, tmp_path):
     done = subprocess.run(
