@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-
-from pkt import console
 
 MARK = "  # set here"
 _LINE = re.compile(r"(?P<indent> *)(?P<key>[\w@./-]+):(?P<rest>.*)")
@@ -33,7 +32,8 @@ def marked(words: Sequence[str]) -> Iterator[None]:
             yield
     finally:
         for line in _told(printed.getvalue().splitlines(), _named(words), _package(words)):
-            console.say(line)
+            sys.stdout.write(f"{line}\n")  # a reader who has gone, or a full disk, is told by who asks
+        sys.stdout.flush()
 
 
 def _named(words: Sequence[str]) -> set[str]:

@@ -225,6 +225,6 @@ def _track(stop: Stop | None) -> Any:
     def track(what: str, _total: int) -> Iterator[Callable[[int], None]]:
         if stop is not None and stop.what is not None and stop.what in what:
             raise StoppedError
-        yield lambda _n: None
+        yield lambda _n, *, shown=None: None
 
     return track

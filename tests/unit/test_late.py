@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch as real
 
-from pkt import run
+from pkt import surroundings
 from pkt.config import CheckpointSpec
 from pkt.errors import PktError
 from pkt.late import Conv1D, LoraLayer, Tensor, functional, nn, torch
@@ -94,15 +94,17 @@ def test_without_torch_a_gpu_is_ruled_out_only_where_torch_would(monkeypatch, tm
 
     if version is not None:
         (tmp_path / "version.py").write_text(version)
-    monkeypatch.setattr(run, "find_spec", lambda _name: SimpleNamespace(origin=tmp_path / "__init__.py"))
-    monkeypatch.setattr(run.ctypes, "CDLL", library)
-    monkeypatch.setattr(run, "resolve_device", lambda _name: SimpleNamespace(type="asked"))
-    assert run.device_type("auto") == ("asked" if may else "cpu")
-    assert (run.device_type("cpu"), run.device_type("cuda:1")) == ("cpu", "asked")
+    monkeypatch.setattr(
+        surroundings, "find_spec", lambda _name: SimpleNamespace(origin=tmp_path / "__init__.py")
+    )
+    monkeypatch.setattr(surroundings.ctypes, "CDLL", library)
+    monkeypatch.setattr(surroundings, "resolve_device", lambda _name: SimpleNamespace(type="asked"))
+    assert surroundings.device_type("auto") == ("asked" if may else "cpu")
+    assert (surroundings.device_type("cpu"), surroundings.device_type("cuda:1")) == ("cpu", "asked")
 
 
 def test_this_machine_s_device_is_that_of_torch():
-    assert run.device_type("auto") == run.resolve_device("auto").type
+    assert surroundings.device_type("auto") == surroundings.resolve_device("auto").type
 
 
 def test_the_outline_of_a_model_is_read_once_per_content(tmp_path):

@@ -104,9 +104,9 @@ def score_topics(study: Study, *, pairs: bool) -> Iterator[Topic]:
         name="budget",
         title="Budget",
         tables=(budget,) if budget.rows else (),
-        drawings=tradeoffs.cost_charts(study),
         kept=True,
     )
+    yield Topic(name="costs", title="Quality against cost", drawings=tradeoffs.cost_charts(study))
 
 
 def _run_topics(study: Study, analyses: Sequence[Analysis]) -> Iterator[Topic]:
