@@ -13,7 +13,14 @@ from tempfile import TemporaryDirectory
 
 import pkt
 
-ROWS = [{"question": f"{a}+{b}=", "answer": f"{a + b}"} for a in range(30) for b in range(10)]
+ROWS = [
+    {
+        "question": f"Problem: Ada has {a} coins and gets {b} more. How many coins now?\nResult:",
+        "answer": f" {a + b}",
+    }
+    for a in range(5, 35)
+    for b in range(2, 12)
+]
 
 
 def main() -> None:

@@ -85,14 +85,9 @@ def hidden_states(
     found = architecture(model)
     mask_BT = torch.ones_like(input_ids_BT) if attention_mask_BT is None else attention_mask_BT
     numbers = range(1, found.depth + 1) if layers is None else layers
-    training = found.model.training
-    found.model.eval()
-    try:
-        with torch.no_grad(), tap(found, numbers, interface) as states:
-            decode(found, input_ids_BT.to(found.device), mask_BT.to(found.device))
-            return dict(states)
-    finally:
-        found.model.train(training)
+    with _evaluating(found), torch.no_grad(), tap(found, numbers, interface) as states:
+        decode(found, input_ids_BT.to(found.device), mask_BT.to(found.device))
+        return dict(states)
 
 
 @contextmanager
@@ -115,14 +110,7 @@ def head_view(model: Any, shared: Tensor | None = None) -> HeadView:
         model: see `hidden_states`.
         shared: ids of the tokens that both models have, for ``anchors="shared"``.
     """
-    found = architecture(model)
-    norm_D = found.norm_weight()
-    return HeadView(
-        weight=found.head_weight().detach(),
-        embedding=found.embedding_weight().detach(),
-        norm=None if norm_D is None else norm_D.detach(),
-        shared=shared,
-    )
+    return HeadView.of(architecture(model), shared)
 
 
 def layer_scores(
@@ -155,12 +143,8 @@ def layer_scores(
         supervised=supervised_BT.bool(),
         index=list(range(len(input_ids_BT))),
     )
-    training = found.model.training
-    found.model.eval()
-    try:
+    with _evaluating(found):
         return layer_attribution(found, [rows.to(found.device)], interface, reduce=reduce)
-    finally:
-        found.model.train(training)
 
 
 def cka(x_ND: Tensor, y_NE: Tensor) -> float:
@@ -195,3 +179,15 @@ def layer_loss(term: terms.LayerTerm, states_ND: Tensor, targets_ND: Tensor) -> 
     view = terms.View(count=len(states_ND), given={terms.States: [pair]})
     found = term(view)
     return found.total.sum() / found.count
+
+
+@contextmanager
+def _evaluating(arch: Architecture) -> Iterator[None]:
+    """Put a model into eval mode, and each of its modules back into its own."""
+    modes = {module: module.training for module in arch.model.modules()}
+    arch.model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

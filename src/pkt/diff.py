@@ -20,7 +20,7 @@ from pkt.manifest import MANIFEST
 from pkt.planner import changes
 from pkt.reporting.answers import Answered, artifact_folder, read_answers, read_records, stack
 from pkt.reporting.cells import SHARES, difference_cell, score_cell
-from pkt.reporting.examples import Record, records_by_row
+from pkt.reporting.examples import Record, is_right, records_by_row
 from pkt.reporting.gaps import estimate_of
 from pkt.reporting.runs import Run, load_runs
 
@@ -111,7 +111,7 @@ def _scores(first: Run, second: Run) -> Iterator[tuple[str, str, str, str]]:
     for task in dict.fromkeys([*first["scores"][ROLE], *second["scores"][ROLE]]):
         scores = [run["scores"][ROLE].get(task) for run in (first, second)]
         cells = [_cell(score) for score in scores]
-        gain = _gain(answers[0].get(task), answers[1].get(task), task)
+        gain = _gain(answers[0].get(task), answers[1].get(task))
         points = all(score and score["metric"] in SHARES for score in scores)
         told = "not the same rows" if gain is None else difference_cell(gain, points=points)
         yield task, cells[0], cells[1], told if None not in scores else "–"
@@ -121,11 +121,11 @@ def _cell(score: Mapping[str, Any] | None) -> str:
     return "–" if score is None else score_cell(estimate_of(score), str(score["metric"]))
 
 
-def _gain(first: Answered | None, second: Answered | None, task: str) -> Interval | None:
+def _gain(first: Answered | None, second: Answered | None) -> Interval | None:
     """Return second minus first with its interval; None where they did not answer the same rows."""
     if first is None or second is None:
         return None
-    stacked = [stack([{task: own}], {task: first}) for own in (second, first)]
+    stacked = [stack([{"": own}], {"": first}) for own in (second, first)]
     if stacked[0] is None or stacked[1] is None:
         return None
     found = difference(resample(stacked[0]), resample(stacked[1]))
@@ -150,12 +150,7 @@ def _rows(first: Run, second: Run) -> Iterator[str]:
 
 
 def _only(rows: Sequence[Mapping[str, Record]], right: str, wrong: str) -> list[Mapping[str, Record]]:
-    return [row for row in rows if _correct(row[right]) and _correct(row[wrong]) is False]
-
-
-def _correct(record: Record) -> bool | None:
-    mark = record.get("correct")
-    return None if mark is None else float(mark) >= 0.5
+    return [row for row in rows if is_right(row[right]) and is_right(row[wrong]) is False]
 
 
 def _short(text: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from importlib.metadata import requires
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any
 
@@ -149,17 +149,20 @@ def _explain_missing(error: MissingConfigException) -> str:
     file = config_file(asked_by[1]) if asked_by and known is not error.options else None
     hint = plugins.unknown(option) or nearest(option, known)
     if option in EXTRAS:
-        hint = f"; {option} comes with an extra: pip install {_needed(EXTRAS[option])}"
+        hint = f"; {option} comes with an extra, {EXTRAS[option]}{_needed(EXTRAS[option])}"
     return f"{f'{file}: ' if file else ''}{group}={option}: no such option; allowed: {_listed(known)}{hint}"
 
 
 def _needed(extra: str) -> str:
-    """Return what an extra of pkt installs, as words of pip: pkt itself need not be where pip looks."""
+    """Return how an extra of pkt is installed, for packages that pip finds where it does not find pkt itself."""
+    try:
+        lines = requires("pkt-llm") or ()
+    except PackageNotFoundError:  # pkt is on the path and not installed
+        return ""
     ends = f'extra == "{extra}"'
-    known = (line.partition(";") for line in requires("pkt-llm") or ())
-    return " ".join(
-        shlex.quote(name.strip()) for name, _, marker in known if ends in marker.replace("'", '"')
-    )
+    known = (line.partition(";") for line in lines)
+    names = [shlex.quote(name.strip()) for name, _, marker in known if ends in marker.replace("'", '"')]
+    return f": pip install {' '.join(names)}" if names else ""
 
 
 def _explain_override(error: OverrideParseException) -> str:

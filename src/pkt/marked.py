@@ -31,8 +31,9 @@ def marked(words: Sequence[str]) -> Iterator[None]:
         with redirect_stdout(printed):
             yield
     finally:
-        for line in _told(printed.getvalue().splitlines(), _named(words), _package(words)):
-            sys.stdout.write(f"{line}\n")  # a reader who has gone, or a full disk, is told by who asks
+        lines = printed.getvalue().split("\n")  # and at no other separator, which a value may hold
+        # a reader who has gone, or a full disk, is told by who asks
+        sys.stdout.write("\n".join(_told(lines, _named(words), _package(words))))
         sys.stdout.flush()
 
 
@@ -51,8 +52,9 @@ def _package(words: Sequence[str]) -> str:
 
 
 def _told(lines: Sequence[str], named: set[str], package: str) -> Iterator[str]:
+    """Yield the lines, with marks; a value that goes on in the next line would take a mark for its own text."""
     path: list[tuple[int, str]] = []
-    for line in lines:
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
         found = _LINE.fullmatch(line)
         if found is None:
             yield line
@@ -60,4 +62,7 @@ def _told(lines: Sequence[str], named: set[str], package: str) -> Iterator[str]:
         depth = len(found["indent"])
         path = [*(entry for entry in path if entry[0] < depth), (depth, found["key"])]
         dotted = package + ".".join(key for _, key in path)
-        yield line + (MARK if dotted in named else "")
+        goes_on = found["rest"].strip() and (
+            not following or len(following) - len(following.lstrip()) > depth
+        )
+        yield line + (MARK if dotted in named and not (goes_on and following) else "")

@@ -20,6 +20,7 @@ from pkt import console
 EVERY, SOON = 30.0, 10.0  # seconds
 VALIDATION = "validation/"  # what metrics of a validation begin with
 TOKENS = "tokens"  # seen so far, by which their rate is known
+_DECIDES = ("cross_entropy", "label_accuracy")  # of a validation, where its rows have labels
 _LEFT_OUT = ("lr", "grad_norm", "loss", "frontier", TOKENS)
 
 
@@ -88,10 +89,9 @@ class Measured:
         if self._first is not None and (spent := self.clock() - self._first[0]) > 0:
             parts.append(f"{(self.last[TOKENS] - self._first[1]) / spent:,.0f} tokens/s")
         checked = {n.removeprefix(VALIDATION): v for n, v in self.last.items() if n.startswith(VALIDATION)}
+        first = [name for name in _DECIDES if name in checked] or [*checked][:2]
         parts += (
-            [f"validation: {', '.join(f'{n} {v:.4g}' for n, v in list(checked.items())[:2])}"]
-            if checked
-            else []
+            [f"validation: {', '.join(f'{name} {checked[name]:.4g}' for name in first)}"] if first else []
         )
         return ", ".join(parts)
 

@@ -20,14 +20,34 @@ from pkt.run_files import ANALYSIS, CHECKPOINT, PAGE, PLAN, REQUEST, RUN_STAGES,
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
-    """A run; whatever its verb does not make is None.
+class Left:
+    """What a run and a sweep both leave.
 
     Attributes:
-        folder: of the run.
+        folder: of the run or sweep.
     """
 
     folder: Path
+
+    @property
+    def table(self) -> str | None:
+        """The table that the command line prints, as Markdown; None where there was none."""
+        file = self.folder / TABLE
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+
+    @property
+    def report(self) -> Path | None:
+        """The page."""
+        return _there(self.folder / PAGE)
+
+    def _repr_markdown_(self) -> str:
+        """Return what a notebook shows."""
+        return self.table or f"`{self.folder}`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Left):
+    """A run; whatever its verb does not make is None."""
 
     @cached_property
     def request(self) -> dict[str, Any]:
@@ -49,17 +69,6 @@ class Result:
     def gap_closed(self) -> dict[str, Any] | None:
         """Share of the distance from student to teacher that was closed, per task, with its interval, where known."""
         return None if self.summary is None else self.summary["gap_closed"]
-
-    @property
-    def table(self) -> str | None:
-        """The table that the command line prints, as Markdown."""
-        file = self.folder / TABLE
-        return file.read_text(encoding="utf-8") if file.is_file() else None
-
-    @property
-    def report(self) -> Path | None:
-        """The page of the run."""
-        return _there(self.folder / PAGE)
 
     @cached_property
     def stages(self) -> list[dict[str, Any]]:
@@ -98,37 +107,16 @@ class Result:
         file = self.folder / name
         return dict(read_json(file)) if file.is_file() else None
 
-    def _repr_markdown_(self) -> str:
-        """Return what a notebook shows."""
-        return self.table or f"`{self.folder}`"
-
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """The runs of a sweep.
-
-    Attributes:
-        folder: of the sweep.
-    """
-
-    folder: Path
+class Sweep(Left):
+    """The runs of a sweep."""
 
     @cached_property
     def results(self) -> tuple[Result, ...]:
         """A result per job, in the order of the jobs; those that failed left none."""
         jobs = sorted(self.folder.rglob(RUN_STAGES), key=lambda file: _natural(file.parent))
         return tuple(Result(folder=file.parent) for file in jobs)
-
-    @property
-    def table(self) -> str | None:
-        """The table over the jobs, seeds averaged, as Markdown; None where fewer than two were scored."""
-        file = self.folder / TABLE
-        return file.read_text(encoding="utf-8") if file.is_file() else None
-
-    @property
-    def report(self) -> Path | None:
-        """The page over all jobs."""
-        return _there(self.folder / PAGE)
 
     def __getitem__(self, overrides: Mapping[str, Any]) -> Result:
         """Return the one job whose request has these values, such as ``sweep[{"seed": 1, "optim.lr": 1e-3}]``.
@@ -140,10 +128,6 @@ class Sweep:
         if len(found) != 1:
             raise RequestError(f"{len(found)} jobs of {self.folder} have {dict(overrides)}; name one of them")
         return found[0]
-
-    def _repr_markdown_(self) -> str:
-        """Return what a notebook shows."""
-        return self.table or f"`{self.folder}`"
 
 
 def _there(path: Path) -> Path | None:

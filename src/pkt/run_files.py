@@ -10,5 +10,6 @@ METRICS = "metrics.jsonl"  # every step, table and figure
 TABLE = "table.md"  # what the terminal showed: of a run, or over the jobs of a sweep
 PAGE = "report.html"  # beside it report.md, report.tex and report.jsonl
 PLAN = "plan.json"  # of `pkt plan`
+ROWS = "rows.json"  # of `pkt rows`
 ADAPTER = "adapter"  # in a result of `transfer`: the PEFT adapter, where update.kind=lora
 CHECKPOINT = "model"  # in a result of `transfer`: the student with the update merged into its weights

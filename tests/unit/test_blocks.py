@@ -45,8 +45,10 @@ def test_hidden_states_are_those_of_transformers(family):
 
 def test_a_model_in_training_mode_comes_back_in_it():
     model = tiny_model("llama").train()
+    frozen = model.get_submodule("model.layers.1").eval()  # as who trains some layers alone
     states = blocks.hidden_states(model, rows(), layers=[1])
     assert model.training
+    assert not frozen.training
     torch.testing.assert_close(states[1], blocks.hidden_states(model.eval(), rows(), layers=[1])[1])
 
 

@@ -111,3 +111,9 @@ def test_an_adapter_loads_by_itself_and_nothing_tells_of_this_machine(pkt, tiny_
     merged = AutoModelForCausalLM.from_pretrained(model)
     ids = AutoTokenizer.from_pretrained(model)("Ada has", return_tensors="pt")["input_ids"]
     assert loaded(input_ids=ids).logits.sub(merged(input_ids=ids).logits).abs().max() < 1e-4
+
+
+def test_a_readme_beside_a_gguf_file_says_nothing_of_its_license(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# My models\n")
+    assert handed_on(CheckpointSpec(checkpoint=str(tmp_path / "model.gguf")), "teacher") == {}

@@ -93,3 +93,9 @@ def test_conversations_train_and_score(pkt, tiny_request, tmp_path: Path):
     wrong = pkt("transfer", *words[:-3], "method=sft")
     assert wrong.code == 2
     assert "several turns" in wrong.err
+
+
+@pytest.mark.parametrize("prompt", ["\x1d", "\x1d[1]", "\x1d{", "[{}]", "messages"])
+def test_a_prompt_of_a_person_is_never_taken_for_several_messages(prompt):
+    assert not is_packed(prompt)
+    assert messages_of(prompt) == [{"role": "user", "content": prompt}]

@@ -244,15 +244,15 @@ def test_the_identity_takes_the_channels_that_stayed():
 
 def test_a_hundred_states_of_a_cut_student_are_the_teachers_where_nothing_is_gone(pair):
     """A student with all layers and half the channels: the map gives what its embedding gives."""
-    from pkt.methods.layerwise import head_view
     from pkt.models.pair import load_teacher
+    from pkt.semantics import HeadView
 
     own = cut_pair(pair, hidden=16)
     cut, teacher = load_student(own, None, "cpu"), load_teacher(own, None, "cpu")
     channels = torch.tensor(own.student.kept.hidden)
     shared = torch.arange(320)
     map_ = Identity().fit(
-        teacher=head_view(teacher.arch, shared), student=head_view(cut.arch, shared, channels)
+        teacher=HeadView.of(teacher.arch, shared), student=HeadView.of(cut.arch, shared, channels)
     )
     embedded = [arch.embedding_weight().detach()[:100] for arch in (teacher.arch, cut.arch)]
     torch.testing.assert_close(map_(embedded[0]), embedded[1], atol=0, rtol=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
 
@@ -33,3 +35,18 @@ def test_a_part_is_marked_too(pkt):
 def test_what_is_printed_for_hydra_alone_is_not_lost(pkt):
     assert "hydra" in pkt("run", "--cfg", "hydra").out
     assert pkt("run", "--cfg", "all").code == 0
+
+
+LONG = "a text of many words " * 12
+
+
+@pytest.mark.parametrize(
+    "value", [LONG, "x\u2028y", "it's: a 'quoted' one", "#no comment", "[1, 2]", "{a: b}", "null", ""]
+)
+def test_a_mark_changes_no_value(pkt, value):
+    """Whatever a value is, and over however many lines it is printed, it is read back as it was set."""
+    words = ["transfer", f"model.name={json.dumps(value, ensure_ascii=False)}", "--cfg", "job"]
+    done = pkt(*words)
+    assert done.code == 0, done.err
+    assert yaml.safe_load(done.out)["model"]["name"] == value
+    assert yaml.safe_load(done.out)["verb"] == "transfer"

@@ -441,3 +441,19 @@ def test_pkt_errors_pass(asked, monkeypatch):
 def test_a_search_path_that_is_not_there_is_refused(capsys):
     assert main(["run", "hydra.searchpath=[file:///no/such]", "--cfg", "job"]) == 2
     assert "hydra.searchpath: /no/such is not there" in capsys.readouterr().err
+
+
+def test_an_extra_is_named_by_what_it_installs_or_not_at_all(monkeypatch):
+    """pkt is in no index, so its own name helps nobody; and it may be on the path without being installed."""
+    from importlib.metadata import PackageNotFoundError
+
+    from pkt import explain
+
+    assert "hydra-optuna-sweeper" in explain._needed("sweep")
+    assert "pkt-llm" not in explain._needed("launchers")
+
+    def missing(name: str):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(explain, "requires", missing)
+    assert explain._needed("sweep") == ""

@@ -58,3 +58,16 @@ def test_a_page_has_them_and_a_single_arm_has_not(study):
 
     assert {"cost_seconds", "validation"} <= names(collect(study.runs))
     assert not {"cost_seconds", "validation"} & names(collect(study.runs[:1]))
+
+
+def test_arms_that_are_left_out_are_told(study, monkeypatch):
+    from pkt.reporting.page import tradeoffs
+
+    monkeypatch.setattr(tradeoffs, "MOST", 1)
+    assert tradeoffs.cost_charts(study) == ()  # one point is no comparison
+    monkeypatch.setattr(tradeoffs, "MOST", 2)
+    assert "of" not in cost_charts(study)[0].title.partition("tokens")[2]
+    three = Study.of(
+        [*study.runs, {**study.runs[0], "method": "pissa", "arm": {"by": "other"}, "settings": {}}]
+    )
+    assert "(the best 2 of 3 arms)" in cost_charts(three)[0].title

@@ -24,7 +24,7 @@ def found(outputs: Path, lift: float, method: str = "kd", **changes) -> Verdict 
 
 @pytest.mark.parametrize(
     ("lift", "begins"),
-    [(0.6, "it helped: +"), (0.0, "no difference to the untouched student"), (-0.8, "it harmed: -")],
+    [(0.6, "it helped: +"), (-0.05, "no difference to the untouched student"), (-0.8, "it harmed: -")],
 )
 def test_the_sentence_follows_the_interval(tmp_path, lift, begins):
     told = found(tmp_path, lift)
@@ -44,7 +44,7 @@ def test_the_way_to_the_teacher_is_told_where_it_helped(tmp_path):
         ("kd", 0.6, "pkt run -m method=sft,kd seed=0,1,2"),
         ("sft", 0.6, "does a teacher add to it?"),
         ("kd", -0.8, "optim.lr=0.0003"),
-        ("kd", 0.0, "more rows to score"),
+        ("kd", -0.05, "more rows to score"),
     ],
 )
 def test_what_to_try_next_fits_what_happened(tmp_path, method, lift, remedy):
@@ -69,3 +69,11 @@ def test_nothing_is_said_of_what_was_not_scored(tmp_path):
     (run,) = load_runs([folder if folder.is_dir() else folder.parent])
     run["scores"].pop("student")
     assert verdict(run, shares_of(run)) is None
+
+
+def test_a_student_that_did_not_change_is_said_to_be_so(tmp_path):
+    folder = leave_run(tmp_path, "identity", lift=0.0)
+    (run,) = load_runs([folder])
+    told = verdict(run, shares_of(run))
+    assert told.sentence == "no row is scored otherwise than before"
+    assert "did it train?" in told.remedy

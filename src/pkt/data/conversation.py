@@ -1,6 +1,6 @@
-r"""Conversations of several turns as one text, since a prompt is a text everywhere; only chat templates look inside.
+"""Conversations of several turns as one text, since a prompt is a text everywhere; only chat templates look inside.
 
-[{"role": "user", ...}, {"role": "assistant", ...}, {"role": "user", ...}] <──> "\x1d[{...}, ...]"
+[{"role": "user", ...}, {"role": "assistant", ...}, {"role": "user", ...}] <──> MARK + "[{...}, ...]"
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-MARK = "\x1d"  # ASCII's group separator, with which no prompt of a person begins
+MARK = "\x1dmessages\x1d"  # ASCII's group separator twice: no prompt of a person begins so
 
 Messages = list[dict[str, str]]
 

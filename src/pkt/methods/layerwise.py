@@ -17,14 +17,13 @@ from pkt import console
 from pkt.attribution import layer_attribution
 from pkt.attribution.similarity import compare_layers
 from pkt.data.batching import Batch, collate, sorted_batches
-from pkt.late import Tensor, torch
+from pkt.late import torch
 from pkt.mapping import LayerPair
 from pkt.methods.base import TRAINING, Choice, Provides, Reads
 from pkt.methods.keeping import reads_of
 from pkt.methods.layer_results import LayerAlignment, LayerExtraction
 from pkt.methods.tuning import TrainingMethod
 from pkt.methods.workbench import Workbench
-from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.objectives import OutputHead
 from pkt.semantics import AlignmentMap, HeadView, Identity, Semantics, quality_card, without_massive
@@ -169,8 +168,8 @@ def fit_maps(
             arch.probe.require("norm_weight")
     fit = partial(
         bench.semantics.fit,
-        teacher=head_view(bench.teacher.arch, shared),
-        student=head_view(bench.student.arch, shared, bench.channels),
+        teacher=HeadView.of(bench.teacher.arch, shared),
+        student=HeadView.of(bench.student.arch, shared, bench.channels),
     )
     layers = [pair.student for pair in pairs]
     if not bench.semantics.needs_states:
@@ -216,21 +215,3 @@ def length_ratio(map_: AlignmentMap, teacher: States, student: States) -> float:
     (teacher_ND, student_ND), _ = without_massive((teacher.flat(), student.flat()), map_.massive)
     length = torch.cat([map_(part).norm(dim=-1) for part in torch.split(teacher_ND, 4096)]).mean()
     return float(student_ND.float().norm(dim=-1).mean() / length.clamp_min(1e-12))
-
-
-def head_view(arch: Architecture, shared: Tensor, channels: Tensor | None = None) -> HeadView:
-    """Return what a semantics map reads of a model.
-
-    Args:
-        arch: the model.
-        shared: the tokens that both models have.
-        channels: of the teacher that a student kept.
-    """
-    norm = arch.norm_weight()
-    return HeadView(
-        weight=arch.head_weight().detach(),
-        embedding=arch.embedding_weight().detach(),
-        norm=norm.detach() if norm is not None else None,
-        shared=shared,
-        channels=channels,
-    )

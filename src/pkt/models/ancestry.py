@@ -52,5 +52,5 @@ def _card(source: Source) -> Path | None:
 
         found = try_to_load_from_cache(source.name, "README.md", revision=source.revision)
         return Path(found) if isinstance(found, str) else None
-    card = source.local / "README.md" if source.kind == "folder" else source.local.with_name("README.md")
+    card = source.local / "README.md"  # what lies beside a GGUF file may be about something else
     return card if card.is_file() else None

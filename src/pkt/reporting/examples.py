@@ -21,6 +21,12 @@ class ExampleTable:
     rows: tuple[tuple[Any, ...], ...]
 
 
+def is_right(record: Record) -> bool | None:
+    """Return whether a row counts as right: of several drawn answers half or more; None where there is no mark."""
+    mark = record.get("correct")
+    return None if mark is None else float(mark) >= 0.5
+
+
 def records_by_row(by_role: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Record]]:
     """Return row id -> role -> its first record of that row, rows in the order in which they first come."""
     rows: dict[str, dict[str, Record]] = {}

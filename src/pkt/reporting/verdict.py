@@ -40,6 +40,8 @@ def verdict(run: Run, shares: Mapping[str, Share]) -> Verdict | None:
     if gain is None or not gain.known:
         return None
     told = _told(study, gain, before)
+    if gain.differing == 0:
+        return Verdict(sentence="no row is scored otherwise than before", remedy=_NOTHING)
     if gain.holds_zero:
         return Verdict(
             sentence=f"no difference to the untouched student beyond the noise: {told}", remedy=_MORE
@@ -51,6 +53,7 @@ def verdict(run: Run, shares: Mapping[str, Share]) -> Verdict | None:
     return Verdict(sentence=f"it helped: {told}{way}", remedy=_beside(run))
 
 
+_NOTHING = "did it train? See the losses in the report; larger steps (optim.lr), more of them (optim.steps)"
 _MORE = "more rows to score, more steps (optim.steps), or several seeds: pkt run -m seed=0,1,2"
 
 

@@ -16,6 +16,22 @@ States = tuple[Tensor, Tensor]
 """Paired states at the same positions: teacher (N, D_T), student (N, D_S)."""
 
 
+class ReadsOut(Protocol):
+    """A model with a head, of which `HeadView` takes what maps read (`pkt.models.architecture.Architecture`)."""
+
+    def head_weight(self) -> Tensor:
+        """Return W, (V, D)."""
+        ...
+
+    def embedding_weight(self) -> Tensor:
+        """Return the input embedding, (V, D)."""
+        ...
+
+    def norm_weight(self) -> Tensor | None:
+        """Return what the final norm multiplies a state with, (D), or None."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class HeadView:
     """What a map sees of a model.
@@ -34,6 +50,18 @@ class HeadView:
     norm: Tensor | None = None
     shared: Tensor | None = None
     channels: Tensor | None = None
+
+    @classmethod
+    def of(cls, model: ReadsOut, shared: Tensor | None = None, channels: Tensor | None = None) -> HeadView:
+        """Take it from a model; the arguments are the attributes."""
+        norm_D = model.norm_weight()
+        return cls(
+            weight=model.head_weight().detach(),
+            embedding=model.embedding_weight().detach(),
+            norm=None if norm_D is None else norm_D.detach(),
+            shared=shared,
+            channels=channels,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

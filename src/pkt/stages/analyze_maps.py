@@ -10,7 +10,6 @@ from pkt.data.encoding import Encoded
 from pkt.late import Tensor
 from pkt.mapping import Depth, LayerPair
 from pkt.methods.layer_results import LayerExtraction
-from pkt.methods.layerwise import head_view
 from pkt.models.taps import Interface
 from pkt.objectives import OutputHead
 from pkt.semantics import AlignmentMap, HeadView, Semantics, States, quality_card
@@ -43,8 +42,8 @@ def compute(subject: Subject) -> dict[str, Any]:
     bench, pairs = subject.bench, layer_pairs(subject)
     shared = bench.pair_report.shared_ids
     views = {
-        "teacher": head_view(subject.arch("teacher"), shared),
-        "student": head_view(subject.arch("student"), shared, bench.channels),
+        "teacher": HeadView.of(subject.arch("teacher"), shared),
+        "student": HeadView.of(subject.arch("student"), shared, bench.channels),
     }
     lens = OutputHead(arch=subject.arch("student")).lens if subject.config.interface == "block" else None
     constant: dict[str, AlignmentMap] = {}

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 from pkt import console
 from pkt.config import SPLITS
-from pkt.planner import Plan
+from pkt.planner import Plan, Step
 from pkt.stages.session import Session
+
+_EACH = {"tokens_per_batch": "tokens", "batch_size": "rows"}  # of an optimiser step
 
 
 def tell(session: Session, plan: Plan, scored: Mapping[str, int]) -> None:
@@ -32,16 +34,19 @@ def tell(session: Session, plan: Plan, scored: Mapping[str, int]) -> None:
         for step in plan
         if step.stage in config.refresh or not session.store.path(step.stage, step.key).exists()
     ]
-    doing = [step.name + (f" ({_steps(session)})" if step.stage == "transfer" else "") for step in fresh]
+    doing = [
+        step.name + (f" ({_training(session.method.name, step)})" if step.stage == "transfer" else "")
+        for step in fresh
+    ]
     reused = len(tuple(plan)) - len(fresh)
     parts = ([f"{reused} reused"] if reused else []) + ([f"to compute: {', '.join(doing)}"] if doing else [])
     console.note(f"{'stages':<11}{'; '.join(parts)}")
 
 
-def _steps(session: Session) -> str:
-    """Return how long a method trains, and how fast."""
-    optim, method = session.bench.config.optim, session.method.name
-    if optim.lr is None:
-        return method
-    length = f"{optim.steps:,} steps" if optim.steps else f"{optim.epochs} epochs"
-    return f"{method}, {length} of {optim.batch_size} rows, lr {optim.lr:g}"
+def _training(method: str, step: Step) -> str:
+    """Return who trains, how long, on how much at once and how fast, of what the step reads."""
+    own = {key.removeprefix("optim."): value for key, value in step.ingredients["settings"].items() if value}
+    told = [f"{own[name]:,} {name}" for name in ("steps", "epochs") if name in own][:1]
+    told += [f"{own[name]:,} {unit} each" for name, unit in _EACH.items() if name in own][:1]
+    told += [f"lr {own['lr']:g}"] if "lr" in own else []
+    return ", ".join([method, *told])

@@ -23,12 +23,13 @@ def keep(session: Session) -> None:
     """
     content = {"store": os.path.relpath(session.store.root, session.run_dir), "stages": session.reports}
     write_atomically(session.run_dir / RUN_STAGES, json.dumps(content, indent=1) + "\n")
-    if session.bench.processes.main:
-        _explain(Path(session.bench.config.output_dir))
+    outputs = Path(session.bench.config.output_dir).resolve()
+    if session.bench.processes.main and session.run_dir.resolve().is_relative_to(outputs):
+        _explain(outputs)
 
 
 def _explain(folder: Path) -> None:
-    """Leave a note in a folder that holds nothing but pkt's outputs."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= OURS:
+    """Leave a note in a folder that holds nothing but pkt's outputs, and that may be written to."""
+    if os.access(folder, os.W_OK) and {path.name for path in folder.iterdir()} <= OURS:
         text = (files("pkt") / "assets" / "outputs.md").read_text(encoding="utf-8")
         write_atomically(folder / NOTE, text)

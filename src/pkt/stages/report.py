@@ -62,7 +62,10 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
     _where(session)
     if "transferred" in evaluations and sweep_name() is None:  # a sweep has a page over all its jobs
         console.say(f"{'report':<11}{write_run_page(session.run_dir)}")
-        _conclude(verdict(placed, shares))
+        if (
+            session.bench.config.eval.checkpoint is None
+        ):  # of another one pkt does not know what was done to it
+            _conclude(verdict(placed, shares))
     return _objective(summary, shares[MEAN]) if split != "test" and shares else None
 
 

@@ -20,9 +20,9 @@ from pkt.config import SPLITS
 from pkt.data.encoding import Encoded, encode
 from pkt.durable import write_atomically
 from pkt.methods.workbench import Workbench
+from pkt.run_files import ROWS
 from pkt.stages import evaluate
 
-ROWS = "rows.json"
 UNFINISHED = "\ufffd"  # the first bytes of a letter whose others are in the next token
 BEGIN, END = "⟦", "⟧"  # around what is supervised
 COLUMNS = ("split", "rows", "tokens, median", "longest", "supervised, median", "longest answer", "share")

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from typing import Any
 
 from pkt.reporting.answers import read_records
-from pkt.reporting.examples import WHO, Record, records_by_row
+from pkt.reporting.examples import WHO, Record, is_right, records_by_row
 from pkt.reporting.page.report import Example, Output, Topic
 from pkt.reporting.runs import Run
 
@@ -60,15 +60,9 @@ def _change(row: Row) -> str:
     before, after = row.get("student"), row["transferred"]
     if before is None or before.get("correct") is None or after.get("correct") is None:
         return "changed" if before is not None and before["output"] != after["output"] else "same"
-    if _right(before) == _right(after):
+    if is_right(before) == is_right(after):
         return "same"
-    return "gained" if _right(after) else "lost"
-
-
-def _right(record: Record) -> bool | None:
-    """Return whether a row counts as right: of several drawn answers half or more; None where there is no mark."""
-    mark = record.get("correct")
-    return None if mark is None else float(mark) >= 0.5
+    return "gained" if is_right(after) else "lost"
 
 
 def _chosen(rows: Sequence[Row]) -> list[Row]:
@@ -94,7 +88,7 @@ def _example(task: str, row: Row) -> Example:
         prompt=_shortened(after["prompt"], tail=True),
         target=_shortened(after["target"]),
         outputs=tuple(
-            Output(who=who, text=_shortened(row[role]["output"]), right=_right(row[role]))
+            Output(who=who, text=_shortened(row[role]["output"]), right=is_right(row[role]))
             for role, who in WHO.items()
             if role in row
         ),

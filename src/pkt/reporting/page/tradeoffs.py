@@ -80,7 +80,7 @@ def _cost_chart(study: Study, column: str, label: str) -> Drawing | None:
     axes.set_ylabel(as_text(study.measure), fontsize=8)
     _finish(figure, axes, points)
     told = "; ".join(f"{name}: {score:.3g} at {cost:.3g}" for name, (cost, score) in points.items())
-    title = f"Score over {label.partition(',')[0]}"
+    title = f"Score over {label.partition(',')[0]}{_of(study.arms)}"
     return Drawing(name=f"cost_{key}", title=title, alt=f"{label}: {told}", figure=figure)
 
 
@@ -110,8 +110,15 @@ def validation_chart(arms: Sequence[Arm]) -> Drawing | None:
     _finish(figure, axes, curves)
     told = "; ".join(f"{label} ends at {points[-1][1]:.3g}" for label, points in curves.items())
     return Drawing(
-        name="validation", title="Validation over steps, lowest seed of each arm", alt=told, figure=figure
+        name="validation",
+        title=f"Validation over steps, lowest seed of each arm{_of(arms)}",
+        alt=told,
+        figure=figure,
     )
+
+
+def _of(arms: Sequence[Arm]) -> str:
+    return f" (the best {MOST} of {len(arms)} arms)" if len(arms) > MOST else ""
 
 
 def _colour(index: int) -> str:
