@@ -88,17 +88,17 @@ def _stages(first: Run, second: Run) -> Iterator[tuple[str, str, str, str]]:
     for name in dict.fromkeys([*keys[0], *keys[1]]):
         own = [side.get(name, "–") for side in keys]
         if own[0] != own[1]:
-            yield name, own[0], own[1], _why(first, second, name)
+            yield name, own[0], own[1], "only one run has it" if "–" in own else _why(first, second, name)
 
 
 def _why(first: Run, second: Run, stage: str) -> str:
-    """Return how the ingredients of two results differ, as far as the store still has both."""
+    """Return how the ingredients of a stage's two results differ, as far as the store still has both."""
     folders = [artifact_folder(run, stage) for run in (first, second)]
     manifests = [
         read_json(folder / MANIFEST) for folder in folders if folder and (folder / MANIFEST).is_file()
     ]
     if len(manifests) < 2:
-        return "one of them is not in the store" if None not in folders else "only one run has it"
+        return "one of them is no longer in the store"
     made = [manifest["ingredients"] for manifest in manifests if "ingredients" in manifest]
     if len(made) < 2:
         return "an older format, which kept no ingredients"
