@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from pkt.late import Tensor, nn, torch
 
 T = TypeVar("T")
 FSDP = "ACCELERATE_USE_FSDP"  # what accelerate's launcher sets where it is to shard models
+PATIENCE = timedelta(days=7)
 REFUSED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
 
 
@@ -142,15 +144,20 @@ def connect(device: Callable[[], torch.device]) -> Processes:
     shards = _shards()
     if count() == 1:
         return ALONE
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     # accelerate's own default lets the main process alone load weights, which transformers then heeds in every model
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     try:
         accelerator = Accelerator(
             cpu=device().type == "cpu",
-            # gradients lie where they are sent from, instead of in a second place
-            kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+            kwargs_handlers=[
+                # gradients lie where they are sent from, instead of in a second place
+                DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+                # torch would give up after 10 minutes (NCCL) on a process that works alone; the launcher ends them all
+                # where one fails
+                InitProcessGroupKwargs(timeout=PATIENCE),
+            ],
         )
     except (RuntimeError, ValueError) as error:
         raise PktError(f"the {count()} processes of this request cannot be connected: {error}") from error

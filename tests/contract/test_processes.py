@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from test_capture import CACHED
 from world import Stop
 
+from pkt.attribution.disk_sums import DiskSums
 from pkt.errors import RequestError
 from pkt.methods.layer_results import LayerAlignment
 from pkt.processes import Processes
@@ -91,6 +92,26 @@ def test_a_result_stays_in_its_place_until_all_have_read_it(world, tmp_path):
     case = ("semalign_joint", "llama", ())
     one(world, tmp_path / "one", *case)
     debug_launcher(late, (world, tmp_path / "two", case), num_processes=2)
+    alike(left(tmp_path / "two"), left(tmp_path / "one"))
+
+
+def apart(world, outputs, case) -> None:
+    """The second process takes its time with each matrix whose sensitivity is summed, in files that both see."""
+    whole = DiskSums.add
+
+    def slowly(*args):
+        if os.environ["RANK"] == "1":
+            time.sleep(0.01)
+        whole(*args)
+
+    with mock.patch.object(DiskSums, "add", slowly):
+        one(world, outputs, *case)
+
+
+def test_sums_on_disk_are_those_of_one_process(world, tmp_path):
+    case = ("seeking", "llama", ("method.update.dropout=0", "optim.save_every=0"))
+    one(world, tmp_path / "one", *case)
+    debug_launcher(apart, (world, tmp_path / "two", case), num_processes=2)
     alike(left(tmp_path / "two"), left(tmp_path / "one"))
 
 

@@ -148,14 +148,17 @@ class Seeking(TrainingMethod):
         # all rows count as cost, also those that an earlier, interrupted process went through
         bench.teacher_meter.count(sum(encoded.lengths), layers=arch.depth)
         with bench.track("sensitivity", len(encoded.lengths)) as advance:
-            return sensitivity(
-                arch,
-                lambda index: collate(encoded, [index]).to(arch.device),
-                len(encoded.lengths),
-                keep={parameter_name(arch, module) for module in modules},
-                folder=folder,
-                save_every=bench.config.optim.save_every,
-                listen=advance,
+            # one process sums, for the files are all processes'; the others find every row in them
+            return bench.processes.in_turn(
+                lambda: sensitivity(
+                    arch,
+                    lambda index: collate(encoded, [index]).to(arch.device),
+                    len(encoded.lengths),
+                    keep={parameter_name(arch, module) for module in modules},
+                    folder=folder,
+                    save_every=bench.config.optim.save_every,
+                    listen=advance,
+                )
             )
 
     def _kept(self, scores: Sequence[float], count: int, seed: int) -> list[int]:
