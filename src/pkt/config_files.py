@@ -2,7 +2,8 @@
 
     file -> bytes (bounded) -> UTF-8 -> events of YAML (depth and size with aliases written out, bounded) -> config
 
-Hydra reads every folder of its search path through `ConfigFiles`, so that this holds for whatever a request includes.
+Hydra reads every folder of its search path through `FileConfigSource`, so that this holds for whatever a request
+includes.
 """
 
 from __future__ import annotations
@@ -209,8 +210,12 @@ def line_of(file: Path, key: str) -> int | None:
     return next((number for number, line in enumerate(lines, start=1) if pattern.match(line)), None)
 
 
-class ConfigFiles(ConfigSource):  # type: ignore[misc]  # hydra is followed as Any
-    """A folder of config files; takes the place of Hydra's own source of that scheme."""
+class FileConfigSource(ConfigSource):  # type: ignore[misc]  # hydra is followed as Any
+    """A folder of config files; takes the place of Hydra's own source of that scheme, and has its name.
+
+    A job in another process (joblib, submitit) gets the registry as it is here, and Hydra then registers its own
+    sources there again: it passes over a name that it knows, and fails on another one of the same scheme.
+    """
 
     def __init__(self, provider: str, path: str) -> None:
         super().__init__(provider, path if "://" in path else f"{self.scheme()}://{path}")

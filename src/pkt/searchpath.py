@@ -195,7 +195,7 @@ def register() -> None:
 
     from pkt import plugins
     from pkt.config import Config, ReportConfig
-    from pkt.config_files import ConfigFiles
+    from pkt.config_files import FileConfigSource
     from pkt.plugin_options import PluginOptions
 
     class PktSearchPath(SearchPathPlugin):  # type: ignore[misc]  # hydra is followed as Any
@@ -211,7 +211,7 @@ def register() -> None:
     if not any(plugin.__name__ == PktSearchPath.__name__ for plugin in known):
         Plugins.instance().register(PktSearchPath)
         Plugins.instance().register(PluginOptions)
-    SourcesRegistry.instance().types[ConfigFiles.scheme()] = ConfigFiles  # in the place of Hydra's
+    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource  # in the place of Hydra's
     # Hydra copies its sources, and this store with them, for each list of options of a help page; the store copies what
     # is loaded from it
     ConfigStore.__deepcopy__ = lambda store, _memo: store

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 
@@ -38,3 +42,19 @@ def test_a_job_that_fails_does_not_take_the_table_of_the_others_along(pkt, tiny_
 def test_a_single_run_has_no_table_of_a_sweep(pkt, tiny_request):
     assert pkt("run", "method=identity", *tiny_request).code == 0
     assert not list(pkt.outputs.rglob("multirun"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_jobs_in_processes_of_a_launcher_make_the_same_table(tmp_path, tiny_request, launcher: str):
+    pytest.importorskip(
+        f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher", reason="needs the extra launchers"
+    )
+    environment = {**os.environ, "PKT_OUTPUT_DIR": str(tmp_path), "PKT_LAUNCHER": launcher}
+    command = [sys.executable, "-m", "pkt", "run", "-m", "method=identity,sft", *tiny_request]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    (written,) = tmp_path.glob("runs/run/multirun/*/table.md")
+    table = written.read_text(encoding="utf-8")
+    assert "| identity |" in table
+    assert "| sft |" in table
