@@ -22,6 +22,7 @@ from pkt.reporting.answers import Answered, artifact_folder, read_answers, read_
 from pkt.reporting.cells import SHARES, difference_cell, score_cell
 from pkt.reporting.examples import Record, is_right, records_by_row
 from pkt.reporting.gaps import estimate_of
+from pkt.reporting.overrides import overrides
 from pkt.reporting.runs import Run, load_runs
 
 SHOWN = 3  # rows of a task that only one of the two got right
@@ -74,11 +75,11 @@ def _table(title: str, columns: Sequence[str], rows: Iterator[tuple[str, ...]]) 
 
 def _settings(first: Run, second: Run) -> Iterator[tuple[str, str, str]]:
     sides = [
-        {name: run[name] for name in ("benchmark", "split", "seed")} | run["settings"]
+        {"benchmark": run["benchmark"], "eval.split": run["split"], "seed": str(run["seed"])} | overrides(run)
         for run in (first, second)
     ]
     for key in dict.fromkeys([*sides[0], *sides[1]]):
-        values = [str(side.get(key, "(not read)")) for side in sides]
+        values = [side.get(key, "(not read, or at its default)") for side in sides]
         if values[0] != values[1]:
             yield (key, *values)
 

@@ -259,7 +259,7 @@ def test_two_rates_are_two_arms_and_equal_settings_on_other_rows_too():
     made[1] |= {"arm": {"optim.lr": 2, "transfer rows train": "aa"}, "settings": {"optim.lr": 2}}
     made[2] |= {"arm": {"optim.lr": 2, "transfer rows train": "bb"}, "settings": {"optim.lr": 2}}
     labels = [arm.label for arm in arms(made)]
-    assert labels[0] == "sft (optim.lr 1)"
+    assert labels[0] == "sft (optim.lr=1)"
     assert [label.partition("transfer rows train ")[2][:2] for label in labels[1:]] == ["aa", "bb"]
 
 

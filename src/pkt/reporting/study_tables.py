@@ -27,7 +27,7 @@ BUDGET = {
 
 def study_table(study: Study) -> Table:
     """Return scores and budget in one table, as a sweep prints it."""
-    scores, costs = scores_table(study), {arm.label: _costs(arm) for arm in study.arms}
+    scores, costs = scores_table(study), {arm.label: budget_cells(arm) for arm in study.arms}
     blank = ("",) * len(BUDGET)
     rows = tuple((*row, *costs.get(row[0], blank)) for row in scores.rows)
     return Table(title=scores.title, columns=(*scores.columns, *BUDGET), rows=rows)
@@ -52,7 +52,7 @@ def scores_table(study: Study) -> Table:
 
 def budget_table(study: Study) -> Table:
     """Return what each arm cost, without the arms and columns of which nothing is known."""
-    costs = {arm.label: _costs(arm) for arm in study.arms}
+    costs = {arm.label: budget_cells(arm) for arm in study.arms}
     costs = {label: cells for label, cells in costs.items() if set(cells) != {NONE}}
     filled = [place for place in range(len(BUDGET)) if {cells[place] for cells in costs.values()} - {NONE}]
     return Table(
@@ -149,6 +149,7 @@ def _pair_cell(study: Study, row: Arm, column: Arm) -> str:
     return difference_cell(difference, points=study.points, ends=False) + p_value
 
 
-def _costs(arm: Arm) -> tuple[str, ...]:
+def budget_cells(arm: Arm) -> tuple[str, ...]:
+    """Return what an arm cost, a cell per entry of `BUDGET`, mean over its seeds."""
     costs = [(cost_values(arm, key), unit) for key, unit in BUDGET.values()]
     return tuple(f"{statistics.fmean(values) / unit:,.0f}" if values else NONE for values, unit in costs)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pkt.evaluation.paired import Interval
 from pkt.reporting.gaps import MEAN, Share
+from pkt.reporting.overrides import for_shell, typed
 from pkt.reporting.runs import Arm, Run
 from pkt.reporting.study import Study
 
@@ -35,36 +37,61 @@ def verdict(run: Run, shares: Mapping[str, Share]) -> Verdict | None:
     if not {"student", "transferred"} <= run["scores"].keys():
         return None
     study = Study.of([run])
-    before = next(arm for arm in study.fixed if arm.role == "student")
-    gain = study.difference(study.arms[0], before)
+    return arm_verdict(study, study.arms[0], shares.get(MEAN))
+
+
+def arm_verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
+    """Compare an arm's students with what they were before; None where no interval can be given.
+
+    Args:
+        study: of the arm.
+        arm: a transferred student.
+        share: of the gap, mean over tasks.
+    """
+    gain = gain_of(study, arm)
     if gain is None or not gain.known:
         return None
-    told = _told(study, gain, before)
+    told = _told(study, gain)
     if gain.differing == 0:
         return Verdict(sentence="no row is scored otherwise than before", remedy=_NOTHING)
     if gain.holds_zero:
         return Verdict(
-            sentence=f"no difference to the untouched student beyond the noise: {told}", remedy=_MORE
+            sentence=f"no difference to the untouched student beyond the noise: {told}", remedy=_more(arm)
         )
     if (gain.value > 0) != study.rises(study.compared[0]):
-        return Verdict(sentence=f"it harmed: {told}", remedy=_gentler(run))
-    share = shares.get(MEAN)
+        return Verdict(sentence=f"it harmed: {told}", remedy=_gentler(arm.first))
     way = f"; {share.cell} of the way to the teacher" if share and share.known else ""
-    return Verdict(sentence=f"it helped: {told}{way}", remedy=_beside(run))
+    return Verdict(sentence=f"it helped: {told}{way}", remedy=_beside(arm.first))
+
+
+def gain_of(study: Study, arm: Arm) -> Interval | None:
+    """Return what an arm's students gained over the untouched one, on the same rows; None where that is not known."""
+    before = untouched(study)
+    return study.difference(arm, before) if before else None
+
+
+def untouched(study: Study) -> Arm | None:
+    """Return the student as it was, where it was scored."""
+    return next((arm for arm in study.fixed if arm.role == "student"), None)
 
 
 _NOTHING = "did it train? See the losses in the report; larger steps (optim.lr), more of them (optim.steps)"
-_MORE = "more rows to score, more steps (optim.steps), or several seeds: pkt run -m seed=0,1,2"
 
 
-def _told(study: Study, gain: Interval, before: Arm) -> str:
+def _more(arm: Arm) -> str:
+    seeds = "" if len(arm.runs) > 2 else f", or several seeds: {_again(arm.first, seed='0,1,2')}"
+    return f"more rows to score, more steps (optim.steps){seeds}"
+
+
+def _told(study: Study, gain: Interval) -> str:
     """Return a difference with its interval, what it is of, and where it began."""
     scale, unit = (100, " points") if study.points else (1, "")
     of = f"mean of {len(study.compared)} tasks" if len(study.compared) > 1 else study.head(study.compared[0])
     numbers = [scale * number for number in (gain.value, gain.low, gain.high)]
     digits = 1 if study.points else 3
     value, low, high = (f"{number:+.{digits}f}" for number in numbers)
-    start = scale * study.score(before, study.compared).value
+    before = untouched(study)
+    start = scale * study.score(before, study.compared).value if before else math.nan
     return f"{value}{unit} [{low}, {high}] from {start:.{digits}f} ({of})"
 
 
@@ -82,5 +109,12 @@ def _beside(run: Run) -> str:
     """Return what tells whether the gain is the teacher's."""
     method: Any = run["method"]
     if method in ("sft", "pissa"):
-        return "does a teacher add to it? The same words with method=semalign_joint, and docs/when.md"
-    return f"is it the teacher's doing? pkt run -m method=sft,{method} seed=0,1,2 and the same words"
+        return f"does a teacher add to it? {_again(run, method='semalign_joint')}, and docs/when.md"
+    return f"is it the teacher's doing? {_again(run, method=f'sft,{method}', seed='0,1,2')}"
+
+
+def _again(run: Run, **changed: str) -> str:
+    """Return a run's command with other values of some keys, a sweep where there are several, for a shell."""
+    rest = [word for place, word in typed(run).items() if place not in changed]
+    sweep = ["-m"] if any("," in value for value in changed.values()) else []
+    return for_shell(["pkt", "run", *sweep, *(f"{key}={value}" for key, value in changed.items()), *rest])

@@ -12,6 +12,7 @@ from pkt.reporting.figures import Drawing
 from pkt.reporting.layer_figures import FIGURES
 from pkt.reporting.page import charts, facts, tradeoffs
 from pkt.reporting.page.analyses import Analysis, analysed_parts, tables_of
+from pkt.reporting.page.answer import answer_topic
 from pkt.reporting.page.curves import curve_chart, loss_curves
 from pkt.reporting.page.examples import example_topic
 from pkt.reporting.page.numbers import findings, numbers
@@ -80,6 +81,7 @@ def score_topics(study: Study, *, pairs: bool) -> Iterator[Topic]:
         study: the study.
         pairs: compare every arm with every other.
     """
+    yield answer_topic(study)
     scores, budget = scores_table(study), budget_table(study)
     yield Topic(name="scores", title="Scores", sentences=findings(study), tables=(scores,), kept=True)
     noted = dict.fromkeys(note for run in study.runs for note in run.get("notes", ()))
@@ -114,8 +116,8 @@ def _run_topics(study: Study, analyses: Sequence[Analysis]) -> Iterator[Topic]:
     yield _loss_topic(arms)
     yield _layer_topic(arms, analyses)
     yield example_topic(arms[0].first, arms[0].label)
-    recipe = (*facts.recipe_tables(arms), facts.commands(arms))
-    yield Topic(name="recipe", title="Recipe", tables=recipe, folded=True)
+    snippets, settings = facts.commands(arms), facts.recipe_tables(arms)
+    yield Topic(name="recipe", title="Recipe", snippets=snippets, tables=settings, folded=True)
     made = _there(facts.environment(study.runs))
     yield Topic(name="environment", title="Environment", tables=made, folded=True)
     stages = _there(facts.stage_table(study.runs))
