@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
+from pkt.reporting.answers import artifact_folder
 from pkt.reporting.page.collect import collect
-from pkt.reporting.page.tradeoffs import cost_charts, validation_chart
+from pkt.reporting.page.curves import last_validations, loss_curves
+from pkt.reporting.page.tradeoffs import cost_charts, validation_charts
 from pkt.reporting.runs import load_runs
 from pkt.reporting.study import Study
 from run_folders import leave_run
@@ -46,9 +49,37 @@ def test_scores_over_costs_are_those_of_the_tables(study):
 
 
 def test_validations_of_all_arms_are_in_one_picture(study):
-    drawn = validation_chart(study.arms)
+    (drawn,) = validation_charts(study.arms)
     assert {line.get_label() for line in drawn.figure.axes[0].lines} == {arm.label for arm in study.arms}
-    assert validation_chart(study.arms[:1]) is None
+    (alone,) = validation_charts(study.arms[:1])
+    assert [line.get_label() for line in alone.figure.axes[0].lines] == [study.arms[0].label]
+
+
+def test_a_training_that_was_reused_has_the_curves_of_the_result_that_it_took(study):
+    """Whatever the run's own folder says: it may hold the last steps alone, of a training that was resumed."""
+    (arm, _), told = study.arms, {}
+    for step in (20, 40, 60):
+        told[step] = {"loss": 1.0, "validation/label_accuracy": 0.01 * step, "validation/row_accuracy": 0.5}
+        told[step]["validation/cross_entropy"] = math.nan if step == 40 else 3.0
+    steps = artifact_folder(arm.first, "transfer") / "steps.json"
+    steps.write_text(json.dumps(told), encoding="utf-8")
+    metrics = Path(arm.first["folder"]) / "metrics.jsonl"
+    metrics.unlink()
+    assert loss_curves(arm.first) == {
+        "loss": [(20, 1.0), (40, 1.0), (60, 1.0)],
+        "validation cross_entropy": [(20, 3.0), (60, 3.0)],
+    }
+    charts = {chart.name: chart.figure.axes[0].lines[0] for chart in validation_charts([arm])}
+    assert list(charts["validation"].get_xdata()) == [20, 60]
+    assert list(charts["validation_label_accuracy"].get_ydata()) == [0.2, 0.4, 0.6]
+    (row,) = last_validations([arm]).rows
+    assert row == (arm.label, "60", "0.6", "0.5", "3")
+    topics = {topic.name: topic for topic in collect([arm.first]).sections[0].topics}
+    assert {"validation", "validation_label_accuracy", "loss_0"} == {
+        drawing.name for drawing in topics["losses"].drawings
+    }
+    steps.unlink()
+    assert loss_curves(arm.first) == {}
 
 
 def test_a_page_has_them_and_a_single_arm_has_not(study):
@@ -57,7 +88,7 @@ def test_a_page_has_them_and_a_single_arm_has_not(study):
         return {drawing.name for topic in topics for drawing in topic.drawings}
 
     assert {"cost_seconds", "validation"} <= names(collect(study.runs))
-    assert not {"cost_seconds", "validation"} & names(collect(study.runs[:1]))
+    assert "cost_seconds" not in names(collect(study.runs[:1]))
 
 
 def test_arms_that_are_left_out_are_told(study, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,13 @@ def test_a_student_that_did_not_change_is_said_to_be_so(tmp_path):
     told = verdict(run, shares_of(run))
     assert told.sentence == "no row is scored otherwise than before"
     assert "did it train?" in told.remedy
+
+
+def test_what_to_try_next_is_a_command_with_the_same_words(tmp_path):
+    command = "pkt run -cn mine method=kd '+model.roles={a:b c}' '~objective.terms.kl' seed=7 optim.steps=40"
+    remedy = found(tmp_path, 0.6, command=command).remedy
+    asked = remedy.partition("? ")[2]
+    assert shlex.split(asked) == [
+        *("pkt", "run", "-m", "method=sft,kd", "seed=0,1,2"),
+        *("-cn", "mine", "+model.roles={a:b c}", "~objective.terms.kl", "optim.steps=40"),
+    ]

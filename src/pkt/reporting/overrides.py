@@ -61,12 +61,13 @@ def typed(run: Run) -> dict[str, str]:
     A word that chooses a term (``term@objective.terms.kl=kl``) is about that term. Nothing where the command of a run
     cannot be read.
     """
-    found = {}
-    for word in _words(run)[2:]:
-        key = word.lstrip(_SIGNS).partition("=")[0]
-        if not word.startswith("-"):
-            found[key.rpartition("@")[2]] = word
-    return found
+    return {place: word for word in _words(run)[2:] if (place := _place(word))}
+
+
+def _place(word: str) -> str:
+    """Return the node that an override is about; nothing of a flag or its value."""
+    key, equals, _ = word.lstrip(_SIGNS).partition("=")
+    return key.rpartition("@")[2] if equals or word.startswith("~") else ""
 
 
 def _words(run: Run) -> list[str]:
@@ -146,6 +147,18 @@ def written_out(run: Run) -> str | None:
     whole = chosen | {"seed": str(run["seed"])} | overrides(run)
     rest = [f"{key}={value}" for key, value in whole.items() if key.rpartition("@")[2] not in asked]
     return for_shell([*words, *rest])
+
+
+def asked_again(run: Run, **changed: str) -> str:
+    """Return a run's command with other values of some keys for a shell: a sweep where a key gets several.
+
+    Args:
+        run: whose command it is; of one that kept none, the keys alone are left.
+        changed: key -> value.
+    """
+    rest = [word for word in _words(run)[2:] if _place(word) not in changed]
+    sweep = ["-m"] if any("," in value for value in changed.values()) else []
+    return for_shell(["pkt", "run", *sweep, *(f"{key}={value}" for key, value in changed.items()), *rest])
 
 
 def for_shell(words: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pkt.evaluation.paired import Interval
 from pkt.reporting.gaps import MEAN, Share
-from pkt.reporting.overrides import for_shell, typed
+from pkt.reporting.overrides import asked_again
 from pkt.reporting.runs import Arm, Run
 from pkt.reporting.study import Study
 
@@ -79,7 +79,7 @@ _NOTHING = "did it train? See the losses in the report; larger steps (optim.lr),
 
 
 def _more(arm: Arm) -> str:
-    seeds = "" if len(arm.runs) > 2 else f", or several seeds: {_again(arm.first, seed='0,1,2')}"
+    seeds = "" if len(arm.runs) > 2 else f", or several seeds: {asked_again(arm.first, seed='0,1,2')}"
     return f"more rows to score, more steps (optim.steps){seeds}"
 
 
@@ -109,12 +109,5 @@ def _beside(run: Run) -> str:
     """Return what tells whether the gain is the teacher's."""
     method: Any = run["method"]
     if method in ("sft", "pissa"):
-        return f"does a teacher add to it? {_again(run, method='semalign_joint')}, and docs/when.md"
-    return f"is it the teacher's doing? {_again(run, method=f'sft,{method}', seed='0,1,2')}"
-
-
-def _again(run: Run, **changed: str) -> str:
-    """Return a run's command with other values of some keys, a sweep where there are several, for a shell."""
-    rest = [word for place, word in typed(run).items() if place not in changed]
-    sweep = ["-m"] if any("," in value for value in changed.values()) else []
-    return for_shell(["pkt", "run", *sweep, *(f"{key}={value}" for key, value in changed.items()), *rest])
+        return f"does a teacher add to it? {asked_again(run, method='semalign_joint')}, and docs/when.md"
+    return f"is it the teacher's doing? {asked_again(run, method=f'sft,{method}', seed='0,1,2')}"

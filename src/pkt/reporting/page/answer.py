@@ -48,6 +48,8 @@ def _sentences(study: Study, best: Arm) -> Iterator[str]:
         yield _how_sure(study, best)
     if spent := _spent(best):
         yield f"Its cost, evaluation left out: {spent}."
+    if found:
+        yield f"To try next: {found.remedy}"
 
 
 def _how_sure(study: Study, arm: Arm) -> str:

@@ -13,7 +13,7 @@ from pkt.reporting.layer_figures import FIGURES
 from pkt.reporting.page import charts, facts, tradeoffs
 from pkt.reporting.page.analyses import Analysis, analysed_parts, tables_of
 from pkt.reporting.page.answer import answer_topic
-from pkt.reporting.page.curves import curve_chart, loss_curves
+from pkt.reporting.page.curves import curve_chart, last_validations, loss_curves
 from pkt.reporting.page.examples import example_topic
 from pkt.reporting.page.numbers import findings, numbers
 from pkt.reporting.page.report import Report, Section, Topic
@@ -146,10 +146,13 @@ def _loss_topic(arms: Sequence[Arm]) -> Topic:
         arm.label for arm in arms if arm.label in bare and arm.first.get("budget", {}).get("optimiser_steps")
     ]
     told = (f"Reused from a result that kept no losses: {', '.join(trained)}.",) if trained else ()
-    together = tradeoffs.validation_chart(arms)
-    drawings = [*([together] if together else []), *drawings]
     return Topic(
-        name="losses", title="Losses", sentences=told, drawings=tuple(drawings), folded=len(arms) > 3
+        name="losses",
+        title="Losses and validations",
+        sentences=told,
+        drawings=(*tradeoffs.validation_charts(arms), *drawings),
+        tables=_there(last_validations(arms)),
+        folded=len(arms) > 3,
     )
 
 

@@ -1,6 +1,6 @@
 """What an arm's quality costs, and how it learns beside the others: charts over all arms of a study.
 
-arms ──> score over student tokens, and over seconds        ──> validation cross-entropy over optimiser steps
+arms ──> score over student tokens, and over seconds        ──> measures of its validations over optimiser steps
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ from pkt.reporting.figures import (
     plain_logarithm,
     wrapped,
 )
-from pkt.reporting.page.curves import VALIDATION, Points, loss_curves
+from pkt.reporting.page.curves import Points, validations
 from pkt.reporting.runs import Arm
 from pkt.reporting.study import Study
 from pkt.reporting.study_tables import BUDGET, cost_values
 
+MEASURES = {
+    "cross_entropy": "Cross-entropy of validation rows",
+    "label_accuracy": "Share of the validation rows' answer tokens that are right",
+}
 COSTS = {"student ktokens": "student tokens, thousands", "seconds": "seconds, without evaluation"}
 WIDE = 8  # times the smallest cost, from which on an axis is logarithmic
 MOST = 12  # arms of a chart: of more, nobody can tell the lines apart
@@ -84,34 +88,41 @@ def _cost_chart(study: Study, column: str, label: str) -> Drawing | None:
     return Drawing(name=f"cost_{key}", title=title, alt=f"{label}: {told}", figure=figure)
 
 
-def validation_chart(arms: Sequence[Arm]) -> Drawing | None:
-    """Draw the validation's cross-entropy of all arms' first runs in one picture; None for fewer than two."""
-    curves = {arm.label: loss_curves(arm.first).get(VALIDATION, []) for arm in arms[:MOST]}
-    curves = {label: points for label, points in curves.items() if points}
-    if len(curves) < 2:
+def validation_charts(arms: Sequence[Arm]) -> tuple[Drawing, ...]:
+    """Draw each measure of the validations over steps, all arms' lowest seeds in one picture."""
+    curves = {arm.label: validations(arm.first) for arm in arms[:MOST]}
+    found = [_validation_chart(arms, curves, measure) for measure in MEASURES]
+    return tuple(drawing for drawing in found if drawing)
+
+
+def _validation_chart(
+    arms: Sequence[Arm], validated: Mapping[str, Sequence[tuple[float, Mapping[str, float]]]], measure: str
+) -> Drawing | None:
+    """Draw one measure; nothing where no arm was validated twice."""
+    curves = {label: [(step, own[measure]) for step, own in points if measure in own]
+              for label, points in validated.items()}  # fmt: skip
+    curves = {label: points for label, points in curves.items() if len(points) > 1}
+    if not curves:
         return None
     figure = blank(4.2, 3.0)
     axes = figure.subplots()
     for index, (label, points) in enumerate(curves.items()):
-        steps, values = zip(*points, strict=True)
         line = _LINES[index // len(_COLOURS) % len(_LINES)]
-        axes.plot(
-            steps,
-            values,
-            color=_colour(index),
-            ls=line,
-            lw=1.4,
-            marker=_MARKS[index % 6],
-            ms=3.5,
-            label=_legend(label),
-        )
+        style: dict[str, Any] = {
+            "color": _colour(index),
+            "ls": line,
+            "lw": 1.4,
+            "marker": _MARKS[index % 6],
+            "ms": 3.5,
+        }
+        axes.plot(*zip(*points, strict=True), label=_legend(label), **style)
     axes.set_xlabel("optimiser step", fontsize=8)
-    axes.set_ylabel("cross-entropy of validation rows", fontsize=8)
+    axes.set_ylabel(MEASURES[measure], fontsize=8)
     _finish(figure, axes, curves)
     told = "; ".join(f"{label} ends at {points[-1][1]:.3g}" for label, points in curves.items())
     return Drawing(
-        name="validation",
-        title=f"Validation over steps, lowest seed of each arm{_of(arms)}",
+        name="validation" if measure == "cross_entropy" else f"validation_{measure}",
+        title=f"{MEASURES[measure]} over steps, lowest seed of each arm{_of(arms)}",
         alt=told,
         figure=figure,
     )
