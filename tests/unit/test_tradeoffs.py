@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -44,8 +45,26 @@ def test_scores_over_costs_are_those_of_the_tables(study):
         assert cost == pytest.approx(1.0005 if arm.label == "sft" else 20.0005)
         assert score == pytest.approx(100 * study.score(arm, study.compared).value)
         assert f"{arm.label}: {score:.3g} at {cost:.3g}" in tokens.alt
+    low, high = axes.get_ylim()
+    assert low < 100 * study.score(study.fixed[1], study.compared).value < high  # the student
     assert axes.get_xscale() == "log"
     assert seconds.figure.axes[0].get_xscale() == "log"
+
+
+@pytest.mark.parametrize(("teacher", "edge"), [(0.99, "teacher 99 ↑"), (0.01, "teacher 1 ↓")])
+def test_a_teacher_far_from_all_arms_does_not_press_them_together(study, teacher, edge):
+    runs = copy.deepcopy(study.runs)
+    values = {"teacher": teacher, "student": 0.5}
+    for run in runs:
+        for role, tasks in run["scores"].items():
+            for score in tasks.values():
+                lift = 0.01 if run["method"] == "kd" else 0.0
+                score |= {"value": values.get(role, 0.51 + lift), "stderr": 0.005}
+    axes = cost_charts(Study.of(runs))[0].figure.axes[0]
+    low, high = axes.get_ylim()
+    assert high - low < 10  # points
+    assert low < 50 < 52 < high
+    assert edge in [text.get_text() for text in axes.texts]
 
 
 def test_validations_of_all_arms_are_in_one_picture(study):
@@ -102,3 +121,23 @@ def test_arms_that_are_left_out_are_told(study, monkeypatch):
         [*study.runs, {**study.runs[0], "method": "pissa", "arm": {"by": "other"}, "settings": {}}]
     )
     assert "(the best 2 of 3 arms)" in cost_charts(three)[0].title
+
+
+def test_every_arm_is_named_in_full_and_leaves_room_for_the_axes(study):
+    runs = []
+    for place in range(12):
+        run = copy.deepcopy(study.runs[0])
+        run["settings"] = {
+            "method": "sft",
+            "method.a_setting_with_a_name_that_goes_on_and_on": f"value number {place}",
+        }
+        runs.append(run | {"arm": {"place": place}})
+    many = Study.of(runs)
+    for drawing in cost_charts(many):
+        drawing.figure.canvas.draw()
+        (axes,) = drawing.figure.axes
+        assert axes.get_window_extent().height / drawing.figure.dpi > 1.5
+        (legend,) = drawing.figure.legends
+        assert legend.get_window_extent().y0 >= 0
+        shown = [text.get_text().replace("\n", "").replace(" ", "") for text in legend.get_texts()]
+        assert shown == [arm.label.replace(" ", "") for arm in many.arms]

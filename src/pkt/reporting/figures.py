@@ -31,7 +31,7 @@ class Drawing:
         title: one line above it.
         alt: what a reader who cannot see it should know.
         figure: matplotlib's.
-        about: whose numbers it shows: the pair, and the benchmark where it is about scores.
+        about: whose numbers it shows: the method or arm where there is one, the pair, and the benchmark.
     """
 
     name: str

@@ -20,11 +20,22 @@ class Verdict:
 
     Attributes:
         sentence: whether the student is better than before, by how much, and how sure that is.
-        remedy: what to try next.
+        advice: what to try next.
+        command: that does so, for a shell; empty where it takes a choice.
     """
 
     sentence: str
-    remedy: str
+    advice: str
+    command: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """What to try next, in one line."""
+        return (
+            f"{self.advice}{'' if self.advice.endswith('?') else ':'} {self.command}"
+            if self.command
+            else self.advice
+        )
 
 
 def verdict(run: Run, shares: Mapping[str, Share]) -> Verdict | None:
@@ -53,15 +64,13 @@ def arm_verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
         return None
     told = _told(study, gain)
     if gain.differing == 0:
-        return Verdict(sentence="no row is scored otherwise than before", remedy=_NOTHING)
+        return Verdict(sentence="no row is scored otherwise than before", advice=_NOTHING)
     if gain.holds_zero:
-        return Verdict(
-            sentence=f"no difference to the untouched student beyond the noise: {told}", remedy=_more(arm)
-        )
+        return _more(f"no difference to the untouched student beyond the noise: {told}", arm)
     if (gain.value > 0) != study.rises(study.compared[0]):
-        return Verdict(sentence=f"it harmed: {told}", remedy=_gentler(arm.first))
+        return Verdict(sentence=f"it harmed: {told}", advice=_gentler(arm.first))
     way = f"; {share.cell} of the way to the teacher" if share and share.known else ""
-    return Verdict(sentence=f"it helped: {told}{way}", remedy=_beside(arm.first))
+    return _beside(f"it helped: {told}{way}", arm.first)
 
 
 def gain_of(study: Study, arm: Arm) -> Interval | None:
@@ -78,9 +87,12 @@ def untouched(study: Study) -> Arm | None:
 _NOTHING = "did it train? See the losses in the report; larger steps (optim.lr), more of them (optim.steps)"
 
 
-def _more(arm: Arm) -> str:
-    seeds = "" if len(arm.runs) > 2 else f", or several seeds: {asked_again(arm.first, seed='0,1,2')}"
-    return f"more rows to score, more steps (optim.steps){seeds}"
+def _more(sentence: str, arm: Arm) -> Verdict:
+    advice = "more rows to score, more steps (optim.steps)"
+    if len(arm.runs) > 2:
+        return Verdict(sentence=sentence, advice=advice)
+    command = asked_again(arm.first, seed="0,1,2")
+    return Verdict(sentence=sentence, advice=f"{advice}, or several seeds", command=command)
 
 
 def _told(study: Study, gain: Interval) -> str:
@@ -105,9 +117,14 @@ def _gentler(run: Run) -> str:
     return f"{smaller}, fewer of them (optim.steps), or optim.keep=best; what the loss did is in the report"
 
 
-def _beside(run: Run) -> str:
+def _beside(sentence: str, run: Run) -> Verdict:
     """Return what tells whether the gain is the teacher's."""
     method: Any = run["method"]
     if method in ("sft", "pissa"):
-        return f"does a teacher add to it? {asked_again(run, method='semalign_joint')}, and docs/when.md"
-    return f"is it the teacher's doing? {asked_again(run, method=f'sft,{method}', seed='0,1,2')}"
+        advice, command = (
+            "does a teacher add to it (docs/when.md)?",
+            asked_again(run, method="semalign_joint"),
+        )
+    else:
+        advice, command = "is it the teacher's doing?", asked_again(run, method=f"sft,{method}", seed="0,1,2")
+    return Verdict(sentence=sentence, advice=advice, command=command)

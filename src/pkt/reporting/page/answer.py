@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 from pkt.reporting.cells import difference_cell
 from pkt.reporting.page.facts import commands
-from pkt.reporting.page.report import Topic
+from pkt.reporting.page.report import Snippet, Topic
 from pkt.reporting.runs import Arm
 from pkt.reporting.study import Study
 from pkt.reporting.study_tables import BUDGET, NONE, budget_cells, share_cell
-from pkt.reporting.verdict import arm_verdict, gain_of
+from pkt.reporting.verdict import Verdict, arm_verdict, gain_of
 from pkt.table import Table
 
 _UNTOLD = (
@@ -30,18 +30,21 @@ def answer_topic(study: Study) -> Topic:
         study: whose arms are compared with the untouched student.
     """
     best = study.arms[0]
+    found = arm_verdict(study, best, study.share(best, study.tasks))
+    snippets = list(commands([best])[:1])
+    if found and found.command:
+        snippets.append(Snippet(title="to try next", text=found.command))
     return Topic(
         name="answer",
         title="Did it help, how sure is that, at what cost",
-        sentences=tuple(_sentences(study, best)),
+        sentences=tuple(_sentences(study, best, found)),
         tables=(_table(study),) if len(study.arms) > 1 else (),
-        snippets=commands([best])[:1],
+        snippets=tuple(snippets),
     )
 
 
-def _sentences(study: Study, best: Arm) -> Iterator[str]:
+def _sentences(study: Study, best: Arm, found: Verdict | None) -> Iterator[str]:
     whose = f"{best.label}, the best of {len(study.arms)} arms: " if len(study.arms) > 1 else ""
-    found = arm_verdict(study, best, study.share(best, study.tasks))
     told = f"{found.sentence}." if found else _UNTOLD
     yield f"{whose}{told}" if whose else f"{told[:1].upper()}{told[1:]}"
     if found:
@@ -49,7 +52,7 @@ def _sentences(study: Study, best: Arm) -> Iterator[str]:
     if spent := _spent(best):
         yield f"Its cost, evaluation left out: {spent}."
     if found:
-        yield f"To try next: {found.remedy}"
+        yield f"To try next: {found.advice}"
 
 
 def _how_sure(study: Study, arm: Arm) -> str:
@@ -76,20 +79,18 @@ def _spent(arm: Arm) -> str:
 
 
 def _table(study: Study) -> Table:
-    """Return a row per arm, best first."""
-    columns = ("", "against the untouched student", "gap closed", "seeds", *_COSTS)
-    rows = tuple(_row(study, arm) for arm in study.arms)
+    """Return a row per arm, best first, with the costs that are known of any."""
+    costs = {arm.label: dict(zip(BUDGET, budget_cells(arm), strict=True)) for arm in study.arms}
+    known = [name for name in _COSTS if {own[name] for own in costs.values()} != {NONE}]
+    rows = tuple((*_row(study, arm), *(costs[arm.label][name] for name in known)) for arm in study.arms)
     measure = f"points, {study.measure.removesuffix(', in points')}" if study.points else study.measure
     title = f"{measure} [95 % interval on the same rows], ≈ where it holds 0; costs: mean over seeds"
-    return Table(title=title, columns=columns, rows=rows)
+    return Table(
+        title=title, columns=("", "against the untouched student", "gap closed", "seeds", *known), rows=rows
+    )
 
 
 def _row(study: Study, arm: Arm) -> tuple[str, ...]:
-    gain, cells = gain_of(study, arm), dict(zip(BUDGET, budget_cells(arm), strict=True))
-    return (
-        arm.label,
-        difference_cell(gain, points=study.points) if gain else NONE,
-        share_cell(study, arm, study.tasks) or NONE,
-        str(len(arm.runs)),
-        *(cells[name] for name in _COSTS),
-    )
+    gain = gain_of(study, arm)
+    gained = difference_cell(gain, points=study.points) if gain else NONE
+    return arm.label, gained, share_cell(study, arm, study.tasks) or NONE, str(len(arm.runs))

@@ -63,15 +63,23 @@ def _section(study: Study, pairs: bool, analyses: Sequence[Analysis]) -> Section
     return Section(
         title=study.title,
         table=study_table(study),
-        topics=tuple(_named(topic, study.title) for topic in topics if topic),
+        topics=tuple(_named(topic, study) for topic in topics if topic),
         numbers=tuple(numbers(study)),
         study=study,
     )
 
 
-def _named(topic: Topic, about: str) -> Topic:
-    """Return a topic whose drawings say whose numbers they show; a picture travels without its page."""
-    return replace(topic, drawings=tuple(replace(drawing, about=about) for drawing in topic.drawings))
+def _named(topic: Topic, study: Study) -> Topic:
+    """Return a topic whose drawings say whose numbers they show; a picture travels without its page.
+
+    That is the arm that a drawing is about, or the only one; a drawing of several arms has their names in it.
+    """
+    only = study.arms[0].label if len(study.arms) == 1 else ""
+    drawings = (
+        replace(drawing, about=": ".join(filter(None, (drawing.about or only, study.title))))
+        for drawing in topic.drawings
+    )
+    return replace(topic, drawings=tuple(drawings))
 
 
 def score_topics(study: Study, *, pairs: bool) -> Iterator[Topic]:
@@ -133,10 +141,13 @@ def _loss_topic(arms: Sequence[Arm]) -> Topic:
     curves = {arm.label: loss_curves(arm.first) for arm in arms}
     reused = {arm.label for arm in arms if _reused(arm.first, "transfer")}
     drawings = [
-        curve_chart(
-            f"{arm.label}, seed {arm.first['seed']}" + (" (training reused)" if arm.label in reused else ""),
-            curves[arm.label],
-            f"loss_{index}",
+        replace(
+            curve_chart(
+                f"Losses, seed {arm.first['seed']}" + (" (training reused)" if arm.label in reused else ""),
+                curves[arm.label],
+                f"loss_{index}",
+            ),
+            about=arm.label,
         )
         for index, arm in enumerate(arms)
         if curves[arm.label]
@@ -175,7 +186,7 @@ def _layer_topic(arms: Sequence[Arm], analyses: Sequence[Analysis]) -> Topic:
         drawn = [*facts.layer_drawings(arm.first)]
         for name, part in parts.items():
             drawn += FIGURES[name](part["data"]) if name in FIGURES and part.get("data") else []
-        drawings += [replace(drawing, title=heading + drawing.title) for drawing in drawn]
+        drawings += [replace(drawing, about=arm.label) for drawing in drawn]
     return Topic(
         name="layers",
         title="Layers and maps",

@@ -14,6 +14,7 @@ from pkt.reporting.figures import (
     INK,
     MARK,
     QUIET,
+    RIVAL,
     STUDENT,
     TEACHER,
     Drawing,
@@ -36,6 +37,7 @@ _STYLES = {
     "loss": (TEACHER, "-"),
     "loss_layer": (STUDENT, "--"),
     "loss_ce": (MARK, "-."),
+    "loss_kl": (RIVAL, (0, (4, 1, 1, 1))),
     VALIDATION: (INK, ":"),
 }
 _MORE = ((INK, (0, (6, 2))), (TEACHER, (0, (1, 1))), (STUDENT, (0, (4, 1, 1, 1))))
@@ -114,11 +116,11 @@ def _thinned(points: Points) -> Points:
     return [(fmean(step for step, _ in group), fmean(value for _, value in group)) for group in groups]
 
 
-def curve_chart(label: str, curves: Mapping[str, Points], name: str) -> Drawing:
+def curve_chart(title: str, curves: Mapping[str, Points], name: str) -> Drawing:
     """Draw losses over optimiser steps, a line per term, on a logarithmic axis where all are positive.
 
     Args:
-        label: whose curves they are.
+        title: of the drawing.
         curves: term -> (step, value).
         name: of the drawing.
     """
@@ -153,4 +155,4 @@ def curve_chart(label: str, curves: Mapping[str, Points], name: str) -> Drawing:
     ends = "; ".join(
         f"{term} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for term, points in curves.items()
     )
-    return Drawing(name=name, title=label, alt=f"Losses: {ends}", figure=figure)
+    return Drawing(name=name, title=title, alt=f"Losses: {ends}", figure=figure)
