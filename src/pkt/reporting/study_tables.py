@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pkt.reporting.cells import difference_cell, score_cell
 from pkt.reporting.gaps import MEAN
-from pkt.reporting.runs import Arm
+from pkt.reporting.runs import Arm, Run
 from pkt.reporting.study import Study
 from pkt.table import Table
 
@@ -27,7 +27,7 @@ BUDGET = {
 
 def study_table(study: Study) -> Table:
     """Return scores and budget in one table, as a sweep prints it."""
-    scores, costs = scores_table(study), {arm.label: budget_cells(arm) for arm in study.arms}
+    scores, costs = scores_table(study), {arm.label: budget_cells(arm.runs) for arm in study.arms}
     blank = ("",) * len(BUDGET)
     rows = tuple((*row, *costs.get(row[0], blank)) for row in scores.rows)
     return Table(title=scores.title, columns=(*scores.columns, *BUDGET), rows=rows)
@@ -52,7 +52,7 @@ def scores_table(study: Study) -> Table:
 
 def budget_table(study: Study) -> Table:
     """Return what each arm cost, without the arms and columns of which nothing is known."""
-    costs = {arm.label: budget_cells(arm) for arm in study.arms}
+    costs = {arm.label: budget_cells(arm.runs) for arm in study.arms}
     costs = {label: cells for label, cells in costs.items() if set(cells) != {NONE}}
     filled = [place for place in range(len(BUDGET)) if {cells[place] for cells in costs.values()} - {NONE}]
     return Table(
@@ -64,7 +64,11 @@ def budget_table(study: Study) -> Table:
 
 def cost_values(arm: Arm, key: str) -> list[float]:
     """Return one entry of the budget of an arm's runs, of those that have it."""
-    known = (run.get("budget", {}).get(key) for run in arm.runs)
+    return _values(arm.runs, key)
+
+
+def _values(runs: Sequence[Run], key: str) -> list[float]:
+    known = (run.get("budget", {}).get(key) for run in runs)
     return [float(value) for value in known if isinstance(value, int | float)]
 
 
@@ -149,7 +153,7 @@ def _pair_cell(study: Study, row: Arm, column: Arm) -> str:
     return difference_cell(difference, points=study.points, ends=False) + p_value
 
 
-def budget_cells(arm: Arm) -> tuple[str, ...]:
-    """Return what an arm cost, a cell per entry of `BUDGET`, mean over its seeds."""
-    costs = [(cost_values(arm, key), unit) for key, unit in BUDGET.values()]
+def budget_cells(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return what runs cost, a cell per entry of `BUDGET`, mean over them."""
+    costs = [(_values(runs, key), unit) for key, unit in BUDGET.values()]
     return tuple(f"{statistics.fmean(values) / unit:,.0f}" if values else NONE for values, unit in costs)

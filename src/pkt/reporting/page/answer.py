@@ -67,7 +67,7 @@ def _how_sure(study: Study, arm: Arm) -> str:
 
 def _spent(arm: Arm) -> str:
     """Return what an arm cost, in words."""
-    cells = dict(zip(BUDGET, budget_cells(arm), strict=True))
+    cells = dict(zip(BUDGET, budget_cells(arm.runs), strict=True))
     units = {
         "steps": "optimiser steps",
         "student ktokens": "thousand tokens of the student",
@@ -80,7 +80,7 @@ def _spent(arm: Arm) -> str:
 
 def _table(study: Study) -> Table:
     """Return a row per arm, best first, with the costs that are known of any."""
-    costs = {arm.label: dict(zip(BUDGET, budget_cells(arm), strict=True)) for arm in study.arms}
+    costs = {arm.label: dict(zip(BUDGET, budget_cells(arm.runs), strict=True)) for arm in study.arms}
     known = [name for name in _COSTS if {own[name] for own in costs.values()} != {NONE}]
     rows = tuple((*_row(study, arm), *(costs[arm.label][name] for name in known)) for arm in study.arms)
     measure = f"points, {study.measure.removesuffix(', in points')}" if study.points else study.measure
