@@ -116,6 +116,31 @@ def test_the_page_has_no_errors_and_asks_for_nothing(page, tmp_path):
 
 
 @in_a_browser
+def test_a_click_copies_a_whole_command(page, tmp_path):
+    """The page's own policy lets its script run; what a click selects is what it copies."""
+    done = browse(page, tmp_path, "--dump-dom", "--virtual-time-budget=3000")
+    lines = re.findall(r'<figure class="snippet">.*?</figure>', done.stdout, flags=re.DOTALL)
+    assert len(lines) > 3
+    assert all(line.count('<button type="button"') == 1 for line in lines)
+    click = """<script>addEventListener("load", () => {
+      const heard = [];
+      document.querySelectorAll("details").forEach(each => { each.open = true; });
+      document.querySelectorAll(".snippet button").forEach(each => {
+        each.click();
+        heard.push(getSelection().toString());
+      });
+      document.title = JSON.stringify(heard);
+    });</script>"""
+    text = page.read_text(encoding="utf-8")
+    copy = tmp_path / "clicked.html"
+    copy.write_text(CSP.sub("", text).replace("</body>", click + "</body>"), encoding="utf-8")
+    dom = browse(copy, tmp_path, "--dump-dom", "--virtual-time-budget=3000").stdout
+    heard = json.loads(html.unescape(re.findall(r"<title>(.*?)</title>", dom, flags=re.DOTALL)[0]))
+    told = re.findall(r'class="snippet">.*?<pre tabindex="0">\n(.*?)</pre>', text, flags=re.DOTALL)
+    assert heard == [html.unescape(line) for line in told]
+
+
+@in_a_browser
 def test_a_page_that_asks_for_something_would_be_noticed(page, tmp_path):
     loud = tmp_path / "loud.html"
     text = CSP.sub("", page.read_text(encoding="utf-8"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import re
@@ -202,6 +204,27 @@ def test_what_models_write_is_text_and_never_markup(page, text):
     assert any("<script>document.title='owned'</script>" in pre and "\ufffd" in pre for pre in page.pre)
     assert "\x00" not in text
     assert "kd|<i>$x$" in [row[0] for row in page.tables[0][1]]
+
+
+def test_the_one_script_is_the_one_that_the_policy_names(page, text):
+    (script,) = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [each["content"] for each in page.all("meta") if each.get("http-equiv")]
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert [tag for tag, attributes in page.tags if any(name.startswith("on") for name in attributes)] == []
+
+
+def test_every_run_of_a_study_is_there_with_its_seed_and_its_folder(study, outputs):
+    (topic,) = [topic for topic in study.sections[0].topics if topic.name == "runs"]
+    rows = topic.tables[0].rows
+    assert sorted((row[0], row[1]) for row in rows) == sorted(
+        (name, seed) for name in ("sft", "kd|<i>$x$", "weak") for seed in "01"
+    )
+    for row in rows:
+        (run,) = load_runs([outputs / "runs" / "run" / row[-1]])
+        assert (run["method"], str(run["seed"])) == (row[0], row[1])
+        assert row[2].startswith(f"{100 * run['scores']['transferred']['nano_math']['value']:.1f} ±")
 
 
 def test_the_page_asks_for_nothing(page, text):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from pkt.reporting.cells import difference_cell, score_cell
 from pkt.reporting.gaps import MEAN
@@ -48,6 +50,25 @@ def scores_table(study: Study) -> Table:
     heads = [study.head(task) for task in study.tasks]
     columns = ("", *heads, MEAN, "gap closed", *against, "seeds")
     return Table(title=_title(study), columns=columns, rows=tuple(rows))
+
+
+def runs_table(study: Study) -> Table | None:
+    """Return every run's scores, with their errors over rows, and its folder; None where there is one run."""
+    if len(study.runs) < 2:
+        return None
+    named = [str(run["folder"]) for arm in study.arms for run in arm.runs if "folder" in run]
+    above = os.path.commonpath(named) if named else ""
+    rows = []
+    for arm in study.arms:
+        for run in sorted(arm.runs, key=lambda run: int(run["seed"])):
+            own = Arm(label=arm.label, runs=(run,))
+            cells = [score_cell(study.score(own, [task]), study.metric(task)) for task in study.tasks]
+            mean = score_cell(study.score(own, study.tasks), study.metric(study.tasks[0]))
+            folder = os.path.relpath(run["folder"], above) if "folder" in run else NONE
+            rows.append((arm.label, str(run["seed"]), *cells, mean if study.averaged else NONE, folder))
+    heads = [study.head(task) for task in study.tasks]
+    title = f"each run, ± standard error over rows; folders are below {PurePath(above).name or above}"
+    return Table(title=title, columns=("", "seed", *heads, MEAN, "folder"), rows=tuple(rows))
 
 
 def budget_table(study: Study) -> Table:

@@ -19,7 +19,14 @@ from pkt.reporting.page.numbers import findings, numbers
 from pkt.reporting.page.report import Report, Section, Topic
 from pkt.reporting.runs import Arm, Run
 from pkt.reporting.study import Study, studies
-from pkt.reporting.study_tables import budget_table, gap_table, pairs_table, scores_table, study_table
+from pkt.reporting.study_tables import (
+    budget_table,
+    gap_table,
+    pairs_table,
+    runs_table,
+    scores_table,
+    study_table,
+)
 from pkt.table import Table
 
 
@@ -128,6 +135,7 @@ def _run_topics(study: Study, analyses: Sequence[Analysis]) -> Iterator[Topic]:
     yield Topic(name="recipe", title="Recipe", snippets=snippets, tables=settings, folded=True)
     made = _there(facts.environment(study.runs))
     yield Topic(name="environment", title="Environment", tables=made, folded=True)
+    yield Topic(name="runs", title="Seeds and folders", tables=_there(runs_table(study)), folded=True)
     stages = _there(facts.stage_table(study.runs))
     yield Topic(name="stages", title="Computed and reused", tables=stages, folded=True)
 

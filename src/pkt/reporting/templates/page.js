@@ -9,7 +9,7 @@ document.querySelectorAll(".snippet").forEach(snippet => {
   button.addEventListener("click", () => {
     getSelection().selectAllChildren(line);
     if (document.execCommand("copy")) said("copied");
-    else if (navigator.clipboard) navigator.clipboard.writeText(line.textContent).then(() => said("copied"));
+    else if (navigator.clipboard) navigator.clipboard.writeText(line.textContent).then(() => said("copied"), () => said("selected"));
     else said("selected");
   });
   snippet.append(button);
