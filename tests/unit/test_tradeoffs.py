@@ -11,7 +11,7 @@ import pytest
 
 from pkt.reporting.answers import artifact_folder
 from pkt.reporting.page.collect import collect
-from pkt.reporting.page.curves import last_validations, loss_curves
+from pkt.reporting.page.curves import curve_chart, last_validations, loss_curves
 from pkt.reporting.page.tradeoffs import cost_charts, validation_charts
 from pkt.reporting.runs import load_runs
 from pkt.reporting.study import Study
@@ -141,3 +141,10 @@ def test_every_arm_is_named_in_full_and_leaves_room_for_the_axes(study):
         assert legend.get_window_extent().y0 >= 0
         shown = [text.get_text().replace("\n", "").replace(" ", "") for text in legend.get_texts()]
         assert shown == [arm.label.replace(" ", "") for arm in many.arms]
+
+
+def test_curves_of_many_terms_keep_their_axes():
+    terms = {f"loss_a_term_with_a_long_name_{place}": [(1.0, 2.0), (2.0, 1.0)] for place in range(8)}
+    figure = curve_chart("Losses", terms, "loss_0").figure
+    figure.canvas.draw()
+    assert figure.axes[0].get_window_extent().height / figure.dpi > 1.5

@@ -20,6 +20,8 @@ from pkt.reporting.figures import (
     Drawing,
     as_text,
     blank,
+    legend_columns,
+    legend_height,
     plain_logarithm,
     wrapped,
 )
@@ -29,6 +31,7 @@ from pkt.table import Table
 from pkt.tracking.jsonl import read_records
 
 _WIDEST = 20  # letters of a term in a legend of two columns
+_AXES = 2.3  # inches of what is above the legend
 _BINS = 80  # points that are left of a curve: a page draws no more than that
 _OF_VALIDATION = "validation/"
 _VALIDATION = f"{_OF_VALIDATION}cross_entropy"
@@ -126,7 +129,7 @@ def curve_chart(title: str, curves: Mapping[str, Points], name: str) -> Drawing:
     """
     from matplotlib.ticker import NullLocator
 
-    figure = blank(3.8, 2.6)
+    figure = blank(3.8, _AXES + legend_height(curves, 2 * _WIDEST))
     axes = figure.subplots()
     for index, (term, points) in enumerate(curves.items()):
         colour, line = _STYLES.get(term, _MORE[index % len(_MORE)])
@@ -150,7 +153,7 @@ def curve_chart(title: str, curves: Mapping[str, Points], name: str) -> Drawing:
     axes.tick_params(which="both", labelsize=8)
     axes.grid(axis="y", color=QUIET, lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    columns = 2 if max(map(len, curves)) <= _WIDEST else 1
+    columns = legend_columns(curves, 2 * _WIDEST)
     figure.legend(loc="outside lower center", ncols=columns, fontsize=8, frameon=False, handlelength=2.6)
     ends = "; ".join(
         f"{term} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for term, points in curves.items()

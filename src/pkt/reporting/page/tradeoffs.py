@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pkt.evaluation.statistics import Estimate
@@ -21,6 +21,8 @@ from pkt.reporting.figures import (
     Drawing,
     as_text,
     blank,
+    legend_columns,
+    legend_height,
     plain_logarithm,
     wrapped,
 )
@@ -30,8 +32,8 @@ from pkt.reporting.study import Study
 from pkt.reporting.study_tables import BUDGET, cost_values
 
 MEASURES = {
-    "cross_entropy": "Cross-entropy of validation rows",
-    "label_accuracy": "Share of the validation rows' answer tokens that are right",
+    "cross_entropy": "validation cross-entropy",
+    "label_accuracy": "validation label accuracy",
 }
 COSTS = {"student ktokens": "student tokens, thousands", "seconds": "seconds, without evaluation"}
 WIDE = 8  # times the smallest cost, from which on an axis is logarithmic
@@ -40,7 +42,7 @@ _COLOURS = (MARK, TEACHER, STUDENT, RIVAL, INK)
 _MARKS = ("o", "s", "^", "D", "v", "P")
 _LINES = ("-", "--", ":", "-.")
 _WIDEST = 52  # letters of a line of a legend; half of them where it has two columns
-_AXES, _LEGEND = 2.7, 0.15  # inches of the axes, and of a line of the legend
+_AXES = 2.7  # inches of what is above the legend
 _ROOM = 0.12  # above and below all scores, as a share of what they span
 
 
@@ -59,7 +61,7 @@ def _cost_chart(study: Study, column: str, label: str) -> Drawing | None:
             points[arm.label] = statistics.fmean(costs) / unit, score
     if len(points) < 2:
         return None
-    figure = blank(4.2, _height(points))
+    figure = blank(4.2, _AXES + legend_height(points, _WIDEST))
     axes = figure.subplots()
     for index, (name, (cost, score)) in enumerate(points.items()):
         colour, error = _colour(index), _error(score)
@@ -126,7 +128,7 @@ def _validation_chart(
     curves = {label: points for label, points in curves.items() if len(points) > 1}
     if not curves:
         return None
-    figure = blank(4.2, _height(curves))
+    figure = blank(4.2, _AXES + legend_height(curves, _WIDEST))
     axes = figure.subplots()
     for index, (label, points) in enumerate(curves.items()):
         line = _LINES[index // len(_COLOURS) % len(_LINES)]
@@ -141,10 +143,11 @@ def _validation_chart(
     axes.set_xlabel("optimiser step", fontsize=8)
     axes.set_ylabel(MEASURES[measure], fontsize=8)
     _finish(figure, axes, curves)
+    whose = f"lowest seed of each arm{_of(arms)}" if len(arms) > 1 else f"seed {arms[0].first['seed']}"
     told = "; ".join(f"{label} ends at {points[-1][1]:.3g}" for label, points in curves.items())
     return Drawing(
         name="validation" if measure == "cross_entropy" else f"validation_{measure}",
-        title=f"{MEASURES[measure]} over steps, lowest seed of each arm{_of(arms)}",
+        title=f"{MEASURES[measure].capitalize()} over steps, {whose}",
         alt=told,
         figure=figure,
     )
@@ -167,14 +170,4 @@ def _finish(figure: Any, axes: Any, named: Mapping[str, object]) -> None:
     axes.grid(color=QUIET, lw=0.5)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=_columns(named), fontsize=8, frameon=False)
-
-
-def _columns(named: Iterable[str]) -> int:
-    return 2 if max(map(len, named)) <= _WIDEST // 2 else 1
-
-
-def _height(named: Collection[str]) -> float:
-    """Return how many inches a chart takes: its axes, and below them a legend with whole labels."""
-    lines = sum(1 + wrapped(name, _WIDEST).count("\n") for name in named)
-    return _AXES + _LEGEND * math.ceil(lines / _columns(named))
+    figure.legend(loc="outside lower center", ncols=legend_columns(named, _WIDEST), fontsize=8, frameon=False)
