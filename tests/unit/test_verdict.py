@@ -88,3 +88,9 @@ def test_what_to_try_next_is_a_command_with_the_same_words(tmp_path):
         *("pkt", "run", "-m", "method=sft,kd", "seed=0,1,2"),
         *("-cn", "mine", "+model.roles={a:b c}", "~objective.terms.kl", "optim.steps=40"),
     ]
+
+
+def test_a_checkpoint_from_elsewhere_gets_no_advice(tmp_path):
+    told = found(tmp_path, 0.6, settings={"model": "nano", "eval.checkpoint": "/some/where"})
+    assert told.sentence.startswith("it helped")
+    assert (told.advice, told.command, told.remedy) == ("", "", "")

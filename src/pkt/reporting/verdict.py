@@ -20,7 +20,7 @@ class Verdict:
 
     Attributes:
         sentence: whether the student is better than before, by how much, and how sure that is.
-        advice: what to try next.
+        advice: what to try next; empty where nothing is known of how the student was made.
         command: that does so, for a shell; empty where it takes a choice.
     """
 
@@ -54,11 +54,19 @@ def verdict(run: Run, shares: Mapping[str, Share]) -> Verdict | None:
 def arm_verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
     """Compare an arm's students with what they were before; None where no interval can be given.
 
+    Of a checkpoint from elsewhere (`eval.checkpoint`) pkt does not know what was done to it, and has no advice.
+
     Args:
         study: of the arm.
         arm: a transferred student.
         share: of the gap, mean over tasks.
     """
+    found = _verdict(study, arm, share)
+    elsewhere = "eval.checkpoint" in arm.first["settings"]
+    return Verdict(sentence=found.sentence, advice="") if found and elsewhere else found
+
+
+def _verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
     gain = gain_of(study, arm)
     if gain is None or not gain.known:
         return None

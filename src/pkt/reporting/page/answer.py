@@ -51,7 +51,7 @@ def _sentences(study: Study, best: Arm, found: Verdict | None) -> Iterator[str]:
         yield _how_sure(study, best)
     if spent := _spent(best):
         yield f"Its cost, evaluation left out: {spent}."
-    if found:
+    if found and found.advice:
         yield f"To try next: {found.advice}"
 
 
