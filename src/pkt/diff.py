@@ -1,6 +1,6 @@
 """`pkt diff RUN RUN`: what sets two runs apart: settings, results of stages, scores on the same rows, answers.
 
-    two run folders ──> settings that differ, and why each stage's result is another one (their manifests)
+    two run folders ──> settings that differ, why a stage's result is another one (their manifests), what each cost
                     ──> scores, second minus first, paired row by row; rows that only one of them got right
 
 A plain command: nothing is composed, and torch is not imported.
@@ -15,17 +15,21 @@ from typing import Any
 from pkt import console
 from pkt.durable import read_json
 from pkt.errors import RequestError
-from pkt.evaluation.paired import Interval, difference, differing, resample, supported
+from pkt.evaluation.paired import difference, differing, resample, supported
+from pkt.evaluation.statistics import mean_of_all
 from pkt.manifest import MANIFEST
 from pkt.planner import changes
 from pkt.reporting.answers import Answered, artifact_folder, read_answers, read_records, stack
 from pkt.reporting.cells import SHARES, difference_cell, score_cell
 from pkt.reporting.examples import Record, is_right, records_by_row
-from pkt.reporting.gaps import estimate_of
+from pkt.reporting.gaps import MEAN, estimate_of
+from pkt.reporting.overrides import overrides
 from pkt.reporting.runs import Run, load_runs
+from pkt.reporting.study_tables import BUDGET, NONE, budget_cells
 
 SHOWN = 3  # rows of a task that only one of the two got right
 _SAID = 60  # letters of an answer
+_OTHER_ROWS = "not the same rows"
 ROLE = "transferred"
 
 
@@ -45,8 +49,9 @@ def main(words: Sequence[str]) -> int:
         raise RequestError(f"pkt diff: two folders of runs are expected, got {len(words)}")
     first, second = (_run(word) for word in words)
     console.table("runs", ("", "folder"), [("A", first["folder"]), ("B", second["folder"])])
-    _table("settings", ("key", "A", "B"), _settings(first, second))
+    _table("settings", ("key", "A", "B"), _settings(first, second), f" ({NONE}: not read, or at its default)")
     _table("results of stages", ("stage", "A", "B", "why"), _stages(first, second))
+    _table("cost", ("", "A", "B"), _costs(first, second))
     _table("scores of the student", ("task", "A", "B", "B - A, same rows"), _scores(first, second))
     for sentence in _rows(first, second):
         console.say(sentence)
@@ -64,21 +69,21 @@ def _run(named: str) -> Run:
     return found[0]
 
 
-def _table(title: str, columns: Sequence[str], rows: Iterator[tuple[str, ...]]) -> None:
+def _table(title: str, columns: Sequence[str], rows: Iterator[tuple[str, ...]], note: str = "") -> None:
     found = list(rows)
     if found:
-        console.table(title, columns, found)
+        console.table(f"{title}{note}", columns, found)
     else:
         console.say(f"{title}: none differ")
 
 
 def _settings(first: Run, second: Run) -> Iterator[tuple[str, str, str]]:
     sides = [
-        {name: run[name] for name in ("benchmark", "split", "seed")} | run["settings"]
+        {"benchmark": run["benchmark"], "eval.split": run["split"], "seed": str(run["seed"])} | overrides(run)
         for run in (first, second)
     ]
     for key in dict.fromkeys([*sides[0], *sides[1]]):
-        values = [str(side.get(key, "(not read)")) for side in sides]
+        values = [side.get(key, NONE) for side in sides]
         if values[0] != values[1]:
             yield (key, *values)
 
@@ -86,9 +91,9 @@ def _settings(first: Run, second: Run) -> Iterator[tuple[str, str, str]]:
 def _stages(first: Run, second: Run) -> Iterator[tuple[str, str, str, str]]:
     keys = [{str(stage["stage"]): str(stage["key"]) for stage in run["stages"]} for run in (first, second)]
     for name in dict.fromkeys([*keys[0], *keys[1]]):
-        own = [side.get(name, "–") for side in keys]
+        own = [side.get(name, NONE) for side in keys]
         if own[0] != own[1]:
-            yield name, own[0], own[1], "only one run has it" if "–" in own else _why(first, second, name)
+            yield name, own[0], own[1], "only one run has it" if NONE in own else _why(first, second, name)
 
 
 def _why(first: Run, second: Run, stage: str) -> str:
@@ -107,29 +112,46 @@ def _why(first: Run, second: Run, stage: str) -> str:
 
 
 def _scores(first: Run, second: Run) -> Iterator[tuple[str, str, str, str]]:
-    answers = [read_answers(run, ROLE) for run in (first, second)]
-    for task in dict.fromkeys([*first["scores"][ROLE], *second["scores"][ROLE]]):
-        scores = [run["scores"][ROLE].get(task) for run in (first, second)]
-        cells = [_cell(score) for score in scores]
-        gain = _gain(answers[0].get(task), answers[1].get(task))
+    """Yield the scores of each task and, where all are shares of right answers, of their mean."""
+    sides = [run["scores"][ROLE] for run in (first, second)]
+    answers = read_answers(first, ROLE), read_answers(second, ROLE)
+    tasks = list(dict.fromkeys([*sides[0], *sides[1]]))
+    for task in tasks:
+        scores = [side.get(task) for side in sides]
         points = all(score and score["metric"] in SHARES for score in scores)
-        told = "not the same rows" if gain is None else difference_cell(gain, points=points)
-        yield task, cells[0], cells[1], told if None not in scores else "–"
+        told = _gained(*answers, [task], points=points) if None not in scores else NONE
+        yield task, _cell(scores[0]), _cell(scores[1]), told
+    shares = all(score["metric"] in SHARES for side in sides for score in side.values())
+    if len(tasks) > 1 and shares and sides[0].keys() == sides[1].keys():
+        means = [mean_of_all([estimate_of(side[task]) for task in tasks]) for side in sides]
+        cells = [score_cell(mean, SHARES[0]) for mean in means]
+        yield MEAN, cells[0], cells[1], _gained(*answers, tasks, points=True)
 
 
 def _cell(score: Mapping[str, Any] | None) -> str:
-    return "–" if score is None else score_cell(estimate_of(score), str(score["metric"]))
+    return NONE if score is None else score_cell(estimate_of(score), str(score["metric"]))
 
 
-def _gain(first: Answered | None, second: Answered | None) -> Interval | None:
-    """Return second minus first with its interval; None where they did not answer the same rows."""
-    if first is None or second is None:
-        return None
-    stacked = [stack([{"": own}], {"": first}) for own in (second, first)]
+def _gained(
+    first: Mapping[str, Answered], second: Mapping[str, Answered], tasks: Sequence[str], *, points: bool
+) -> str:
+    """Return second minus first with its interval, mean over tasks, where they answered the same rows."""
+    if not all(task in answers for task in tasks for answers in (first, second)):
+        return _OTHER_ROWS
+    like = {task: first[task] for task in tasks}
+    stacked = [stack([own], like) for own in (second, first)]
     if stacked[0] is None or stacked[1] is None:
-        return None
+        return _OTHER_ROWS
     found = difference(resample(stacked[0]), resample(stacked[1]))
-    return supported(found, differing(stacked[0], stacked[1]))
+    return difference_cell(supported(found, differing(stacked[0], stacked[1])), points=points)
+
+
+def _costs(first: Run, second: Run) -> Iterator[tuple[str, str, str]]:
+    sides = [dict(zip(BUDGET, budget_cells([run]), strict=True)) for run in (first, second)]
+    for name in BUDGET:
+        cells = [side[name] for side in sides]
+        if cells[0] != cells[1]:
+            yield name, cells[0], cells[1]
 
 
 def _rows(first: Run, second: Run) -> Iterator[str]:

@@ -36,7 +36,7 @@ from pkt.semantics import closed_form
 from pkt.stages import align, answer, briefing, evaluate, extract, identity, record, report, transfer
 from pkt.stages.session import Job, Session
 from pkt.store import Store, store_root
-from pkt.surroundings import command_line, device_type, prepare, provenance, seed_rows
+from pkt.surroundings import choices, command_line, device_type, prepare, provenance, seed_rows
 from pkt.tracking import open_tracker
 from pkt.tracking.open import sweep_name
 
@@ -232,6 +232,7 @@ def open_session(cfg: DictConfig, run_dir: Path) -> Session:
         run_dir=run_dir,
         tracker=tracker,
         command=command_line(),
+        choices=choices(),
         provenance=partial(provenance, datetime.now(UTC)),
         resolved_config=resolved,
         plugins=origins(method, *vars(choice_of(bench)).values()),

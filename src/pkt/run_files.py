@@ -7,6 +7,7 @@ RUN_STAGES = (
 )
 ANALYSIS = "analysis.json"  # of `pkt analyze`
 METRICS = "metrics.jsonl"  # every step, table and figure
+STEPS = "steps.json"  # in a result of `transfer`: the metrics of every optimiser step
 TABLE = "table.md"  # what the terminal showed: of a run, or over the jobs of a sweep
 PAGE = "report.html"  # beside it report.md, report.tex and report.jsonl
 PLAN = "plan.json"  # of `pkt plan`

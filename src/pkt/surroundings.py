@@ -175,6 +175,18 @@ def command_line() -> str:
     return _hidden(["pkt", verb, *named, *settings.overrides.task])
 
 
+def choices() -> dict[str, str]:
+    """Return the file that this request took from each group of pkt's configuration."""
+    from hydra.core.hydra_config import HydraConfig
+
+    found = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    return {
+        str(group): str(name)
+        for group, name in found.items()
+        if name is not None and not str(group).startswith("hydra/")
+    }
+
+
 def _hidden(words: Sequence[str]) -> str:
     return shlex.join(secrets.hide_word(word) for word in words).replace(
         f"'{secrets.HIDDEN}'", secrets.HIDDEN

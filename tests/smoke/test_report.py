@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from pkt.reporting.overrides import written_out
+from pkt.reporting.runs import load_runs
 from run_folders import leave_run
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -96,7 +100,7 @@ def test_the_page_fits_a_phone_and_adapts_to_dark(page, tmp_path, scheme):
     assert found["headings"] >= 10
     assert found["tables"] >= 6
     assert found["drawings"] >= 5
-    assert (found["scripts"], found["images"], found["asked"]) == (1, 0, [])  # one script: the probe
+    assert (found["scripts"], found["images"], found["asked"]) == (2, 0, [])  # its own script, and the probe
     light = [sum(map(int, re.findall(r"\d+", found[name])[:3])) > 380 for name in ("ground", "ink", "drawn")]
     assert light == ([False, True, True] if dark else [True, False, False])
 
@@ -109,6 +113,31 @@ def test_the_page_has_no_errors_and_asks_for_nothing(page, tmp_path):
     assert "<h1>nano on nano</h1>" in done.stdout
     assert re.findall(r"<title>(.*?)</title>", done.stdout)[0] == "nano on nano · pkt"
     assert asked(log) == set()
+
+
+@in_a_browser
+def test_a_click_copies_a_whole_command(page, tmp_path):
+    """The page's own policy lets its script run; what a click selects is what it copies."""
+    done = browse(page, tmp_path, "--dump-dom", "--virtual-time-budget=3000")
+    lines = re.findall(r'<figure class="snippet">.*?</figure>', done.stdout, flags=re.DOTALL)
+    assert len(lines) > 3
+    assert all(line.count('<button type="button"') == 1 for line in lines)
+    click = """<script>addEventListener("load", () => {
+      const heard = [];
+      document.querySelectorAll("details").forEach(each => { each.open = true; });
+      document.querySelectorAll(".snippet button").forEach(each => {
+        each.click();
+        heard.push(getSelection().toString());
+      });
+      document.title = JSON.stringify(heard);
+    });</script>"""
+    text = page.read_text(encoding="utf-8")
+    copy = tmp_path / "clicked.html"
+    copy.write_text(CSP.sub("", text).replace("</body>", click + "</body>"), encoding="utf-8")
+    dom = browse(copy, tmp_path, "--dump-dom", "--virtual-time-budget=3000").stdout
+    heard = json.loads(html.unescape(re.findall(r"<title>(.*?)</title>", dom, flags=re.DOTALL)[0]))
+    told = re.findall(r'class="snippet">.*?<pre tabindex="0">\n(.*?)</pre>', text, flags=re.DOTALL)
+    assert heard == [html.unescape(line) for line in told]
 
 
 @in_a_browser
@@ -157,6 +186,29 @@ def test_a_run_ends_with_its_page_and_runs_go_into_one(pkt, tiny_request):
     assert "against identity" in Path("away/a=b.md").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in Path("away/a=b.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {line["arm"] for line in lines} == {"teacher", "identity", "sft", "student"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["method=sft"],
+        ["method=semalign_joint", "objective=joint", "semantics=cosine"],
+        [
+            "method=semalign_joint",
+            "+term@objective.terms.more=mean_square",
+            "~objective.terms.kl",
+            "mapping=monotone",
+        ],
+    ],
+)
+def test_a_command_with_every_setting_written_out_asks_for_the_same(pkt, tiny_request, words):
+    assert pkt("run", *words, *tiny_request).code == 0
+    (folder,) = pkt.outputs.glob("runs/run/*")
+    line = written_out(load_runs([folder])[0])
+    assert pkt(*shlex.split(line)[1:]).code == 0
+    again = max(pkt.outputs.glob("runs/run/*"))
+    assert all(stage["reused"] for stage in load_runs([again])[0]["stages"])
+    assert html.escape(line, quote=False).replace("'", "&#39;") in (folder / "report.html").read_text("utf-8")
 
 
 def test_a_report_leaves_nothing_but_itself(pkt, tmp_path):

@@ -26,7 +26,8 @@ def test_wheel_works_unpacked(tmp_path: Path):
     own = {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
     assert own == {p.relative_to(unpacked / "pkt/conf") for p in (unpacked / "pkt/conf").rglob("*.yaml")}
     assert (unpacked / "pkt" / "py.typed").is_file()
-    assert (unpacked / "pkt" / "reporting" / "templates" / "page.css").is_file()
+    pages = unpacked / "pkt" / "reporting" / "templates"
+    assert {file.name for file in pages.iterdir()} == {"page.css", "page.html", "page.js"}
     env = {k: v for k, v in os.environ.items() if not k.startswith("PKT_")} | {"PYTHONPATH": str(unpacked)}
     code = "import pkt, sys; from pkt.cli import main; print(pkt.__file__); sys.exit(main(sys.argv[1:]))"
     words = [sys.executable, "-c", code, "run", "--cfg", "job", "-p", "optim"]

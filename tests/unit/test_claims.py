@@ -6,11 +6,13 @@ import json
 import math
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from pkt.callbacks import Guard
 from pkt.evaluation.paired import Answers, Interval, differing, mcnemar, sign_flip, supported
@@ -20,6 +22,7 @@ from pkt.reporting.figures import wrapped
 from pkt.reporting.gaps import no_gap
 from pkt.reporting.headline import headline
 from pkt.reporting.page import render
+from pkt.reporting.page.charts import gap_charts
 from pkt.reporting.page.collect import collect
 from pkt.reporting.page.numbers import findings
 from pkt.reporting.runs import arms, find_runs, load_runs
@@ -259,7 +262,7 @@ def test_two_rates_are_two_arms_and_equal_settings_on_other_rows_too():
     made[1] |= {"arm": {"optim.lr": 2, "transfer rows train": "aa"}, "settings": {"optim.lr": 2}}
     made[2] |= {"arm": {"optim.lr": 2, "transfer rows train": "bb"}, "settings": {"optim.lr": 2}}
     labels = [arm.label for arm in arms(made)]
-    assert labels[0] == "sft (optim.lr 1)"
+    assert labels[0] == "sft (optim.lr=1)"
     assert [label.partition("transfer rows train ")[2][:2] for label in labels[1:]] == ["aa", "bb"]
 
 
@@ -310,15 +313,44 @@ def test_labels_are_wrapped_and_never_cut(width: int):
 
 
 def test_drawings_say_whose_numbers_they_show(tmp_path: Path):
-    leave_run(tmp_path, "a_method_with_a_name_that_is_longer_than_any_label", lift=0.5)
+    name = "a_method_with_a_name_that_is_longer_than_any_label"
+    leave_run(tmp_path, name, lift=0.5)
     leave_run(tmp_path, "sft", lift=0.7)
     (section,) = collect(load_runs([tmp_path / "runs"])).sections
     drawings = [drawing for topic in section.topics for drawing in topic.drawings]
     assert len(drawings) > 4
-    assert all(drawing.about == "nano on nano" and drawing.about in drawing.heading for drawing in drawings)
-    ticks = [text.get_text() for text in drawings[0].figure.axes[0].get_yticklabels()]
-    assert "a_method_with_a_name_that_is_longer_than_any_label" in [tick.replace("\n", "") for tick in ticks]
-    assert not any("…" in tick for tick in ticks)
+    assert all(drawing.about.endswith("nano on nano") for drawing in drawings)
+    for drawing in drawings:
+        shown = [text.get_text() for text in drawing.figure.findobj(Text)]
+        told = " ".join([drawing.heading, *shown]).replace("\n", "")
+        assert "sft" in told or name in told, drawing.name
+        assert "…" not in told
+    assert name in [text.get_text().replace("\n", "") for text in drawings[0].figure.axes[0].texts]
+
+
+def test_a_drawing_of_the_only_arm_names_it(tmp_path: Path):
+    leave_run(tmp_path, "kd", lift=0.5)
+    (section,) = collect(load_runs([tmp_path / "runs"])).sections
+    drawings = [drawing for topic in section.topics for drawing in topic.drawings]
+    assert len(drawings) > 3
+    assert {drawing.about for drawing in drawings} == {"kd: nano on nano"}
+
+
+def test_many_arms_with_long_labels_fit_on_a_screen(tmp_path: Path):
+    for place in range(15):
+        settings = {"optim.lr": place, "method.update.rank": place % 2}
+        leave_run(tmp_path, "semalign_joint", lift=0.05 * place, seed=place, settings=settings)
+    found = study(*load_runs([tmp_path / "runs"]))
+    (drawing, *_) = gap_charts(found)
+    axes = drawing.figure.axes[0]
+    assert drawing.figure.get_size_inches()[1] < 7
+    shown = {text.get_text().replace("\n", " ") for text in axes.texts}
+    assert {arm.label for arm in found.arms} <= shown
+    drawing.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes.texts if text.get_text() not in ("student", "teacher")]
+    width = drawing.figure.bbox.width
+    assert all(box.x0 >= 0 and box.x1 <= width for box in boxes)
+    assert all(above.y0 >= below.y1 - 1 for above, below in pairwise(boxes))
 
 
 def test_a_sweep_over_two_students_ends_in_two_tables_and_loses_no_number(

@@ -301,4 +301,4 @@ def test_arms_that_only_a_strategys_own_setting_tells_apart_get_labels_of_their_
         {"semantics._target_": "pkt.semantics.Ridge", "semantics.k": 2},
     ]
     labels = [arm.label for arm in arms([run | {"settings": one} for one in settings])]
-    assert labels == ["kd (semantics cosine)", "kd", "kd (semantics.k 2)"]
+    assert labels == ["kd (semantics=cosine)", "kd", "kd (semantics.k=2)"]

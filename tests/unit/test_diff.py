@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ def test_two_methods_are_compared_row_by_row(pkt, tmp_path):
     line = next(line for line in done.out.splitlines() if "nano_math" in line and "±" in line)
     assert "+" in line.split("│")[4]
     assert "[" in line.split("│")[4]
+    mean = next(line for line in done.out.splitlines() if line.startswith("│ mean"))
+    assert re.search(r"\+\d+\.\d \[\+", mean.split("│")[4])
     assert "rows that only B got right" in done.out
     back = pkt("diff", second, first)
     assert (
@@ -37,8 +40,25 @@ def test_a_run_differs_in_nothing_from_itself(pkt, tmp_path):
     done = pkt("diff", folder, folder)
     assert done.code == 0, done.err
     assert "settings: none differ" in done.out
+    assert "cost: none differ" in done.out
     assert "results of stages: none differ" in done.out
     assert "only B" not in done.out
+
+
+def test_settings_are_told_as_the_command_line_has_them_and_costs_as_tables_do(pkt, tmp_path):
+    sides = []
+    for lift, choice, lr in ((0.5, "random", None), (0.6, "depth", 0.1)):
+        settings = {"method": "kd", "mapping._target_": choice.title(), "optim.lr": lr}
+        spent = {"student_forward_tokens": 10_000_000 * lift}
+        choices = {"mapping": choice}
+        folder = leave_run(
+            tmp_path / choice, "kd", lift=lift, settings=settings, choices=choices, budget=spent
+        )
+        sides.append(str(folder))
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in pkt("diff", *sides).out.splitlines()]
+    assert ["mapping", "random", "depth"] in rows
+    assert ["optim.lr", "null", "0.1"] in rows
+    assert ["student ktokens", "5,000", "6,000"] in rows
 
 
 def test_why_a_result_is_another_one_is_told_of_real_runs(pkt, tiny_request):

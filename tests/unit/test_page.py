@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import re
@@ -153,9 +155,9 @@ def test_page_markdown_and_latex_have_the_same_cells(study, page):
 
 def test_jsonl_has_the_numbers_behind_every_cell(study, page):
     lines = [json.loads(line) for line in jsonl(study).splitlines()]
-    rows = page.tables[0][1]
+    (_, rows), (_, closed) = page.tables[1:3]  # after the answer in short
     head, cells = rows[0], {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[1:]}
-    shares = {row[0]: dict(zip(page.tables[1][1][0], row, strict=True)) for row in page.tables[1][1][1:]}
+    shares = {row[0]: dict(zip(closed[0], row, strict=True)) for row in closed[1:]}
     assert {line["arm"] for line in lines} == set(cells)
     assert {line["task"] for line in lines} == {"nano_math", "code_50%", "mean"} <= set(head)
     for line in lines:
@@ -188,19 +190,41 @@ def test_a_gap_inside_the_noise_is_no_gap(outputs):
     (run,) = load_runs([outputs / "runs" / "run" / "0"])
     run["scores"]["teacher"]["nano_math"] = run["scores"]["student"]["nano_math"]
     (section,) = collect([run]).sections
-    assert section.topics[0].sentences[-1].endswith("within two standard errors): nano_math.")
-    assert section.topics[1].tables[0].rows[0][1] == "–"
+    topics = {topic.name: topic for topic in section.topics}
+    assert topics["scores"].sentences[-1].endswith("within two standard errors): nano_math.")
+    assert topics["gap"].tables[0].rows[0][1] == "–"
     line = next(json.loads(line) for line in jsonl(collect([run])).splitlines() if '"transferred"' in line)
     assert (line["task"], line["gap_closed"]) == ("nano_math", None)
 
 
 def test_what_models_write_is_text_and_never_markup(page, text):
-    assert "<script" not in text
+    assert text.count("<script") == 1  # its own, which a policy lets run by its digest
     assert "<img" not in text
     assert not any("onerror" in attributes for _, attributes in page.tags)
     assert any("<script>document.title='owned'</script>" in pre and "\ufffd" in pre for pre in page.pre)
     assert "\x00" not in text
     assert "kd|<i>$x$" in [row[0] for row in page.tables[0][1]]
+
+
+def test_the_one_script_is_the_one_that_the_policy_names(page, text):
+    (script,) = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [each["content"] for each in page.all("meta") if each.get("http-equiv")]
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert [tag for tag, attributes in page.tags if any(name.startswith("on") for name in attributes)] == []
+
+
+def test_every_run_of_a_study_is_there_with_its_seed_and_its_folder(study, outputs):
+    (topic,) = [topic for topic in study.sections[0].topics if topic.name == "runs"]
+    rows = topic.tables[0].rows
+    assert sorted((row[0], row[1]) for row in rows) == sorted(
+        (name, seed) for name in ("sft", "kd|<i>$x$", "weak") for seed in "01"
+    )
+    for row in rows:
+        (run,) = load_runs([outputs / "runs" / "run" / row[-1]])
+        assert (run["method"], str(run["seed"])) == (row[0], row[1])
+        assert row[2].startswith(f"{100 * run['scores']['transferred']['nano_math']['value']:.1f} ±")
 
 
 def test_the_page_asks_for_nothing(page, text):
@@ -280,6 +304,7 @@ def test_a_run_shows_its_own_parts(single):
     (section,) = single.sections
     names = [topic.name for topic in section.topics]
     assert names == [
+        "answer",
         "scores",
         "gap",
         "budget",
@@ -303,8 +328,15 @@ def test_what_is_not_there_is_left_out(outputs, tmp_path):
     shutil.copytree(outputs / "runs" / "run" / "0", tmp_path / "alone")
     (tmp_path / "alone" / "metrics.jsonl").unlink()
     (section,) = collect(load_runs([tmp_path / "alone"])).sections
-    assert [topic.name for topic in section.topics] == ["scores", "gap", "budget", "recipe", "stages"]
-    assert "±" in section.topics[1].tables[0].rows[0][1]
+    assert [topic.name for topic in section.topics] == [
+        "answer",
+        "scores",
+        "gap",
+        "budget",
+        "recipe",
+        "stages",
+    ]
+    assert "±" in section.topics[2].tables[0].rows[0][1]
 
 
 def test_an_analysis_is_shown_with_the_run_that_it_is_about(outputs, tmp_path):

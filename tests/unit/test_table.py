@@ -45,8 +45,8 @@ def run(
 def test_arms_group_seeds_and_name_only_what_differs():
     runs = [run(0), run(1), run(1), run(0, semantics="ridge"), run(0, method="sft")]
     assert {arm.label: len(arm.runs) for arm in arms(runs)} == {
-        "semalign (semantics cosine)": 2,
-        "semalign (semantics ridge)": 1,
+        "semalign (semantics=cosine)": 2,
+        "semalign (semantics=ridge)": 1,
         "sft": 1,
     }
 
@@ -55,8 +55,8 @@ def test_a_label_leaves_out_what_most_arms_share():
     runs = [run(0), run(1), run(0, lr=2.0), run(0, semantics="ridge")]
     assert [arm.label for arm in arms(runs)] == [
         "semalign",
-        "semalign (optim.lr 2.0)",
-        "semalign (semantics ridge)",
+        "semalign (optim.lr=2.0)",
+        "semalign (semantics=ridge)",
     ]
 
 
@@ -69,8 +69,8 @@ def test_a_label_tells_a_choice_and_not_what_it_takes_away():
     none["settings"]["objective.positions"] = "all"
     assert [arm.label for arm in arms([base, answer, none])] == [
         "semalign",
-        "semalign (objective.positions answer)",
-        "semalign (objective.terms.output null)",
+        "semalign (objective.positions=answer)",
+        "semalign (without objective.terms.output)",
     ]
 
 
@@ -87,7 +87,7 @@ def test_study_table_puts_the_largest_share_of_the_gap_first():
 
 def test_arms_with_other_hyper_parameters_are_not_seeds_of_one():
     labels = {arm.label: len(arm.runs) for arm in arms([run(0), run(1), run(0, lr=2.0), run(1, lr=2.0)])}
-    assert labels == {"semalign (optim.lr 1.0)": 2, "semalign (optim.lr 2.0)": 2}
+    assert labels == {"semalign (optim.lr=1.0)": 2, "semalign (optim.lr=2.0)": 2}
 
 
 def test_budget_columns_are_means_over_seeds_and_empty_where_unknown():

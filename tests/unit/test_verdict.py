@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def test_the_way_to_the_teacher_is_told_where_it_helped(tmp_path):
     ("method", "lift", "remedy"),
     [
         ("kd", 0.6, "pkt run -m method=sft,kd seed=0,1,2"),
-        ("sft", 0.6, "does a teacher add to it?"),
+        ("sft", 0.6, "does a teacher add to it (docs/when.md)? pkt run method=semalign_joint"),
         ("kd", -0.8, "optim.lr=0.0003"),
         ("kd", -0.05, "more rows to score"),
     ],
@@ -77,3 +78,19 @@ def test_a_student_that_did_not_change_is_said_to_be_so(tmp_path):
     told = verdict(run, shares_of(run))
     assert told.sentence == "no row is scored otherwise than before"
     assert "did it train?" in told.remedy
+
+
+def test_what_to_try_next_is_a_command_with_the_same_words(tmp_path):
+    command = "pkt run -cn mine method=kd '+model.roles={a:b c}' '~objective.terms.kl' seed=7 optim.steps=40"
+    remedy = found(tmp_path, 0.6, command=command).remedy
+    asked = remedy.partition("? ")[2]
+    assert shlex.split(asked) == [
+        *("pkt", "run", "-m", "method=sft,kd", "seed=0,1,2"),
+        *("-cn", "mine", "+model.roles={a:b c}", "~objective.terms.kl", "optim.steps=40"),
+    ]
+
+
+def test_a_checkpoint_from_elsewhere_gets_no_advice(tmp_path):
+    told = found(tmp_path, 0.6, settings={"model": "nano", "eval.checkpoint": "/some/where"})
+    assert told.sentence.startswith("it helped")
+    assert (told.advice, told.command, told.remedy) == ("", "", "")

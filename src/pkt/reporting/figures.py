@@ -8,8 +8,9 @@ dark theme.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LETTERS, _LINE = 12, 0.17  # of a heading: letters per inch, inches per line
+_LEGEND = 0.15  # inches of a line of a legend
 INK, TEACHER, STUDENT, QUIET = "#222222", "#3b6fb6", "#c4622d", "#c9ced6"
 MARK, RIVAL = "#2f7d5b", "#8a559f"
 
@@ -31,7 +33,7 @@ class Drawing:
         title: one line above it.
         alt: what a reader who cannot see it should know.
         figure: matplotlib's.
-        about: whose numbers it shows: the pair, and the benchmark where it is about scores.
+        about: whose numbers it shows: the method or arm where there is one, the pair, and the benchmark.
     """
 
     name: str
@@ -80,6 +82,22 @@ def wrapped(label: str, width: int) -> str:
             lines.append("")
         lines[-1] += word if lines[-1] else word.lstrip()
     return "\n".join(line.rstrip() for line in lines)
+
+
+def legend_columns(names: Iterable[str], letters: int) -> int:
+    """Return how many columns a legend below the axes has: two where names are short.
+
+    Args:
+        names: one at least.
+        letters: that a line of it has room for.
+    """
+    return 2 if max(map(len, names)) <= letters // 2 else 1
+
+
+def legend_height(names: Collection[str], letters: int) -> float:
+    """Return how many inches a legend takes below the axes, with whole names; see `legend_columns`."""
+    lines = sum(1 + wrapped(name, letters).count("\n") for name in names)
+    return _LEGEND * math.ceil(lines / legend_columns(names, letters))
 
 
 def plain_logarithm(axis: Any) -> None:

@@ -20,19 +20,18 @@ import yaml
 from pkt.durable import read_json
 from pkt.errors import RequestError
 from pkt.manifest import MANIFEST
+from pkt.reporting.labels import labels
 from pkt.run_files import SCORES
 from pkt.tracking.sweep_run import job_requests, refused_requests
 
 Run = dict[str, Any]
-STRATEGY = "_target_"  # a setting that ends in this names the class of a strategy
 FIXED = ("teacher", "student")  # models that are the same for all runs of a study
 _NEEDED = ("method", "model", "benchmark", "split", "seed", "settings", "scores", "stages")
 _TEXT = dict.fromkeys(("method", "model", "benchmark", "split", "store"), str)
-_OBJECTS = dict.fromkeys(("settings", "scores", "study", "arm", "names", "budget", "layers"), dict)
+_OBJECTS = dict.fromkeys(("settings", "choices", "scores", "study", "arm", "names", "budget", "layers"), dict)
 _FORM: Mapping[str, type] = {**_TEXT, **_OBJECTS, "seed": int, "stages": list, "notes": list}
 _OF_SCORE = {"task", "metric", "value", "stderr", "higher_is_better"}
 _SCORING = ("run", "eval")  # the verbs that leave scores
-_DIGITS = 8  # of a digest in a label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,13 +203,15 @@ def key_of(run: Run, label: str) -> str | None:
 def arms(runs: Sequence[Run]) -> list[Arm]:
     """Group the runs of a study into arms.
 
-    A label names what sets its arm apart from most arms of the same method; no two labels are equal.
+    No two labels are equal, and none is that of an untouched model.
     """
     grouped: dict[str, list[Run]] = {}
     for run in once(runs)[0]:
         grouped.setdefault(same(arm_of(run)), []).append(run)
     groups = [tuple(own) for own in grouped.values()]
-    return [Arm(label=label, runs=own) for label, own in zip(_labels(groups), groups, strict=True)]
+    first = [group[0] for group in groups]
+    names = labels(first, [arm_of(run) for run in first], FIXED)
+    return [Arm(label=label, runs=own) for label, own in zip(names, groups, strict=True)]
 
 
 def once(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
@@ -248,68 +249,3 @@ def _agree(run: Run, other: Run) -> bool:
 
 def _where(run: Run) -> str:
     return str(run.get("folder", f"{run['method']}, seed {run['seed']}"))
-
-
-def _labels(groups: Sequence[tuple[Run, ...]]) -> list[str]:
-    """Return a label per arm; more is said where less would leave two alike, and a number where nothing else helps."""
-    first = [group[0] for group in groups]
-    labels = [_label(run, first) for run in first]
-    for more in (_all_settings, _digests):
-        shared = {label for label in labels if labels.count(label) > 1}
-        labels = [more(label, run, first) if label in shared else label
-                  for label, run in zip(labels, first, strict=True)]  # fmt: skip
-    taken = list(FIXED)  # what the rows of the untouched models are called
-    for place, label in enumerate(labels):
-        number = 1 + sum(other == label for other in (*FIXED, *labels[:place]))
-        unique = label if label not in taken else f"{label} #{number}"
-        taken.append(unique)
-    return taken[len(FIXED) :]
-
-
-def _all_settings(_: str, run: Run, first: Sequence[Run]) -> str:
-    return _label(run, first, all_settings=True)
-
-
-def _digests(label: str, run: Run, first: Sequence[Run]) -> str:
-    """Add what differs beside the settings: rows, models, code."""
-    siblings = [arm_of(other) for other in first if other["method"] == run["method"]]
-    own = arm_of(run)
-    keys = sorted({key for each in siblings for key in each} - set(run["settings"]))
-    shown = [key for key in keys if any(each.get(key) != own.get(key) for each in siblings)]
-    return f"{label} ({', '.join(f'{key} {short(own.get(key))}' for key in shown)})" if shown else label
-
-
-def short(value: Any) -> str:
-    """Return a value as labels show it: the first digits of a digest."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    digest = len(text) >= 2 * _DIGITS and set(text.partition("/")[0]) <= set("0123456789abcdef")
-    return text[:_DIGITS] if digest else text
-
-
-def _label(run: Run, runs: Sequence[Run], *, all_settings: bool = False) -> str:
-    """Return the method's name and the settings in which this arm differs from most arms of that method."""
-    own = run["settings"]
-    siblings = [other["settings"] for other in runs if other["method"] == run["method"]]
-    # each setting once: seeds of one arm do not outvote other arms
-    siblings = list({json.dumps(each, sort_keys=True): each for each in siblings}.values())
-    shown = [key for key in sorted({key for each in siblings for key in each}) if _tells(key, own, siblings)]
-    if not all_settings:
-        # where a strategy was exchanged, its name is enough: its own settings come with it
-        swapped = tuple(key.removesuffix(STRATEGY) for key in shown if key.endswith(f".{STRATEGY}"))
-        shown = [key for key in shown if key.endswith(f".{STRATEGY}") or not key.startswith(swapped)]
-        # settings that are gone because of another choice say less than that choice
-        shown = [key for key in shown if own.get(key) is not None] or shown
-    extra = [f"{key.removesuffix(f'.{STRATEGY}')} {_value(key, own.get(key))}" for key in shown]
-    return str(run["method"]) + (f" ({', '.join(extra)})" if extra else "")
-
-
-def _tells(key: str, own: Mapping[str, Any], siblings: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether an arm's value of a setting differs from the one that more than half of the arms share."""
-    values = [json.dumps(other.get(key)) for other in siblings]
-    return 2 * values.count(json.dumps(own.get(key))) <= len(values)
-
-
-def _value(key: str, value: Any) -> str:
-    if not isinstance(value, str):
-        return json.dumps(value)
-    return value.rpartition(".")[2].lower() if key.endswith(f".{STRATEGY}") else value

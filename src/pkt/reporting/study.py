@@ -33,7 +33,8 @@ from pkt.manifest import content_key
 from pkt.reporting.answers import Answered, read_answers, stack
 from pkt.reporting.cells import SHARES, score_head
 from pkt.reporting.gaps import MEAN, ROLES, Share, estimate_of, no_gap
-from pkt.reporting.runs import FIXED, Arm, Run, arms, key_of, once, same, short, study_of
+from pkt.reporting.labels import short
+from pkt.reporting.runs import FIXED, Arm, Run, arms, key_of, once, same, study_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,11 @@ class Study:
     def benchmark(self) -> str:
         """Name of the benchmark."""
         return _names(self.runs, "benchmark")
+
+    @property
+    def split(self) -> str:
+        """Whose rows were scored."""
+        return str(self.runs[0]["split"])
 
     @property
     def columns(self) -> dict[str, Sequence[str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from pkt.reporting.cells import difference_cell, score_cell
 from pkt.reporting.gaps import MEAN
-from pkt.reporting.runs import Arm
+from pkt.reporting.runs import Arm, Run
 from pkt.reporting.study import Study
 from pkt.table import Table
 
@@ -27,7 +29,7 @@ BUDGET = {
 
 def study_table(study: Study) -> Table:
     """Return scores and budget in one table, as a sweep prints it."""
-    scores, costs = scores_table(study), {arm.label: _costs(arm) for arm in study.arms}
+    scores, costs = scores_table(study), {arm.label: budget_cells(arm.runs) for arm in study.arms}
     blank = ("",) * len(BUDGET)
     rows = tuple((*row, *costs.get(row[0], blank)) for row in scores.rows)
     return Table(title=scores.title, columns=(*scores.columns, *BUDGET), rows=rows)
@@ -50,9 +52,28 @@ def scores_table(study: Study) -> Table:
     return Table(title=_title(study), columns=columns, rows=tuple(rows))
 
 
+def runs_table(study: Study) -> Table | None:
+    """Return every run's scores, with their errors over rows, and its folder; None where there is one run."""
+    if len(study.runs) < 2:
+        return None
+    named = [str(run["folder"]) for arm in study.arms for run in arm.runs if "folder" in run]
+    above = os.path.commonpath(named) if named else ""
+    rows = []
+    for arm in study.arms:
+        for run in sorted(arm.runs, key=lambda run: int(run["seed"])):
+            own = Arm(label=arm.label, runs=(run,))
+            cells = [score_cell(study.score(own, [task]), study.metric(task)) for task in study.tasks]
+            mean = score_cell(study.score(own, study.tasks), study.metric(study.tasks[0]))
+            folder = os.path.relpath(run["folder"], above) if "folder" in run else NONE
+            rows.append((arm.label, str(run["seed"]), *cells, mean if study.averaged else NONE, folder))
+    heads = [study.head(task) for task in study.tasks]
+    title = f"each run, ± standard error over rows; folders are below {PurePath(above).name or above}"
+    return Table(title=title, columns=("", "seed", *heads, MEAN, "folder"), rows=tuple(rows))
+
+
 def budget_table(study: Study) -> Table:
     """Return what each arm cost, without the arms and columns of which nothing is known."""
-    costs = {arm.label: _costs(arm) for arm in study.arms}
+    costs = {arm.label: budget_cells(arm.runs) for arm in study.arms}
     costs = {label: cells for label, cells in costs.items() if set(cells) != {NONE}}
     filled = [place for place in range(len(BUDGET)) if {cells[place] for cells in costs.values()} - {NONE}]
     return Table(
@@ -64,7 +85,11 @@ def budget_table(study: Study) -> Table:
 
 def cost_values(arm: Arm, key: str) -> list[float]:
     """Return one entry of the budget of an arm's runs, of those that have it."""
-    known = (run.get("budget", {}).get(key) for run in arm.runs)
+    return _values(arm.runs, key)
+
+
+def _values(runs: Sequence[Run], key: str) -> list[float]:
+    known = (run.get("budget", {}).get(key) for run in runs)
     return [float(value) for value in known if isinstance(value, int | float)]
 
 
@@ -149,6 +174,7 @@ def _pair_cell(study: Study, row: Arm, column: Arm) -> str:
     return difference_cell(difference, points=study.points, ends=False) + p_value
 
 
-def _costs(arm: Arm) -> tuple[str, ...]:
-    costs = [(cost_values(arm, key), unit) for key, unit in BUDGET.values()]
+def budget_cells(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return what runs cost, a cell per entry of `BUDGET`, mean over them."""
+    costs = [(_values(runs, key), unit) for key, unit in BUDGET.values()]
     return tuple(f"{statistics.fmean(values) / unit:,.0f}" if values else NONE for values, unit in costs)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pkt.evaluation.paired import Interval
 from pkt.reporting.gaps import MEAN, Share
+from pkt.reporting.overrides import asked_again
 from pkt.reporting.runs import Arm, Run
 from pkt.reporting.study import Study
 
@@ -18,11 +20,22 @@ class Verdict:
 
     Attributes:
         sentence: whether the student is better than before, by how much, and how sure that is.
-        remedy: what to try next.
+        advice: what to try next; empty where nothing is known of how the student was made.
+        command: that does so, for a shell; empty where it takes a choice.
     """
 
     sentence: str
-    remedy: str
+    advice: str
+    command: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """What to try next, in one line."""
+        return (
+            f"{self.advice}{'' if self.advice.endswith('?') else ':'} {self.command}"
+            if self.command
+            else self.advice
+        )
 
 
 def verdict(run: Run, shares: Mapping[str, Share]) -> Verdict | None:
@@ -35,36 +48,70 @@ def verdict(run: Run, shares: Mapping[str, Share]) -> Verdict | None:
     if not {"student", "transferred"} <= run["scores"].keys():
         return None
     study = Study.of([run])
-    before = next(arm for arm in study.fixed if arm.role == "student")
-    gain = study.difference(study.arms[0], before)
+    return arm_verdict(study, study.arms[0], shares.get(MEAN))
+
+
+def arm_verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
+    """Compare an arm's students with what they were before; None where no interval can be given.
+
+    Of a checkpoint from elsewhere (`eval.checkpoint`) pkt does not know what was done to it, and has no advice.
+
+    Args:
+        study: of the arm.
+        arm: a transferred student.
+        share: of the gap, mean over tasks.
+    """
+    found = _verdict(study, arm, share)
+    elsewhere = "eval.checkpoint" in arm.first["settings"]
+    return Verdict(sentence=found.sentence, advice="") if found and elsewhere else found
+
+
+def _verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
+    gain = gain_of(study, arm)
     if gain is None or not gain.known:
         return None
-    told = _told(study, gain, before)
+    told = _told(study, gain)
     if gain.differing == 0:
-        return Verdict(sentence="no row is scored otherwise than before", remedy=_NOTHING)
+        return Verdict(sentence="no row is scored otherwise than before", advice=_NOTHING)
     if gain.holds_zero:
-        return Verdict(
-            sentence=f"no difference to the untouched student beyond the noise: {told}", remedy=_MORE
-        )
+        return _more(f"no difference to the untouched student beyond the noise: {told}", arm)
     if (gain.value > 0) != study.rises(study.compared[0]):
-        return Verdict(sentence=f"it harmed: {told}", remedy=_gentler(run))
-    share = shares.get(MEAN)
+        return Verdict(sentence=f"it harmed: {told}", advice=_gentler(arm.first))
     way = f"; {share.cell} of the way to the teacher" if share and share.known else ""
-    return Verdict(sentence=f"it helped: {told}{way}", remedy=_beside(run))
+    return _beside(f"it helped: {told}{way}", arm.first)
+
+
+def gain_of(study: Study, arm: Arm) -> Interval | None:
+    """Return what an arm's students gained over the untouched one, on the same rows; None where that is not known."""
+    before = untouched(study)
+    return study.difference(arm, before) if before else None
+
+
+def untouched(study: Study) -> Arm | None:
+    """Return the student as it was, where it was scored."""
+    return next((arm for arm in study.fixed if arm.role == "student"), None)
 
 
 _NOTHING = "did it train? See the losses in the report; larger steps (optim.lr), more of them (optim.steps)"
-_MORE = "more rows to score, more steps (optim.steps), or several seeds: pkt run -m seed=0,1,2"
 
 
-def _told(study: Study, gain: Interval, before: Arm) -> str:
+def _more(sentence: str, arm: Arm) -> Verdict:
+    advice = "more rows to score, more steps (optim.steps)"
+    if len(arm.runs) > 2:
+        return Verdict(sentence=sentence, advice=advice)
+    command = asked_again(arm.first, seed="0,1,2")
+    return Verdict(sentence=sentence, advice=f"{advice}, or several seeds", command=command)
+
+
+def _told(study: Study, gain: Interval) -> str:
     """Return a difference with its interval, what it is of, and where it began."""
     scale, unit = (100, " points") if study.points else (1, "")
     of = f"mean of {len(study.compared)} tasks" if len(study.compared) > 1 else study.head(study.compared[0])
     numbers = [scale * number for number in (gain.value, gain.low, gain.high)]
     digits = 1 if study.points else 3
     value, low, high = (f"{number:+.{digits}f}" for number in numbers)
-    start = scale * study.score(before, study.compared).value
+    before = untouched(study)
+    start = scale * study.score(before, study.compared).value if before else math.nan
     return f"{value}{unit} [{low}, {high}] from {start:.{digits}f} ({of})"
 
 
@@ -78,9 +125,14 @@ def _gentler(run: Run) -> str:
     return f"{smaller}, fewer of them (optim.steps), or optim.keep=best; what the loss did is in the report"
 
 
-def _beside(run: Run) -> str:
+def _beside(sentence: str, run: Run) -> Verdict:
     """Return what tells whether the gain is the teacher's."""
     method: Any = run["method"]
     if method in ("sft", "pissa"):
-        return "does a teacher add to it? The same words with method=semalign_joint, and docs/when.md"
-    return f"is it the teacher's doing? pkt run -m method=sft,{method} seed=0,1,2 and the same words"
+        advice, command = (
+            "does a teacher add to it (docs/when.md)?",
+            asked_again(run, method="semalign_joint"),
+        )
+    else:
+        advice, command = "is it the teacher's doing?", asked_again(run, method=f"sft,{method}", seed="0,1,2")
+    return Verdict(sentence=sentence, advice=advice, command=command)

@@ -84,4 +84,5 @@ def _text(value: Any) -> Any:
 
 def about(session: Session) -> str:
     """Return whose numbers a request's pictures show."""
-    return f"{session.bench.config.model.name} on {session.bench.config.benchmark.name}"
+    config = session.bench.config
+    return f"{session.method.name}: {config.model.name} on {config.benchmark.name}"

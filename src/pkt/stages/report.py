@@ -100,6 +100,7 @@ def _summary(session: Session, evaluations: Mapping[str, Evaluation]) -> dict[st
         "arm": identity.arm(session),
         "names": _names(session),
         "command": session.command,
+        "choices": dict(session.choices),
         "scores": {role: named_scores(evaluation) for role, evaluation in evaluations.items()},
         "decoding": {role: evaluation.decoding for role, evaluation in evaluations.items()},
         "notes": session.bench.notes,

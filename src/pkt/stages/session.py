@@ -33,6 +33,7 @@ class Session:
         run_dir: this run's folder: resolved config, metrics, tables, figures.
         tracker: takes metrics, tables and figures.
         command: the command line, for the record.
+        choices: the file that it took from each group of the configuration, for the record.
         provenance: finds out versions and platform, for the record.
         resolved_config: the request as YAML, interpolations filled in.
         plugins: version and code of other people's packages among the strategies.
@@ -50,6 +51,7 @@ class Session:
     command: str
     provenance: Callable[[], Mapping[str, Any]]
     resolved_config: str
+    choices: Mapping[str, str] = field(default_factory=dict)
     plugins: Mapping[str, Any] = field(default_factory=dict)
     seeded: frozenset[str] = frozenset({"seed"})
     plan: Plan = field(default_factory=lambda: Plan(steps={}))

@@ -2,6 +2,7 @@
 
     training ──log──> tracker
                 └──> <scratch>/steps.jsonl ──the stage ends──> steps.json of the result ──it is reused──> tracker
+                                                                           └──> the page of every run that has it
 
 So a run that reuses a training shows its curves too. The lines lie beside the snapshot, and outlive a kill as it does.
 """
@@ -15,11 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pkt import console
+from pkt.run_files import STEPS
 from pkt.stages.session import Job, Session
 from pkt.tracking.jsonl import checked, marked
 
 _LINES = "steps.jsonl"
-_RESULT = "steps.json"
 Steps = dict[int, dict[str, float]]
 
 
@@ -58,7 +59,7 @@ def store(job: Job) -> None:
     found: Steps = {record["step"]: record["values"] for record in records}
     if lacking := max(found, default=0) - len(found):
         console.warn(f"the lines of {lacking} steps of this training are damaged; its curves leave them out")
-    (job.folder / _RESULT).write_text(json.dumps(dict(sorted(found.items()))), encoding="utf-8")
+    (job.folder / STEPS).write_text(json.dumps(dict(sorted(found.items()))), encoding="utf-8")
 
 
 def replay(session: Session) -> None:
@@ -73,6 +74,6 @@ def replay(session: Session) -> None:
 
 def stored(folder: Path) -> Steps:
     """Return the steps that a result holds; none of a result that was made before they were kept."""
-    file = folder / _RESULT
+    file = folder / STEPS
     content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return {int(step): metrics for step, metrics in content.items()}

@@ -5,21 +5,17 @@ folders -> analysis.json, config.yaml (the request) -> the analyses whose reques
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pkt.durable import read_json
 from pkt.errors import RequestError
+from pkt.reporting.overrides import read_request
 from pkt.reporting.runs import Run
-from pkt.run_files import ANALYSIS, REQUEST
+from pkt.run_files import ANALYSIS
 from pkt.table import Table
-
-log = logging.getLogger(__name__)
 
 # what a request has to have in common with another one to be about the same transfer
 _ASKED = ("seed", "model", "benchmark", "data", "method", "mapping", "semantics", "objective", "optim")
@@ -81,10 +77,5 @@ def analysed_parts(run: Run, analyses: Sequence[Analysis]) -> dict[str, Part]:
 
 
 def _asked(folder: Path) -> dict[str, Any]:
-    file = folder / REQUEST
-    try:
-        request = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        log.warning("%s cannot be read (%s): its analysis is shown for no run", file, error)
-        return {}
-    return {name: request.get(name) for name in _ASKED} if isinstance(request, dict) else {}
+    request = read_request({"folder": folder})
+    return {name: request.get(name) for name in _ASKED} if request else {}

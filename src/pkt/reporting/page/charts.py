@@ -8,13 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pkt.evaluation.paired import Interval
 from pkt.reporting.figures import INK, MARK, QUIET, Drawing, as_text, blank, wrapped
 from pkt.reporting.gaps import MEAN
 from pkt.reporting.study import Study
 
-_WIDEST = 26  # letters of a label beside an axis
+_WIDEST = 26  # letters of a label beside an axis, or of an end's name
+_WHOLE = 60  # letters of a line over an interval, where a label is too long to stand beside it
+_INTERVAL, _LINE = 0.24, 0.14  # inches of an interval, and of a line of text over it
 Row = tuple[str, Interval]
 
 
@@ -49,7 +52,7 @@ def gap_charts(study: Study) -> tuple[Drawing, ...]:
     }
     if len(study.arms) == 1:
         rows = [(name, interval) for (_, name), interval in shares.items()]
-        return _chart("gap", f"Gap closed by {study.arms[0].label}", rows, GAP)
+        return _chart("gap", "Gap closed", rows, GAP)
     drawings: list[Drawing] = []
     for index, name in enumerate(columns):
         rows = [(label, interval) for (label, of), interval in shares.items() if of == name]
@@ -83,23 +86,25 @@ def _chart(name: str, title: str, rows: Sequence[Row], axis: Axis) -> tuple[Draw
     rows = [(label, interval) for label, interval in rows if math.isfinite(interval.value)]
     if not rows:
         return ()
-    labels = [as_text(wrapped(label, _WIDEST)) for label, _ in rows]
-    lines = max(label.count("\n") for label in labels)
-    height = 0.26 + 0.13 * lines
-    figure = blank(4.2, 0.9 + height * len(rows))
+    labels = [label for label, _ in rows]
+    over = max(map(len, labels)) > _WIDEST
+    places, height = _places([wrapped(label, _WHOLE) for label in labels] if over else [""] * len(rows))
+    figure = blank(4.2, 0.9 + height)
     axes = figure.subplots()
     sides = ["center"] if len(axis.ends) == 1 else ["right", "left"]  # apart, however close the two lines are
     for (at, who), side in zip(axis.ends.items(), sides, strict=True):
         axes.axvline(axis.scale * at, color=INK, lw=0.8, ls=(0, (2, 2)))
         across, text = axes.get_xaxis_transform(), as_text(wrapped(who, _WIDEST))
         axes.text(axis.scale * at, 1.01, text, transform=across, ha=side, va="bottom", fontsize=8)
-    for y, (_, interval) in enumerate(rows):
+    for y, (_, interval) in zip(places, rows, strict=True):
         ends = (end if math.isfinite(end) else interval.value for end in (interval.low, interval.high))
         axes.plot([axis.scale * end for end in ends], [y, y], color=MARK, lw=1.6, solid_capstyle="butt")
         face = "#ffffff" if interval.holds_zero else MARK
         axes.plot(axis.scale * interval.value, y, "o", ms=6, mfc=face, mec=MARK, mew=1.4)
-    axes.set_yticks(range(len(rows)), labels, fontsize=8 if lines else 9)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_yticks(places, [""] * len(rows) if over else [as_text(label) for label in labels], fontsize=9)
+    if over:
+        _write_over(axes, labels, places)
+    axes.set_ylim(height, 0)
     axes.tick_params(axis="x", labelsize=8)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=QUIET, lw=0.5)
@@ -108,6 +113,25 @@ def _chart(name: str, title: str, rows: Sequence[Row], axis: Axis) -> tuple[Draw
     axes.spines["bottom"].set_color(QUIET)
     axes.set_xlabel(axis.label, fontsize=8)
     return (Drawing(name=name, title=title, alt=_in_words(rows, axis), figure=figure),)
+
+
+def _places(labels: Sequence[str]) -> tuple[list[float], float]:
+    """Return where intervals stand below the lines of their labels, from the top, and how high all is, in inches."""
+    places, height = [], 0.0
+    for label in labels:
+        height += _LINE * (label.count("\n") + 1) if label else 0.0
+        places.append(height + _INTERVAL / 2)
+        height += _INTERVAL
+    return places, height
+
+
+def _write_over(axes: Any, labels: Sequence[str], places: Sequence[float]) -> None:
+    """Write each label over its interval, as wide as the picture."""
+    ground = {"facecolor": "#ffffff", "edgecolor": "none", "pad": 0.5}  # no line goes through the letters
+    for label, y in zip(labels, places, strict=True):
+        text = as_text(wrapped(label, _WHOLE))
+        at = (0.0, y - 0.4 * _INTERVAL)
+        axes.text(*at, text, transform=axes.get_yaxis_transform(), fontsize=8, va="bottom", bbox=ground)
 
 
 def _in_words(rows: Sequence[Row], axis: Axis) -> str:

@@ -12,13 +12,21 @@ from pkt.reporting.figures import Drawing
 from pkt.reporting.layer_figures import FIGURES
 from pkt.reporting.page import charts, facts, tradeoffs
 from pkt.reporting.page.analyses import Analysis, analysed_parts, tables_of
-from pkt.reporting.page.curves import curve_chart, loss_curves
+from pkt.reporting.page.answer import answer_topic
+from pkt.reporting.page.curves import curve_chart, last_validations, loss_curves
 from pkt.reporting.page.examples import example_topic
 from pkt.reporting.page.numbers import findings, numbers
 from pkt.reporting.page.report import Report, Section, Topic
 from pkt.reporting.runs import Arm, Run
 from pkt.reporting.study import Study, studies
-from pkt.reporting.study_tables import budget_table, gap_table, pairs_table, scores_table, study_table
+from pkt.reporting.study_tables import (
+    budget_table,
+    gap_table,
+    pairs_table,
+    runs_table,
+    scores_table,
+    study_table,
+)
 from pkt.table import Table
 
 
@@ -62,15 +70,23 @@ def _section(study: Study, pairs: bool, analyses: Sequence[Analysis]) -> Section
     return Section(
         title=study.title,
         table=study_table(study),
-        topics=tuple(_named(topic, study.title) for topic in topics if topic),
+        topics=tuple(_named(topic, study) for topic in topics if topic),
         numbers=tuple(numbers(study)),
         study=study,
     )
 
 
-def _named(topic: Topic, about: str) -> Topic:
-    """Return a topic whose drawings say whose numbers they show; a picture travels without its page."""
-    return replace(topic, drawings=tuple(replace(drawing, about=about) for drawing in topic.drawings))
+def _named(topic: Topic, study: Study) -> Topic:
+    """Return a topic whose drawings say whose numbers they show; a picture travels without its page.
+
+    That is the arm that a drawing is about, or the only one; a drawing of several arms has their names in it.
+    """
+    only = study.arms[0].label if len(study.arms) == 1 else ""
+    drawings = (
+        replace(drawing, about=": ".join(filter(None, (drawing.about or only, study.title))))
+        for drawing in topic.drawings
+    )
+    return replace(topic, drawings=tuple(drawings))
 
 
 def score_topics(study: Study, *, pairs: bool) -> Iterator[Topic]:
@@ -80,6 +96,7 @@ def score_topics(study: Study, *, pairs: bool) -> Iterator[Topic]:
         study: the study.
         pairs: compare every arm with every other.
     """
+    yield answer_topic(study)
     scores, budget = scores_table(study), budget_table(study)
     yield Topic(name="scores", title="Scores", sentences=findings(study), tables=(scores,), kept=True)
     noted = dict.fromkeys(note for run in study.runs for note in run.get("notes", ()))
@@ -114,10 +131,11 @@ def _run_topics(study: Study, analyses: Sequence[Analysis]) -> Iterator[Topic]:
     yield _loss_topic(arms)
     yield _layer_topic(arms, analyses)
     yield example_topic(arms[0].first, arms[0].label)
-    recipe = (*facts.recipe_tables(arms), facts.commands(arms))
-    yield Topic(name="recipe", title="Recipe", tables=recipe, folded=True)
+    snippets, settings = facts.commands(arms), facts.recipe_tables(arms)
+    yield Topic(name="recipe", title="Recipe", snippets=snippets, tables=settings, folded=True)
     made = _there(facts.environment(study.runs))
     yield Topic(name="environment", title="Environment", tables=made, folded=True)
+    yield Topic(name="runs", title="Seeds and folders", tables=_there(runs_table(study)), folded=True)
     stages = _there(facts.stage_table(study.runs))
     yield Topic(name="stages", title="Computed and reused", tables=stages, folded=True)
 
@@ -131,10 +149,13 @@ def _loss_topic(arms: Sequence[Arm]) -> Topic:
     curves = {arm.label: loss_curves(arm.first) for arm in arms}
     reused = {arm.label for arm in arms if _reused(arm.first, "transfer")}
     drawings = [
-        curve_chart(
-            f"{arm.label}, seed {arm.first['seed']}" + (" (training reused)" if arm.label in reused else ""),
-            curves[arm.label],
-            f"loss_{index}",
+        replace(
+            curve_chart(
+                f"Losses, seed {arm.first['seed']}" + (" (training reused)" if arm.label in reused else ""),
+                curves[arm.label],
+                f"loss_{index}",
+            ),
+            about=arm.label,
         )
         for index, arm in enumerate(arms)
         if curves[arm.label]
@@ -144,10 +165,13 @@ def _loss_topic(arms: Sequence[Arm]) -> Topic:
         arm.label for arm in arms if arm.label in bare and arm.first.get("budget", {}).get("optimiser_steps")
     ]
     told = (f"Reused from a result that kept no losses: {', '.join(trained)}.",) if trained else ()
-    together = tradeoffs.validation_chart(arms)
-    drawings = [*([together] if together else []), *drawings]
     return Topic(
-        name="losses", title="Losses", sentences=told, drawings=tuple(drawings), folded=len(arms) > 3
+        name="losses",
+        title="Losses and validations",
+        sentences=told,
+        drawings=(*tradeoffs.validation_charts(arms), *drawings),
+        tables=_there(last_validations(arms)),
+        folded=len(arms) > 3,
     )
 
 
@@ -170,7 +194,7 @@ def _layer_topic(arms: Sequence[Arm], analyses: Sequence[Analysis]) -> Topic:
         drawn = [*facts.layer_drawings(arm.first)]
         for name, part in parts.items():
             drawn += FIGURES[name](part["data"]) if name in FIGURES and part.get("data") else []
-        drawings += [replace(drawing, title=heading + drawing.title) for drawing in drawn]
+        drawings += [replace(drawing, about=arm.label) for drawing in drawn]
     return Topic(
         name="layers",
         title="Layers and maps",

@@ -9,6 +9,8 @@ from typing import Any
 
 from pkt.reporting.answers import artifact_file
 from pkt.reporting.figures import Drawing, attribution_figure, pairing_figure
+from pkt.reporting.overrides import overrides, written_out
+from pkt.reporting.page.report import Snippet
 from pkt.reporting.runs import Arm, Run
 from pkt.run_files import METRICS
 from pkt.table import Table
@@ -25,31 +27,40 @@ def _read_json(run: Run, label: str, name: str) -> dict[str, Any]:
 
 
 def recipe_tables(arms: Sequence[Arm]) -> tuple[Table, ...]:
-    """Return the settings in which arms differ, a column each, and those that all share."""
-    settings = [arm.runs[0]["settings"] for arm in arms]
+    """Return the settings in which arms differ, a column each, and those that all share, as overrides."""
+    settings = [overrides(arm.runs[0]) for arm in arms]
     keys = list(dict.fromkeys(key for own in settings for key in own))
-    shown = {key: [_value(own.get(key, _NONE)) for own in settings] for key in keys}
+    shown = {key: [own.get(key, _NONE) for own in settings] for key in keys}
     differ = {key: values for key, values in shown.items() if len(set(values)) > 1}
     shared = tuple((key, values[0]) for key, values in shown.items() if key not in differ)
     tables = []
     if differ:
         rows = tuple((key, *values) for key, values in differ.items())
         columns = ("setting", *(arm.label for arm in arms))
-        tables.append(Table(title=f"settings that differ ({_NONE}: not read)", columns=columns, rows=rows))
+        tables.append(
+            Table(
+                title=f"settings that differ ({_NONE}: not read, or at its default)",
+                columns=columns,
+                rows=rows,
+            )
+        )
     if shared:
         title = "settings that all arms share" if len(arms) > 1 else "settings"
         tables.append(Table(title=title, columns=("setting", "value"), rows=shared))
     return tuple(tables)
 
 
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def commands(arms: Sequence[Arm]) -> Table:
-    """Return the command that repeats each arm's first seed."""
-    rows = tuple((arm.label, str(arm.first.get("command", _NONE))) for arm in arms)
-    return Table(title="the command of each arm's first seed", columns=("arm", "command"), rows=rows)
+def commands(arms: Sequence[Arm]) -> tuple[Snippet, ...]:
+    """Return the command of each arm's lowest seed, as it was given and with every setting in it."""
+    found = []
+    for arm in arms:
+        if command := arm.first.get("command"):
+            found.append(
+                Snippet(title=f"command of {arm.label}, seed {arm.first['seed']}", text=str(command))
+            )
+        if whole := written_out(arm.first):
+            found.append(Snippet(title=f"command of {arm.label} with every setting written out", text=whole))
+    return tuple(found)
 
 
 def environment(runs: Sequence[Run]) -> Table | None:

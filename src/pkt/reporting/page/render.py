@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -25,7 +27,7 @@ _NUMERIC = re.compile(r"^(≈ )?[-+–]?[\d(\[]|^(–|nan)?$")
 
 
 def html(report: Report, beside: tuple[str, ...] = ()) -> str:
-    """Return one self-contained page: no script, nothing fetched.
+    """Return one self-contained page: nothing fetched, and no script but the one that copies.
 
     Args:
         report: its content.
@@ -39,9 +41,15 @@ def html(report: Report, beside: tuple[str, ...] = ()) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"numeric": _numeric, "svg": _svg}
+    templates.filters |= {"numeric": _numeric, "svg": _svg, "digest": _digest}
     page = templates.get_template("page.html")
-    return page.render(report=report, beside=beside, version=__version__, sign=Markup(SIGN))
+    script = Markup((_TEMPLATES / "page.js").read_text(encoding="utf-8"))  # ours, not what models write
+    return page.render(report=report, beside=beside, version=__version__, sign=Markup(SIGN), script=script)
+
+
+def _digest(script: str) -> str:
+    """Return what a page's policy calls the one script that it lets run."""
+    return f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}"
 
 
 def _numeric(table: Table) -> list[bool]:

@@ -75,6 +75,14 @@ class Example:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Snippet:
+    """A line for a shell, which a reader copies; `title` says what it does."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Topic:
     """One heading of a section, and what stands below it.
 
@@ -82,7 +90,7 @@ class Topic:
         name: of its anchor, unique in a section.
         title: its heading.
         sentences: in plain words.
-        tables, drawings, examples: what it shows.
+        snippets, tables, drawings, examples: what it shows, in this order of a page.
         legend: how the drawings are to be read.
         folded: shown only when asked for.
         kept: shown in the Markdown and the LaTeX too.
@@ -91,6 +99,7 @@ class Topic:
     name: str
     title: str
     sentences: tuple[str, ...] = ()
+    snippets: tuple[Snippet, ...] = ()
     tables: tuple[Table, ...] = ()
     drawings: tuple[Drawing, ...] = ()
     examples: tuple[Example, ...] = ()
@@ -99,7 +108,7 @@ class Topic:
     kept: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.sentences or self.tables or self.drawings or self.examples)
+        return any((self.sentences, self.snippets, self.tables, self.drawings, self.examples))
 
 
 @dataclass(frozen=True, kw_only=True)
