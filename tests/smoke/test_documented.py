@@ -28,6 +28,7 @@ NOT_RUN = {  # what a command has in it -> why no test runs it
     r"tracker\.mode=online": "it takes an account of W&B: test_tracking_wandb.py",
     r"slurm": "it takes a cluster; submitit_local makes the same jobs here",
     r"outputs/paper|runs=first|2026-01": "it takes folders of runs that a reader made: test_report.py makes some",
+    r"experiment=tune": "a study takes questions enough to see a gap: test_optuna.py runs one",
     r"my_tasks": "it takes tasks of the reader's: test_own_data.py and test_pipeline.py make some",
     r"plan\.flops=3e14": "its device is a GPU: tests of planning give it one",
 }
@@ -71,8 +72,6 @@ def small(verb: str, words: list[str], store: Path | None, *, sweep: bool = Fals
         added += sizes
     if "data.unlabelled" in given:
         added.append("data.sizes.unlabelled=4")
-    if "hydra.sweeper.n_trials" in given or "experiment=tune" in overrides:
-        added.append("hydra.sweeper.n_trials=1")
     chosen = overrides if sweep else first_values(overrides)
     return [*flags, *chosen, *added]
 
