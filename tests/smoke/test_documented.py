@@ -8,11 +8,12 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from conftest import Result
 from documented import COMMAND, PAGES, PLUGINS, commands, first_values
 from pkt.verbs import COMPOSED, PLAIN, RUNS
 from pkt.words import hydra_words
@@ -100,12 +101,18 @@ def store(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("documented") / "store"
 
 
-def alone(verb: str, words: list[str], outputs: Path) -> Result:
+def alone(verb: str, words: list[str], outputs: Path) -> tuple[int, str]:
     """Run a command in a process of its own, as launchers and sweepers of Hydra's want it."""
     environment = {**os.environ, "PKT_OUTPUT_DIR": str(outputs), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pkt", verb, *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
-    return Result(code=done.returncode, out=done.stdout, err=done.stderr)
+    return done.returncode, done.stdout + done.stderr
+
+
+def here(pkt: Callable[..., Any], verb: str, words: list[str]) -> tuple[int, str]:
+    """Run a command in this process."""
+    result = pkt(verb, *words)
+    return result.code, f"{result.out}\n{result.err}"
 
 
 @pytest.mark.parametrize("command", commands())
@@ -127,8 +134,8 @@ def test_every_command_runs(pkt, reader, store, monkeypatch, command: str):
     trained = list(pkt.outputs.glob("store/transfer/*/model"))
     words = [word.replace("path/to/model", str(trained[0])) if trained else word for word in words]
     few = small(verb, words, store)
-    result = alone(verb, few, pkt.outputs) if own else pkt(verb, *few)
-    assert result.code == 0, f"{result.out}\n{result.err}"
+    code, said = alone(verb, few, pkt.outputs) if own else here(pkt, verb, few)
+    assert code == 0, said
     assert verb in COMPOSED or verb in PLAIN or verb.startswith("-")
 
 
