@@ -68,5 +68,5 @@ def test_a_reused_training_shows_its_losses(pkt, tiny_request):
         steps.append([(line["step"], line["values"]) for line in lines if line["kind"] == "metrics"])
     assert steps[0] == steps[1] != []
     assert "training reused" not in (first.parent / "report.html").read_text(encoding="utf-8")
-    assert "sft, seed 0 (training reused)" in (again.parent / "report.html").read_text(encoding="utf-8")
+    assert "seed 0 (training reused)" in (again.parent / "report.html").read_text(encoding="utf-8")
     shutil.rmtree(again.parent)
