@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import time
 from unittest import mock
 
@@ -113,6 +115,38 @@ def test_sums_on_disk_are_those_of_one_process(world, tmp_path):
     one(world, tmp_path / "one", *case)
     debug_launcher(apart, (world, tmp_path / "two", case), num_processes=2)
     alike(left(tmp_path / "two"), left(tmp_path / "one"))
+
+
+LATE = """
+import time
+from datetime import timedelta
+import torch
+from pkt import processes
+processes.PATIENCE = timedelta({patience})
+here = processes.connect(lambda: torch.device("cpu"))
+if here.main:
+    time.sleep(3)  # it works alone
+here.wait()
+"""
+
+
+@pytest.mark.parametrize(("patience", "code"), [("days=7", 0), ("seconds=1", 1)])
+def test_others_wait_as_long_as_they_are_told_to(tmp_path, patience, code):
+    """As torchrun starts them: accelerate's launcher for tests connects them itself, with torch's own patience."""
+    script = tmp_path / "late.py"
+    script.write_text(LATE.format(patience=patience), encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(script),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == code, done.stderr
+    assert ("Timed out" in done.stderr) == bool(code)
 
 
 @pytest.mark.parametrize("first", [1, 2])

@@ -23,7 +23,7 @@ def test_a_run_is_answered_in_sentences_with_its_command(tmp_path):
     found = topic_of(tmp_path)
     helped, sure, cost, advice = found.sentences
     assert helped.startswith("It helped: +")
-    assert sure.startswith("How sure: [95 % interval] over 120 test rows of one seed")
+    assert sure.startswith("How sure: the brackets are the 95 % interval over 120 test rows of one seed")
     assert "another seed" in sure
     assert cost == (
         "Its cost, evaluation left out: 40 optimiser steps, 67 thousand tokens of the student, 15 seconds, "
@@ -55,6 +55,18 @@ def test_arms_are_answered_in_a_table_the_best_one_in_sentences(tmp_path):
     kd, weak = table.rows
     assert (kd[0], kd[1][0], kd[3:]) == ("kd", "+", ("2", "67", "15", "526"))
     assert (weak[0], weak[1][0]) == ("weak", "-")
+
+
+def test_a_comparison_that_is_there_is_not_advised_again(tmp_path):
+    for seed in (0, 1, 2):
+        leave_run(tmp_path, "kd", lift=0.6, seed=seed)
+        if seed < 2:
+            leave_run(tmp_path, "sft", lift=0.4, seed=seed)
+            found = topic_of(tmp_path)
+            assert found.sentences[-1] == "To try next: do more seeds say the same (seed=0,1,2)?"
+            assert [snippet.title for snippet in found.snippets] == ["command of kd, seed 0"]
+    leave_run(tmp_path, "sft", lift=0.4, seed=2)
+    assert not any("To try next" in sentence for sentence in topic_of(tmp_path).sentences)
 
 
 def test_what_cannot_be_told_is_said(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pkt.evaluation.paired import Interval
 from pkt.reporting.gaps import MEAN, Share
@@ -78,7 +77,7 @@ def _verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
     if (gain.value > 0) != study.rises(study.compared[0]):
         return Verdict(sentence=f"it harmed: {told}", advice=_gentler(arm.first))
     way = f"; {share.cell} of the way to the teacher" if share and share.known else ""
-    return _beside(f"it helped: {told}{way}", arm.first)
+    return _beside(f"it helped: {told}{way}", study, arm)
 
 
 def gain_of(study: Study, arm: Arm) -> Interval | None:
@@ -125,10 +124,17 @@ def _gentler(run: Run) -> str:
     return f"{smaller}, fewer of them (optim.steps), or optim.keep=best; what the loss did is in the report"
 
 
-def _beside(sentence: str, run: Run) -> Verdict:
-    """Return what tells whether the gain is the teacher's."""
-    method: Any = run["method"]
-    if method in ("sft", "pissa"):
+_UNTAUGHT = ("sft", "pissa")  # train without a teacher
+
+
+def _beside(sentence: str, study: Study, arm: Arm) -> Verdict:
+    """Return what tells whether the gain is the teacher's; more seeds where the study has both sides of that."""
+    run, method = arm.first, arm.first["method"]
+    trained = {other.first["method"] for other in study.arms} - {"identity"}
+    if trained & {*_UNTAUGHT} and trained - {*_UNTAUGHT}:
+        few = any(len(other.runs) < 3 for other in study.arms)
+        return Verdict(sentence=sentence, advice="do more seeds say the same (seed=0,1,2)?" if few else "")
+    if method in _UNTAUGHT:
         advice, command = (
             "does a teacher add to it (docs/when.md)?",
             asked_again(run, method="semalign_joint"),

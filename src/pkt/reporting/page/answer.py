@@ -62,7 +62,8 @@ def _how_sure(study: Study, arm: Arm) -> str:
     rows = f"{sum(known):,} {study.split} rows" if len(known) == len(counts) else f"the {study.split} rows"
     over = f"{rows} and {len(arm.runs)} seeds" if len(arm.runs) > 1 else f"{rows} of one seed"
     rest = "" if len(arm.runs) > 1 else "; it does not cover how another seed would end"
-    return f"How sure: [95 % interval] over {over}, paired with the untouched student's answers{rest}."
+    beside = "paired with the untouched student's answers"
+    return f"How sure: the brackets are the 95 % interval over {over}, {beside}{rest}."
 
 
 def _spent(arm: Arm) -> str:
