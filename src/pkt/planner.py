@@ -21,6 +21,7 @@ from pkt.data.rows import fingerprint
 from pkt.evaluation.decoding import MODEL, effective
 from pkt.manifest import content_key
 from pkt.methods.base import Choice, Method, Reads, choice_of
+from pkt.methods.readings import answer_ends, digests, prompts_digest
 from pkt.methods.workbench import Workbench
 from pkt.objectives import Objective
 from pkt.plugins import origins
@@ -121,7 +122,7 @@ class Planner:
         if not self._is_taught(stage):
             return ()
         if ANSWER not in self._steps:
-            own, found = config.answer, self.bench.answer_ends()
+            own, found = config.answer, answer_ends(self.bench)
             ends: dict[str, Any] = {"ends": found} if found else {}
             settings = deciding(own, ANSWER, self.choice, path=ANSWER, first=ANSWER)
             settings |= {"seed": config.seed} if own.temperature > 0 else {}
@@ -130,7 +131,7 @@ class Planner:
                 ANSWER,
                 settings=settings,
                 models={"teacher": self.identity("teacher")},
-                rows={"unlabelled": self.bench.prompts_digest()},
+                rows={"unlabelled": prompts_digest(self.bench)},
                 prompts=_asked(self.bench.prompts, tested=own.keep == "verified"),
                 encoding=ENCODING,
                 chat=CHAT if config.model.chat_template else None,
@@ -150,7 +151,7 @@ class Planner:
             "by": target_of(next(cls for cls in type(self.method).__mro__ if stage in vars(cls))),
             "settings": self._settings(stage, own, reads) | (self._choosing(stage) if taught else {}),
             "models": {role: self.identity(role) for role in reads.models},
-            "rows": {split: self.bench.digest(split) for split in reads.rows if split not in left},
+            **digests(self.bench, reads.models, [split for split in reads.rows if split not in left]),
             **({"keeps": _kept(self.bench.objective)} if reads.keeps else {}),
             **_code(self.method, *self._read_by(stage, own)),
         }

@@ -157,3 +157,40 @@ def test_padding_rows_of_either_head_take_no_part():
         distribution.log_probs_nK.exp().sum(-1), torch.ones(len(distribution.log_probs_nK))
     )
     assert shared_columns(student.read_out(torch.zeros(2, 32)), teacher.read_out.shared).shape == (2, 320)
+
+
+@pytest.mark.parametrize("tau", [1.0, 2.5])
+@pytest.mark.parametrize("top_k", [None, 3])
+def test_two_vocabularies_are_compared_over_shared_tokens_and_the_rest(tau, top_k):
+    """Slow and obvious: probabilities of the whole vocabularies, summed up outside the shared tokens."""
+    generator = torch.Generator().manual_seed(0)
+    teacher, student = (torch.randn(4, size, generator=generator) * 3 for size in (11, 9))
+    student.requires_grad_(True)
+    theirs, own = torch.tensor([10, 2, 5, 7]), torch.tensor([0, 8, 3, 4])
+    columns = shared_columns(teacher, theirs, rest=tau)
+    kept = token_distribution(columns, top_k=top_k, temperature=tau)
+    found = divergence(shared_columns(student, own, rest=tau), kept, temperature=tau)
+    expected = torch.zeros(4)
+    for n in range(4):
+        p, q = (torch.softmax(side[n] / tau, -1) for side in (teacher, student))
+        p, q = p[theirs], q[own]
+        p, q = (torch.cat([part, 1 - part.sum()[None]]) for part in (p, q))
+        if top_k is not None:
+            best = p.topk(top_k).indices
+            p, q = (torch.cat([part[best], 1 - part[best].sum()[None]]) for part in (p, q))
+        expected[n] = tau**2 * (p * (p.log() - q.log())).sum()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    gradients = [torch.autograd.grad(side.sum(), student, retain_graph=True)[0] for side in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
+
+
+def test_a_vocabulary_that_is_shared_whole_leaves_no_rest():
+    generator = torch.Generator().manual_seed(0)
+    teacher, student = torch.randn(2, 4, 9, generator=generator)
+    whole = divergence(student, token_distribution(teacher, top_k=None, temperature=2.0), temperature=2.0)
+    every = torch.arange(9)
+    columns = [shared_columns(side, every, rest=2.0) for side in (teacher, student)]
+    found = divergence(
+        columns[1], token_distribution(columns[0], top_k=None, temperature=2.0), temperature=2.0
+    )
+    torch.testing.assert_close(found, whole)

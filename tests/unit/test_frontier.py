@@ -60,7 +60,10 @@ def bench_of(family, objective, *, dtype=torch.float32, count=18, **optim) -> Wo
     )
     for role, model in (("teacher", teacher), ("student", student)):
         bench.__dict__[role] = SimpleNamespace(model=model, arch=Architecture.of(model))
-    bench.__dict__["pair_report"] = SimpleNamespace(shared_ids=torch.arange(320))
+    bench.__dict__["pair_report"] = SimpleNamespace(
+        **dict.fromkeys(("teacher_ids", "student_ids"), torch.arange(320))
+    )
+    bench.__dict__["one_vocabulary"] = True
     bench._encoded |= {"train": rows(count, 4), "validation": rows(5, 5)}
     return bench
 

@@ -194,6 +194,7 @@ def task_of(
     )
     for role, arch in arches.items():
         bench.__dict__[role] = SimpleNamespace(model=arch.model, arch=arch)
+    bench.__dict__["one_vocabulary"] = True
     bench._encoded |= {"align": rows(11, 6), "train": rows(9, 4), "validation": rows(4, 5)}
 
     def states(role: str, layers: dict[int, int]) -> dict[int, Tensor]:
@@ -227,7 +228,10 @@ def test_a_refit_before_the_first_step_is_the_first_fit(semantics):
 def test_shuffled_targets_are_drawn_by_the_seed_whether_the_map_learns_or_not():
     task, _ = task_of("llama", Ridge(), "all")
     bench, shuffled = task.bench, SemAlign(interface="block", targets="shuffled")
-    bench.__dict__ |= {"pair_report": SimpleNamespace(shared_ids=torch.arange(320)), "cut": None}
+    bench.__dict__ |= {
+        "pair_report": SimpleNamespace(teacher_ids=torch.arange(320), student_ids=torch.arange(320)),
+        "cut": None,
+    }
     extraction = LayerExtraction(pairs=task.alignment.pairs, interface="block")
     own = SemAlign(interface="block").align(bench, extraction, None).targets["train"][3].flat()
 
@@ -282,7 +286,7 @@ def test_targets_go_through_the_map_of_their_layer_as_it_is():
     task.bench._encoded["train"] = task.bench.encoded("align")  # whose states these are
     batch = collate(task.bench.encoded("align"), [2, 0])
     seen = Seen(loss=loss, batch=batch)
-    where = seen.where("answer", labelled=False)
+    where = seen.where("answer", labelled=False, taught=True)
     first = loss.targets.of(3, seen.given, batch, where)
     raw = task.alignment.targets["align"][3].of([2, 0])
     torch.testing.assert_close(first, maps[3](raw))

@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 
 from pkt.config import CheckpointSpec, PairConfig
 from pkt.config_files import read_option
-from pkt.errors import RequestError
 from pkt.models.pair import check_pair, compare_vocabularies
 from tiny import tiny_config, tiny_model, tiny_tokenizer
 
@@ -44,26 +43,26 @@ def compare(teacher: Words, student: Words, teacher_rows: int = 320, student_row
 def test_equal_vocabularies_with_padding_rows():
     words = [f"w{i}" for i in range(300)]
     report = compare(Words(words), Words(words), teacher_rows=320, student_rows=304)
-    torch.testing.assert_close(report.shared_ids, torch.arange(300))
+    torch.testing.assert_close(report.teacher_ids, torch.arange(300))
 
 
 def test_head_with_fewer_rows_than_tokens():
     words = [f"w{i}" for i in range(300)]
     report = compare(Words(words), Words(words), teacher_rows=320, student_rows=290)
-    assert len(report.shared_ids) == 290
+    assert len(report.teacher_ids) == 290
 
 
 def test_one_more_added_token_is_allowed():
     words = [f"w{i}" for i in range(300)]
     report = compare(Words([*words, "[PAD]"], added=1), Words(words), teacher_rows=301, student_rows=300)
-    torch.testing.assert_close(report.shared_ids, torch.arange(300))
+    torch.testing.assert_close(report.teacher_ids, torch.arange(300))
     assert any("the teacher has 301 tokens, the student 300" in note for note in report.warnings)
 
 
 def test_holes_are_not_shared():
     words = ["a", "", "c"]
     report = compare(Words(words), Words(words))
-    assert report.shared_ids.tolist() == [0, 2]
+    assert report.teacher_ids.tolist() == [0, 2]
 
 
 def test_soft_cap_is_noted():
@@ -74,21 +73,18 @@ def test_soft_cap_is_noted():
 
 def test_differing_tokens_are_counted_and_shown():
     teacher, student = [f"w{i}" for i in range(20)], [f"w{i}" if i < 13 else f"x{i}" for i in range(20)]
-    with pytest.raises(RequestError) as caught:
-        compare(Words(teacher), Words(student))
-    message = str(caught.value)
-    assert "7 of 20 token ids differ (id 13: teacher 'w13', student 'x13'; " in message
-    assert message.count("; id ") == 4
-    assert "not supported in this release" in message
-    assert "init=prune" in message
+    report = compare(Words(teacher), Words(student))
+    assert report.differ.startswith("7 of 20 token ids differ: id 13: teacher 'w13', student 'x13'; ")
+    assert report.differ.count("; id ") == 1
+    assert len(report.teacher_ids) == len(report.student_ids) == 0
 
 
 @pytest.mark.parametrize("longer", ["teacher", "student"])
-def test_ordinary_tokens_beyond_the_other_are_refused(longer):
+def test_ordinary_tokens_beyond_the_other_make_two_vocabularies(longer):
     words = [f"w{i}" for i in range(20)]
     models = {"teacher": Words(words), "student": Words(words)} | {longer: Words([*words, "more"])}
-    with pytest.raises(RequestError, match=f"the {longer} has 1 tokens that the other lacks .id 20: 'more'"):
-        compare(models["teacher"], models["student"])
+    report = compare(models["teacher"], models["student"])
+    assert report.differ == f"the {longer} has 1 tokens that the other lacks: id 20: 'more'"
 
 
 def test_check_pair_reads_no_weights(tmp_path):
@@ -97,11 +93,11 @@ def test_check_pair_reads_no_weights(tmp_path):
         tiny_tokenizer(vocab).save_pretrained(tmp_path / who)
     specs = {who: CheckpointSpec(checkpoint=str(tmp_path / who)) for who in ("teacher", "student", "other")}
     report = check_pair(PairConfig(name="p", teacher=specs["teacher"], student=specs["student"]))
-    assert len(report.shared_ids) == 320
-    with pytest.raises(RequestError, match="teacher has 40 tokens that the other lacks"):
-        check_pair(PairConfig(name="p", teacher=specs["teacher"], student=specs["other"]))
+    assert len(report.teacher_ids) == 320
+    other = check_pair(PairConfig(name="p", teacher=specs["teacher"], student=specs["other"]))
+    assert other.differ.startswith("the teacher has 40 tokens that the other lacks")
     cut = CheckpointSpec(init="prune", layers=[1])
-    assert len(check_pair(PairConfig(name="p", teacher=specs["teacher"], student=cut)).shared_ids) == 320
+    assert len(check_pair(PairConfig(name="p", teacher=specs["teacher"], student=cut)).teacher_ids) == 320
 
 
 def test_there_are_pairs():

@@ -70,7 +70,7 @@ def test_prompts_that_end_inside_a_token_are_counted():
 def test_train_rows_that_are_scored_are_counted(tmp_path):
     files.write(tmp_path / "train.jsonl", files.gsm8k(40))
     files.write(tmp_path / "test.jsonl", files.gsm8k(6, start=37))
-    fitting = Fitting(tokenizer=tiny_tokenizer, max_length=512)
+    fitting = Fitting(tokenizers=lambda: [tiny_tokenizer()], max_length=512)
     given = BenchmarkConfig(name="gsm8k", tasks=["gsm8k"], data_dir=str(tmp_path))
     load_splits(given, DataConfig(), fitting)
     assert list(notes.left_out(fitting)) == [

@@ -182,7 +182,7 @@ def test_rows_that_are_too_long_are_left_out_before_the_draw(tmp_path: Path, cha
         loaded.append(tiny_tokenizer())
         return loaded[-1]
 
-    fitting = Fitting(tokenizer=load, max_length=100, chat=CHAT if chat else None)
+    fitting = Fitting(tokenizers=lambda: [load()], max_length=100, chat=CHAT if chat else None)
     small = data(sizes=SplitSizes(extract=1, align=2, validation=2, train=25))
     splits = load_splits(given, small, fitting)
     assert {split: len(rows) for split, rows in splits.items()} == {
@@ -200,7 +200,7 @@ def test_a_split_whose_own_rows_are_all_too_long_is_cut_from_the_train_side(tmp_
     for doc in docs[510:600]:
         doc["text"] += " Think." * 60
     given = benchmark("mbpp", data_dir=files.write(tmp_path / "mbpp.jsonl", docs))
-    fitting = Fitting(tokenizer=tiny_tokenizer, max_length=250)
+    fitting = Fitting(tokenizers=lambda: [tiny_tokenizer()], max_length=250)
     splits = load_splits(given, data(), fitting)
     assert fitting.dropped == {"mbpp/validation": (90, 90)}
     assert {row.split("/")[1] for row in splits["validation"]["id"]} <= {"train", "prompt"}
@@ -209,13 +209,13 @@ def test_a_split_whose_own_rows_are_all_too_long_is_cut_from_the_train_side(tmp_
 
 def test_short_rows_need_no_tokenizer(tmp_path: Path):
     files.write(tmp_path / "train.jsonl", files.gsm8k(16))
-    fitting = Fitting(tokenizer=lambda: pytest.fail("asked for a tokenizer"), max_length=4096)
+    fitting = Fitting(tokenizers=lambda: pytest.fail("asked for a tokenizer"), max_length=4096)
     load_splits(benchmark("gsm8k", data_dir=tmp_path), data(), fitting)
     assert fitting.dropped == {}
 
 
 def test_too_few_rows_that_fit_is_said(tmp_path: Path):
-    fitting = Fitting(tokenizer=tiny_tokenizer, max_length=20)
+    fitting = Fitting(tokenizers=lambda: [tiny_tokenizer()], max_length=20)
     with pytest.raises(PktError, match=r"0 rows are too few .* \(40 of 40 have more tokens"):
         load_splits(long_and_short(tmp_path), data(), fitting)
 

@@ -128,7 +128,7 @@ def test_validation_rows_of_the_real_benchmarks_can_be_scored(name, tmp_path):
     given = Given(
         benchmark=BenchmarkConfig(name=name, tasks=[name], data_dir=str(files.all_suites(tmp_path))),
         data=DataConfig(sizes=SMALL, shuffle_seed=3),
-        fitting=Fitting(tokenizer=tiny_tokenizer, max_length=1000),
+        fitting=Fitting(tokenizers=lambda: [tiny_tokenizer()], max_length=1000),
     )
     rows = find(name).scored("validation", given)
     trained = drawn(find(name), "validation", given)

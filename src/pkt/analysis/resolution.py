@@ -15,13 +15,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pkt.data.batching import collate, sorted_batches
+from pkt.data.batching import collate, position_mask, sorted_batches
 from pkt.data.encoding import Encoded
 from pkt.late import Tensor, functional, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, tap
 from pkt.semantics.basis import BLOCK, Basis, alignment_matrix, compute_device, factorise, gram
-from pkt.training.passes import position_mask
 
 RCOND = 1e-10  # eigenvalues of G and of S S^T below this share of the largest count as zero
 

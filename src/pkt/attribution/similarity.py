@@ -13,8 +13,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 
-from pkt.data.batching import Batch, collate, sorted_batches
+from pkt.data.batching import Batch, collate, position_counts, position_mask, sorted_batches
 from pkt.data.encoding import Encoded
 from pkt.errors import RequestError
 from pkt.late import Tensor, torch
@@ -53,6 +54,7 @@ def compare_layers(
     *,
     interface: Interface | str,
     positions: str = "all",
+    read_by_teacher: Encoded | None = None,
     batch_size: int = 8,
     memory: int = MEMORY,
     massive: float | None = MASSIVE,
@@ -73,10 +75,11 @@ def compare_layers(
 
     Args:
         teacher: a model in eval mode.
-        student: a model in eval mode that reads the same tokens.
+        student: a model in eval mode.
         encoded: the rows.
         interface: where in a layer the state is read, in both models.
         positions: ``answer`` (those that predict an answer token) or ``all`` (every non-padding one).
+        read_by_teacher: the rows as the teacher reads them, where its tokens are others.
         batch_size: rows per forward pass.
         memory: bytes, see above.
         massive: see `pkt.semantics.massive.ordinary`.
@@ -95,7 +98,8 @@ def compare_layers(
         )
     form = Moments if _capacity(teacher, student, memory) is None else Grams
     tell, found = listen or (lambda _rows, _tokens: None), int(kept_N.sum())
-    add = partial(_add, (teacher, student), encoded, interface, positions, batch_size)
+    readers = ((teacher, read_by_teacher or encoded), (student, encoded))
+    add = partial(_add, readers, interface, positions, batch_size)
     norm_LN = add(sums := form(), kept_N, tell)
     kept_N[kept_N.clone()] = ordinary_norms(norm_LN[:, kept_N], massive)
     if (count := int(kept_N.sum())) < found:
@@ -106,8 +110,7 @@ def compare_layers(
 
 
 def _add(
-    models: tuple[Architecture, Architecture],
-    encoded: Encoded,
+    readers: tuple[tuple[Architecture, Encoded], ...],
     interface: Interface | str,
     positions: str,
     batch_size: int,
@@ -116,15 +119,17 @@ def _add(
     tell: Callable[[int, int], None],
 ) -> Tensor:
     """Read all rows, add the states at the kept positions, and return their norms, (L_T + L_S, N), 0 elsewhere."""
+    encoded = readers[-1][1]
     starts = _starts(encoded, positions)
-    norm_LN = torch.zeros(sum(arch.depth for arch in models), len(kept_N))
+    norm_LN = torch.zeros(sum(arch.depth for arch, _ in readers), len(kept_N))
     for rows in sorted_batches(encoded.lengths, batch_size):
-        batch = collate(encoded, rows)
         slots = torch.cat([torch.arange(starts[row], starts[row + 1]) for row in rows])
-        x_LnD, y_LnE = (_states(arch, batch, interface, positions, kept_N[slots]) for arch in models)
+        x_LnD, y_LnE = (
+            _states(arch, collate(own, rows), interface, positions, kept_N[slots]) for arch, own in readers
+        )
         sums.add(x_LnD, y_LnE.to(x_LnD.device))
         norm_LN[:, slots[kept_N[slots]]] = torch.cat([side.norm(dim=-1).cpu() for side in (x_LnD, y_LnE)])
-        tell(len(rows), int(batch.attention_mask.sum()))
+        tell(len(rows), sum(encoded.lengths[row] for row in rows))
     return norm_LN
 
 
@@ -221,7 +226,7 @@ def _states(
     own = batch.to(arch.device)
     with tap(arch, range(1, arch.depth + 1), interface) as states:
         decode(arch, own.input_ids, own.attention_mask)
-    mask_BT = batch.supervised if positions == "answer" else batch.attention_mask.bool()
+    mask_BT = position_mask(batch, positions)
     chosen_BT = mask_BT.clone()
     chosen_BT[mask_BT] = keep_n
     read = [states.pop(layer) for layer in range(1, arch.depth + 1)]
@@ -231,10 +236,7 @@ def _states(
 
 def _starts(encoded: Encoded, positions: str) -> list[int]:
     """Return where each row's positions start in a numbering of all positions of the split, and their number."""
-    starts = [0]
-    for length, prompt in zip(encoded.lengths, encoded.prompt_lengths, strict=True):
-        starts.append(starts[-1] + (length - prompt if positions == "answer" else length))
-    return starts
+    return [0, *accumulate(position_counts(encoded, positions))]
 
 
 def _kept(encoded: Encoded, positions: str, capacity: int | None) -> Tensor:

@@ -25,6 +25,8 @@ class Batch:
         supervised: (B, T) bool, positions that predict an answer token or EOS.
         index: the rows' indices in their split, in the batch's order.
         labelled: (B,) bool, rows whose answer is a label to learn; None: all rows.
+        met: (B, T) bool, positions at which the other model has read the same text (`Encoded.met`); None: it reads the
+            same tokens.
     """
 
     input_ids: Tensor
@@ -32,6 +34,7 @@ class Batch:
     supervised: Tensor
     index: list[int]
     labelled: Tensor | None = None
+    met: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on a device."""
@@ -41,6 +44,7 @@ class Batch:
             supervised=self.supervised.to(device),
             index=self.index,
             labelled=None if self.labelled is None else self.labelled.to(device),
+            met=None if self.met is None else self.met.to(device),
         )
 
 
@@ -50,18 +54,54 @@ def collate(encoded: Encoded, rows: Sequence[int]) -> Batch:
     input_ids = torch.zeros(len(rows), longest, dtype=torch.int64)
     attention_mask = torch.zeros(len(rows), longest, dtype=torch.int64)
     supervised = torch.zeros(len(rows), longest, dtype=torch.bool)
+    met = None if encoded.met is None else torch.zeros_like(supervised)
     for b, row in enumerate(rows):
         length = encoded.lengths[row]
         input_ids[b, :length] = torch.tensor(encoded.input_ids[row])
         attention_mask[b, :length] = 1
         supervised[b, encoded.prompt_lengths[row] - 1 : length - 1] = True
+        if met is not None and encoded.met is not None:
+            met[b, encoded.met[row]] = True
     return Batch(
         input_ids=input_ids,
         attention_mask=attention_mask,
         supervised=supervised,
         index=list(rows),
         labelled=None if encoded.labelled is None else torch.tensor([encoded.labelled[row] for row in rows]),
+        met=met,
     )
+
+
+def position_mask(batch: Batch, positions: str) -> Tensor:
+    """Select the positions of a batch at which both models are compared, as (B, T) bool.
+
+    Where they read other tokens, these are the positions at which both have read the same text: as many in the
+    student's batch as in the teacher's, in the same order.
+
+    Args:
+        batch: right-padded rows.
+        positions: ``answer`` (those that predict an answer token) or ``all`` (every non-padding one).
+    """
+    mask_BT = batch.supervised if positions == "answer" else batch.attention_mask.bool()
+    return mask_BT if batch.met is None else mask_BT & batch.met
+
+
+def position_counts(encoded: Encoded, positions: str) -> list[int]:
+    """Return how many positions `position_mask` selects in each row, without building a batch."""
+    if encoded.met is not None:
+        spans = [
+            (prompt - 1, length - 1) if positions == "answer" else (0, length)
+            for length, prompt in zip(encoded.lengths, encoded.prompt_lengths, strict=True)
+        ]
+        return [
+            sum(first <= position < last for position in met)
+            for met, (first, last) in zip(encoded.met, spans, strict=True)
+        ]
+    if positions == "answer":
+        return [
+            length - prompt for length, prompt in zip(encoded.lengths, encoded.prompt_lengths, strict=True)
+        ]
+    return list(encoded.lengths)
 
 
 def next_tokens(batch: Batch) -> Tensor:

@@ -37,11 +37,14 @@ class Encoded:
         input_ids: prompt, answer and EOS of each row.
         prompt_lengths: tokens of each row's prompt, BOS included.
         labelled: whether each row's answer is a label to learn; None: all are.
+        met: of each row the positions at which another model, with another tokenizer, has read the same text; None: the
+            other model reads the same tokens.
     """
 
     input_ids: Sequence[list[int]]
     prompt_lengths: list[int]
     labelled: list[bool] | None = None
+    met: Sequence[list[int]] | None = None
 
     @cached_property
     def lengths(self) -> list[int]:
@@ -55,6 +58,7 @@ class Encoded:
             input_ids=Tokens(self.input_ids[row] for row in rows),
             prompt_lengths=[self.prompt_lengths[row] for row in rows],
             labelled=None if self.labelled is None else [self.labelled[row] for row in rows],
+            met=None if self.met is None else Tokens(self.met[row] for row in rows),
         )
 
     def followed_by(self, other: Encoded) -> Encoded:
@@ -73,7 +77,12 @@ class Encoded:
 
 
 def encode(
-    rows: Iterable[Mapping[str, Any]], tokenizer: Any, *, max_length: int, chat: Chat | None = None
+    rows: Iterable[Mapping[str, Any]],
+    tokenizer: Any,
+    *,
+    max_length: int,
+    chat: Chat | None = None,
+    who: str = "student",
 ) -> Encoded:
     """Tokenise rows; nothing is ever cut off.
 
@@ -82,12 +91,13 @@ def encode(
         tokenizer: of the model; needs an EOS token.
         max_length: tokens that a row may have.
         chat: makes the prompt a user's message, in the tokenizer's own chat template; None leaves it as it is.
+        who: has the tokenizer.
 
     Raises:
         RequestError: a row that is longer, or a tokenizer without EOS or without the chat template asked for.
     """
     rows = list(rows)
-    texts = as_read([row["prompt"] for row in rows], tokenizer, chat)
+    texts = as_read([row["prompt"] for row in rows], tokenizer, chat, who)
     if (
         chat is not None
         and (bare := next((row["id"] for row in rows if not row["prompt"]), None)) is not None
@@ -107,14 +117,14 @@ def encode(
     return Encoded(input_ids=Tokens(input_ids), prompt_lengths=prompt_lengths)
 
 
-def as_read(prompts: Iterable[str], tokenizer: Any, chat: Chat | None) -> list[str]:
-    """Return prompts as a model reads them: in the chat template, where there is one.
+def as_read(prompts: Iterable[str], tokenizer: Any, chat: Chat | None, who: str = "student") -> list[str]:
+    """Return prompts as a model reads them: in the chat template, where there is one; `who` has the tokenizer.
 
     Raises:
         RequestError: a tokenizer without EOS or without the chat template asked for.
     """
     if tokenizer.eos_token_id is None:
-        raise RequestError("the student's tokenizer has no EOS token, which ends every answer; set one.")
+        raise RequestError(f"the {who}'s tokenizer has no EOS token, which ends every answer; set one.")
     if chat is None:
         texts = list(prompts)
         if any(map(is_packed, texts)):
@@ -125,7 +135,7 @@ def as_read(prompts: Iterable[str], tokenizer: Any, chat: Chat | None) -> list[s
         return texts
     if not tokenizer.chat_template:
         raise RequestError(
-            "model.chat_template=true, but the student's tokenizer has no chat template; set it to false."
+            f"model.chat_template=true, but the {who}'s tokenizer has no chat template; set it to false."
         )
     return [chat.prompt(tokenizer, prompt) for prompt in prompts]
 

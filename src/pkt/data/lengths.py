@@ -24,14 +24,14 @@ class Fitting:
     """Leaves out rows that are too long.
 
     Attributes:
-        tokenizer: returns the tokenizer; called only if a row may be too long.
+        tokenizers: returns those of the models; called only if a row may be too long.
         max_length: tokens that prompt, answer and EOS may have.
         chat: wraps prompts in the tokenizer's chat template; None: they stay as they are.
         dropped: pool of rows -> (rows left out, all rows), for pools where some were left out.
         scored: the same for rows that are left out because they are scored.
     """
 
-    tokenizer: Callable[[], Any]
+    tokenizers: Callable[[], Sequence[Any]]
     max_length: int
     chat: Chat | None = None
     dropped: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -61,25 +61,32 @@ class Fitting:
         if len((prompt + answer).encode("utf-8", "replace")) + self._overhead <= self.max_length:
             return True  # a token has at least one byte
         if (prompt, answer) not in self._known:  # every split asks again
-            text = self._chat.prompt(self._loaded, prompt) if self._chat is not None else prompt
-            length = (
-                len(encode_prompt(self._loaded, text)) + len(encode_answers(self._loaded, [answer])[0]) + 1
-            )
-            self._known[prompt, answer] = length <= self.max_length
+            lengths = (self._length(tokenizer, prompt, answer) for tokenizer in self._loaded)
+            self._known[prompt, answer] = max(lengths) <= self.max_length
         return self._known[prompt, answer]
 
-    @property
-    def _chat(self) -> Chat | None:
-        """The chat template; None also where the tokenizer has none, which `encode` refuses."""
-        return self.chat if self.chat is not None and self._loaded.chat_template else None
+    def _length(self, tokenizer: Any, prompt: str, answer: str) -> int:
+        chat = self._chat(tokenizer)
+        text = prompt if chat is None else chat.prompt(tokenizer, prompt)
+        return len(encode_prompt(tokenizer, text)) + len(encode_answers(tokenizer, [answer])[0]) + 1
+
+    def _chat(self, tokenizer: Any) -> Chat | None:
+        """Return the chat template; None also where the tokenizer has none, which `encode` refuses."""
+        return self.chat if tokenizer.chat_template else None
 
     @cached_property
-    def _loaded(self) -> Any:
-        return self.tokenizer()
+    def _loaded(self) -> Sequence[Any]:
+        return self.tokenizers()
 
     @cached_property
     def _overhead(self) -> int:
         """The largest number of tokens beyond those of prompt and answer."""
-        if self._chat is None:
+        if self.chat is None:
             return MARGIN
-        return len(encode_prompt(self._loaded, self._chat.prompt(self._loaded, ""))) + 2 * MARGIN
+        return max(map(self._overhead_of, self._loaded))
+
+    def _overhead_of(self, tokenizer: Any) -> int:
+        chat = self._chat(tokenizer)
+        return (
+            MARGIN if chat is None else len(encode_prompt(tokenizer, chat.prompt(tokenizer, ""))) + 2 * MARGIN
+        )

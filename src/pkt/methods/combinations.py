@@ -136,8 +136,7 @@ class Combinations:
         """Return one table per group, and the numbered reasons."""
         tables = [line for group in self.options for line in ("", f"## `{group}`", "", *self._table(group))]
         demands = [
-            f"| `{name}` | {method.demands or 'any pair with one vocabulary'} |"
-            for name, (method, _) in self.methods.items()
+            f"| `{name}` | {method.demands or 'any pair'} |" for name, (method, _) in self.methods.items()
         ]
         models = ["", "## Models", "", "| | what the models have to be like |", "|---|---|", *demands]
         reasons = [f"{number}. {reason}" for number, reason in enumerate(self.reasons, start=1)]

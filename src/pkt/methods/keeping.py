@@ -18,6 +18,7 @@ from pkt.errors import PktError
 from pkt.late import torch
 from pkt.mapping import LayerPair
 from pkt.methods.layer_results import LayerAlignment
+from pkt.methods.readings import read_by
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
 from pkt.objectives import Objective
@@ -70,8 +71,12 @@ def read_out(bench: Workbench) -> ReadOut:
     """Return how the objective wants the teacher's distributions."""
     outputs = bench.objective.outputs
     assert outputs is not None
-    shared = bench.pair_report.shared_ids
-    return ReadOut(shared=shared, temperature=outputs.temperature, top_k=outputs.top_k)
+    return ReadOut(
+        shared=bench.pair_report.teacher_ids,
+        temperature=outputs.temperature,
+        top_k=outputs.top_k,
+        counts_rest=not bench.one_vocabulary,
+    )
 
 
 def _pass(
@@ -80,7 +85,7 @@ def _pass(
     """Return the one pass over a split that has all that is wanted of the teacher."""
     return Pass(
         arch=bench.teacher.arch,
-        encoded=bench.encoded(split),
+        encoded=read_by(bench, "teacher", split),
         reads=reads,
         interface=Interface(interface),
         positions=positions,
@@ -258,7 +263,10 @@ def live_reads(bench: Workbench, alignment: LayerAlignment) -> dict[int, Read]:
 def _outputs(bench: Workbench, alignment: LayerAlignment, split: str) -> TeacherOutput:
     if alignment.outputs:
         return alignment.outputs[split]
-    return LiveTeacher(arch=bench.teacher.arch, read_out=read_out(bench), meter=bench.teacher_meter)
+    encoded = None if bench.one_vocabulary else read_by(bench, "teacher", split)
+    return LiveTeacher(
+        arch=bench.teacher.arch, read_out=read_out(bench), encoded=encoded, meter=bench.teacher_meter
+    )
 
 
 def ahead(bench: Workbench, source: Source, order: Sequence[list[int]]) -> Ahead | None:

@@ -14,6 +14,7 @@ from pkt.errors import RequestError
 from pkt.late import Tensor, torch
 from pkt.mapping import in_order, top_layers
 from pkt.methods.laten_results import KINDS, LatenExtraction
+from pkt.methods.readings import read_by
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.internals import NeuronShape, check_neurons, neuron_shape
@@ -95,7 +96,7 @@ def count_of(total: int, rho: float) -> int:
 
 
 def _observed(bench: Workbench, who: str, model: LanguageModel, meter: Meter, legacy_norm: bool) -> Observed:
-    encoded = bench.encoded("extract")
+    encoded = read_by(bench, who, "extract")
     with bench.track(f"inside the {who}", len(encoded.lengths)) as advance:
 
         def listen(rows: int, tokens: int) -> None:

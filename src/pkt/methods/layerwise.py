@@ -22,6 +22,7 @@ from pkt.mapping import LayerPair
 from pkt.methods.base import TRAINING, Choice, Provides, Reads
 from pkt.methods.keeping import reads_of
 from pkt.methods.layer_results import LayerAlignment, LayerExtraction
+from pkt.methods.readings import read_by
 from pkt.methods.tuning import TrainingMethod
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
@@ -98,7 +99,7 @@ class LayerWise(TrainingMethod):
         return self._captured(bench, "student", reads)
 
     def _captured(self, bench: Workbench, role: str, reads: Mapping[int, Read]) -> dict[int, States]:
-        model, encoded = getattr(bench, role), bench.encoded("align")
+        model, encoded = getattr(bench, role), read_by(bench, role, "align")
         with bench.track(f"{role} states (align)", len(encoded.lengths)) as advance:
             return capture(
                 model.arch,
@@ -114,7 +115,7 @@ class LayerWise(TrainingMethod):
 
 def attribution(bench: Workbench, interface: str, reduce: str) -> list[float]:
     """Return one score per teacher layer, over the extract split."""
-    arch, encoded = bench.teacher.arch, bench.encoded("extract")
+    arch, encoded = bench.teacher.arch, read_by(bench, "teacher", "extract")
     with bench.track("attribution", len(encoded.lengths)) as advance:
 
         def batches() -> Iterator[Batch]:
@@ -130,7 +131,7 @@ def attribution(bench: Workbench, interface: str, reduce: str) -> list[float]:
 
 def similarities(bench: Workbench, interface: str) -> list[list[float]]:
     """Return linear CKA between every teacher and every student layer, over the extract split."""
-    encoded, teacher, student = bench.encoded("extract"), bench.teacher.arch, bench.student.arch
+    encoded, teacher, student = read_by(bench, "student", "extract"), bench.teacher.arch, bench.student.arch
     with bench.track("similarity of layers", len(encoded.lengths)) as advance:
 
         def listen(rows: int, tokens: int) -> None:
@@ -143,6 +144,7 @@ def similarities(bench: Workbench, interface: str) -> list[list[float]]:
             student,
             encoded,
             interface=interface,
+            read_by_teacher=read_by(bench, "teacher", "extract"),
             batch_size=bench.config.optim.batch_size,
             listen=listen,
         )
@@ -162,14 +164,14 @@ def fit_maps(
     student: Mapping[int, States],
 ) -> dict[int, AlignmentMap]:
     """Fit the request's semantics: per pair where it reads states, otherwise once for all pairs."""
-    shared = bench.pair_report.shared_ids
+    shared = bench.pair_report
     for arch in (bench.teacher.arch, bench.student.arch):
         if getattr(bench.semantics, "fold_norm", False) and arch.probe is not None:
             arch.probe.require("norm_weight")
     fit = partial(
         bench.semantics.fit,
-        teacher=HeadView.of(bench.teacher.arch, shared),
-        student=HeadView.of(bench.student.arch, shared, bench.channels),
+        teacher=HeadView.of(bench.teacher.arch, shared.teacher_ids),
+        student=HeadView.of(bench.student.arch, shared.student_ids, bench.channels),
     )
     layers = [pair.student for pair in pairs]
     if not bench.semantics.needs_states:
@@ -194,12 +196,14 @@ def graded(
 ) -> dict[int, dict[str, float | None]]:
     """Return each map's quality card on the align split, with a read-out KL where states are those of blocks.
 
-    A ridge map's `alpha` is in it too, as it may have been chosen.
+    A ridge map's `alpha` is in it too, as it may have been chosen, and of two vocabularies the number of anchors that a
+    map through the vocabulary is made of.
     """
+    told = {"alpha"} if bench.one_vocabulary else {"alpha", "anchors"}
     read_out = OutputHead(arch=bench.student.arch).lens if interface == "block" else None
     return {
         k: asdict(quality_card(map_, teacher[k].flat(), student[k].flat(), read_out=read_out))
-        | {name: value for name, value in map_.info.items() if name == "alpha"}
+        | {name: value for name, value in map_.info.items() if name in told}
         for k, map_ in maps.items()
     }
 

@@ -26,6 +26,7 @@ from pkt.data.batching import collate
 from pkt.late import Tensor, torch
 from pkt.mapping import in_order, top_layers
 from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
+from pkt.methods.readings import read_by
 from pkt.methods.seeking_plan import blocks, check_pair_shapes, counterpart, site_key, site_of
 from pkt.methods.seeking_results import SeekingAlignment, SeekingExtraction
 from pkt.methods.tuning import TrainingMethod, tune
@@ -140,7 +141,7 @@ class Seeking(TrainingMethod):
         )
 
     def _sensitivity(self, bench: Workbench, folder: Path) -> DiskSums:
-        encoded = bench.encoded("extract")
+        encoded = read_by(bench, "teacher", "extract")
         bench.release("student")  # only its tokenizer was needed: the teacher has the memory for itself
         arch = bench.teacher.arch
         paths = sites(arch, range(1, arch.depth + 1), self.targets)

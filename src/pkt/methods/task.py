@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pkt.data.batching import Batch, collate, epoch_batches, sorted_batches
+from pkt.data.encoding import Encoded
 from pkt.errors import RequestError
 from pkt.late import nn, torch
 from pkt.methods.base import Transferred
 from pkt.methods.keeping import SPLITS, prefix_shelf, reading_ahead, source_of
 from pkt.methods.layer_results import LayerAlignment
+from pkt.methods.readings import read_by
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
 from pkt.objectives import Objective, OutputHead, Sizes
@@ -85,8 +87,16 @@ class Task:
     def head(self) -> OutputHead:
         """The student's read-out: one for all splits and stages, as it keeps a Gram matrix."""
         bench = self.bench
-        shared = bench.pair_report.shared_ids if bench.objective.outputs is not None else None
-        return OutputHead(arch=bench.student.arch, shared=shared)
+        if bench.objective.outputs is None:
+            return OutputHead(arch=bench.student.arch)
+        shared, rest = bench.pair_report.student_ids, not bench.one_vocabulary
+        return OutputHead(arch=bench.student.arch, shared=shared, counts_rest=rest)
+
+    def rows(self, split: str) -> Encoded:
+        """Return the rows of a split, with the positions at which terms compare the student with its teacher."""
+        objective = self.bench.objective
+        taught = objective.layer_terms or objective.outputs is not None
+        return read_by(self.bench, "student", split) if taught else self.bench.encoded(split)
 
     @cached_property
     def auxiliary(self) -> nn.ModuleDict:
@@ -157,7 +167,7 @@ class Task:
         """
         check_processes(self.bench, objective, self.own)
         losses = {split: self._loss(objective, split, layers, prefixes.get(split)) for split in SPLITS}
-        train, arch, processes = self.bench.encoded("train"), self.bench.student.arch, self.bench.processes
+        train, arch, processes = self.rows("train"), self.bench.student.arch, self.bench.processes
         with sharded(arch, parameters, processes) as shards:
             trainer = Trainer(
                 loss=losses["train"],
@@ -251,7 +261,7 @@ class Task:
         """Fit the maps of some layers again on the student as it is, and return how well they fit, as metrics."""
         bench, arch, alignment = self.bench, self.bench.student.arch, self.alignment
         assert isinstance(bench.semantics, Fitted), "no other map is fitted again"
-        rows, found = bench.encoded("align"), dict[str, float]()
+        rows, found = read_by(bench, "student", "align"), dict[str, float]()
         autocast = torch.autocast(arch.device.type, torch.bfloat16, enabled=self._autocast)  # as in training
         with (
             self.trainable.evaluating(),
@@ -277,7 +287,7 @@ class Task:
 
     @torch.no_grad()
     def _validate(self, loss: TransferLoss) -> dict[str, float]:
-        encoded, processes = self.bench.encoded("validation"), self.bench.processes
+        encoded, processes = self.rows("validation"), self.bench.processes
         sums, counts = dict[str, float](), dict[str, int]()
         meters = self.bench.student_meter, self.bench.teacher_meter
         batches = sorted_batches(encoded.lengths, self.bench.config.optim.batch_size)

@@ -21,20 +21,21 @@ from pkt.data.answered import Answer, kept
 from pkt.data.chat import VERSION as CHAT
 from pkt.data.chat import Chat
 from pkt.data.digests import texts_of
-from pkt.data.encoding import VERSION, Encoded, as_read, encode, encode_prompt
+from pkt.data.encoding import VERSION, Encoded, encode
 from pkt.data.lengths import Fitting
 from pkt.data.rows import RowTable
 from pkt.errors import PktError, RequestError
 from pkt.late import Tensor, torch
 from pkt.mapping import Mapping as LayerMapping
 from pkt.mapping import of_student
+from pkt.methods import readings
 from pkt.methods.cutting import importance, resolved
 from pkt.methods.known import generation_of, known
 from pkt.models.fingerprint import fingerprint
 from pkt.models.kept import recorded, told
 from pkt.models.load import context_length, dtype_name, load_config, load_tokenizer
 from pkt.models.outline import Outline
-from pkt.models.pair import LanguageModel, PairReport, check_pair, load_student, load_teacher
+from pkt.models.pair import LanguageModel, PairReport, load_student, load_teacher
 from pkt.objectives import Objective
 from pkt.processes import ALONE, Processes
 from pkt.progress import Track, untracked
@@ -65,6 +66,7 @@ class Workbench:
         teacher_meter, student_meter: forward tokens of this request.
         notes: what the user was told about rows and answers.
         answered: train rows that the teacher's answers made; see `take`.
+        met: rows as each of two models with two vocabularies reads them; see `readings.read_by`.
     """
 
     config: Config
@@ -81,6 +83,7 @@ class Workbench:
     student_meter: Meter = field(default_factory=Meter)
     notes: list[str] = field(default_factory=list, init=False)
     answered: list[dict[str, Any]] = field(default_factory=list, init=False)
+    met: dict[tuple[str, int], dict[str, Encoded]] = field(default_factory=dict, init=False)
 
     @cached_property
     def device(self) -> torch.device:
@@ -193,12 +196,13 @@ class Workbench:
 
     @cached_property
     def pair_report(self) -> PairReport:
-        """Check that the two vocabularies line up.
+        """What the two vocabularies have in common."""
+        return readings.report(self)
 
-        Raises:
-            RequestError: they do not.
-        """
-        return check_pair(self.pair, cache_dir=self.cache_dir)
+    @cached_property
+    def one_vocabulary(self) -> bool:
+        """Whether both models read the same tokens."""
+        return readings.one_vocabulary(self)
 
     def release(self, *names: str) -> None:
         """Free models that are no longer needed (``teacher``, ``student``)."""
@@ -231,7 +235,9 @@ class Workbench:
     @cached_property
     def fitting(self) -> Fitting:
         """The filter that leaves out rows of the real suites that are too long; no weights are read."""
-        return Fitting(tokenizer=lambda: self.tokenizer, max_length=self.max_length, chat=self.chat)
+        return Fitting(
+            tokenizers=lambda: readings.tokenizers(self), max_length=self.max_length, chat=self.chat
+        )
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -297,7 +303,7 @@ class Workbench:
         return self._encoded["answered"]
 
     def labelled(self, split: str) -> Encoded:
-        """Return the tokenised rows of a split with labels (teacher and student share the vocabulary).
+        """Return the tokenised rows of a split with labels, as the student reads them (see `readings.read_by`).
 
         Raises:
             PktError: they are not those that the plan was made for.
@@ -336,30 +342,11 @@ class Workbench:
             encoded = self.labelled(split)
             return encoded if rows is None else encoded.select(rows)
 
-        texts = texts_of(chosen, self._how)
-        return self._remembered(texts, tokenised)
-
-    def prompts_digest(self) -> str:
-        """Return the identity of the prompts without labels as the teacher reads them: tokens, order."""
-
-        def tokenised() -> Encoded:
-            texts = as_read([prompt.text for prompt in self.prompts], self.tokenizer, self.chat)
-            ids = [encode_prompt(self.tokenizer, text) for text in texts]
-            return Encoded(input_ids=ids, prompt_lengths=[len(own) for own in ids])
-
-        rows = [{"prompt": prompt.text, "answer": ""} for prompt in self.prompts]
-        return self._remembered(texts_of(rows, self._how | {"rows": "prompts"}), tokenised)
-
-    def answer_ends(self) -> list[int]:
-        """Return the tokens at which the teacher's answers end and of which its own files say nothing."""
-        own = self.generation("teacher").get("eos_token_id")
-        if self.tokenizer.eos_token_id is None:
-            return []  # refused where prompts are read
-        turn = self.tokenizer.eos_token_id if self.chat is None else self.chat.end(self.tokenizer)
-        return sorted({self.tokenizer.eos_token_id, turn} - set(own if isinstance(own, list) else [own]))
+        texts = texts_of(chosen, self.how)
+        return self.remembered(texts, tokenised)
 
     @property
-    def _how(self) -> dict[str, Any]:
+    def how(self) -> dict[str, Any]:
         """What the tokens of a text depend on, beside the text."""
         return {
             "version": VERSION,
@@ -368,7 +355,8 @@ class Workbench:
             "chat": None if self.chat is None else [CHAT, self.chat.time.isoformat()],
         }
 
-    def _remembered(self, texts: str, tokenised: Callable[[], Encoded]) -> str:
+    def remembered(self, texts: str, tokenised: Callable[[], Encoded]) -> str:
+        """Return the digest of rows, named by `texts_of`; they are tokenised where it is not known."""
         file = self.rows_dir / f"{texts}.json"
         if known := recall(file, "the rows are tokenised again"):
             return str(known["digest"])

@@ -1,8 +1,8 @@
-"""Load a teacher and a student, and check that they share a vocabulary."""
+"""Load a teacher and a student, and compare their vocabularies."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from pkt.models.load import declared_roles, load_config, load_model, load_tokeni
 from pkt.models.probe import probed
 from pkt.models.roles import KEPT_ROLES
 
-_EXAMPLES = 5
+_EXAMPLES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +35,15 @@ class PairReport:
     """What two vocabularies have in common.
 
     Attributes:
-        shared_ids: token ids that both models know under the same string, (n,) int64.
+        teacher_ids: the teacher's ids of the tokens that both models have, (A,) int64.
+        student_ids: the student's ids of the same tokens, in the same order; the same ids in one vocabulary.
+        differ: how the vocabularies differ; empty where they are one.
         warnings: what a reader of the results should be warned of.
     """
 
-    shared_ids: Tensor
+    teacher_ids: Tensor
+    student_ids: Tensor
+    differ: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -121,11 +125,7 @@ def _probed(loaded: LanguageModel, identity: str, cache_dir: Path | None) -> Lan
 
 
 def check_pair(pair: PairConfig, *, cache_dir: Path | None = None) -> PairReport:
-    """Check that a pair's models give the same ids to the same tokens, without loading weights.
-
-    Raises:
-        RequestError: see `compare_vocabularies`.
-    """
+    """Compare the vocabularies of a pair's models, without loading weights; see `compare_vocabularies`."""
     return compare_vocabularies(
         load_tokenizer(pair.teacher, cache_dir=cache_dir),
         load_tokenizer(pair.student, teacher=pair.teacher, cache_dir=cache_dir),
@@ -138,70 +138,55 @@ def compare_vocabularies(teacher: Any, student: Any, teacher_config: Any, studen
     """Compare two tokenizers id by id.
 
     The rows of a head beyond its tokenizer are padding, and a tokenizer may have added tokens at its end that the
-    other lacks (WizardCoder's 32,001st). Neither counts as shared.
-
-    Raises:
-        RequestError: an id stands for different tokens, or one vocabulary has ordinary tokens beyond
-            the other.
+    other lacks (WizardCoder's 32,001st). Neither counts as shared. Where an id stands for different tokens, or one
+    vocabulary has ordinary tokens beyond the other, there are two vocabularies, and no id is shared.
     """
     teacher_tokens, student_tokens = _tokens(teacher), _tokens(student)
-    _check_same(teacher_tokens, student_tokens)
-    _check_tail("teacher", teacher, teacher_tokens, student_tokens)
-    _check_tail("student", student, student_tokens, teacher_tokens)
-    rows = min(int(teacher_config.vocab_size), int(student_config.vocab_size))
-    shared = [i for i in sorted(teacher_tokens.keys() & student_tokens.keys()) if i < rows]
-    return PairReport(
-        shared_ids=torch.tensor(shared, dtype=torch.int64),
-        warnings=_warnings(teacher_config, student_config, teacher_tokens, student_tokens),
+    differ = (
+        _differing(teacher_tokens, student_tokens)
+        or _beyond("teacher", teacher, teacher_tokens, student_tokens)
+        or _beyond("student", student, student_tokens, teacher_tokens)
     )
+    rows = min(int(teacher_config.vocab_size), int(student_config.vocab_size))
+    common = () if differ else teacher_tokens.keys() & student_tokens.keys()
+    shared = torch.tensor([i for i in sorted(common) if i < rows], dtype=torch.int64)
+    notes = list(_warnings(teacher_config, student_config))
+    if not differ and len(teacher_tokens) != len(student_tokens):
+        notes.append(
+            f"added tokens differ: the teacher has {len(teacher_tokens)} tokens, the student {len(student_tokens)}; "
+            "only shared ids are used"
+        )
+    return PairReport(teacher_ids=shared, student_ids=shared, differ=differ, warnings=tuple(notes))
 
 
 def _tokens(tokenizer: Any) -> dict[int, str]:
     return {index: token for token, index in tokenizer.get_vocab().items()}
 
 
-def _check_same(teacher: dict[int, str], student: dict[int, str]) -> None:
+def _differing(teacher: dict[int, str], student: dict[int, str]) -> str:
     common = range(min(max(teacher), max(student)) + 1)
     differing = [i for i in common if teacher.get(i) != student.get(i)]
-    if differing:
-        examples = "; ".join(
-            f"id {i}: teacher {teacher.get(i)!r}, student {student.get(i)!r}" for i in differing[:_EXAMPLES]
-        )
-        raise _refusal(f"{len(differing)} of {len(common)} token ids differ ({examples})")
+    if not differing:
+        return ""
+    examples = "; ".join(
+        f"id {i}: teacher {teacher.get(i)!r}, student {student.get(i)!r}" for i in differing[:_EXAMPLES]
+    )
+    return f"{len(differing)} of {len(common)} token ids differ: {examples}"
 
 
-def _check_tail(who: str, tokenizer: Any, own: dict[int, str], other: dict[int, str]) -> None:
-    """Allow only added tokens beyond the other vocabulary's end."""
+def _beyond(who: str, tokenizer: Any, own: dict[int, str], other: dict[int, str]) -> str:
+    """Say which tokens, other than added ones, lie beyond the other vocabulary's end."""
     end, added = max(other), tokenizer.added_tokens_decoder  # a slow property: read once
     extra = [i for i in own if i > end and i not in added]
-    if extra:
-        examples = "; ".join(f"id {i}: {own[i]!r}" for i in sorted(extra)[:_EXAMPLES])
-        raise _refusal(f"the {who} has {len(extra)} tokens that the other lacks ({examples})")
+    if not extra:
+        return ""
+    examples = "; ".join(f"id {i}: {own[i]!r}" for i in sorted(extra)[:_EXAMPLES])
+    return f"the {who} has {len(extra)} tokens that the other lacks: {examples}"
 
 
-def _refusal(what: str) -> RequestError:
-    return RequestError(
-        f"teacher and student do not share a vocabulary: {what}. Different vocabularies are not supported in "
-        "this release (semantics.anchors=shared drops padding rows of one common vocabulary, no more). "
-        "Choose a student of the teacher's family, or cut one from it: model.student.init=prune "
-        "model.student.checkpoint=null 'model.student.layers=[...]'."
-    )
-
-
-def _warnings(
-    teacher_config: Any, student_config: Any, teacher: dict[int, str], student: dict[int, str]
-) -> tuple[str, ...]:
-    notes = []
+def _warnings(teacher_config: Any, student_config: Any) -> Iterator[str]:
     for who, config in (("teacher", teacher_config), ("student", student_config)):
         if cap := getattr(config, "final_logit_softcapping", None):
-            notes.append(
-                f"the {who} soft-caps its logits at {cap:g}: the output cosine needs logits (slower)"
-            )
+            yield f"the {who} soft-caps its logits at {cap:g}: the output cosine needs logits (slower)"
         if getattr(config, "lm_head_bias", False):
-            notes.append(f"the {who}'s head has a bias: the output cosine needs logits (slower)")
-    if len(teacher) != len(student):
-        notes.append(
-            f"added tokens differ: the teacher has {len(teacher)} tokens, the student {len(student)}; "
-            "only shared ids are used"
-        )
-    return tuple(notes)
+            yield f"the {who}'s head has a bias: the output cosine needs logits (slower)"

@@ -77,8 +77,20 @@ def coarse(values_nV: Tensor, tokens_nK: Tensor | None) -> Tensor:
     return torch.cat([values_nV.gather(-1, tokens_nK), log_rest(values_nV, tokens_nK)[:, None]], dim=-1)
 
 
-def shared_columns(logits_nV: Tensor, shared: Tensor) -> Tensor:
-    """Return the logits of the tokens that both models have; the tensor itself where that is all of them."""
-    if len(shared) == logits_nV.shape[-1]:
+def shared_columns(logits_nV: Tensor, shared: Tensor, *, rest: float | None = None) -> Tensor:
+    """Return the logits of the tokens that both models have; the tensor itself where that is all of them.
+
+    Args:
+        logits_nV: z.
+        shared: their ids.
+        rest: of two vocabularies, the temperature at which all other tokens count as one: tau log sum exp(z / tau) of
+            them is a last column, so that probabilities are those of the whole vocabulary. None: others do not count.
+    """
+    if len(shared) == logits_nV.shape[-1] and rest is None:
         return logits_nV
-    return logits_nV.index_select(-1, shared.to(logits_nV.device))
+    columns = shared.to(logits_nV.device)
+    chosen_nA = logits_nV.index_select(-1, columns)
+    if rest is None:
+        return chosen_nA
+    others_nV = (logits_nV.float() / rest).index_fill(-1, columns, -torch.inf)
+    return torch.cat([chosen_nA.float(), rest * others_nV.logsumexp(-1, keepdim=True)], dim=-1)

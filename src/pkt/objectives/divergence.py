@@ -64,6 +64,9 @@ def _kl(log_a: Tensor, log_b: Tensor) -> Tensor:
 class Divergence(BaseTerm):
     """tau^2 D(teacher, student), mean over the positions that predict an answer token.
 
+    Of two vocabularies both distributions are those over the tokens that both have (of the same bytes) and one for all
+    others together, at the positions at which both models have read the same text.
+
     Attributes:
         kind: ``forward``, ``reverse`` or ``js``, see `divergence`.
         temperature: tau.
@@ -84,10 +87,11 @@ class Divergence(BaseTerm):
 
     def __call__(self, view: View) -> Sums:
         """Return the sum over positions, over the tokens that both models have."""
-        teacher, read_out = view.teacher, view.head.read_shared
+        teacher, tau = view.teacher, self.temperature
 
         def differing(h_nD: Tensor, *kept: Tensor) -> Tensor:
             read = teacher.read(*kept)
-            return divergence(read_out(h_nD), read, kind=self.kind, temperature=self.temperature).sum()
+            logits_nA = view.head.read_shared(h_nD, tau)
+            return divergence(logits_nA, read, kind=self.kind, temperature=tau).sum()
 
         return Sums(total=over_chunks(differing, view.final_ND, *teacher.tensors), count=view.count)

@@ -24,6 +24,7 @@ class OutputHead:
 
     arch: Architecture
     shared: Tensor | None = None  # ids that the teacher has too; None: all
+    counts_rest: bool = False  # whether its other tokens count, as one: those of a vocabulary of its own
 
     @property
     def weight_VD(self) -> Tensor:
@@ -50,10 +51,11 @@ class OutputHead:
         """Return logits (n, V)."""
         return self.arch.read_out(states_nD)
 
-    def read_shared(self, states_nD: Tensor) -> Tensor:
-        """Return logits over the tokens that the teacher has too."""
+    def read_shared(self, states_nD: Tensor, temperature: float) -> Tensor:
+        """Return logits over the tokens that the teacher has too, which will be divided by a temperature."""
         logits_nV = self.read_out(states_nD)
-        return logits_nV if self.shared is None else shared_columns(logits_nV, self.shared)
+        rest = temperature if self.counts_rest else None
+        return logits_nV if self.shared is None else shared_columns(logits_nV, self.shared, rest=rest)
 
     def lens(self, states_nD: Tensor) -> Tensor:
         """Return logits (n, V) of a layer's output, through the final norm."""

@@ -24,7 +24,7 @@ class LogitLstsq(Bounded):
     Attributes:
         fold_norm: multiply each column of W by the final norm's weight.
         anchors: ``all`` rows (index-aligned; rows beyond the shorter vocabulary are padding) or those of
-            ``HeadView.shared``. Logits of other tokens do not count.
+            ``HeadView.shared``, which are all that two vocabularies have. Logits of other tokens do not count.
         normalise: scale states to length 1 first: the map gives directions. False: it keeps h's length.
         rcond: eigenvalues of G_S below rcond times the largest count as zero.
 

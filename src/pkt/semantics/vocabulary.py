@@ -32,7 +32,7 @@ class Cosine(Trains):
         fold_norm: multiply each column of W by the final norm's weight, through which a layer's output meets
             the head (ours).
         anchors: ``all`` rows (index-aligned; rows beyond the shorter vocabulary are padding) or those of
-            ``HeadView.shared``. G is always that of the whole head.
+            ``HeadView.shared``, which are all that two vocabularies have. G is always that of the whole head.
         rcond: eigenvalues of G below rcond times the largest count as zero.
         precision: of the block products (``float64`` or ``float32``); G, sums and solves are float64.
         top_k: per state, recompose only the k tokens of largest |a_i| (the paper's strength of decomposition);
@@ -148,15 +148,23 @@ class RandomMap:
 def anchor_rows(anchors: str, teacher: HeadView, student: HeadView) -> tuple[Tensor | None, Tensor | None]:
     """Return the anchor rows of both sides; None: all of them, by index.
 
+    Of two vocabularies, whose shared tokens have different ids, no others can be anchors.
+
     Args:
         anchors: ``all`` or ``shared``.
         teacher: with `shared`, if that is asked for.
         student: the same.
 
     Raises:
-        RequestError: shared tokens are asked for and were not given, or not the same number of them.
+        RequestError: shared tokens are asked for and were not given, or not the same number of them; fewer tokens are
+            shared by two vocabularies than the narrower model is wide.
     """
-    if anchors == "all":
+    two = (
+        teacher.shared is not None
+        and student.shared is not None
+        and not torch.equal(teacher.shared.cpu(), student.shared.cpu())
+    )
+    if anchors == "all" and not two:
         return None, None
     if teacher.shared is None or student.shared is None:
         raise RequestError(
@@ -167,6 +175,13 @@ def anchor_rows(anchors: str, teacher: HeadView, student: HeadView) -> tuple[Ten
         raise RequestError(
             f"semantics.anchors=shared: {len(teacher.shared)} teacher and {len(student.shared)} student "
             "tokens; both lists have to be equally long and not empty."
+        )
+    least = min(teacher.weight.shape[1], student.weight.shape[1])
+    if two and len(teacher.shared) < least:
+        raise RequestError(
+            f"both vocabularies have {len(teacher.shared)} tokens of the same bytes, and a map made of them needs at "
+            f"least {least}, the width of the narrower model: use semantics=ridge or procrustes, which are fitted on "
+            "states."
         )
     return teacher.shared, student.shared
 

@@ -59,8 +59,7 @@ def plan(planner: Planner, of: Subject) -> None:
         planner.analysis(
             part,
             roles=of.roles(chosen.roles),
-            rows={"read": of.bench.digest(of.config.split, of.chosen)}
-            | ({"align": of.bench.digest("align")} if chosen.maps else {}),
+            rows=of.digests(align=chosen.maps),
             settings=chosen.settings,
             also=({"analyze.maps": measured(of)} if chosen.maps else {})
             | ({"seed": of.bench.config.seed} if chosen.drawn else {}),

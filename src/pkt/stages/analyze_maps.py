@@ -6,17 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from pkt.data.batching import position_counts
 from pkt.data.encoding import Encoded
 from pkt.late import Tensor
 from pkt.mapping import Depth, LayerPair
 from pkt.methods.layer_results import LayerExtraction
+from pkt.methods.readings import read_by
 from pkt.models.taps import Interface
 from pkt.objectives import OutputHead
 from pkt.semantics import AlignmentMap, HeadView, Semantics, States, quality_card
 from pkt.settings import deciding, target_of
 from pkt.stages.analyze_subject import UNTOUCHED, Subject, heading
 from pkt.training.capture import capture
-from pkt.training.passes import Read, position_counts
+from pkt.training.passes import Read
 
 STATES = 4 << 30  # bytes of paired states in memory: as many pairs of layers as fit are read in one pass
 
@@ -40,17 +42,18 @@ def measured(subject: Subject) -> dict[str, Any]:
 def compute(subject: Subject) -> dict[str, Any]:
     """Return every map's cards, in the order of the pairs."""
     bench, pairs = subject.bench, layer_pairs(subject)
-    shared = bench.pair_report.shared_ids
+    shared = bench.pair_report
     views = {
-        "teacher": HeadView.of(subject.arch("teacher"), shared),
-        "student": HeadView.of(subject.arch("student"), shared, bench.channels),
+        "teacher": HeadView.of(subject.arch("teacher"), shared.teacher_ids),
+        "student": HeadView.of(subject.arch("student"), shared.student_ids, bench.channels),
     }
     lens = OutputHead(arch=subject.arch("student")).lens if subject.config.interface == "block" else None
     constant: dict[str, AlignmentMap] = {}
     cards: dict[str, list[dict[str, Any]]] = {name: [] for name in subject.maps}
     for group in _groups(subject, pairs):
         fitting, held_out = (
-            _paired(subject, group, rows) for rows in (bench.encoded("align"), subject.encoded)
+            _paired(subject, group, rows)
+            for rows in (lambda role: read_by(bench, role, "align"), subject.encoded)
         )
         for k in (pair.student for pair in group):
             states = {"fitted": fitting[k], "held_out": held_out[k]}
@@ -99,18 +102,26 @@ def map_cards(
 
 def _groups(subject: Subject, pairs: tuple[LayerPair, ...]) -> list[tuple[LayerPair, ...]]:
     """Cut the pairs into groups whose states fit into memory together."""
-    rows = (subject.bench.encoded("align"), subject.encoded)
+    rows = (read_by(subject.bench, "student", "align"), subject.encoded("student"))
     count = sum(sum(position_counts(encoded, subject.config.positions)) for encoded in rows)
     width = sum(subject.arch(role).width for role in UNTOUCHED)
     size = max(1, STATES // max(1, 4 * count * width))
     return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 
 
-def _paired(subject: Subject, pairs: tuple[LayerPair, ...], encoded: Encoded) -> dict[int, States]:
-    """Return student layer -> the states of the paired layers of both models at the same positions."""
+def _paired(
+    subject: Subject, pairs: tuple[LayerPair, ...], read: Callable[[str], Encoded]
+) -> dict[int, States]:
+    """Return student layer -> the states of the paired layers of both models, where they have read the same text.
+
+    Args:
+        subject: has both models.
+        pairs: the layers.
+        read: a model's role to the rows as it reads them.
+    """
     sides = []
     for role in UNTOUCHED:
-        arch = subject.arch(role)
+        arch, encoded = subject.arch(role), read(role)
         own = {
             pair.student: Read(layers=pair.teacher, weights=pair.weights, width=arch.width)
             if role == "teacher"

@@ -15,7 +15,6 @@ from pkt.attribution import REDUCTIONS
 from pkt.attribution.similarity import compare_layers
 from pkt.late import Tensor
 from pkt.mapping import depth_layer
-from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
 from pkt.stages import analyze_maps as maps
 from pkt.stages.analyze_subject import ALL, UNTOUCHED, Part, Subject, heading
@@ -34,11 +33,12 @@ CKA_PAIRS = (
 def _resolution(subject: Subject) -> dict[str, Any]:
     roles = subject.roles(UNTOUCHED)
     with subject.bench.track("resolution", len(roles) * len(subject.chosen)) as advance:
-        models = {role: _resolution_of(subject, subject.arch(role), advance) for role in roles}
+        models = {role: _resolution_of(subject, role, advance) for role in roles}
     return {**heading(subject), "models": models}
 
 
-def _resolution_of(subject: Subject, arch: Architecture, advance: Callable[[int], None]) -> dict[str, Any]:
+def _resolution_of(subject: Subject, role: str, advance: Callable[[int], None]) -> dict[str, Any]:
+    arch = subject.arch(role)
     head, embedding = arch.head_weight(), arch.embedding_weight()
     bases = {
         "output": recomposition(head, "output"),
@@ -47,7 +47,7 @@ def _resolution_of(subject: Subject, arch: Architecture, advance: Callable[[int]
     }
     interface = subject.config.interface
     measured = resolution(
-        arch, subject.encoded, bases, interface=interface, **subject.passes(), listen=advance
+        arch, subject.encoded(role), bases, interface=interface, **subject.passes(), listen=advance
     )
     listed = {}
     for name, basis in bases.items():
@@ -71,8 +71,9 @@ def _cka(subject: Subject) -> dict[str, Any]:
             compared = compare_layers(
                 subject.arch(first),
                 subject.arch(second),
-                subject.encoded,
+                subject.encoded(second),
                 interface=subject.config.interface,
+                read_by_teacher=subject.encoded(first),
                 **subject.passes(),
                 listen=lambda rows, _tokens: advance(rows),
             )
@@ -104,7 +105,7 @@ def _attribution(subject: Subject) -> dict[str, Any]:
     with subject.bench.track("attribution", total) as advance:
         for role in roles:
             scores = interface_scores(
-                subject.arch(role), subject.encoded, batch_size=batch_size, listen=advance
+                subject.arch(role), subject.encoded(role), batch_size=batch_size, listen=advance
             )
             models[role] = {
                 interface: {

@@ -11,8 +11,10 @@ from typing import Any
 from pkt import console
 from pkt.analysis.rows import first_per_task
 from pkt.config import AnalyzeConfig
+from pkt.data.batching import position_counts
 from pkt.data.encoding import Encoded
 from pkt.errors import RequestError
+from pkt.methods.readings import read_by, teacher_digest
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.pair import LanguageModel
@@ -20,7 +22,6 @@ from pkt.semantics import Semantics
 from pkt.stages import evaluate as evaluate_stage
 from pkt.store import Artifact
 from pkt.tasks.splits import trained_on
-from pkt.training.passes import position_counts
 
 UNTOUCHED = ("teacher", "student")
 ALL = (*UNTOUCHED, "transferred")
@@ -73,7 +74,7 @@ class Subject:
             )
 
     def check_vocabularies(self) -> None:
-        """Refuse models that do not read the same tokens, and warn (once) where they nearly do."""
+        """Warn (once) of models that do not read the same tokens."""
         if "teacher" in self.config.models and not self._warned:
             for note in self.bench.pair_report.warnings:
                 console.warn(note)
@@ -85,10 +86,27 @@ class Subject:
         ids = self.bench.splits[self.config.split]["id"]
         return first_per_task(ids, trained_on(self.bench.config.benchmark), self.config.rows)
 
-    @cached_property
-    def encoded(self) -> Encoded:
-        """Those rows, tokenised."""
-        return self.bench.labelled(self.config.split).select(self.chosen)
+    def encoded(self, role: str) -> Encoded:
+        """Return those rows as a model reads them; without the teacher nobody reads other tokens than the student's."""
+        bench, split = self.bench, self.config.split
+        if "teacher" not in self.config.models:
+            return bench.labelled(split).select(self.chosen)
+        return read_by(bench, role, split, labelled=True).select(self.chosen)
+
+    def digests(self, *, align: bool) -> dict[str, str]:
+        """Return the identity of the rows that a part reads, by what they are to it.
+
+        Args:
+            align: whether the align rows are read too.
+        """
+        bench, split = self.bench, self.config.split
+        found = {"read": bench.digest(split, self.chosen)} | (
+            {"align": bench.digest("align")} if align else {}
+        )
+        if "teacher" in self.config.models and not bench.one_vocabulary:
+            found["read by the teacher"] = teacher_digest(bench, split, self.chosen)
+            found |= {"align, by the teacher": teacher_digest(bench, "align")} if align else {}
+        return found
 
     def passes(self) -> dict[str, Any]:
         """Return the settings that every pass over the rows takes."""
@@ -96,7 +114,7 @@ class Subject:
 
     def positions(self) -> int:
         """Return how many positions the rows have."""
-        return sum(position_counts(self.encoded, self.config.positions))
+        return sum(position_counts(self.encoded("student"), self.config.positions))
 
     @contextmanager
     def released(self) -> Iterator[None]:

@@ -197,7 +197,7 @@ def identity(arch: Architecture) -> Check:
 def cached(bench: Workbench) -> Check:
     """Check that the teacher's kept distributions are those of the live teacher."""
     arch = bench.teacher.arch
-    read_out, encoded = ReadOut(shared=bench.pair_report.shared_ids), _rows(arch)
+    read_out, encoded = ReadOut(shared=bench.pair_report.teacher_ids), _rows(arch)
     live = LiveTeacher(arch=arch, read_out=read_out)
     columns = capture_all(Pass(arch=arch, encoded=encoded, outputs=read_out), batch_size=1)
     kept = TopRows(log_probs=columns["log_probs"])
@@ -232,7 +232,7 @@ def merged(bench: Workbench, update: Update) -> Check:
 
 def vocabulary(bench: Workbench) -> Check:
     """Check that both models give the same ids to the same tokens."""
-    shared = len(bench.pair_report.shared_ids)
+    shared = len(bench.pair_report.teacher_ids)
     notes = "".join(f"; {note}" for note in bench.pair_report.warnings)
     return Check(
         name="vocabulary", holds=shared > 0, number=float(shared), sentence=f"{shared} shared ids{notes}"

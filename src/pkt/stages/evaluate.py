@@ -15,6 +15,7 @@ from pkt.evaluation.harness import evaluate
 from pkt.evaluation.parts import Rows
 from pkt.evaluation.results import Evaluation
 from pkt.evaluation.sampling import Sampling
+from pkt.methods.readings import tokenizer_of
 from pkt.methods.workbench import Workbench
 from pkt.models.fingerprint import fingerprint as model_fingerprint
 from pkt.models.load import declared_roles
@@ -127,7 +128,7 @@ def _subject(job: Job, role: str) -> tuple[Any, Any]:
         return model.model, model.tokenizer
     return served(
         bench, role, trained(bench, results) if role == "transferred" else None, job.scratch
-    ), bench.tokenizer
+    ), tokenizer_of(bench, role)
 
 
 def scores(session: Session) -> dict[str, Evaluation]:

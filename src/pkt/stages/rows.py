@@ -19,6 +19,7 @@ from pkt import console
 from pkt.config import SPLITS
 from pkt.data.encoding import Encoded, encode
 from pkt.durable import write_atomically
+from pkt.methods.readings import read_by, share
 from pkt.methods.workbench import Workbench
 from pkt.run_files import ROWS
 from pkt.stages import evaluate
@@ -37,6 +38,8 @@ class Lengths:
         median, longest: tokens of a row.
         supervised, longest_answer: positions of a row that are trained on: answer and end.
         share: of all tokens that is supervised.
+        met: share of the supervised positions at which a teacher with its own vocabulary has read the same text, and is
+            compared with the student; None: all, in one vocabulary.
     """
 
     rows: int
@@ -45,10 +48,12 @@ class Lengths:
     supervised: float
     longest_answer: int
     share: float
+    met: float | None = None
 
     @classmethod
     def of(cls, encoded: Encoded) -> Lengths:
         """Measure rows, of which there is at least one."""
+        own, total = share(encoded)
         whole = encoded.lengths
         answers = [length - prompt for length, prompt in zip(whole, encoded.prompt_lengths, strict=True)]
         return cls(
@@ -58,12 +63,14 @@ class Lengths:
             supervised=statistics.median(answers),
             longest_answer=max(answers),
             share=round(sum(answers) / sum(whole), 4),
+            met=None if encoded.met is None else round(own / total, 4),
         )
 
     def cells(self) -> tuple[str, ...]:
         """Return what a table shows."""
         counts = (self.rows, self.median, self.longest, self.supervised, self.longest_answer)
-        return (*(f"{count:,.0f}" for count in counts), f"{100 * self.share:.0f} %")
+        shares = (self.share, *(() if self.met is None else (self.met,)))
+        return (*(f"{count:,.0f}" for count in counts), *(f"{100 * share:.0f} %" for share in shares))
 
 
 def show(bench: Workbench, run_dir: Path) -> None:
@@ -74,7 +81,10 @@ def show(bench: Workbench, run_dir: Path) -> None:
         run_dir: gets rows.json.
     """
     config = bench.config.rows
-    splits = {split: (list(bench.splits[split].rows), bench.labelled(split)) for split in SPLITS}
+    splits = {
+        split: (list(bench.splits[split].rows), read_by(bench, "student", split, labelled=True))
+        for split in SPLITS
+    }
     asked = evaluate.asked(bench)
     for task, rows in asked.rows.items():
         known = [row for row in rows if {"prompt", "answer"} <= row.keys()]
@@ -83,7 +93,9 @@ def show(bench: Workbench, run_dir: Path) -> None:
             splits[f"test {task}"] = known, encoded
     evaluate.note_rows(bench, asked, answered=False)
     measured = {name: Lengths.of(encoded) for name, (_, encoded) in splits.items() if encoded.lengths}
-    console.table("tokens", COLUMNS, [(name, *found.cells()) for name, found in measured.items()])
+    columns = COLUMNS if bench.one_vocabulary else (*COLUMNS, "compared with the teacher")
+    cells = [(name, *found.cells()) for name, found in measured.items()]
+    console.table("tokens", columns, [row + ("",) * (len(columns) - len(row)) for row in cells])
     for pool, (count, total) in bench.fitting.dropped.items():
         console.say(f"left out: {count} of {total} rows of {pool} are longer than {bench.max_length} tokens")
     shown = {}

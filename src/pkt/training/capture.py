@@ -9,7 +9,7 @@ The teacher's states are kept already mapped into the student's space, at the wa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pkt.data.batching import sorted_batches
@@ -146,7 +146,7 @@ def advance(
     """
     wanted = Pass(
         arch=arch,
-        encoded=encoded,
+        encoded=replace(encoded, met=None),  # every position enters the next layer
         reads={layer: Read(layers=(layer,), width=arch.width)},
         positions="all",
         prefix=prefix,

@@ -5,9 +5,10 @@ batch -> [cached states below the first trained layer] -> layers first..L_S -> f
 layer terms: h_k (or its projection)            output terms: cosine, CE,
 against h*_k, at each term's positions          divergence, answer positions
 
-    batch -> Positions (rows, student positions, teacher positions) -> View per term
+    batch -> Positions (rows, positions) -> View per term
 
-Positions are two index lists, one into each model's sequences. What terms share is selected once.
+What terms share is selected once. Where teacher and student read other tokens, a term that compares them sees the
+positions at which both have read the same text; what the teacher says is given at these, in the same order.
 Shape suffixes: B rows, T positions, N positions of a term, D width.
 """
 
@@ -15,11 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from pkt.data.batching import Batch, next_tokens
+from pkt.data.batching import Batch, next_tokens, position_mask
 from pkt.late import Tensor, nn, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, recomputed, skip_above, tap
@@ -41,18 +42,17 @@ from pkt.objectives import (
     needed_states,
 )
 from pkt.training.meter import Meter
-from pkt.training.passes import Prefix, position_mask
+from pkt.training.passes import Prefix
 from pkt.training.states import States as Stored
 from pkt.training.teacher import Given, Kept, Source
 
 
 @dataclass(frozen=True, kw_only=True)
 class Positions:
-    """N positions: entry n is `student_N[n]` in row `row_N[n]` of the student, and `teacher_N[n]` of the teacher."""
+    """N positions: entry n is `student_N[n]` in row `row_N[n]` of the student."""
 
     row_N: Tensor
     student_N: Tensor
-    teacher_N: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +79,9 @@ class Targets:
 
     def of(self, layer: int, given: Given, batch: Batch, where: Positions) -> Tensor:
         """Return a layer's targets at some positions, (N, D), on the batch's device."""
-        mask_BT = position_mask(batch, self.positions)
+        mask_BT = position_mask(batch, self.positions)  # where the teacher's states stand, in the same order
         place_BT = (mask_BT.flatten().cumsum(0) - 1).view_as(mask_BT)
-        states_ND = given.states[layer][place_BT[where.row_N, where.teacher_N]]
+        states_ND = given.states[layer][place_BT[where.row_N, where.student_N]]
         return self.maps[layer](states_ND) if layer in self.maps else states_ND
 
 
@@ -173,7 +173,7 @@ class TransferLoss:
         seen, counts = self._forward(batch, with_output=True), self.counts(batch)
         sums = self._sums(seen, counts)
         measured = {name: (float(total.mean()), counts[name]) for name, total in sums.items()}
-        where = seen.where("answer", labelled=True)
+        where = seen.where("answer", labelled=True, taught=False)
         if len(where.row_N) == 0:
             return measured
         final_nD, labels_n = seen.final(where), seen.labels(where)
@@ -252,7 +252,7 @@ class Seen:
     batch: Batch
     states: Mapping[int, Tensor] | None = None
     final_BTD: Tensor | None = None
-    _positions: dict[tuple[str, bool], Positions] = field(default_factory=dict, init=False)
+    _positions: dict[tuple[str, bool, bool], Positions] = field(default_factory=dict, init=False)
     _selected: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False)
 
     def view(self, term: Term, own: nn.Module | None = None) -> View:
@@ -260,7 +260,7 @@ class Seen:
         states, needs = needed_states(term), {type(need) for need in term.needs}
         which = states.positions if states is not None else "answer"
         assert which == "answer" or Labels not in needs, "labels are known at the answer's positions only"
-        where = self.where(which, labelled=Labels in needs)
+        where = self.where(which, labelled=Labels in needs, taught=bool({States, Outputs} & needs))
         final = self.final(where) if states is None and self.final_BTD is not None else None
         return View(
             count=len(where.row_N),
@@ -270,15 +270,22 @@ class Seen:
             later=self.loss.remember,
         )
 
-    def where(self, which: str, *, labelled: bool) -> Positions:
-        """Return the batch's positions (``answer`` or ``all``), with `labelled` those of rows that have a label."""
-        key = (which, labelled and self.batch.labelled is not None)
+    def where(self, which: str, *, labelled: bool, taught: bool) -> Positions:
+        """Return positions of the batch.
+
+        Args:
+            which: ``answer`` or ``all``.
+            labelled: those of rows that have a label.
+            taught: those at which there is something of the teacher.
+        """
+        batch = self.batch if taught else replace(self.batch, met=None)
+        key = (which, labelled and batch.labelled is not None, batch.met is not None)
         if key not in self._positions:
-            mask_BT = position_mask(self.batch, which)
+            mask_BT = position_mask(batch, which)
             if key[1] and self.batch.labelled is not None:
                 mask_BT = mask_BT & self.batch.labelled[:, None]
             row_N, position_N = mask_BT.nonzero(as_tuple=True)
-            self._positions[key] = Positions(row_N=row_N, student_N=position_N, teacher_N=position_N)
+            self._positions[key] = Positions(row_N=row_N, student_N=position_N)
         return self._positions[key]
 
     def final(self, where: Positions) -> Tensor:
@@ -327,7 +334,7 @@ class Seen:
         if len(where.row_N) == len(whole.tensors[0]):
             return whole
         assert self.batch.labelled is not None
-        kept_n = self.batch.labelled[self.where("answer", labelled=False).row_N]
+        kept_n = self.batch.labelled[self.where("answer", labelled=False, taught=True).row_N]
         return Distributions(tensors=tuple(tensor[kept_n] for tensor in whole.tensors), read=whole.read)
 
     @cached_property

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 
-from pkt.data.batching import Batch, collate
+from pkt.data.batching import Batch, collate, position_counts, position_mask
 from pkt.data.encoding import Encoded
 from pkt.errors import PktError
 from pkt.late import Tensor, torch
@@ -66,21 +66,28 @@ class ReadOut:
         shared: ids that both models have.
         temperature: tau.
         top_k: tokens kept per position; None: all.
+        counts_rest: whether the other tokens count too, as one more (see `shared_columns`).
     """
 
     shared: Tensor
     temperature: float = 1.0
     top_k: int | None = None
+    counts_rest: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens among which are those that are kept."""
+        return len(self.shared) + self.counts_rest
 
     @property
     def kept(self) -> int:
         """Tokens that are kept per position."""
-        return len(self.shared) if self.top_k is None else min(self.top_k, len(self.shared))
+        return self.tokens if self.top_k is None else min(self.top_k, self.tokens)
 
     def columns(self, counts: list[int]) -> dict[str, Column]:
         """Return what is kept of rows with so many answer positions."""
         found = {LOG_PROBS: Column(counts=counts, width=self.kept, dtype=torch.float32)}
-        if self.kept < len(self.shared):
+        if self.kept < self.tokens:
             found[TOKENS] = Column(counts=counts, width=self.kept, dtype=torch.int32)
             found[LOG_TAIL] = Column(counts=counts, width=1, dtype=torch.float32)
         return found
@@ -88,7 +95,8 @@ class ReadOut:
     @torch.no_grad()
     def of(self, arch: Architecture, final_nD: Tensor) -> TokenDistribution:
         """Return the distributions of some final states, V numbers per position at a time."""
-        logits_nV = shared_columns(arch.read_out(final_nD), self.shared)
+        rest = self.temperature if self.counts_rest else None
+        logits_nV = shared_columns(arch.read_out(final_nD), self.shared, rest=rest)
         return token_distribution(logits_nV, top_k=self.top_k, temperature=self.temperature)
 
     def __call__(self, arch: Architecture, final_nD: Tensor) -> dict[str, Tensor]:
@@ -119,25 +127,6 @@ class Prefix:
         """Start forward passes of a batch at `layer`."""
         states_BTD = self.states.padded(batch.index, batch.input_ids.shape[1])
         return skip_below(arch, self.layer, states_BTD.to(arch.device, arch.dtype))
-
-
-def position_mask(batch: Batch, positions: str) -> Tensor:
-    """Select the positions of a batch that a term covers, as (B, T) bool.
-
-    Args:
-        batch: right-padded rows.
-        positions: ``answer`` (those that predict an answer token) or ``all`` (every non-padding one).
-    """
-    return batch.supervised if positions == "answer" else batch.attention_mask.bool()
-
-
-def position_counts(encoded: Encoded, positions: str) -> list[int]:
-    """Return how many positions `position_mask` selects in each row, without building a batch."""
-    if positions == "answer":
-        return [
-            length - prompt for length, prompt in zip(encoded.lengths, encoded.prompt_lengths, strict=True)
-        ]
-    return list(encoded.lengths)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +196,7 @@ class Pass:
             for layer, read in self.reads.items()
         }
         if self.outputs is not None:
-            found |= _numbers(self.outputs(arch, final_BTD[batch.supervised]), batch)
+            found |= _numbers(self.outputs(arch, final_BTD[position_mask(batch, "answer")]), batch)
         return found
 
 

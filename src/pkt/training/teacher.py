@@ -4,7 +4,8 @@
           ── Live ──> the teacher runs ──────────────────> the same
           ── Ahead ─> either of them, for the batches to come, while the student trains
 
-Tokens are positions in the list of ids that both models have (`ReadOut.shared`), so padded heads line up.
+Tokens are positions in the list of ids that both models have (`ReadOut.shared`), so padded heads line up; of two
+vocabularies one more stands for all others.
 Shape suffixes: N positions of all rows, n positions of a batch, K kept tokens, D width.
 """
 
@@ -17,7 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pkt.data.batching import Batch
+from pkt.data.batching import Batch, collate, position_mask
+from pkt.data.encoding import Encoded
 from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import decode
@@ -131,25 +133,33 @@ class LiveTeacher:
     Attributes:
         arch: the frozen teacher.
         read_out: what of its distributions.
+        encoded: the rows as it reads them; None: a batch has its tokens.
         meter: counts the forward tokens.
     """
 
     arch: Architecture
     read_out: ReadOut
+    encoded: Encoded | None = None
     meter: Meter = field(default_factory=Meter)
 
     @torch.no_grad()
     def of(self, batch: Batch) -> Distributions:
         """Run the teacher on a batch."""
-        final_BTD = decode(self.arch, batch.input_ids, batch.attention_mask)
+        own = self._own(batch)
+        final_BTD = decode(self.arch, own.input_ids, own.attention_mask)
         return Distributions(
-            tensors=(final_BTD[batch.supervised],),
+            tensors=(final_BTD[position_mask(own, "answer")],),
             read=lambda final_nD: self.read_out.of(self.arch, final_nD),
         )
 
     def count(self, batch: Batch) -> None:
         """Add a forward pass."""
-        self.meter.count(int(batch.attention_mask.sum()), layers=self.arch.depth)
+        self.meter.count(int(self._own(batch).attention_mask.sum()), layers=self.arch.depth)
+
+    def _own(self, batch: Batch) -> Batch:
+        if self.encoded is None:
+            return batch
+        return collate(self.encoded, batch.index).to(batch.input_ids.device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,134 @@
+"""Where two tokenisations of one row meet: pairs of positions at which both models have read the same bytes.
+
+    a model's row -> marks: what it has read at each position -> positions whose marks both models have
+
+A mark is (part, bytes): the byte that was reached in a part of the row that both models read. Special tokens count by
+their role: what begins a row, what stands before the answer (the end of the prompt, in a chat template the opening of
+the reply), what ends the row. What only one of them reads (a chat template's own words) has no mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pkt.data.chat import Chat
+from pkt.data.conversation import messages_of
+from pkt.data.encoding import Encoded, as_read
+from pkt.data.spelling import Spelling
+from pkt.data.tokens import Tokens
+
+VERSION = 1  # raised when the rules below pair other positions; part of keys
+BEGINS, ASKED, ANSWER, ENDS = 0, 1 << 30, (1 << 30) + 1, (1 << 30) + 2
+"""Parts of a row, in order; between the first two the prompt's own are numbered from 1."""
+
+Mark = tuple[int, int]
+
+
+def marks(
+    spelling: Spelling,
+    ids: Sequence[int],
+    prompt_length: int,
+    *,
+    prompt: str,
+    answer: str,
+    parts: Sequence[str],
+) -> list[Mark | None]:
+    """Return what a model has read at each position of a row, ascending; None where that is not comparable.
+
+    Args:
+        spelling: of its tokenizer.
+        ids: prompt, answer and end, as `encode` makes them.
+        prompt_length: tokens before the answer.
+        prompt: as the model reads it, in its chat template.
+        answer: the text behind it.
+        parts: texts that both models' prompts have, in their order.
+    """
+    cut = (
+        prompt_length if prompt else 0
+    )  # of a text alone the first token is given, and still one of the answer
+    asked = spelling.ends(prompt, ids[:cut])
+    answered = spelling.ends(answer, ids[cut:-1])
+    found: list[Mark | None] = [_placed(end, prompt, parts) for end in asked]
+    found += [(ANSWER, end) if end > 0 else None for end in answered]
+    before = next((n for n, end in enumerate(asked + answered) if end != 0), len(found))
+    if before:  # tokens that stand for no text
+        found[before - 1] = (BEGINS, 0) if before < prompt_length or cut else (ASKED, 0)
+    if cut:
+        found[cut - 1] = (ASKED, 0)
+    return _last_of_each([*found, (ENDS, 0)])
+
+
+def _placed(end: int, prompt: str, parts: Sequence[str]) -> Mark | None:
+    """Return in which part of the prompt a byte is, and how far in it."""
+    at = 0
+    for number, part in enumerate(parts, start=1):
+        if (begin := prompt.find(part, at)) < 0:
+            return None
+        first, at = len(prompt[:begin].encode()), begin + len(part)
+        if first < end <= first + len(part.encode()):
+            return number, end - first
+    return None
+
+
+def _last_of_each(found: Sequence[Mark | None]) -> list[Mark | None]:
+    """Keep the last of equal marks: tokens that add no byte come before those that have read them too."""
+    kept, least = list[Mark | None](), (ENDS + 1, 0)
+    for mark in reversed(found):
+        kept.append(mark if mark is not None and mark < least else None)
+        least = kept[-1] or least
+    return kept[::-1]
+
+
+def common_parts(prompt: str, chat: Chat | None) -> list[str]:
+    """Return the texts of a prompt that every model reads: all of it, or in a chat template what is said."""
+    if chat is None:
+        return [prompt] if prompt else []
+    # templates strip what is said
+    return [said for message in messages_of(prompt) if (said := message["content"].strip())]
+
+
+def pairs(student: Sequence[Mark | None], teacher: Sequence[Mark | None]) -> list[tuple[int, int]]:
+    """Return the positions of both sides that have the same mark, ascending on both."""
+    where = {mark: position for position, mark in enumerate(teacher) if mark is not None}
+    return [(position, where[mark]) for position, mark in enumerate(student) if mark in where]
+
+
+def met(
+    rows: Sequence[Mapping[str, Any]],
+    student: tuple[Any, Encoded],
+    teacher: tuple[Any, Encoded],
+    chat: Chat | None = None,
+) -> tuple[Encoded, Encoded]:
+    """Return the rows of both models with the positions at which they meet (`Encoded.met`).
+
+    Args:
+        rows: with prompt and answer.
+        student: its tokenizer, and the rows as it reads them.
+        teacher: the same of the teacher.
+        chat: the chat template of both; None: prompts stay as they are.
+    """
+    prompts = [row["prompt"] for row in rows]
+    parts = [common_parts(prompt, chat) for prompt in prompts]
+    sides = [
+        _marked(Spelling.of(tokenizer, who), rows, encoded, as_read(prompts, tokenizer, chat, who), parts)
+        for who, (tokenizer, encoded) in (("student", student), ("teacher", teacher))
+    ]
+    found = [pairs(*both) for both in zip(*sides, strict=True)]
+    return (
+        replace(student[1], met=Tokens([own for own, _ in row] for row in found)),
+        replace(teacher[1], met=Tokens([theirs for _, theirs in row] for row in found)),
+    )
+
+
+def _marked(
+    spelling: Spelling,
+    rows: Sequence[Mapping[str, Any]],
+    encoded: Encoded,
+    prompts: Sequence[str],
+    parts: Sequence[Sequence[str]],
+) -> Iterator[list[Mark | None]]:
+    whole = zip(rows, encoded.input_ids, encoded.prompt_lengths, prompts, parts, strict=True)
+    for row, ids, length, prompt, own in whole:
+        yield marks(spelling, ids, length, prompt=prompt, answer=row["answer"], parts=own)

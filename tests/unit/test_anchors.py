@@ -1,0 +1,91 @@
+"""Tokens that two vocabularies have: the same bytes, special tokens by their role."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+import torch
+
+from pkt.data.anchors import anchors
+from pkt.data.spelling import FALLBACK, Spelling
+from pkt.errors import RequestError
+from pkt.semantics import Cosine, HeadView, LogitLstsq
+from tiny import tiny_tokenizer
+from vocabularies import KINDS, vocabulary
+
+BIG = (10_000, 10_000)
+
+
+@pytest.mark.parametrize("kinds", [*permutations(KINDS, 2)], ids="-".join)
+def test_anchors_are_the_same_bytes_and_each_token_is_one_once(kinds):
+    sides = [Spelling.of(vocabulary(kind), "teacher") for kind in kinds]
+    theirs, own = anchors(*sides, BIG)
+    assert len(theirs) == len(own) > 20
+    assert len(set(theirs)) == len(theirs)
+    assert len(set(own)) == len(own)
+    for teacher, student in zip(theirs, own, strict=True):
+        if student in sides[1].special:
+            roles = [[s.tokenizer.bos_token_id, s.tokenizer.eos_token_id] for s in sides]
+            assert roles[0].index(teacher) == roles[1].index(student)
+        else:
+            assert sides[0].of_token(teacher) == sides[1].of_token(student) != b""
+
+
+def test_spaces_are_one_whoever_writes_them():
+    piece, byte, word = (vocabulary(kind) for kind in ("piece_bpe", "byte_bpe", "wordpiece"))
+    spelled = {
+        Spelling.of(tokenizer, "student").of_token(tokenizer.convert_tokens_to_ids(name))
+        for tokenizer, name in ((byte, "Ġapples"), (word, "apples"))
+    }
+    assert spelled == {b" apples"}
+    assert Spelling.of(word, "student").of_token(word.convert_tokens_to_ids("##s")) == b"s"
+    assert Spelling.of(piece, "student").of_token(piece.convert_tokens_to_ids("▁")) == b" "
+
+
+def test_a_letter_counts_before_the_byte_that_stands_in_for_it():
+    tokenizer, spelling = vocabulary("unigram"), Spelling.of(vocabulary("unigram"), "student")
+    theirs, _ = anchors(spelling, Spelling.of(vocabulary("characters"), "student"), BIG)
+    chosen = tokenizer.convert_ids_to_tokens(theirs)
+    assert "a" in chosen
+    assert not any(FALLBACK.fullmatch(name) for name in chosen if len(name) > 1)
+
+
+def test_tokens_without_a_row_are_no_anchors_and_a_vocabulary_shares_all_of_itself():
+    own = Spelling.of(tiny_tokenizer(), "student")
+    theirs, mine = anchors(own, own, (300, 320))
+    assert theirs == mine
+    assert max(mine) == 299
+    assert len(mine) == 299  # all but <pad>, which has no role in a text
+
+
+def views(count: int, width: int = 8) -> dict[str, HeadView]:
+    generator = torch.Generator().manual_seed(0)
+    heads = [torch.randn(40, size, generator=generator) for size in (width + 4, width)]
+    ids = torch.randperm(40, generator=generator)[:count], torch.arange(count)
+    return {
+        who: HeadView(weight=head, shared=own)
+        for who, head, own in zip(("teacher", "student"), heads, ids, strict=True)
+    }
+
+
+@pytest.mark.parametrize("semantics", [Cosine(), LogitLstsq()])
+def test_maps_of_two_vocabularies_are_made_of_anchors_by_name_or_not(semantics):
+    both = views(20)
+    found = semantics.fit(**both)
+    assert found.info["anchors"] == 20
+    torch.testing.assert_close(found.weight, type(semantics)(anchors="shared").fit(**both).weight)
+
+
+def test_least_squares_over_anchors_are_those_of_the_rows():
+    both = views(20)
+    rows = [view.weight[view.shared].double() for view in both.values()]
+    expected = torch.linalg.lstsq(rows[1], rows[0]).solution
+    torch.testing.assert_close(LogitLstsq().fit(**both).weight.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_too_few_anchors_are_refused():
+    with pytest.raises(
+        RequestError, match=r"have 7 tokens of the same bytes, and a map made of them needs at least 8"
+    ):
+        Cosine().fit(**views(7))
