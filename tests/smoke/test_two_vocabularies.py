@@ -39,9 +39,9 @@ def strangers(pair, tmp_path_factory):
     """The tiny student, and a teacher with pieces instead of byte-level BPE."""
     folder = tmp_path_factory.mktemp("strangers")
     tokenizer = vocabulary("unigram", begins=True)
-    tiny_model("llama", depth=5, width=48, seed=1, vocab=400, bos_token_id=2, eos_token_id=1).save_pretrained(
-        folder
-    )
+    tiny_model(
+        "llama", depth=5, width=48, seed=1, vocab=len(tokenizer), bos_token_id=2, eos_token_id=1
+    ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

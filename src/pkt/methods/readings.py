@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pkt import console
+from pkt.data import notes
 from pkt.data.anchors import anchors
 from pkt.data.batching import position_counts
 from pkt.data.digests import texts_of
@@ -94,6 +95,8 @@ def read_by(bench: Workbench, role: str, split: str, *, labelled: bool = False) 
         rows = [*(() if alone else bench.splits[split].rows), *answered]
         own, teacher = read(split), tokenizer_of(bench, "teacher")
         theirs = encode(rows, teacher, **_limits(bench), who="teacher")
+        if bench.chat is None:
+            bench.note(*notes.inside_tokens(f"{split}, as the teacher reads it", rows, theirs, teacher))
         student, other = met(rows, (bench.tokenizer, own), (teacher, theirs), bench.chat)
         bench.met[key] = {"student": student, "teacher": other}
         shared, whole = share(student)
