@@ -200,11 +200,11 @@ class Alike:
 def _given(rows: int, length: int, answer: int) -> Iterator[None]:
     """Put what rows that are all alike give in the place of what is computed from their values."""
 
-    def where(_seen: Seen, which: str, *, labelled: bool) -> Positions:
+    def where(_seen: Seen, which: str, *, labelled: bool, taught: bool) -> Positions:
         count = length if which == "all" else answer
         row_N = torch.arange(rows).repeat_interleave(count)
         place_N = (torch.arange(count) + length - count).repeat(rows)
-        return Positions(row_N=row_N, student_N=place_N, teacher_N=place_N)
+        return Positions(row_N=row_N, student_N=place_N)
 
     def targets(own: Targets, layer: int, given: Given, _batch: Batch, at: Positions) -> torch.Tensor:
         states_ND = given.states[layer][torch.arange(len(at.row_N))]

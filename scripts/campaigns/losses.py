@@ -70,7 +70,11 @@ class Spot:
         logits_NV = h_ND @ self.weight_VD.to(h_ND.dtype).T
         return logits_NV if self.is_linear else 30 * torch.tanh(logits_NV / 30)
 
-    lens = read_shared = read_out
+    def read_shared(self, h_ND: Tensor, _temperature: float) -> Tensor:
+        """Logits: both models have every token."""
+        return self.read_out(h_ND)
+
+    lens = read_out
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,14 +103,15 @@ def tapped(
         yield states
 
 
-def head_view(model: Any, shared: Tensor | None = None) -> HeadView:
+def head_view(model: Any, shared: Tensor | None = None, *, two_vocabularies: bool = False) -> HeadView:
     """Return what maps through the vocabulary read of a model: LM head, embedding, weight of the final norm.
 
     Args:
         model: see `hidden_states`.
-        shared: ids of the tokens that both models have, for ``anchors="shared"``.
+        shared: ids of the tokens that both models have, in the same order for both, for ``anchors="shared"``.
+        two_vocabularies: whether an id stands for other tokens in the other model; only `shared` are anchors then.
     """
-    return HeadView.of(architecture(model), shared)
+    return HeadView.of(architecture(model), shared, two_vocabularies=two_vocabularies)
 
 
 def layer_scores(

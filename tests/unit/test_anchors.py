@@ -64,7 +64,7 @@ def views(count: int, width: int = 8) -> dict[str, HeadView]:
     heads = [torch.randn(40, size, generator=generator) for size in (width + 4, width)]
     ids = torch.randperm(40, generator=generator)[:count], torch.arange(count)
     return {
-        who: HeadView(weight=head, shared=own)
+        who: HeadView(weight=head, shared=own, two_vocabularies=True)
         for who, head, own in zip(("teacher", "student"), heads, ids, strict=True)
     }
 

@@ -50,6 +50,7 @@ def bench_of(family="llama", teacher=None, student=None):
     for role, model in zip(("teacher", "student"), models, strict=True):
         bench.__dict__[role] = SimpleNamespace(model=model, arch=Architecture.of(model), tokenizer=None)
         bench.__dict__[f"{role}_config"] = model.config
+    bench.__dict__["one_vocabulary"] = True
     bench._encoded["extract"] = rows()
     return bench
 

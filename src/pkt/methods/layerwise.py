@@ -164,14 +164,14 @@ def fit_maps(
     student: Mapping[int, States],
 ) -> dict[int, AlignmentMap]:
     """Fit the request's semantics: per pair where it reads states, otherwise once for all pairs."""
-    shared = bench.pair_report
+    shared, two = bench.pair_report, not bench.one_vocabulary
     for arch in (bench.teacher.arch, bench.student.arch):
         if getattr(bench.semantics, "fold_norm", False) and arch.probe is not None:
             arch.probe.require("norm_weight")
     fit = partial(
         bench.semantics.fit,
-        teacher=HeadView.of(bench.teacher.arch, shared.teacher_ids),
-        student=HeadView.of(bench.student.arch, shared.student_ids, bench.channels),
+        teacher=HeadView.of(bench.teacher.arch, shared.teacher_ids, two_vocabularies=two),
+        student=HeadView.of(bench.student.arch, shared.student_ids, bench.channels, two_vocabularies=two),
     )
     layers = [pair.student for pair in pairs]
     if not bench.semantics.needs_states:

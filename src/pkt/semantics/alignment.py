@@ -41,6 +41,7 @@ class HeadView:
         embedding: the input embedding, (V, D).
         norm: what the final norm multiplies a state with, (D); None where it has no weight.
         shared: rows whose tokens both models have, (A) int64, in the same order on both sides.
+        two_vocabularies: whether an id stands for other tokens on the other side: `shared` are all anchors there are.
         channels: of a student that was cut from the teacher, the teacher's channels that it kept, (D) int64; None: all,
             or it was not cut from it.
     """
@@ -50,9 +51,17 @@ class HeadView:
     norm: Tensor | None = None
     shared: Tensor | None = None
     channels: Tensor | None = None
+    two_vocabularies: bool = False
 
     @classmethod
-    def of(cls, model: ReadsOut, shared: Tensor | None = None, channels: Tensor | None = None) -> HeadView:
+    def of(
+        cls,
+        model: ReadsOut,
+        shared: Tensor | None = None,
+        channels: Tensor | None = None,
+        *,
+        two_vocabularies: bool = False,
+    ) -> HeadView:
         """Take it from a model; the arguments are the attributes."""
         norm_D = model.norm_weight()
         return cls(
@@ -61,6 +70,7 @@ class HeadView:
             norm=None if norm_D is None else norm_D.detach(),
             shared=shared,
             channels=channels,
+            two_vocabularies=two_vocabularies,
         )
 
 

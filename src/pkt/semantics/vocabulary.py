@@ -148,7 +148,7 @@ class RandomMap:
 def anchor_rows(anchors: str, teacher: HeadView, student: HeadView) -> tuple[Tensor | None, Tensor | None]:
     """Return the anchor rows of both sides; None: all of them, by index.
 
-    Of two vocabularies, whose shared tokens have different ids, no others can be anchors.
+    Of two vocabularies the shared tokens are all anchors there are, whatever was asked for.
 
     Args:
         anchors: ``all`` or ``shared``.
@@ -159,11 +159,7 @@ def anchor_rows(anchors: str, teacher: HeadView, student: HeadView) -> tuple[Ten
         RequestError: shared tokens are asked for and were not given, or not the same number of them; fewer tokens are
             shared by two vocabularies than the narrower model is wide.
     """
-    two = (
-        teacher.shared is not None
-        and student.shared is not None
-        and not torch.equal(teacher.shared.cpu(), student.shared.cpu())
-    )
+    two = teacher.two_vocabularies or student.two_vocabularies
     if anchors == "all" and not two:
         return None, None
     if teacher.shared is None or student.shared is None:

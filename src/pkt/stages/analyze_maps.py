@@ -42,10 +42,12 @@ def measured(subject: Subject) -> dict[str, Any]:
 def compute(subject: Subject) -> dict[str, Any]:
     """Return every map's cards, in the order of the pairs."""
     bench, pairs = subject.bench, layer_pairs(subject)
-    shared = bench.pair_report
+    shared, two = bench.pair_report, not bench.one_vocabulary
     views = {
-        "teacher": HeadView.of(subject.arch("teacher"), shared.teacher_ids),
-        "student": HeadView.of(subject.arch("student"), shared.student_ids, bench.channels),
+        "teacher": HeadView.of(subject.arch("teacher"), shared.teacher_ids, two_vocabularies=two),
+        "student": HeadView.of(
+            subject.arch("student"), shared.student_ids, bench.channels, two_vocabularies=two
+        ),
     }
     lens = OutputHead(arch=subject.arch("student")).lens if subject.config.interface == "block" else None
     constant: dict[str, AlignmentMap] = {}
