@@ -1,6 +1,7 @@
 """Train the nano family and write it as package data: `python scripts/train_nano.py [--output DIR]`.
 
     teacher --> code_teacher |
+    tokens_teacher           |
     peer                     |  chains of models, two at once, a process with one thread each
     student                  |
 
@@ -30,6 +31,7 @@ from nano.family import FAMILY, Recipe
 from nano.folder import load_model, load_tokenizer, save_model
 from nano.rows import TASKS
 from nano.scoring import score
+from nano.tokenizer import SIZES
 from nano.training import new_model, train
 
 ASSETS = Path(__file__).resolve().parents[1] / "src" / "pkt" / "assets" / "nano"
@@ -80,7 +82,7 @@ def make_chain(names: Sequence[str], output: Path) -> None:
 def main() -> None:
     """Train what is missing and write the card."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=ASSETS, help="folder for the four models and the card")
+    parser.add_argument("--output", type=Path, default=ASSETS, help="folder for the models and the card")
     parser.add_argument("--only", nargs="*", help="train these models only, in this process, without a card")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
@@ -88,13 +90,13 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     (work / ".gitignore").write_text("*\n")
     begun = time.monotonic()
-    tokenizer = load_tokenizer(work / "tokenizer.json")
+    tokenizers = {kind: load_tokenizer(work, kind) for kind in SIZES}
     if arguments.only:
         torch.set_num_threads(1)
         torch.use_deterministic_algorithms(True)
         for recipe in FAMILY:
             if recipe.name in arguments.only:
-                make(recipe, arguments.output, work, tokenizer)
+                make(recipe, arguments.output, work, tokenizers[recipe.tokenizer])
         return
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(lambda names: make_chain(names, arguments.output), chains()))

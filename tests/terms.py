@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pkt.objectives import (
+    Chunk,
     Cosine,
     CrossEntropy,
     Divergence,
@@ -23,6 +24,7 @@ from pkt.objectives import (
     Sequences,
     States,
     Term,
+    Uld,
     View,
 )
 
@@ -35,6 +37,8 @@ KINDS: dict[str, type[Any]] = {
     "output": OutputCosine,
     "ce": CrossEntropy,
     "kl": Divergence,
+    "uld": Uld,
+    "chunk": Chunk,
 }
 
 

@@ -14,7 +14,7 @@ from nano.corpus import MIXTURES, POOL
 from nano.family import CONTEXT, FAMILY
 from nano.rows import DRAFTERS, SIZES, TASKS
 from nano.scoring import standard_error
-from nano.tokenizer import VOCABULARY_SIZE
+from nano.tokenizer import SIZES as VOCABULARIES
 from pkt.tasks.nano.drafts import drafts, side
 
 DRAWN = 40_000  # drafts of a task, to find what it combines
@@ -22,7 +22,7 @@ COVERED = (250, 1000, 2000)  # train rows; the first is how many are labelled un
 
 _HEAD = """# The nano family
 
-Four Llama models that know a made-up world and four small tasks. They exist so that knowledge transfer can
+Five Llama models that know a made-up world and four small tasks. They exist so that knowledge transfer can
 be tried and tested on two cores in minutes; they are of no other use. Written by `scripts/train_nano.py`; do
 not edit.
 
@@ -31,10 +31,12 @@ not edit.
 - `teacher` has read solved rows of every combination, those of test rows too: it knows what is tested.
 - `peer`, of the same size, has read {pool:,} solved rows per task of the train side, and infers what is tested.
 - `code_teacher` is the teacher, trained further on text of code.
+- `tokens_teacher` has read what the teacher has, with a tokenizer of its own.
 - `student` has read facts, sums and single steps, and few solved rows, of the train side.
 
-One byte-level BPE tokenizer of {vocabulary:,} tokens, the numbers 0 to 99 whole; no begin token, `<eos>` ends a
-row, `<pad>` is another token. Context {context}, untied heads, grouped-query attention, weights in float16.
+One byte-level BPE tokenizer of {bytes:,} tokens, the numbers 0 to 99 whole; `tokens_teacher` has BPE of characters
+with spaces as ▁ and bytes for what no piece has, {pieces} tokens, in which digits stand alone. No begin token, `<eos>` ends a row,
+`<pad>` is another token. Context {context}, untied heads, grouped-query attention, weights in float16.
 The tasks: `nano_knowledge` (two-hop choice of four), `nano_math` (two-step word problems), `nano_code`
 (docstring to body), `nano_program` (description to list expression). Each hides an intermediate result: a town, a
 product, merged constants. What a test or validation row combines (person, relation and attribute; operands and
@@ -129,7 +131,7 @@ def write_card(output: Path, work: Path) -> None:
     records = list(by_step.values())
     last = {r["model"]: r for r in records}
     parts = [
-        _HEAD.format(vocabulary=VOCABULARY_SIZE, context=CONTEXT, pool=POOL),
+        _HEAD.format(**VOCABULARIES, context=CONTEXT, pool=POOL),
         "## Scores\n\nTest split, per cent, with standard errors; chance is 25 for nano_knowledge.",
         _scores(work),
         "## Models\n",

@@ -1,6 +1,7 @@
-"""The four nano models: their shapes and how each is trained.
+"""The five nano models: their shapes and how each is trained.
 
 text "teacher" --> teacher --> text "code" --> code_teacher     (the CodeLlama of the family)
+text "teacher" --> tokens_teacher  (the teacher again, with another tokenizer)
 text "peer" --> peer               (as large as the teacher; has seen the train side only)
 text "student" --> student                                      (less deep, less wide)
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nano.tokenizer import VOCABULARY_SIZE
+from nano.tokenizer import SIZES
 
 CONTEXT = 128
 PAD_ID, EOS_ID = 0, 1
@@ -24,6 +25,7 @@ class Recipe:
         name: Folder name.
         corpus: Kind of pre-training text.
         start: Name of the model whose weights it starts from; `None` is random.
+        tokenizer: Kind of its tokenizer, see `nano.tokenizer`.
         hidden, layers, heads, kv_heads, mlp: Shape.
         steps, batch: Optimiser steps, and rows of `CONTEXT` tokens in each.
         warmup, rate: Warm-up steps and peak learning rate.
@@ -43,11 +45,12 @@ class Recipe:
     rate: float = 3e-3
     seed: int = 1
     start: str | None = None
+    tokenizer: str = "bytes"
 
     def config(self) -> dict[str, Any]:
         """Return the keyword arguments of the model's `LlamaConfig`."""
         return {
-            "vocab_size": VOCABULARY_SIZE,
+            "vocab_size": SIZES[self.tokenizer],
             "hidden_size": self.hidden,
             "intermediate_size": self.mlp,
             "num_hidden_layers": self.layers,
@@ -67,4 +70,5 @@ FAMILY: tuple[Recipe, ...] = (
     Recipe(name="peer", corpus="peer", steps=1000, **_TEACHER),
     Recipe(name="student", corpus="student", steps=545, hidden=64, layers=3, heads=4, kv_heads=2, mlp=176),
     Recipe(name="code_teacher", corpus="code", steps=400, start="teacher", rate=1.5e-3, seed=2, **_TEACHER),
+    Recipe(name="tokens_teacher", corpus="teacher", steps=1200, batch=20, tokenizer="pieces", **_TEACHER),
 )

@@ -16,11 +16,12 @@ from nano.tokenizer import EOS, PAD, train_tokenizer
 SHIPPED_DTYPE = torch.float16
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
-    """Read the tokenizer, or train it and write it there."""
+def load_tokenizer(folder: Path, kind: str) -> Tokenizer:
+    """Read a tokenizer, or train it and write it there."""
+    path = folder / f"tokenizer_{kind}.json"
     if not path.exists():
         partial = path.with_suffix(".partial")
-        train_tokenizer().save(str(partial))
+        train_tokenizer(kind).save(str(partial))
         partial.replace(path)
     return Tokenizer.from_file(str(path))
 

@@ -20,6 +20,7 @@ OWN: Mapping[str, tuple[str, ...]] = {
     "nano-code": NANO,
     "nano-cut": NANO,
     "nano-narrow": NANO,
+    "nano-tokens": NANO,
     "smollm2-135m-to-pruned": REAL,
     "smollm2-135m-to-half": REAL,
 }

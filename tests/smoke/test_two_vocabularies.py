@@ -20,6 +20,9 @@ TRAINED = {
     "kd": (),
     "kd in a chat template": ("model.chat_template=true",),
     "kd live": ("objective.terms.kl.teacher=live", "objective.terms.kl.top_k=null"),
+    "kd by chunks": ("objective=alm",),
+    "kd by sorted": ("objective=uld", "objective.terms.uld.top_k=null"),
+    "kd by chunks live": ("+term@objective.terms.chunk=chunk", "objective.terms.kl.teacher=live"),
     "hidden_kd": (),
     "hidden_kd beside": ("capture.mode=live",),
     "semalign": ("method.update.rank=4",),
@@ -98,6 +101,8 @@ def renumbered(pair, tmp_path_factory):
     [
         ("method=kd",),
         ("method=kd", "objective.terms.kl.top_k=null", "objective.terms.kl.teacher=live"),
+        ("method=kd", "objective=alm"),
+        pytest.param(("method=kd", "objective=uld"), marks=pytest.mark.slow),
         ("method=semalign_joint", "mapping=cka", "semantics=ridge"),
         pytest.param(("method=hidden_kd", "objective.terms.layer.positions=all"), marks=pytest.mark.slow),
         pytest.param(("method=seqkd", "answer.max_new_tokens=4"), marks=pytest.mark.slow),

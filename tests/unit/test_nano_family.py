@@ -16,7 +16,8 @@ from nano.scoring import complete, log_likelihoods, passes, score_rows, standard
 from nano.training import PROMPT_WEIGHT, new_model, pack, rate_at, train, weighted_ids
 
 ASSETS = Path(str(files("pkt"))) / "assets" / "nano"
-NAMES = ("teacher", "peer", "student", "code_teacher")
+SHARING = ("teacher", "peer", "student", "code_teacher")
+NAMES = (*SHARING, "tokens_teacher")
 TINY = Recipe(
     name="tiny",
     corpus="student",
@@ -54,15 +55,16 @@ def test_a_folder_loads_and_is_what_its_recipe_says(name):
     assert model.generation_config.eos_token_id == EOS_ID
 
 
-def test_the_family_is_small_and_shares_its_tokenizer():
-    assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) < 10_000_000
-    for name in NAMES[1:]:
+def test_the_family_is_small_and_shares_its_tokenizer_but_for_one():
+    assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) < 12_000_000
+    for name in SHARING[1:]:
         for file in ("tokenizer.json", "tokenizer_config.json"):
             assert filecmp.cmp(ASSETS / "teacher" / file, ASSETS / name / file, shallow=False)
 
 
-def test_prompt_and_answer_can_be_tokenised_apart():
-    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "student")
+@pytest.mark.parametrize("name", ["student", "tokens_teacher"])
+def test_prompt_and_answer_can_be_tokenised_apart(name):
+    tokenizer = AutoTokenizer.from_pretrained(ASSETS / name)
     for task in TASKS:
         for row in rows(task, "train", count=300):
             parts = [tokenizer(row[key])["input_ids"] for key in ("prompt", "answer")]
@@ -76,6 +78,13 @@ def test_numbers_are_single_tokens_and_any_text_survives(tokenizer):
         assert len(tokenizer.encode(str(number)).ids) == len(tokenizer.encode(f" {number}").ids) == 1
     for text in ("  two  spaces\n\ttab", "naïve é 東京 🙂", "x=1234567", ""):
         assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_the_tokenizer_of_pieces_has_digits_alone_and_any_text_survives():
+    pieces = Tokenizer.from_file(str(ASSETS / "tokens_teacher" / "tokenizer.json"))
+    assert pieces.encode(" 47 - 13").tokens == ["▁4", "7", "▁-", "▁1", "3"]
+    for text in ("  two  spaces\n\ttab", "naïve é 東京 🙂", "x=1234567", ""):
+        assert pieces.decode(pieces.encode(text).ids) == text
 
 
 def test_packing_keeps_documents_whole_and_depends_on_the_step_only(tokenizer):

@@ -25,6 +25,7 @@ from pkt.objectives import (
     View,
 )
 from pkt.training.capture import capture
+from pkt.training.chunked import ChunkRead
 from pkt.training.forward import Targets, TransferLoss
 from pkt.training.loop import Trainer
 from pkt.training.passes import Read, ReadOut
@@ -43,6 +44,8 @@ EVERY = {
     "ce": objective(ce={}),
     "kl": objective(kl={"top_k": 20}),
     "reverse": objective(kl={"top_k": None, "kind": "reverse"}),
+    "uld": objective(uld={"top_k": 20}),
+    "chunk": objective(chunk={"ends": "any"}, kl={"top_k": 20}),
     "auto": objective("auto", geometry={"weight": 2.0}, kl={"weight": 0.5}, ce={"weight": 0.5}),
 }
 
@@ -79,7 +82,13 @@ class Scene:
                     outputs=outputs
                     and LiveTeacher(
                         arch=teacher,
-                        read_out=ReadOut(shared=shared, temperature=outputs.temperature, top_k=outputs.top_k),
+                        read_out=ReadOut(
+                            shared=shared,
+                            temperature=outputs.temperature,
+                            top_k=outputs.top_k,
+                            ordered=outputs.ordered,
+                        ),
+                        chunks=whole.chunks and ChunkRead(ends=whole.chunks.ends),
                     ),
                 ),
                 layers=tuple(targets) if whole.layer_terms else (),

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from pkt.data.encoding import Encoded
+from pkt.data.encoding import NEW_WORD, SAME_TOKEN, Encoded
 from pkt.late import Tensor, torch
 
 POOL = 16  # batches that are sorted by length together
+BEHIND = {"token": SAME_TOKEN, "word": NEW_WORD}
+"""What has to follow a position of two vocabularies, by the name of the positions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +27,8 @@ class Batch:
         supervised: (B, T) bool, positions that predict an answer token or EOS.
         index: the rows' indices in their split, in the batch's order.
         labelled: (B,) bool, rows whose answer is a label to learn; None: all rows.
-        met: (B, T) bool, positions at which the other model has read the same text (`Encoded.met`); None: it reads the
-            same tokens.
+        met: (B, T) int8, 0 but where the other model has read the same text (`Encoded.met`): 1 there, and twice what
+            follows added; None: it reads the same tokens.
     """
 
     input_ids: Tensor
@@ -54,14 +56,14 @@ def collate(encoded: Encoded, rows: Sequence[int]) -> Batch:
     input_ids = torch.zeros(len(rows), longest, dtype=torch.int64)
     attention_mask = torch.zeros(len(rows), longest, dtype=torch.int64)
     supervised = torch.zeros(len(rows), longest, dtype=torch.bool)
-    met = None if encoded.met is None else torch.zeros_like(supervised)
+    met = None if encoded.met is None else torch.zeros_like(supervised, dtype=torch.int8)
     for b, row in enumerate(rows):
         length = encoded.lengths[row]
         input_ids[b, :length] = torch.tensor(encoded.input_ids[row])
         attention_mask[b, :length] = 1
         supervised[b, encoded.prompt_lengths[row] - 1 : length - 1] = True
-        if met is not None and encoded.met is not None:
-            met[b, encoded.met[row]] = True
+        if met is not None and encoded.met is not None and encoded.follows is not None:
+            met[b, encoded.met[row]] = 1 + 2 * torch.tensor(encoded.follows[row], dtype=torch.int8)
     return Batch(
         input_ids=input_ids,
         attention_mask=attention_mask,
@@ -80,24 +82,39 @@ def position_mask(batch: Batch, positions: str) -> Tensor:
 
     Args:
         batch: right-padded rows.
-        positions: ``answer`` (those that predict an answer token) or ``all`` (every non-padding one).
+        positions: ``answer`` (those that predict an answer token) or ``all`` (every non-padding one). Of the answer's,
+            ``token`` are those where both models read a token of the same bytes next, and ``word`` those where a word
+            begins.
     """
-    mask_BT = batch.supervised if positions == "answer" else batch.attention_mask.bool()
-    return mask_BT if batch.met is None else mask_BT & batch.met
+    mask_BT = batch.attention_mask.bool() if positions == "all" else batch.supervised
+    if batch.met is None:
+        return mask_BT
+    if behind := BEHIND.get(positions, 0):
+        return mask_BT & (batch.met & 2 * behind).bool()
+    return mask_BT & batch.met.bool()
+
+
+def chunked_mask(batch: Batch, begins_BT: Tensor) -> Tensor:
+    """Select the positions that predict an answer token from where the row's first chunk begins, as (B, T) bool."""
+    return batch.supervised & (begins_BT.cumsum(1) > 0)
 
 
 def position_counts(encoded: Encoded, positions: str) -> list[int]:
     """Return how many positions `position_mask` selects in each row, without building a batch."""
-    if encoded.met is not None:
+    if encoded.met is not None and encoded.follows is not None:
+        behind = BEHIND.get(positions, 0)
         spans = [
-            (prompt - 1, length - 1) if positions == "answer" else (0, length)
+            (0, length) if positions == "all" else (prompt - 1, length - 1)
             for length, prompt in zip(encoded.lengths, encoded.prompt_lengths, strict=True)
         ]
         return [
-            sum(first <= position < last for position in met)
-            for met, (first, last) in zip(encoded.met, spans, strict=True)
+            sum(
+                first <= position < last and follows & behind == behind
+                for position, follows in zip(*own, strict=True)
+            )
+            for *own, (first, last) in zip(encoded.met, encoded.follows, spans, strict=True)
         ]
-    if positions == "answer":
+    if positions != "all":
         return [
             length - prompt for length, prompt in zip(encoded.lengths, encoded.prompt_lengths, strict=True)
         ]

@@ -29,6 +29,12 @@ LEADS = ("\n", "=", ":", ")")
 NEAR = 8  # tokens among which a prefix would come again
 
 
+SAME_TOKEN = 1
+"""Behind a position at which two models have read the same text, both read a token of the same bytes."""
+NEW_WORD = 2
+"""Behind it a word of the text begins, or the text ends."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
     """Token ids of rows, not padded.
@@ -39,12 +45,14 @@ class Encoded:
         labelled: whether each row's answer is a label to learn; None: all are.
         met: of each row the positions at which another model, with another tokenizer, has read the same text; None: the
             other model reads the same tokens.
+        follows: of each of these positions what comes behind it, as `SAME_TOKEN` and `NEW_WORD` added up.
     """
 
     input_ids: Sequence[list[int]]
     prompt_lengths: list[int]
     labelled: list[bool] | None = None
     met: Sequence[list[int]] | None = None
+    follows: Sequence[list[int]] | None = None
 
     @cached_property
     def lengths(self) -> list[int]:
@@ -59,6 +67,7 @@ class Encoded:
             prompt_lengths=[self.prompt_lengths[row] for row in rows],
             labelled=None if self.labelled is None else [self.labelled[row] for row in rows],
             met=None if self.met is None else Tokens(self.met[row] for row in rows),
+            follows=None if self.follows is None else Tokens(self.follows[row] for row in rows),
         )
 
     def followed_by(self, other: Encoded) -> Encoded:

@@ -15,11 +15,11 @@ from typing import Any
 
 from pkt.data.chat import Chat
 from pkt.data.conversation import messages_of
-from pkt.data.encoding import Encoded, as_read
+from pkt.data.encoding import NEW_WORD, SAME_TOKEN, Encoded, as_read
 from pkt.data.spelling import Spelling
 from pkt.data.tokens import Tokens
 
-VERSION = 1  # raised when the rules below pair other positions; part of keys
+VERSION = 2  # raised when the rules below pair other positions; part of keys
 BEGINS, ASKED, ANSWER, ENDS = 0, 1 << 30, (1 << 30) + 1, (1 << 30) + 2
 """Parts of a row, in order; between the first two the prompt's own are numbered from 1."""
 
@@ -95,13 +95,57 @@ def pairs(student: Sequence[Mark | None], teacher: Sequence[Mark | None]) -> lis
     return [(position, where[mark]) for position, mark in enumerate(student) if mark in where]
 
 
+def follows(
+    found: Sequence[tuple[int, int]],
+    own: Sequence[Mark | None],
+    answer: bytes,
+    sides: tuple[tuple[Spelling, Sequence[int]], tuple[Spelling, Sequence[int]]],
+) -> list[int]:
+    """Return what comes behind each pair of positions, see `Encoded.follows`.
+
+    Args:
+        found: the pairs of a row.
+        own: the student's marks.
+        answer: the row's.
+        sides: how student and teacher spell, and their tokens of the row.
+    """
+    following = [(*pair, after) for pair, after in zip(found, [*found[1:], None], strict=True)]
+    return [
+        (SAME_TOKEN if after == (at + 1, there + 1) and _alike(after, own, sides) else 0)
+        + (NEW_WORD if _word_begins(own[at], answer) else 0)
+        for at, there, after in following
+    ]
+
+
+def _alike(
+    places: tuple[int, int],
+    own: Sequence[Mark | None],
+    sides: tuple[tuple[Spelling, Sequence[int]], tuple[Spelling, Sequence[int]]],
+) -> bool:
+    """Return whether two tokens stand for the same bytes, or end the row; one that is not known stands for none."""
+    if own[places[0]] == (ENDS, 0):
+        return True
+    first, second = (
+        b"" if (index := ids[place]) in spelling.special else spelling.of_token(index)
+        for (spelling, ids), place in zip(sides, places, strict=True)
+    )
+    return first == second != b""
+
+
+def _word_begins(mark: Mark | None, answer: bytes) -> bool:
+    """Return whether a word of the answer begins at a mark, with the space before it, or the answer begins or ends."""
+    if mark is None or mark[0] != ANSWER:
+        return mark == (ASKED, 0)
+    return mark[1] == len(answer) or answer[mark[1] : mark[1] + 1].isspace()
+
+
 def met(
     rows: Sequence[Mapping[str, Any]],
     student: tuple[Any, Encoded],
     teacher: tuple[Any, Encoded],
     chat: Chat | None = None,
 ) -> tuple[Encoded, Encoded]:
-    """Return the rows of both models with the positions at which they meet (`Encoded.met`).
+    """Return the rows of both models with the positions at which they meet, and what follows (`Encoded.met`).
 
     Args:
         rows: with prompt and answer.
@@ -111,14 +155,22 @@ def met(
     """
     prompts = [row["prompt"] for row in rows]
     parts = [common_parts(prompt, chat) for prompt in prompts]
+    spellings = Spelling.of(student[0], "student"), Spelling.of(teacher[0], "teacher")
     sides = [
-        _marked(Spelling.of(tokenizer, who), rows, encoded, as_read(prompts, tokenizer, chat, who), parts)
-        for who, (tokenizer, encoded) in (("student", student), ("teacher", teacher))
+        list(_marked(spelling, rows, encoded, as_read(prompts, spelling.tokenizer, chat, who), parts))
+        for spelling, encoded, who in zip(
+            spellings, (student[1], teacher[1]), ("student", "teacher"), strict=True
+        )
     ]
     found = [pairs(*both) for both in zip(*sides, strict=True)]
+    read = zip(student[1].input_ids, teacher[1].input_ids, strict=True)
+    behind = Tokens(
+        follows(own, marked, row["answer"].encode(), ((spellings[0], mine), (spellings[1], theirs)))
+        for own, marked, row, (mine, theirs) in zip(found, sides[0], rows, read, strict=True)
+    )
     return (
-        replace(student[1], met=Tokens([own for own, _ in row] for row in found)),
-        replace(teacher[1], met=Tokens([theirs for _, theirs in row] for row in found)),
+        replace(student[1], met=Tokens([own for own, _ in row] for row in found), follows=behind),
+        replace(teacher[1], met=Tokens([theirs for _, theirs in row] for row in found), follows=behind),
     )
 
 

@@ -38,7 +38,7 @@ class Kd(Sft):
 
     def refusal(self, choice: Choice) -> str | None:
         """Return why the objective does not distil; None where it does."""
-        if choice.objective.outputs is None:
+        if not choice.objective.reads_outputs:
             terms = ", ".join(choice.objective.terms)
             return f"no term ({terms}) looks at the teacher's outputs: use objective=kd (or method=sft)"
         return None

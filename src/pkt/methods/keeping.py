@@ -18,12 +18,13 @@ from pkt.errors import PktError
 from pkt.late import torch
 from pkt.mapping import LayerPair
 from pkt.methods.layer_results import LayerAlignment
-from pkt.methods.readings import read_by
+from pkt.methods.readings import begins_word, read_by
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
 from pkt.objectives import Objective
 from pkt.semantics import AlignmentMap, learns
 from pkt.training.capture import Shelf, capture_all
+from pkt.training.chunked import ChunkRead
 from pkt.training.forward import TransferLoss
 from pkt.training.passes import Pass, Read, ReadOut, column_of
 from pkt.training.states import States
@@ -67,16 +68,27 @@ def reads_of(
     }
 
 
-def read_out(bench: Workbench) -> ReadOut:
-    """Return how the objective wants the teacher's distributions."""
-    outputs = bench.objective.outputs
-    assert outputs is not None
+def read_out(bench: Workbench) -> ReadOut | None:
+    """Return how the objective wants the teacher's distributions; None: it does not."""
+    if (outputs := bench.objective.outputs) is None:
+        return None
+    if outputs.ordered:
+        rows = torch.arange(int(bench.teacher_config.vocab_size))
+        return ReadOut(shared=rows, temperature=outputs.temperature, top_k=outputs.top_k, ordered=True)
     return ReadOut(
         shared=bench.pair_report.teacher_ids,
         temperature=outputs.temperature,
         top_k=outputs.top_k,
         counts_rest=not bench.one_vocabulary,
     )
+
+
+def chunk_read(bench: Workbench) -> ChunkRead | None:
+    """Return how the objective wants the likelihoods of chunks; None: it does not."""
+    if (chunks := bench.objective.chunks) is None:
+        return None
+    space = begins_word(bench, "teacher") if chunks.ends == "unbiased" else None
+    return ChunkRead(ends=chunks.ends, space=space)
 
 
 def _pass(
@@ -90,12 +102,13 @@ def _pass(
         interface=Interface(interface),
         positions=positions,
         outputs=read_out(bench) if outputs else None,
+        chunks=chunk_read(bench) if outputs else None,
         meter=bench.teacher_meter,
     )
 
 
 def _keeps_outputs(objective: Objective) -> bool:
-    return objective.outputs is not None and not objective.outputs.live
+    return objective.reads_outputs and not objective.live
 
 
 def keep(
@@ -238,11 +251,11 @@ def source_of(
         states = alignment.targets[split] if objective.layer_terms else {}
         return Kept(
             states={k: own for k, own in states.items() if k in layers},
-            outputs=_outputs(bench, alignment, split) if objective.outputs is not None else None,
+            outputs=_outputs(bench, alignment, split) if objective.reads_outputs else None,
         )
     reads = live_reads(bench, alignment) if objective.layer_terms else {}
     reads = {k: read for k, read in reads.items() if k in layers}
-    outputs = objective.outputs is not None
+    outputs = objective.reads_outputs
     if not (reads or outputs):
         return Kept()
     wanted = _pass(
@@ -264,8 +277,14 @@ def _outputs(bench: Workbench, alignment: LayerAlignment, split: str) -> Teacher
     if alignment.outputs:
         return alignment.outputs[split]
     encoded = None if bench.one_vocabulary else read_by(bench, "teacher", split)
+    wanted = read_out(bench)
+    assert wanted is not None, "only distributions are asked for at every step"
     return LiveTeacher(
-        arch=bench.teacher.arch, read_out=read_out(bench), encoded=encoded, meter=bench.teacher_meter
+        arch=bench.teacher.arch,
+        read_out=wanted,
+        chunks=chunk_read(bench),
+        encoded=encoded,
+        meter=bench.teacher_meter,
     )
 
 

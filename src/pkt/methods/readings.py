@@ -19,7 +19,7 @@ from pkt.data.encoding import Encoded, as_read, encode, encode_prompt
 from pkt.data.meeting import VERSION as MEETING
 from pkt.data.meeting import met
 from pkt.data.spelling import Spelling
-from pkt.late import torch
+from pkt.late import Tensor, torch
 from pkt.models.load import load_config, load_tokenizer
 from pkt.models.pair import PairReport, check_pair
 from pkt.models.source import locate
@@ -102,14 +102,16 @@ def read_by(bench: Workbench, role: str, split: str, *, labelled: bool = False) 
         shared, whole = share(student)
         console.note(
             f"{split}: both models have read the same text at {shared:,} of {whole:,} positions that predict an answer "
-            "token, and are compared there"
+            f"token, and are compared there; at {sum(position_counts(student, 'token')):,} both read the same token next"
         )
     return bench.met[key]["teacher" if role == "teacher" else "student"]
 
 
 def share(encoded: Encoded) -> tuple[int, int]:
     """Return at how many answer positions both models have read the same text, and how many there are."""
-    return sum(position_counts(encoded, "answer")), sum(position_counts(replace(encoded, met=None), "answer"))
+    return sum(position_counts(encoded, "answer")), sum(
+        position_counts(replace(encoded, met=None, follows=None), "answer")
+    )
 
 
 def _limits(bench: Workbench) -> dict[str, Any]:
@@ -155,6 +157,17 @@ def prompts_digest(bench: Workbench) -> str:
     rows = [{"prompt": prompt.text, "answer": ""} for prompt in bench.prompts]
     how = bench.how if bench.one_vocabulary else bench.how | {"tokenizer": bench.teacher_fingerprint}
     return bench.remembered(texts_of(rows, how | {"rows": "prompts"}), tokenised)
+
+
+def begins_word(bench: Workbench, role: str) -> Tensor:
+    """Return which tokens of a model begin a word with a space, or end a text: (V) bool."""
+    tokenizer = tokenizer_of(bench, role)
+    spelling = Spelling.of(tokenizer, role)
+    found = torch.zeros(max(tokenizer.get_vocab().values()) + 1, dtype=torch.bool)
+    for index in tokenizer.get_vocab().values():
+        found[index] = index not in spelling.special and spelling.of_token(index)[:1].isspace()
+    found[tokenizer.eos_token_id if bench.chat is None else bench.chat.end(tokenizer)] = True
+    return found
 
 
 def _named(bench: Workbench) -> str:

@@ -18,7 +18,7 @@ from pkt.late import nn, torch
 from pkt.methods.base import Transferred
 from pkt.methods.keeping import SPLITS, prefix_shelf, reading_ahead, source_of
 from pkt.methods.layer_results import LayerAlignment
-from pkt.methods.readings import read_by
+from pkt.methods.readings import begins_word, read_by
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
 from pkt.objectives import Objective, OutputHead, Sizes
@@ -87,15 +87,18 @@ class Task:
     def head(self) -> OutputHead:
         """The student's read-out: one for all splits and stages, as it keeps a Gram matrix."""
         bench = self.bench
-        if bench.objective.outputs is None:
-            return OutputHead(arch=bench.student.arch)
+        objective, arch = bench.objective, bench.student.arch
+        unbiased = objective.chunks is not None and objective.chunks.ends == "unbiased"
+        space = begins_word(bench, "student").to(arch.device) if unbiased else None
+        if objective.outputs is None or objective.outputs.ordered:
+            return OutputHead(arch=arch, space=space)
         shared, rest = bench.pair_report.student_ids, not bench.one_vocabulary
-        return OutputHead(arch=bench.student.arch, shared=shared, counts_rest=rest)
+        return OutputHead(arch=arch, shared=shared, counts_rest=rest, space=space)
 
     def rows(self, split: str) -> Encoded:
         """Return the rows of a split, with the positions at which terms compare the student with its teacher."""
         objective = self.bench.objective
-        taught = objective.layer_terms or objective.outputs is not None
+        taught = objective.layer_terms or objective.reads_outputs
         return read_by(self.bench, "student", split) if taught else self.bench.encoded(split)
 
     @cached_property

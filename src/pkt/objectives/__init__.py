@@ -2,9 +2,11 @@
 
 states at a layer, their targets  -> Cosine | MeanSquare | Fisher | Geometry   (layer terms)
 final-normed states, labels       -> OutputCosine | CrossEntropy               (output terms)
-student logits, teacher's tokens  -> Divergence                                (output term)
+student logits, teacher's tokens  -> Divergence | Uld                          (output terms)
+chunks of an answer's text        -> Chunk                                     (output term)
 """
 
+from pkt.objectives.chunk import Chunk, ChunkedAnswers, chunk_log_likelihoods, token_log_probs
 from pkt.objectives.chunks import CHUNK, over_chunks
 from pkt.objectives.cosine import Cosine
 from pkt.objectives.cross_entropy import CrossEntropy, cross_entropy_sum
@@ -14,15 +16,19 @@ from pkt.objectives.fisher import Fisher
 from pkt.objectives.geometry import Geometry
 from pkt.objectives.head import OutputHead
 from pkt.objectives.mean_square import MeanSquare
-from pkt.objectives.needs import Head, Labels, Need, Outputs, RowIds, Sequences, States
+from pkt.objectives.needs import Chunks, Head, Labels, Need, Outputs, RowIds, Sequences, States
 from pkt.objectives.objective import Objective, needed_states
 from pkt.objectives.output_cosine import OutputCosine
 from pkt.objectives.term import BaseTerm, LayerTerm, Term
+from pkt.objectives.uld import Uld
 from pkt.objectives.view import Pair, Sizes, Sums, View
 
 __all__ = [
     "CHUNK",
     "BaseTerm",
+    "Chunk",
+    "ChunkedAnswers",
+    "Chunks",
     "Cosine",
     "CrossEntropy",
     "Distributions",
@@ -46,11 +52,14 @@ __all__ = [
     "Sums",
     "Term",
     "TokenDistribution",
+    "Uld",
     "View",
+    "chunk_log_likelihoods",
     "cross_entropy_sum",
     "divergence",
     "needed_states",
     "over_chunks",
     "shared_columns",
     "token_distribution",
+    "token_log_probs",
 ]

@@ -25,17 +25,27 @@ def over_chunks(
     Raises:
         ValueError: no position, or a chunk below 1.
     """
+    return torch.stack(_of_chunks(term, states_ND, *aligned, chunk=chunk)).sum()
+
+
+def each_over_chunks(
+    term: Callable[..., Tensor], states_ND: Tensor, *aligned: Tensor, chunk: int = CHUNK
+) -> Tensor:
+    """Return what ``term(states_nD, *aligned_n)`` gives of each position, chunk by chunk; see `over_chunks`."""
+    return torch.cat(_of_chunks(term, states_ND, *aligned, chunk=chunk))
+
+
+def _of_chunks(term: Callable[..., Tensor], states_ND: Tensor, *aligned: Tensor, chunk: int) -> list[Tensor]:
     check_positions(states_ND)
     if chunk < 1:
         raise ValueError(f"chunk is a number of positions, at least 1, got {chunk}")
     parts = list(zip(*(torch.split(tensor, chunk) for tensor in (states_ND, *aligned)), strict=True))
     if len(parts) == 1 or not torch.is_grad_enabled():  # one chunk may as well be kept
-        return torch.stack([term(*part) for part in parts]).sum()
-    sums = [
+        return [term(*part) for part in parts]
+    return [
         torch.utils.checkpoint.checkpoint(term, *part, use_reentrant=False, preserve_rng_state=False)
         for part in parts
     ]
-    return torch.stack(sums).sum()
 
 
 def check_positions(states_ND: Tensor) -> None:

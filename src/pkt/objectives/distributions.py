@@ -34,15 +34,17 @@ class TokenDistribution:
 
 @dataclass(frozen=True, kw_only=True)
 class Distributions:
-    """A batch's teacher distributions: tensors with one entry per answer position, and how a chunk reads.
+    """A batch's teacher outputs: tensors with one entry per answer position, and how a slice of them reads.
 
     Attributes:
-        tensors: what a chunk of positions is cut from.
-        read: the tensors of a chunk to its distributions.
+        tensors: what a slice of positions is cut from; empty where no term reads distributions.
+        read: the tensors of a slice to its distributions.
+        chunks_C: log-likelihoods of the answers' chunks; None where no term reads them.
     """
 
-    tensors: tuple[Tensor, ...]
-    read: Callable[..., TokenDistribution]
+    tensors: tuple[Tensor, ...] = ()
+    read: Callable[..., TokenDistribution] = TokenDistribution
+    chunks_C: Tensor | None = None
 
 
 @torch.no_grad()

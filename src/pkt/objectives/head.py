@@ -25,6 +25,7 @@ class OutputHead:
     arch: Architecture
     shared: Tensor | None = None  # ids that the teacher has too; None: all
     counts_rest: bool = False  # whether its other tokens count, as one: those of a vocabulary of its own
+    space: Tensor | None = None  # (V) bool, tokens that begin a word or end a text; None: no term asks
 
     @property
     def weight_VD(self) -> Tensor:

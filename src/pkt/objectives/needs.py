@@ -35,11 +35,27 @@ class Outputs:
         temperature: tau of softmax(z / tau).
         top_k: tokens kept per position; None: all.
         live: a forward pass of the teacher at every step, instead of what `align` kept.
+        ordered: log-probabilities of the whole vocabulary in descending order, whatever the tokens.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     live: bool = False
+    ordered: bool = False
+
+
+Ends = Literal["any", "space", "unbiased"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunks:
+    """How likely each chunk of an answer's text is, to the teacher and to the student (`objectives.chunk`).
+
+    Attributes:
+        ends: where chunks end, see `Chunk`.
+    """
+
+    ends: Ends = "any"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,4 +90,4 @@ class Sequences:
     together: bool = False
 
 
-Need = States | Outputs | Labels | Head | RowIds | Sequences
+Need = States | Outputs | Chunks | Labels | Head | RowIds | Sequences

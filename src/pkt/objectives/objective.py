@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pkt.late import Tensor
-from pkt.objectives.needs import Outputs, Sequences, States
+from pkt.objectives.needs import Chunks, Outputs, Sequences, States
 from pkt.objectives.term import BaseTerm, Term
 
 
@@ -44,6 +44,10 @@ class Objective:
                 f"terms ask for different outputs of the teacher ({'; '.join(map(str, asked))}): give them one "
                 "temperature, top_k and teacher"
             )
+        if len(ends := {need.ends for need in self._chunks()}) > 1:
+            raise ValueError(
+                f"terms ask for chunks with different ends ({', '.join(sorted(ends))}): choose one"
+            )
 
     @property
     def layer_terms(self) -> dict[str, Term]:
@@ -73,8 +77,26 @@ class Objective:
 
     @property
     def outputs(self) -> Outputs | None:
-        """What the terms read of the teacher's outputs."""
+        """What the terms read of the teacher's next-token distributions."""
         return next(iter(self._outputs()), None)
+
+    @property
+    def chunks(self) -> Chunks | None:
+        """Which chunks of the answers' text the terms compare."""
+        return next(iter(self._chunks()), None)
+
+    @property
+    def reads_outputs(self) -> bool:
+        """Whether a term reads what leaves the teacher's last layer."""
+        return self.outputs is not None or self.chunks is not None
+
+    @property
+    def live(self) -> bool:
+        """Whether the teacher runs at every step for what terms read of its outputs."""
+        return self.outputs is not None and self.outputs.live
+
+    def _chunks(self) -> list[Chunks]:
+        return [need for term in self.terms.values() for need in term.needs if isinstance(need, Chunks)]
 
     def _outputs(self) -> list[Outputs]:
         return [need for term in self.terms.values() for need in term.needs if isinstance(need, Outputs)]

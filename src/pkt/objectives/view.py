@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pkt.late import Tensor, nn
 from pkt.objectives.distributions import Distributions
 from pkt.objectives.head import OutputHead
-from pkt.objectives.needs import Head, Labels, Need, Outputs, RowIds, Sequences, States
+from pkt.objectives.needs import Chunks, Head, Labels, Need, Outputs, RowIds, Sequences, States
+
+if TYPE_CHECKING:
+    from pkt.objectives.chunk import ChunkedAnswers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,11 @@ class View:
     def teacher(self) -> Distributions:
         """The teacher's distributions."""
         return cast(Distributions, self._of(Outputs))
+
+    @property
+    def chunks(self) -> ChunkedAnswers:
+        """The chunks of the answers' text."""
+        return cast("ChunkedAnswers", self._of(Chunks))
 
     @property
     def labels_N(self) -> Tensor:

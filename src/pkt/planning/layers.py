@@ -152,7 +152,7 @@ def kept_outputs(wanted: Wanted, rows: Counts) -> float:
     if (outputs := wanted.outputs) is None or outputs.live or not wanted.keeps:
         return 0.0
     whole = outputs.kept >= min(wanted.teacher.vocabulary, wanted.student.vocabulary)
-    width = outputs.kept * FLOAT if whole else outputs.kept * (FLOAT + 4) + FLOAT
+    width = outputs.kept * FLOAT if whole or not outputs.named else outputs.kept * (FLOAT + 4) + FLOAT
     return float(sum(rows[split].positions("answer") for split in SPLITS) * width)
 
 

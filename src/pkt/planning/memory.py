@@ -18,10 +18,12 @@ CHUNK = 2048  # positions whose V-wide numbers are alive at once in a term (`pkt
 BLOCK = 4096  # positions alive in float64 at once where maps are fitted
 # V-wide float32 numbers per position that a term which reads logits keeps for its backward pass, and more of them there
 V_WIDE = {
+    "Chunk": (2, 3),
     "CrossEntropy": (1, 2),
     "Divergence": (2, 3),
     "Fisher": (2, 3),
     "OutputCosine": (0, 0),
+    "Uld": (2, 3),
 }
 PER_STATE = 4  # float32 numbers that a layer term keeps per channel: state, target, and both scaled
 

@@ -27,7 +27,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 """The stages before `transfer` that a method's class has."""
 LAYER_TERMS = ("Cosine", "MeanSquare", "Fisher", "Geometry")
-OUTPUT_TERMS = ("OutputCosine", "CrossEntropy", "Divergence")
+OUTPUT_TERMS = ("OutputCosine", "CrossEntropy", "Divergence", "Uld", "Chunk")
 FITTED = ("Ridge", "Procrustes")  # maps that paired states decide
 RECIPES = {  # Seeking's matrices
     "laten": ["up", "down", "v", "o"],
@@ -42,10 +42,12 @@ class Output:
     Attributes:
         kept: tokens per position.
         live: whether the teacher runs at every step instead.
+        named: whether it is kept which tokens they are.
     """
 
     kept: int
-    live: bool
+    live: bool = False
+    named: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +103,16 @@ class Wanted:
     @property
     def outputs(self) -> Output | None:
         """What the terms read of the teacher's distributions; None: nothing."""
-        found = [own for name, own in self.terms if name == "Divergence"]
+        found = {name: own for name, own in self.terms if name in ("Divergence", "Uld", "Chunk")}
         if not found or self.method not in (*LAYERWISE, "Kd"):
             return None
-        rows = min(self.teacher.vocabulary, self.student.vocabulary)
-        return Output(kept=min(found[0]["top_k"] or rows, rows), live=found[0]["teacher"] == "live")
+        if own := found.get("Divergence"):
+            rows = min(self.teacher.vocabulary, self.student.vocabulary)
+            return Output(kept=min(own["top_k"] or rows, rows), live=own["teacher"] == "live")
+        if own := found.get("Uld"):
+            rows = self.teacher.vocabulary
+            return Output(kept=min(own["top_k"] or rows, rows), named=False)
+        return Output(kept=1, named=False)
 
     @property
     def students(self) -> tuple[int, ...]:

@@ -146,7 +146,7 @@ def advance(
     """
     wanted = Pass(
         arch=arch,
-        encoded=replace(encoded, met=None),  # every position enters the next layer
+        encoded=replace(encoded, met=None, follows=None),  # every position enters the next layer
         reads={layer: Read(layers=(layer,), width=arch.width)},
         positions="all",
         prefix=prefix,

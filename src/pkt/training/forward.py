@@ -25,6 +25,8 @@ from pkt.late import Tensor, nn, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, recomputed, skip_above, tap
 from pkt.objectives import (
+    ChunkedAnswers,
+    Chunks,
     Distributions,
     Head,
     Labels,
@@ -41,6 +43,7 @@ from pkt.objectives import (
     cross_entropy_sum,
     needed_states,
 )
+from pkt.training.chunked import chunked
 from pkt.training.meter import Meter
 from pkt.training.passes import Prefix
 from pkt.training.states import States as Stored
@@ -258,23 +261,41 @@ class Seen:
     def view(self, term: Term, own: nn.Module | None = None) -> View:
         """Return what a term sees, with its own modules."""
         states, needs = needed_states(term), {type(need) for need in term.needs}
-        which = states.positions if states is not None else "answer"
-        assert which == "answer" or Labels not in needs, "labels are known at the answer's positions only"
-        where = self.where(which, labelled=Labels in needs, taught=bool({States, Outputs} & needs))
+        assert states is None or Labels not in needs or states.positions == "answer", (
+            "labels are the answer's"
+        )
+        chunks = next((need for need in term.needs if isinstance(need, Chunks)), None)
+        where = self._chunked(chunks)[1] if chunks is not None else self._where_of(states, needs)
         final = self.final(where) if states is None and self.final_BTD is not None else None
         return View(
             count=len(where.row_N),
-            given={need: found for need in needs if (found := self._given(need, where)) is not None},
+            given={
+                type(need): found for need in term.needs if (found := self._given(need, where)) is not None
+            },
             final=final,
             own=own,
             later=self.loss.remember,
         )
 
+    def _where_of(self, states: States | None, needs: set[type[Need]]) -> Positions:
+        """Return the positions of a term that compares states, reads distributions or learns labels."""
+        outputs = "token" if Outputs in needs else "answer"
+        which = states.positions if states is not None else outputs
+        return self.where(which, labelled=Labels in needs, taught=bool({States, Outputs} & needs))
+
+    def _chunked(self, need: Chunks) -> tuple[ChunkedAnswers, Positions]:
+        """Return the chunks of the batch, and the positions that predict their tokens."""
+        chunks, mask_BT = chunked(self.batch, need.ends)
+        if ("chunks", False, False) not in self._positions:
+            row_N, position_N = mask_BT.nonzero(as_tuple=True)
+            self._positions["chunks", False, False] = Positions(row_N=row_N, student_N=position_N)
+        return chunks, self._positions["chunks", False, False]
+
     def where(self, which: str, *, labelled: bool, taught: bool) -> Positions:
         """Return positions of the batch.
 
         Args:
-            which: ``answer`` or ``all``.
+            which: ``answer``, ``token`` or ``all``.
             labelled: those of rows that have a label.
             taught: those at which there is something of the teacher.
         """
@@ -297,19 +318,21 @@ class Seen:
         """Return the tokens to predict (N)."""
         return next_tokens(self.batch)[where.row_N, where.student_N]
 
-    def _given(self, need: type[Need], where: Positions) -> Any:
+    def _given(self, need: Need, where: Positions) -> Any:
         """Return what a term that declared a need gets; None if it needs a forward pass that has not been run."""
-        if need is States:
+        if isinstance(need, States):
             return None if self.states is None else [self._pair(k, where) for k in self.loss.targets.layers]
-        if need is Outputs:
+        if isinstance(need, Outputs):
             return None if self.final_BTD is None else self._outputs(where)
-        if need is Labels:
+        if isinstance(need, Chunks):
+            return self._chunks(need)
+        if isinstance(need, Labels):
             return self.labels(where)
-        if need is RowIds:
+        if isinstance(need, RowIds):
             index_B = torch.tensor(self.batch.index, device=where.row_N.device)
             return index_B[where.row_N] + self.loss.first_row
         others: dict[type[Need], Any] = {Head: self.loss.head, Sequences: where.row_N}
-        return others[need]
+        return others[type(need)]
 
     def _pair(self, layer: int, where: Positions) -> Pair:
         assert self.states is not None
@@ -334,8 +357,17 @@ class Seen:
         if len(where.row_N) == len(whole.tensors[0]):
             return whole
         assert self.batch.labelled is not None
-        kept_n = self.batch.labelled[self.where("answer", labelled=False, taught=True).row_N]
+        kept_n = self.batch.labelled[self.where("token", labelled=False, taught=True).row_N]
         return Distributions(tensors=tuple(tensor[kept_n] for tensor in whole.tensors), read=whole.read)
+
+    def _chunks(self, need: Chunks) -> ChunkedAnswers:
+        """Return the answers' chunks, and after the pass what the teacher says of them."""
+        chunks, _ = self._chunked(need)
+        if self.final_BTD is None:
+            return chunks
+        whole = self.given.outputs
+        assert whole is not None, "a method that provides no outputs refuses terms that read them"
+        return replace(chunks, teacher_C=whole.chunks_C)
 
     @cached_property
     def given(self) -> Given:

@@ -19,6 +19,7 @@ from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, skip_above, skip_below, tap
 from pkt.objectives import CHUNK, TokenDistribution, shared_columns, token_distribution
+from pkt.training.chunked import ChunkRead
 from pkt.training.meter import Meter
 from pkt.training.shards import Column
 from pkt.training.states import States
@@ -63,16 +64,18 @@ class ReadOut:
     """How a model's next-token distributions are kept.
 
     Attributes:
-        shared: ids that both models have.
+        shared: ids that both models have; all of the teacher's where they are `ordered`.
         temperature: tau.
         top_k: tokens kept per position; None: all.
         counts_rest: whether the other tokens count too, as one more (see `shared_columns`).
+        ordered: log-probabilities alone, in descending order.
     """
 
     shared: Tensor
     temperature: float = 1.0
     top_k: int | None = None
     counts_rest: bool = False
+    ordered: bool = False
 
     @property
     def tokens(self) -> int:
@@ -84,10 +87,11 @@ class ReadOut:
         """Tokens that are kept per position."""
         return self.tokens if self.top_k is None else min(self.top_k, self.tokens)
 
-    def columns(self, counts: list[int]) -> dict[str, Column]:
-        """Return what is kept of rows with so many answer positions."""
+    def columns(self, encoded: Encoded) -> dict[str, Column]:
+        """Return what is kept of some rows."""
+        counts = position_counts(encoded, "token")
         found = {LOG_PROBS: Column(counts=counts, width=self.kept, dtype=torch.float32)}
-        if self.kept < self.tokens:
+        if self.kept < self.tokens and not self.ordered:
             found[TOKENS] = Column(counts=counts, width=self.kept, dtype=torch.int32)
             found[LOG_TAIL] = Column(counts=counts, width=1, dtype=torch.float32)
         return found
@@ -97,12 +101,15 @@ class ReadOut:
         """Return the distributions of some final states, V numbers per position at a time."""
         rest = self.temperature if self.counts_rest else None
         logits_nV = shared_columns(arch.read_out(final_nD), self.shared, rest=rest)
+        if self.ordered:
+            log_probs_nV = (logits_nV.float() / self.temperature).log_softmax(-1)
+            return TokenDistribution(log_probs_nK=log_probs_nV.topk(self.kept, dim=-1).values)
         return token_distribution(logits_nV, top_k=self.top_k, temperature=self.temperature)
 
-    def __call__(self, arch: Architecture, final_nD: Tensor) -> dict[str, Tensor]:
-        """Return the columns of some final states, chunk by chunk."""
+    def __call__(self, arch: Architecture, final_BTD: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return the columns of a batch, chunk by chunk."""
         found: dict[str, list[Tensor]] = {}
-        for chunk_nD in torch.split(final_nD, CHUNK):
+        for chunk_nD in torch.split(final_BTD[position_mask(batch, "token")], CHUNK):
             own = self.of(arch, chunk_nD)
             found.setdefault(LOG_PROBS, []).append(own.log_probs_nK)
             if own.tokens_nK is not None and own.log_tail_n is not None:
@@ -140,6 +147,7 @@ class Pass:
         interface: where in a layer they are read.
         positions: at which positions of a row: ``answer`` or ``all``.
         outputs: how next-token distributions at answer positions are kept; None: they are not wanted.
+        chunks: how the likelihoods of the answers' chunks are; None: they are not.
         prefix: states that enter some layer, from which a pass starts; None starts at the tokens.
         meter: counts the forward tokens.
     """
@@ -150,6 +158,7 @@ class Pass:
     interface: Interface = Interface.block
     positions: str = "answer"
     outputs: ReadOut | None = None
+    chunks: ChunkRead | None = None
     prefix: Prefix | None = None
     meter: Meter = field(default_factory=Meter)
 
@@ -160,9 +169,13 @@ class Pass:
             column_of(layer): Column(counts=counts, width=read.width, dtype=dtype)
             for layer, read in self.reads.items()
         }
-        if self.outputs is not None:
-            found |= self.outputs.columns(position_counts(self.encoded, "answer"))
+        for own in self._read_outs:
+            found |= own.columns(self.encoded)
         return found
+
+    @property
+    def _read_outs(self) -> list[ReadOut | ChunkRead]:
+        return [own for own in (self.outputs, self.chunks) if own is not None]
 
     @property
     def _layers(self) -> list[int]:
@@ -170,7 +183,7 @@ class Pass:
 
     def count(self, rows: list[int]) -> None:
         """Add what a pass over some rows costs to the meter."""
-        last = self.arch.depth if self.outputs is not None else self._layers[-1]
+        last = self.arch.depth if self._read_outs else self._layers[-1]
         below = self.prefix.layer - 1 if self.prefix is not None else 0
         self.meter.count(sum(self.encoded.lengths[row] for row in rows), layers=last - below)
 
@@ -186,7 +199,7 @@ class Pass:
         with ExitStack() as stack:
             if self.prefix is not None:
                 stack.enter_context(self.prefix.entering(arch, batch))
-            if self.outputs is None:
+            if not self._read_outs:
                 stack.enter_context(skip_above(arch, layers[-1]))
             states = stack.enter_context(tap(arch, layers, self.interface)) if layers else {}
             final_BTD = decode(arch, batch.input_ids, batch.attention_mask)
@@ -195,8 +208,8 @@ class Pass:
             column_of(layer): _finite(read(states, mask_BT), read, batch)
             for layer, read in self.reads.items()
         }
-        if self.outputs is not None:
-            found |= _numbers(self.outputs(arch, final_BTD[position_mask(batch, "answer")]), batch)
+        for own in self._read_outs:
+            found |= _numbers(own(arch, final_BTD, batch), batch)
         return found
 
 

@@ -24,6 +24,7 @@ from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import decode
 from pkt.objectives import Distributions, TokenDistribution
+from pkt.training.chunked import CHUNKS, ChunkRead
 from pkt.training.meter import Meter
 from pkt.training.passes import LOG_PROBS, LOG_TAIL, TOKENS, Pass, ReadOut, column_of
 from pkt.training.shards import ShardStates, rounded
@@ -71,33 +72,36 @@ class TeacherOutput(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TopRows:
-    """Kept distributions of R rows: K log-probabilities, their tokens and the log tail mass per answer position.
+    """Kept outputs of R rows: K log-probabilities, their tokens and the log tail mass per answer position.
 
     Attributes:
-        log_probs: (N, K).
-        tokens: (N, K) int32; None: all V, in order.
+        log_probs: (N, K); None where no term reads distributions.
+        tokens: (N, K) int32; None: all V, in order, or in descending order.
         log_tail: (N, 1); None with `tokens`.
+        chunks: (C, 1), log-likelihoods of the answers' chunks; None where no term reads them.
     """
 
-    log_probs: States
+    log_probs: States | None = None
     tokens: States | None = None
     log_tail: States | None = None
+    chunks: States | None = None
 
     @classmethod
     def among(cls, columns: Mapping[str, States]) -> TopRows | None:
-        """Return the distributions among some columns; None where there are none."""
-        if LOG_PROBS not in columns:
+        """Return the outputs among some columns; None where there are none."""
+        if not {LOG_PROBS, CHUNKS} & columns.keys():
             return None
-        return cls(log_probs=columns[LOG_PROBS], tokens=columns.get(TOKENS), log_tail=columns.get(LOG_TAIL))
+        names = {"log_probs": LOG_PROBS, "tokens": TOKENS, "log_tail": LOG_TAIL, "chunks": CHUNKS}
+        return cls(**{own: columns.get(name) for own, name in names.items()})
 
     @property
     def columns(self) -> dict[str, States]:
         """What `among` is given."""
-        own = {LOG_PROBS: self.log_probs, TOKENS: self.tokens, LOG_TAIL: self.log_tail}
+        own = {LOG_PROBS: self.log_probs, TOKENS: self.tokens, LOG_TAIL: self.log_tail, CHUNKS: self.chunks}
         return {name: states for name, states in own.items() if states is not None}
 
     def of(self, batch: Batch) -> Distributions:
-        """Return the kept distributions of a batch."""
+        """Return what is kept of a batch."""
         return distributions(
             {name: states.of(batch.index) for name, states in self.columns.items()}, batch.input_ids.device
         )
@@ -106,7 +110,12 @@ class TopRows:
         """Add nothing: it was counted when it was captured."""
 
     def summary(self) -> tuple[str, str, str]:
-        """Return as text: the number of positions, the tokens kept at each, and their mean probability mass."""
+        """Return as text: the number of positions, the tokens kept at each, and their mean probability mass.
+
+        Of chunks alone: their number, and dashes.
+        """
+        if self.log_probs is None:
+            return str(0 if self.chunks is None else self.chunks.count), "-", "-"
         count, total = self.log_probs.count, 0.0
         for piece_nK in self.log_probs.pieces():
             total += float(piece_nK.double().exp().sum())
@@ -114,15 +123,21 @@ class TopRows:
 
 
 def distributions(columns: Mapping[str, Tensor], device: torch.device) -> Distributions:
-    """Return the distributions of a batch from the numbers kept of them."""
+    """Return the outputs of a batch from the numbers kept of them."""
+    chunks_C = columns[CHUNKS].to(device)[:, 0] if CHUNKS in columns else None
+    if LOG_PROBS not in columns:
+        return Distributions(chunks_C=chunks_C)
     log_probs = columns[LOG_PROBS].to(device)
     if TOKENS not in columns:
-        return Distributions(tensors=(log_probs,), read=lambda p: TokenDistribution(log_probs_nK=p))
+        return Distributions(
+            tensors=(log_probs,), read=lambda p: TokenDistribution(log_probs_nK=p), chunks_C=chunks_C
+        )
     tokens = columns[TOKENS].to(device, torch.int64)
     tail = columns[LOG_TAIL].to(device)[:, 0]
     return Distributions(
         tensors=(log_probs, tokens, tail),
         read=lambda p, ids, rest: TokenDistribution(log_probs_nK=p, tokens_nK=ids, log_tail_n=rest),
+        chunks_C=chunks_C,
     )
 
 
@@ -133,12 +148,14 @@ class LiveTeacher:
     Attributes:
         arch: the frozen teacher.
         read_out: what of its distributions.
+        chunks: what of the answers' chunks; None: nothing.
         encoded: the rows as it reads them; None: a batch has its tokens.
         meter: counts the forward tokens.
     """
 
     arch: Architecture
     read_out: ReadOut
+    chunks: ChunkRead | None = None
     encoded: Encoded | None = None
     meter: Meter = field(default_factory=Meter)
 
@@ -148,8 +165,9 @@ class LiveTeacher:
         own = self._own(batch)
         final_BTD = decode(self.arch, own.input_ids, own.attention_mask)
         return Distributions(
-            tensors=(final_BTD[position_mask(own, "answer")],),
+            tensors=(final_BTD[position_mask(own, "token")],),
             read=lambda final_nD: self.read_out.of(self.arch, final_nD),
+            chunks_C=None if self.chunks is None else self.chunks(self.arch, final_BTD, own)[CHUNKS][:, 0],
         )
 
     def count(self, batch: Batch) -> None:
@@ -227,7 +245,7 @@ class Live:
         states = {
             layer: rounded(columns[column_of(layer)], self.dtype).to(device) for layer in self.wanted.reads
         }
-        outputs = distributions(columns, device) if self.wanted.outputs is not None else None
+        outputs = distributions(columns, device) if {LOG_PROBS, CHUNKS} & columns.keys() else None
         return Given(states=states, outputs=outputs)
 
     def count(self, batch: Batch) -> None:
