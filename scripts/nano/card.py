@@ -35,8 +35,8 @@ not edit.
 - `student` has read facts, sums and single steps, and few solved rows, of the train side.
 
 One byte-level BPE tokenizer of {bytes:,} tokens, the numbers 0 to 99 whole; `tokens_teacher` has BPE of characters
-with spaces as ▁ and bytes for what no piece has, {pieces} tokens, in which digits stand alone. No begin token, `<eos>` ends a row,
-`<pad>` is another token. Context {context}, untied heads, grouped-query attention, weights in float16.
+with spaces as ▁ and bytes for what no piece has, {pieces} tokens, in which digits stand alone. No begin token, `<eos>`
+ends a row, `<pad>` is another token. Context {context}, untied heads, grouped-query attention, weights in float16.
 The tasks: `nano_knowledge` (two-hop choice of four), `nano_math` (two-step word problems), `nano_code`
 (docstring to body), `nano_program` (description to list expression). Each hides an intermediate result: a town, a
 product, merged constants. What a test or validation row combines (person, relation and attribute; operands and

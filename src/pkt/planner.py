@@ -23,7 +23,6 @@ from pkt.manifest import content_key
 from pkt.methods.base import Choice, Method, Reads, choice_of
 from pkt.methods.readings import answer_ends, digests, prompts_digest
 from pkt.methods.workbench import Workbench
-from pkt.objectives import Objective
 from pkt.plugins import origins
 from pkt.secrets import hide
 from pkt.settings import deciding, plain, target_of
@@ -152,7 +151,7 @@ class Planner:
             "settings": self._settings(stage, own, reads) | (self._choosing(stage) if taught else {}),
             "models": {role: self.identity(role) for role in reads.models},
             **digests(self.bench, reads.models, [split for split in reads.rows if split not in left]),
-            **({"keeps": _kept(self.bench.objective)} if reads.keeps else {}),
+            **({"keeps": self.bench.objective.kept} if reads.keeps else {}),
             **_code(self.method, *self._read_by(stage, own)),
         }
 
@@ -391,10 +390,3 @@ def _code(*strategies: Any) -> dict[str, Any]:
     """Return the digests of other people's code among strategies; nothing where there is none."""
     found = {package: origin["code"] for package, origin in origins(*strategies).items()}
     return {"code": found} if found else {}
-
-
-def _kept(objective: Objective) -> dict[str, Any]:
-    """Return what the terms together make `align` keep of the teacher."""
-    outputs = objective.outputs
-    kept = None if outputs is None or outputs.live else asdict(outputs)
-    return {"positions": objective.positions if objective.layer_terms else None, "outputs": kept}

@@ -17,7 +17,7 @@ USED_ELSEWHERE = {
     "disable_tqdm", "generate_until", "eot_token_id", "tokenizer_name", "chat_template", "tok_encode",  # lm-eval
     "loglikelihood_rolling", "_loglikelihood_tokens",   # lm-eval
     "manipulate_search_path", "on_run_start", "on_multirun_start", "on_job_start", "available", "is_config",   # Hydra
-    "pre_tokenizer", "filters", "deterministic",        # tokenizers, Jinja, cuDNN
+    "pre_tokenizer", "normalizer", "filters", "deterministic",        # tokenizers, Jinja, cuDNN
     "lora_dropout", "base_model_name_or_path",          # PEFT
     "on_files", "on_page_markdown",                     # mkdocs
     "__dir__", "__call__", "_repr_markdown_",           # Python, Jupyter

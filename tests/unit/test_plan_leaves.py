@@ -326,6 +326,8 @@ TERMS: dict[str, dict[str, tuple[Any, set[str]]]] = {
         "top_k": (3, KEPT),
         "teacher": ("live", KEPT),
     },
+    "uld": {"weight": (9.0, OWN), "temperature": (5.0, KEPT), "top_k": (3, KEPT)},
+    "chunk": {"weight": (9.0, OWN), "ends": ("any", KEPT), "temperature": (5.0, OWN)},
 }  # fmt: skip
 
 
@@ -357,7 +359,7 @@ def of_strategies() -> Iterator[Any]:
                 "layer"
                 if term in ("cosine", "mean_square", "fisher", "geometry")
                 else "kl"
-                if term == "kl"
+                if term in ("kl", "uld", "chunk")
                 else "ce"
             )
             everywhere = ("objective.terms.layer.positions=all",) if place == "layer" else ()

@@ -99,10 +99,10 @@ def read_by(bench: Workbench, role: str, split: str, *, labelled: bool = False) 
             bench.note(*notes.inside_tokens(f"{split}, as the teacher reads it", rows, theirs, teacher))
         student, other = met(rows, (bench.tokenizer, own), (teacher, theirs), bench.chat)
         bench.met[key] = {"student": student, "teacher": other}
-        shared, whole = share(student)
+        (shared, whole), same = share(student), sum(position_counts(student, "token"))
         console.note(
             f"{split}: both models have read the same text at {shared:,} of {whole:,} positions that predict an answer "
-            f"token, and are compared there; at {sum(position_counts(student, 'token')):,} both read the same token next"
+            f"token, and are compared there; at {same:,} of them both read the same token next"
         )
     return bench.met[key]["teacher" if role == "teacher" else "student"]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from pkt.late import Tensor
 from pkt.objectives.needs import Chunks, Outputs, Sequences, States
@@ -94,6 +94,15 @@ class Objective:
     def live(self) -> bool:
         """Whether the teacher runs at every step for what terms read of its outputs."""
         return self.outputs is not None and self.outputs.live
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What of the teacher the terms want to have been kept, for the keys of results."""
+        outputs = None if self.outputs is None or self.live else asdict(self.outputs)
+        if outputs is not None and not outputs["ordered"]:
+            del outputs["ordered"]  # as before there was a choice
+        chunks = {} if self.chunks is None or self.live else {"chunks": asdict(self.chunks)}
+        return {"positions": self.positions if self.layer_terms else None, "outputs": outputs, **chunks}
 
     def _chunks(self) -> list[Chunks]:
         return [need for term in self.terms.values() for need in term.needs if isinstance(need, Chunks)]
