@@ -37,6 +37,12 @@ def grouped_report(plan: Plan, folders: Sequence[Path]) -> Report:
     if plan.target == "settings":
         above = [trials_topic(found)]
         return Report(title=plan.title, lead=plan.lead, sections=(_above(plan, above),))
+    if plan.target == "tokens":
+        return Report(
+            title=plan.title,
+            lead=plan.lead,
+            sections=(_above(plan, [tokens_topic(found)]), *map(_section, found.values())),
+        )
     above = situation_topics(found) if plan.target == "situations" else list(axis_topics(plan, found))
     sections = (_above(plan, above), *map(_section, found.values()))
     return Report(title=plan.title, lead=plan.lead, sections=sections)
@@ -101,6 +107,40 @@ def axis_topics(plan: Plan, found: Studies) -> Iterator[Topic]:
             legend="Bars are one standard error over seeds and rows.",
             kept=True,
         )
+
+
+def tokens_topic(found: Studies) -> Topic:
+    """Return the scores with either teacher, and which share of what the first one closes the second one does."""
+    same, other = found.values()
+    closed = [_closed(study) for study in (same, other)]
+    table = _side_by_side(dict(enumerate(found.values())))
+    share = {
+        label: f"{100 * closed[1][label] / own:.0f} %" if own > 0 and label in closed[1] else NONE
+        for label, own in closed[0].items()
+    }
+    return Topic(
+        name="tokens",
+        title="Two teachers",
+        tables=(
+            replace(
+                table,
+                columns=(*table.columns, "gap closed, two of one"),
+                rows=tuple((*row, share.get(row[0], NONE)) for row in table.rows),
+            ),
+        ),
+        legend="Gap closed: score minus the student's, of the teacher's minus the student's; the last column is the "
+        "share with the second teacher over that with the first.",
+        kept=True,
+    )
+
+
+def _closed(study: Study) -> dict[str, float]:
+    """Return the share of the gap between student and teacher that each arm closes."""
+    ends = {arm.role: study.score(arm, study.compared).value for arm in study.fixed}
+    gap = ends["teacher"] - ends["student"]
+    return {
+        arm.label: (study.score(arm, study.compared).value - ends["student"]) / gap for arm in study.as_read
+    }
 
 
 def _side_by_side(studies: Mapping[int, Study]) -> Table:

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from paper.plans import NANO, OWN, Job, Plan, every_layer, job_name, own_job
 from paper.settings import finals, settings
+from paper.tokens import tokens
 from paper.when import NANO_CODE, cuts, labels, situations
 from pkt.errors import RequestError
 from pkt.searchpath import conf_dirs
@@ -154,6 +155,7 @@ TARGETS: Mapping[str, Callable[..., Plan]] = {
     "situations": situations,
     "settings": settings,
     "finals": finals,
+    "tokens": tokens,
 }
 
 
@@ -161,7 +163,7 @@ def default_seeds(target: str, pair: str) -> str:
     """Return the seeds of a target, where none are asked for: five of what small models are compared in, else three."""
     return (
         "0,1,2,3,4"
-        if target in ("labels", "cuts", "situations", "finals") and OWN.get(pair) == NANO
+        if target in ("labels", "cuts", "situations", "finals", "tokens") and OWN.get(pair) == NANO
         else "0,1,2"
     )
 

@@ -225,6 +225,13 @@ def test_a_refit_before_the_first_step_is_the_first_fit(semantics):
             assert torch.equal(buffer, getattr(map_, name))
 
 
+def test_shifted_targets_are_those_of_the_next_position():
+    task, _ = task_of("llama", Ridge(), "all")
+    states = task.alignment.targets["train"]
+    for own in SemAlign(interface="block", targets="shifted")._orders(task.bench, states).values():
+        assert own.tolist() == [*range(1, len(own)), 0]
+
+
 def test_shuffled_targets_are_drawn_by_the_seed_whether_the_map_learns_or_not():
     task, _ = task_of("llama", Ridge(), "all")
     bench, shuffled = task.bench, SemAlign(interface="block", targets="shuffled")

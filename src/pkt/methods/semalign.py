@@ -48,7 +48,8 @@ class SemAlign(LayerWise):
         schedule: ``joint`` (all paired layers together) or ``frontier`` (one after the other, from shallow to
             deep; the same number of optimiser steps in all).
         frontier: how the stages of the frontier differ.
-        targets: ``own``, or the control ``shuffled``: each position gets the target of a random one.
+        targets: ``own``, or a control: ``shuffled`` (each position gets the target of a random one) or ``shifted`` (of
+            the next one in the split).
         cache_prefix: run the layers below the first trained one only once.
     """
 
@@ -60,7 +61,7 @@ class SemAlign(LayerWise):
     interface: Literal["mlp", "attention", "residual", "block"] = "mlp"
     schedule: Literal["joint", "frontier"] = setting("joint", decides="transfer")
     frontier: Frontier = setting(factory=Frontier, decides="transfer", when=by_frontier)
-    targets: Literal["own", "shuffled"] = setting("own", decides="align")
+    targets: Literal["own", "shuffled", "shifted"] = setting("own", decides="align")
     cache_prefix: bool = undecisive(True)
 
     @property
@@ -70,10 +71,10 @@ class SemAlign(LayerWise):
 
     @property
     def needs_kept(self) -> str | None:
-        """Shuffled targets are those of other rows."""
-        return (
-            "method.targets=shuffled gives rows the targets of others" if self.targets == "shuffled" else None
-        )
+        """Targets in another order are those of other rows."""
+        if self.targets == "own":
+            return None
+        return f"method.targets={self.targets} gives rows the targets of others"
 
     def refusal(self, choice: Choice) -> str | None:
         """Return why this is not SemAlign, or not this form of it; None where it is."""
@@ -155,6 +156,8 @@ class SemAlign(LayerWise):
         """Return in which order the positions of each layer's states stand, where that is not their own."""
         if self.targets == "own":
             return {}
+        if self.targets == "shifted":
+            return {k: torch.arange(own.count).roll(-1) for k, own in states.items()}
         generator = torch.Generator().manual_seed(bench.config.seed)
         return {k: torch.randperm(own.count, generator=generator) for k, own in states.items()}
 
