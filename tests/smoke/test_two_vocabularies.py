@@ -72,6 +72,15 @@ def test_methods_run(pkt, asked, name):
         assert "and are compared there" in done.err + done.out
 
 
+def test_a_plan_says_how_the_teacher_reads_the_rows(pkt, asked):
+    told = pkt("plan", "method=kd", *asked)
+    assert told.code == 0, told.err
+    assert "times as many" in told.out + told.err
+    assert "and are compared there" in told.out + told.err
+    alone = pkt("plan", "method=sft", *asked)
+    assert "times as many" not in alone.out + alone.err
+
+
 @pytest.fixture(scope="session")
 def renumbered(pair, tmp_path_factory):
     """The tiny teacher with other ids for the same tokens: another vocabulary of the same texts."""

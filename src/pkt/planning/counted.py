@@ -84,8 +84,21 @@ def counted(bench: Any) -> Counts:
         splits=splits,
         prompts=_prompts(bench, splits),
         scored=_scored(bench),
-        told="counted on the request's own rows; answers that are written are taken to be as long as the labels",
+        told="counted on the request's own rows; answers that are written are taken to be as long as the labels"
+        + _of_two_vocabularies(bench),
     )
+
+
+def _of_two_vocabularies(bench: Any) -> str:
+    """Say how the teacher reads the train rows in its own tokens; nothing where it reads the student's, or none."""
+    objective = bench.objective
+    if not (objective.layer_terms or objective.reads_outputs) or bench.one_vocabulary:
+        return ""
+    from pkt.methods.readings import read_by
+
+    # reading them says at how many positions both models are compared
+    own, theirs = (sum(read_by(bench, who, "train", labelled=True).lengths) for who in ("student", "teacher"))
+    return f"; tokens are the student's, of which the teacher's are {theirs / max(own, 1):.2f} times as many"
 
 
 def _rows(encoded: Any) -> Rows:
