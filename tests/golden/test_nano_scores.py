@@ -21,6 +21,7 @@ RIGHT = {
     "peer": (193, 132, 170, 169),
     "student": (92, 70, 59, 69),
     "code_teacher": (196, 176, 197, 200),
+    "tokens_teacher": (200, 191, 200, 197),
 }
 # Another order of sums turns over rows whose two best tokens tie to rounding (none on the processors and settings that
 # were tried); another prompt, grading, stop string or row set moves dozens.

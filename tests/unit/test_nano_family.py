@@ -13,6 +13,7 @@ from nano.family import CONTEXT, EOS_ID, FAMILY, PAD_ID, Recipe
 from nano.muon import Muon, orthogonal
 from nano.rows import TASKS, rows
 from nano.scoring import complete, log_likelihoods, passes, score_rows, standard_error
+from nano.tokenizer import train_tokenizer
 from nano.training import PROMPT_WEIGHT, new_model, pack, rate_at, train, weighted_ids
 
 ASSETS = Path(str(files("pkt"))) / "assets" / "nano"
@@ -85,6 +86,12 @@ def test_the_tokenizer_of_pieces_has_digits_alone_and_any_text_survives():
     assert pieces.encode(" 47 - 13").tokens == ["▁4", "7", "▁-", "▁1", "3"]
     for text in ("  two  spaces\n\ttab", "naïve é 東京 🙂", "x=1234567", ""):
         assert pieces.decode(pieces.encode(text).ids) == text
+
+
+@pytest.mark.parametrize(("kind", "name"), [("bytes", "student"), ("pieces", "tokens_teacher")])
+def test_the_tokenizers_are_those_that_training_them_anew_gives(kind, name):
+    shipped = Tokenizer.from_file(str(ASSETS / name / "tokenizer.json"))
+    assert train_tokenizer(kind).get_vocab() == shipped.get_vocab()
 
 
 def test_packing_keeps_documents_whole_and_depends_on_the_step_only(tokenizer):
