@@ -23,6 +23,7 @@ from pkt.table import Table
 
 KEPT = ("scores", "notes", "budget")  # topics of a study that are shown
 AXES = {"labels": "labelled rows", "cuts": "optimiser steps", "finals": "optimiser steps"}
+CLOSED = 0.05  # of a gap; a smaller share is no measure for another
 Studies = Mapping[Group, Study]
 
 
@@ -115,7 +116,7 @@ def tokens_topic(found: Studies) -> Topic:
     closed = [_closed(study) for study in (same, other)]
     table = _side_by_side(dict(enumerate(found.values())))
     share = {
-        label: f"{100 * closed[1][label] / own:.0f} %" if own > 0 and label in closed[1] else NONE
+        label: f"{100 * closed[1][label] / own:.0f} %" if own > CLOSED and label in closed[1] else NONE
         for label, own in closed[0].items()
     }
     return Topic(
@@ -124,12 +125,12 @@ def tokens_topic(found: Studies) -> Topic:
         tables=(
             replace(
                 table,
-                columns=(*table.columns, "gap closed, two of one"),
+                columns=(*table.columns, "gap closed, of what one closes"),
                 rows=tuple((*row, share.get(row[0], NONE)) for row in table.rows),
             ),
         ),
         legend="Gap closed: score minus the student's, of the teacher's minus the student's; the last column is the "
-        "share with the second teacher over that with the first.",
+        "share with the second teacher over that with the first, where that is 5 % at least.",
         kept=True,
     )
 

@@ -46,7 +46,7 @@ def composition(verb: str, words: tuple[str, ...]) -> DictConfig:
         return compose(verb, overrides=list(words))
 
 
-WHEN = ("labels", "cuts", "situations", "settings", "finals")  # of nano and what is cut from its teacher
+WHEN = ("labels", "cuts", "situations", "settings", "finals", "tokens")  # of nano and its relatives
 SAME = ("efficiency",)  # its jobs are those of table1
 PAPER = sorted(set(TARGETS) - {*WHEN, *SAME})
 
