@@ -89,3 +89,33 @@ def test_too_few_anchors_are_refused():
         RequestError, match=r"have 7 tokens of the same bytes, and a map made of them needs at least 8"
     ):
         Cosine().fit(**views(7))
+
+
+def test_no_token_is_two_anchors_where_one_both_begins_and_ends():
+    both = vocabulary("byte_bpe", begins=True)
+    both.bos_token = both.eos_token
+    sides = Spelling.of(vocabulary("unigram", begins=True), "teacher"), Spelling.of(both, "student")
+    for pair in (sides, sides[::-1]):
+        for ids in anchors(*pair, BIG):
+            assert len(set(ids)) == len(ids)
+
+
+def test_the_token_that_ends_a_reply_is_an_anchor_in_place_of_the_tokenizers_own():
+    kinds = [vocabulary(kind, begins=True) for kind in ("unigram", "byte_bpe")]
+    end = kinds[0].pad_token_id
+    theirs, own = anchors(*(Spelling.of(one, "x") for one in kinds), BIG, (end, kinds[1].eos_token_id))
+    assert (end, kinds[1].eos_token_id) in zip(theirs, own, strict=True)
+    assert kinds[0].eos_token_id not in theirs
+
+
+def test_a_piece_that_is_listed_among_added_tokens_is_spelled_as_a_piece():
+    spelling = Spelling.of(vocabulary("piece_bpe", begins=False), "student")
+    index = next(index for name, index in spelling.tokenizer.get_vocab().items() if name.startswith("▁"))
+    name = spelling.tokenizer.convert_ids_to_tokens(index)
+    listed = Spelling(
+        tokenizer=spelling.tokenizer,
+        decoders=spelling.decoders,
+        added={**spelling.added, index: name},
+        special=spelling.special,
+    )
+    assert listed.of_token(index) == spelling.of_token(index) == name.replace("▁", " ").encode()

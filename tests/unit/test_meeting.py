@@ -168,3 +168,11 @@ def test_a_tokenizer_that_cannot_say_where_tokens_are_is_refused():
 
     with pytest.raises(RequestError, match=r"the teacher's tokenizer \(Slow\) does not say where"):
         Spelling.of(Slow(), "teacher")
+
+
+def test_what_stands_in_a_template_too_has_no_marks():
+    spelling = SPELLINGS["byte_bpe", False]
+    prompt = "<|user|>\nuser"
+    ids, length = row(spelling, prompt, " 3")
+    found = marks(spelling, ids, length, prompt=prompt, answer=" 3", parts=["user"])
+    assert all(mark is None or mark[0] == BEGINS or mark[0] >= ASKED for mark in found)

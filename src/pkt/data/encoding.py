@@ -122,7 +122,7 @@ def encode(
     end = tokenizer.eos_token_id if chat is None else chat.end(tokenizer)
     input_ids = [[*prompt, *answer, end] for prompt, answer in zip(prompts, answers, strict=True)]
     prompt_lengths = [len(prompt) for prompt in prompts]
-    _check([row["id"] for row in rows], input_ids, prompt_lengths, max_length)
+    _check([row["id"] for row in rows], input_ids, prompt_lengths, max_length, who)
     return Encoded(input_ids=Tokens(input_ids), prompt_lengths=prompt_lengths)
 
 
@@ -198,7 +198,11 @@ def _behind(tokenizer: Any, text: str) -> list[int] | None:
 
 
 def _check(
-    names: Sequence[str], input_ids: Sequence[Sequence[int]], prompts: Sequence[int], max_length: int
+    names: Sequence[str],
+    input_ids: Sequence[Sequence[int]],
+    prompts: Sequence[int],
+    max_length: int,
+    who: str,
 ) -> None:
     if 0 in prompts:
         raise RequestError(
@@ -211,6 +215,7 @@ def _check(
         what = "prompt alone fills" if prompt >= max_length else "prompt and answer together exceed"
         others = f" {len(long) - 1} more of {len(names)} rows are too long." if long[1:] else ""
         raise RequestError(
-            f"row {names[long[0]]!r}: its {what} the context: {prompt} + {whole - prompt} tokens, {max_length} "
-            f"allowed. Shorten or drop the row, raise data.max_length, or choose models with a longer context.{others}"
+            f"row {names[long[0]]!r}: its {what} the context: {prompt} + {whole - prompt} tokens of the {who}, "
+            f"{max_length} allowed. Shorten or drop the row, raise data.max_length, or choose models with a longer "
+            f"context.{others}"
         )

@@ -19,7 +19,7 @@ from pkt.data.encoding import NEW_WORD, SAME_TOKEN, Encoded, as_read
 from pkt.data.spelling import Spelling
 from pkt.data.tokens import Tokens
 
-VERSION = 2  # raised when the rules below pair other positions; part of keys
+VERSION = 3  # raised when the rules here, of spelling or of anchors change; part of keys
 BEGINS, ASKED, ANSWER, ENDS = 0, 1 << 30, (1 << 30) + 1, (1 << 30) + 2
 """Parts of a row, in order; between the first two the prompt's own are numbered from 1."""
 
@@ -48,9 +48,9 @@ def marks(
     cut = (
         prompt_length if prompt else 0
     )  # of a text alone the first token is given, and still one of the answer
-    asked = spelling.ends(prompt, ids[:cut])
+    asked, spans = spelling.ends(prompt, ids[:cut]), _spans(prompt, parts)
     answered = spelling.ends(answer, ids[cut:-1])
-    found: list[Mark | None] = [_placed(end, prompt, parts) for end in asked]
+    found: list[Mark | None] = [_placed(end, spans) for end in asked]
     found += [(ANSWER, end) if end > 0 else None for end in answered]
     before = next((n for n, end in enumerate(asked + answered) if end != 0), len(found))
     if before:  # tokens that stand for no text
@@ -60,16 +60,25 @@ def marks(
     return _last_of_each([*found, (ENDS, 0)])
 
 
-def _placed(end: int, prompt: str, parts: Sequence[str]) -> Mark | None:
-    """Return in which part of the prompt a byte is, and how far in it."""
-    at = 0
+Span = tuple[int, int, int]
+
+
+def _spans(prompt: str, parts: Sequence[str]) -> list[Span]:
+    """Return number, first byte and last byte of each part of a prompt, in order.
+
+    A part whose text stands in the prompt more than once is left out: a template's own words may hold it too.
+    """
+    found, at = list[Span](), 0
     for number, part in enumerate(parts, start=1):
-        if (begin := prompt.find(part, at)) < 0:
-            return None
-        first, at = len(prompt[:begin].encode()), begin + len(part)
-        if first < end <= first + len(part.encode()):
-            return number, end - first
-    return None
+        if prompt.count(part) == 1 and (begin := prompt.find(part, at)) >= 0:
+            first, at = len(prompt[:begin].encode()), begin + len(part)
+            found.append((number, first, first + len(part.encode())))
+    return found
+
+
+def _placed(end: int, spans: Sequence[Span]) -> Mark | None:
+    """Return in which part of the prompt a byte is, and how far in it."""
+    return next(((number, end - first) for number, first, last in spans if first < end <= last), None)
 
 
 def _last_of_each(found: Sequence[Mark | None]) -> list[Mark | None]:

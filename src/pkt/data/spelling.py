@@ -78,10 +78,18 @@ class Spelling:
         return {index: token for token, index in self.tokenizer.get_vocab().items()}
 
     def of_token(self, index: int) -> bytes:
-        """Return the bytes that a token stands for; those of an added token are its own name."""
-        if index in self.added:
-            return self.added[index].encode()
+        """Return the bytes that a token stands for; those of an added token are its own name.
+
+        Files may list pieces of the vocabulary among the added tokens (runs of spaces): these are spelled as all pieces
+        are.
+        """
         name = self._names.get(index, "")
+        piece = index not in self.special and (
+            (self._marks_spaces and SPACE in name)
+            or ("ByteFallback" in self.decoders and FALLBACK.fullmatch(name))
+        )
+        if index in self.added and not piece:
+            return self.added[index].encode()
         if "ByteLevel" in self.decoders:
             return bytes(_BYTES[letter] for letter in name if letter in _BYTES)
         if "WordPiece" in self.decoders:

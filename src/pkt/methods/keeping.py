@@ -18,7 +18,7 @@ from pkt.errors import PktError
 from pkt.late import torch
 from pkt.mapping import LayerPair
 from pkt.methods.layer_results import LayerAlignment
-from pkt.methods.readings import begins_word, read_by
+from pkt.methods.readings import begins_word, counts_rest, read_by
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
 from pkt.objectives import Objective
@@ -79,7 +79,7 @@ def read_out(bench: Workbench) -> ReadOut | None:
         shared=bench.pair_report.teacher_ids,
         temperature=outputs.temperature,
         top_k=outputs.top_k,
-        counts_rest=not bench.one_vocabulary,
+        counts_rest=counts_rest(bench),
     )
 
 

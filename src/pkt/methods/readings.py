@@ -71,7 +71,8 @@ def report(bench: Workbench) -> PairReport:
         load_config(bench.pair.teacher, cache_dir=bench.cache_dir),
         load_config(bench.pair.student, teacher=bench.pair.teacher, cache_dir=bench.cache_dir),
     )
-    ids = anchors(teacher, student, (int(configs[0].vocab_size), int(configs[1].vocab_size)))
+    ends = reply_end(bench, "teacher"), reply_end(bench, "student")
+    ids = anchors(teacher, student, (int(configs[0].vocab_size), int(configs[1].vocab_size)), ends)
     told = f"teacher and student have two vocabularies ({found.differ}); {len(ids[0])} tokens stand for the same bytes"
     theirs, own = (torch.tensor(side, dtype=torch.int64) for side in ids)
     return replace(found, teacher_ids=theirs, student_ids=own, warnings=(told, *found.warnings))
@@ -166,8 +167,23 @@ def begins_word(bench: Workbench, role: str) -> Tensor:
     found = torch.zeros(max(tokenizer.get_vocab().values()) + 1, dtype=torch.bool)
     for index in tokenizer.get_vocab().values():
         found[index] = index not in spelling.special and spelling.of_token(index)[:1].isspace()
-    found[tokenizer.eos_token_id if bench.chat is None else bench.chat.end(tokenizer)] = True
+    if (end := reply_end(bench, role)) is not None:
+        found[end] = True
     return found
+
+
+def counts_rest(bench: Workbench) -> bool:
+    """Return whether the tokens of two vocabularies that only one of them has count, as one; both have to have some."""
+    report = bench.pair_report
+    sizes = int(bench.teacher_config.vocab_size), int(bench.student_config.vocab_size)
+    return not bench.one_vocabulary and min(sizes) > len(report.student_ids)
+
+
+def reply_end(bench: Workbench, role: str) -> int | None:
+    """Return the token that ends what a model writes: in a chat template the reply's, else the tokenizer's own."""
+    tokenizer = tokenizer_of(bench, role)
+    end: int | None = tokenizer.eos_token_id if bench.chat is None else bench.chat.end(tokenizer)
+    return end
 
 
 def _named(bench: Workbench) -> str:

@@ -18,7 +18,7 @@ from pkt.late import nn, torch
 from pkt.methods.base import Transferred
 from pkt.methods.keeping import SPLITS, prefix_shelf, reading_ahead, source_of
 from pkt.methods.layer_results import LayerAlignment
-from pkt.methods.readings import begins_word, read_by
+from pkt.methods.readings import begins_word, counts_rest, read_by
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
 from pkt.objectives import Objective, OutputHead, Sizes
@@ -92,7 +92,7 @@ class Task:
         space = begins_word(bench, "student").to(arch.device) if unbiased else None
         if objective.outputs is None or objective.outputs.ordered:
             return OutputHead(arch=arch, space=space)
-        shared, rest = bench.pair_report.student_ids, not bench.one_vocabulary
+        shared, rest = bench.pair_report.student_ids, counts_rest(bench)
         return OutputHead(arch=arch, shared=shared, counts_rest=rest, space=space)
 
     def rows(self, split: str) -> Encoded:

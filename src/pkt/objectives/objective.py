@@ -39,7 +39,13 @@ class Objective:
                 "balance=auto compares layer terms with output terms, and one kind is missing; got "
                 f"{', '.join(self.terms)}. Set balance=none, or add a term"
             )
-        if len(asked := set(self._outputs())) > 1:
+        asked = set(self._outputs())
+        if len({outputs.ordered for outputs in asked}) > 1:
+            raise ValueError(
+                "one term reads the teacher's tokens and another its sorted probabilities (uld), and only one kind of "
+                "the two is kept: leave one term out"
+            )
+        if len(asked) > 1:
             raise ValueError(
                 f"terms ask for different outputs of the teacher ({'; '.join(map(str, asked))}): give them one "
                 "temperature, top_k and teacher"
