@@ -71,7 +71,9 @@ def test_rows_that_do_not_fit():
     prompt = len(tokenizer(ROWS[0]["prompt"]).input_ids)
     answer = len(tokenizer(ROWS[0]["answer"]).input_ids) + 1
     assert encode(ROWS[:1], tokenizer, max_length=prompt + answer).lengths == [prompt + answer]
-    with pytest.raises(RequestError, match=rf"row 'a': .* exceed the context: {prompt} \+ {answer} tokens, "):
+    with pytest.raises(
+        RequestError, match=rf"row 'a': .* exceed the context: {prompt} \+ {answer} tokens of the student, "
+    ):
         encode(ROWS[:1], tokenizer, max_length=prompt + answer - 1)
     with pytest.raises(RequestError, match=r"row 'a': .* 1 more of 2 rows are too long"):
         encode(ROWS, tokenizer, max_length=prompt)
