@@ -39,12 +39,11 @@ def grouped_report(plan: Plan, folders: Sequence[Path]) -> Report:
         above = [trials_topic(found)]
         return Report(title=plan.title, lead=plan.lead, sections=(_above(plan, above),))
     if plan.target == "tokens":
-        return Report(
-            title=plan.title,
-            lead=plan.lead,
-            sections=(_above(plan, [tokens_topic(found)]), *map(_section, found.values())),
-        )
-    above = situation_topics(found) if plan.target == "situations" else list(axis_topics(plan, found))
+        above = [tokens_topic(found)]
+    elif plan.target == "situations":
+        above = situation_topics(found)
+    else:
+        above = list(axis_topics(plan, found))
     sections = (_above(plan, above), *map(_section, found.values()))
     return Report(title=plan.title, lead=plan.lead, sections=sections)
 

@@ -45,9 +45,8 @@ def marks(
         answer: the text behind it.
         parts: texts that both models' prompts have, in their order.
     """
-    cut = (
-        prompt_length if prompt else 0
-    )  # of a text alone the first token is given, and still one of the answer
+    # of a text alone the first token is given, and still one of the answer
+    cut = prompt_length if prompt else 0
     asked, spans = spelling.ends(prompt, ids[:cut]), _spans(prompt, parts)
     answered = spelling.ends(answer, ids[cut:-1])
     found: list[Mark | None] = [_placed(end, spans) for end in asked]

@@ -116,11 +116,8 @@ class Spelling:
 
     def _spelled(self, text: bytes, ids: Sequence[int]) -> list[int] | None:
         """Return the ends if the tokens' bytes, one behind the other, are the text; None where they are not."""
-        ends, at, fresh = (
-            list[int](),
-            0,
-            True,
-        )  # fresh: a tokenizer may put a space here that is not in the text
+        ends, at = list[int](), 0
+        fresh = True  # a tokenizer may put a space here that is not in the text
         for index in ids:
             own = self.of_token(index)
             if text.startswith(own, at):
@@ -138,10 +135,8 @@ class Spelling:
         """Return the ends as the tokenizer says them, in characters of a text that it may have normalised."""
         for lead in ("", *LEADS):
             read = self.tokenizer(lead + text, add_special_tokens=False, return_offsets_mapping=True)
-            own, spans = (
-                read["input_ids"],
-                [(a - len(lead), b - len(lead)) for a, b in read["offset_mapping"]],
-            )
+            own = read["input_ids"]
+            spans = [(a - len(lead), b - len(lead)) for a, b in read["offset_mapping"]]
             if lead:  # as answers are tokenised, behind another text
                 own, spans = own[-len(ids) :], spans[-len(ids) :]
             start = next((s for s in range(len(ids)) if list(ids[s : s + len(own)]) == own), None)
