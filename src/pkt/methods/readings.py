@@ -174,9 +174,10 @@ def begins_word(bench: Workbench, role: str) -> Tensor:
 
 def counts_rest(bench: Workbench) -> bool:
     """Return whether the tokens of two vocabularies that only one of them has count, as one; both have to have some."""
-    report = bench.pair_report
+    if bench.one_vocabulary:
+        return False
     sizes = int(bench.teacher_config.vocab_size), int(bench.student_config.vocab_size)
-    return not bench.one_vocabulary and min(sizes) > len(report.student_ids)
+    return min(sizes) > len(bench.pair_report.student_ids)
 
 
 def reply_end(bench: Workbench, role: str) -> int | None:
