@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from pkt.data.anchors import anchors
 from pkt.data.spelling import FALLBACK, Spelling
 from pkt.errors import RequestError
+from pkt.methods.readings import counts_rest
 from pkt.semantics import Cosine, HeadView, LogitLstsq
 from tiny import tiny_tokenizer
 from vocabularies import KINDS, vocabulary
@@ -119,3 +121,14 @@ def test_a_piece_that_is_listed_among_added_tokens_is_spelled_as_a_piece():
         special=spelling.special,
     )
     assert listed.of_token(index) == spelling.of_token(index) == name.replace("▁", " ").encode()
+
+
+@pytest.mark.parametrize(
+    ("one", "sizes", "counts"),
+    [(True, None, False), (False, (9, 8), True), (False, (9, 5), False), (False, (5, 9), False)],
+)
+def test_other_tokens_count_only_where_both_vocabularies_have_some(one, sizes, counts):
+    bench = SimpleNamespace(one_vocabulary=one, pair_report=SimpleNamespace(student_ids=torch.arange(5)))
+    if sizes is not None:
+        bench.teacher_config, bench.student_config = (SimpleNamespace(vocab_size=size) for size in sizes)
+    assert counts_rest(bench) is counts
