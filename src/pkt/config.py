@@ -239,6 +239,19 @@ class CaptureConfig:
     ahead: int = undecisive(4, at_least=0)  # batches that are read, or computed, before they are needed
 
 
+@dataclass(kw_only=True)
+class MeetingConfig:
+    """Where two tokenizers meet: how much of that is used, to find out what it is worth. One vocabulary has none of it.
+
+    Keys have both with what the teacher reads, where they are not as they are here.
+    """
+
+    # share of the positions at which both have read the same text; below 1, those that count are drawn by `seed`
+    share: float = undecisive(1.0, above=0, at_most=1)
+    # what the tokens of both vocabularies stand for; shuffled, by `seed`, is a control: for another one's bytes
+    anchors: str = undecisive("own", choices=("own", "shuffled"))
+
+
 def _drawn(own: EvalConfig, _choice: Any) -> bool:
     return own.temperature > 0
 
@@ -349,6 +362,7 @@ class Config:
     objective: Any = MISSING
     answer: AnswerConfig = field(default_factory=AnswerConfig)
     capture: CaptureConfig = field(default_factory=CaptureConfig)
+    meeting: MeetingConfig = field(default_factory=MeetingConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     analyze: AnalyzeConfig = field(default_factory=AnalyzeConfig)

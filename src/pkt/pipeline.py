@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pkt import places, remembered, secrets
 from pkt.build import build, settle_by_method
-from pkt.config import Config, OptimConfig, TrackerConfig
+from pkt.config import Config, MeetingConfig, OptimConfig, TrackerConfig
 from pkt.config_files import read_option
 from pkt.durable import write_atomically
 from pkt.errors import PktError, RequestError
@@ -154,12 +154,17 @@ def check_precision(session: Session) -> None:
 
 
 def check_pairs(session: Session) -> None:
-    """Refuse layer pairs that do not go with the objective, where depths decide them, and a map that is none.
+    """Refuse layer pairs that do not go with the objective, where depths decide them, and what the pair has no use for.
 
     Raises:
         RequestError: they do not.
     """
     bench = session.bench
+    if bench.config.meeting != MeetingConfig() and bench.one_vocabulary:
+        raise RequestError(
+            "meeting: teacher and student have one vocabulary, so that they meet at every position and share every "
+            "token; leave meeting.share and meeting.anchors out, or take a pair with two tokenizers (model=nano-tokens)"
+        )
     if "semantics" in session.method.uses and (reason := no_map(bench.semantics, bench)):
         raise RequestError(reason)
     if "mapping" in session.method.uses:

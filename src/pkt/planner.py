@@ -242,7 +242,7 @@ class Planner:
         part: str,
         *,
         roles: Iterable[str],
-        rows: Mapping[str, str],
+        rows: Mapping[str, Any],
         settings: Sequence[str],
         also: Mapping[str, Any],
         extract: bool,

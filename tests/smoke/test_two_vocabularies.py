@@ -134,6 +134,20 @@ def test_other_numbers_for_the_same_tokens_change_nothing(pkt, tiny_request, ren
         torch.testing.assert_close(found[1][1][name], value, rtol=1e-3, atol=2e-4, msg=name)
 
 
+@pytest.mark.parametrize("word", ["meeting.share=0.5", "meeting.anchors=shuffled"])
+def test_what_is_left_out_or_shuffled_is_another_result(pkt, asked, tiny_request, word):
+    words = ("transfer", "method=kd", *asked)
+    done = [pkt(*words, *more) for more in ((), (word,), (word, "seed=1"), (word,))]
+    assert [own.code for own in done] == [0, 0, 0, 0], done[1].err
+    found = [load_file(file) for file in pkt.outputs.glob("store/transfer/*/model/model.safetensors")]
+    assert len(found) == 3
+    assert len({float(sum(value.sum() for value in own.values())) for own in found}) == 3
+    refused = pkt("transfer", "method=kd", *tiny_request, word)
+    assert refused.code == 2
+    assert "have one vocabulary" in refused.err
+    assert "Traceback" not in refused.err
+
+
 def test_rows_say_where_both_are_compared(pkt, asked):
     done = pkt("rows", *asked, "rows.show=0")
     assert done.code == 0, done.err

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pkt.data.batching import collate, position_counts, position_mask
 from pkt.data.encoding import encode
-from pkt.data.meeting import ASKED, BEGINS, ENDS, common_parts, marks, met, pairs
+from pkt.data.meeting import ASKED, BEGINS, ENDS, common_parts, marks, met, pairs, thinned
 from pkt.data.spelling import UNKNOWN, Spelling
 from pkt.errors import RequestError
 from tiny import CHAT
@@ -153,6 +153,34 @@ def test_special_tokens_meet_by_their_role():
     alone = [marked(SPELLINGS["byte_bpe", begins], "", "Ada has 12 apples") for begins in (True, False)]
     assert alone[0][0] == (ASKED, 0)  # it predicts the text's first token, which the other is given
     assert alone[0][1:] == alone[1]
+
+
+def test_a_share_of_the_meetings_stays_on_both_sides_by_rows_and_seed():
+    rows = [
+        {"id": f"{n}", "prompt": f"{n} and {n}?", "answer": " 12 apples, 34 pears" * (n % 4)}
+        for n in range(200)
+    ]
+    sides = [vocabulary(kind) for kind in ("byte_bpe", "unigram")]
+    whole = met(rows, *((tokenizer, encode(rows, tokenizer, max_length=512)) for tokenizer in sides))
+    some = thinned(rows, whole, 0.3, 5)
+    for before, after, other in zip(
+        zip(*(side.met for side in whole), strict=True), *(side.met for side in some), strict=True
+    ):
+        assert set(zip(after, other, strict=True)) <= set(zip(*before, strict=True))
+    assert some[0].follows is some[1].follows
+    assert [len(own) for own in some[0].follows] == [len(own) for own in some[0].met]
+    behind = [
+        dict(zip(own, after, strict=True)) for own, after in zip(whole[0].met, whole[0].follows, strict=True)
+    ]
+    for own, after, found in zip(some[0].met, some[0].follows, behind, strict=True):
+        assert [found[position] for position in own] == after
+    counts = [sum(map(len, side.met)) for side in (whole[0], some[0])]
+    assert counts[1] / counts[0] == pytest.approx(0.3, abs=0.03)
+    assert (
+        list(thinned(rows[::-1], tuple(side.select(range(199, -1, -1)) for side in whole), 0.3, 5)[0].met)
+        == list(some[0].met)[::-1]
+    )
+    assert list(thinned(rows, whole, 0.3, 6)[0].met) != list(some[0].met)
 
 
 def test_one_tokenizer_meets_itself_everywhere():

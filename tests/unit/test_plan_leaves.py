@@ -145,6 +145,9 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "capture.max_gb": [(9.0, NONE, ())],
     "capture.shard_mb": [(1, NONE, ())],
     "capture.ahead": [(0, NONE, ())],
+    # of two vocabularies alone: tests/smoke/test_two_vocabularies.py
+    "meeting.share": [(0.5, NONE, ())],
+    "meeting.anchors": [("shuffled", NONE, ())],
     "optim.lr": [(0.1, {TRANSFER}, ()), (0.1, NONE, ("method=laten",))],
     "optim.lr_by_method": [({"default": 0.1}, NONE, ())],
     "optim.lr_by_update": [({"full": 0.1}, NONE, ())],

@@ -7,18 +7,22 @@ from types import SimpleNamespace
 import pytest
 
 from paper import groups
-from paper.tokens import STRANGER, tokens
+from paper.tokens import SHARES, STRANGER, tokens
 from pkt.errors import RequestError
 
 
 def test_both_teachers_have_the_same_cells_and_settings():
     plan = tokens("nano", [0, 1])
-    same, other = plan.groups
+    same, other, *more = plan.groups
     assert (same.pair, other.pair) == ("nano", STRANGER)
     assert same.cells == other.cells
     words = [[word for word in group.words(same.cells[0], 0) if "model" not in word] for group in plan.groups]
     assert words[0] == words[1]
-    assert len(plan.jobs) == 2 * 2 * len(same.cells)
+    assert {group.pair for group in more} == {STRANGER}  # where shares and shuffled anchors mean something
+    assert len({job.words for job in plan.jobs}) == len(plan.jobs) == len({job.name for job in plan.jobs})
+    assert len(plan.jobs) < 2 * sum(len(group.cells) for group in plan.groups)  # what groups share runs once
+    halves = [word for group in more for cell in group.cells for word in cell.words if "share" in word]
+    assert set(halves) == {f"meeting.share={share / 100}" for share in SHARES if share < 100}
     with pytest.raises(RequestError, match="leave --pair out"):
         tokens(STRANGER, [0])
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
+from random import Random
 from typing import Any
 
 from pkt.data.chat import Chat
@@ -179,6 +181,36 @@ def met(
     return (
         replace(student[1], met=Tokens([own for own, _ in row] for row in found), follows=behind),
         replace(teacher[1], met=Tokens([theirs for _, theirs in row] for row in found), follows=behind),
+    )
+
+
+def thinned(
+    rows: Sequence[Mapping[str, Any]], sides: tuple[Encoded, Encoded], share: float, seed: int
+) -> tuple[Encoded, Encoded]:
+    """Return the rows of both models with some of the positions at which they meet.
+
+    Args:
+        rows: with prompt and answer; which positions stay depends on them alone, and on the seed.
+        sides: the rows of both models, as `met` returns them.
+        share: the probability of each position to stay.
+        seed: of the draws.
+    """
+    student, teacher = sides
+    assert student.met is not None, "rows of two tokenizers"
+    assert teacher.met is not None, "rows of two tokenizers"
+    assert student.follows is not None, "rows of two tokenizers"
+    drawn = []
+    for row, own in zip(rows, student.met, strict=True):
+        random = Random(f"{seed}/{row['prompt']}/{row['answer']}")
+        drawn.append([random.random() < share for _ in own])
+
+    def left(of: Sequence[list[int]]) -> Tokens:
+        return Tokens(list(compress(own, stays)) for own, stays in zip(of, drawn, strict=True))
+
+    behind = left(student.follows)
+    return (
+        replace(student, met=left(student.met), follows=behind),
+        replace(teacher, met=left(teacher.met), follows=behind),
     )
 
 

@@ -7,17 +7,18 @@ two vocabularies  -> the tokens of each, and the positions at which both have re
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from pkt import console
+from pkt.config import MeetingConfig
 from pkt.data import notes
 from pkt.data.anchors import anchors
 from pkt.data.batching import position_counts
 from pkt.data.digests import texts_of
 from pkt.data.encoding import Encoded, as_read, encode, encode_prompt
 from pkt.data.meeting import VERSION as MEETING
-from pkt.data.meeting import met
+from pkt.data.meeting import met, thinned
 from pkt.data.spelling import Spelling
 from pkt.late import Tensor, torch
 from pkt.models.load import load_config, load_tokenizer
@@ -75,6 +76,10 @@ def report(bench: Workbench) -> PairReport:
     ids = anchors(teacher, student, (int(configs[0].vocab_size), int(configs[1].vocab_size)), ends)
     told = f"teacher and student have two vocabularies ({found.differ}); {len(ids[0])} tokens stand for the same bytes"
     theirs, own = (torch.tensor(side, dtype=torch.int64) for side in ids)
+    if bench.config.meeting.anchors == "shuffled":
+        theirs = theirs[
+            torch.randperm(len(theirs), generator=torch.Generator().manual_seed(bench.config.seed))
+        ]
     return replace(found, teacher_ids=theirs, student_ids=own, warnings=(told, *found.warnings))
 
 
@@ -99,6 +104,8 @@ def read_by(bench: Workbench, role: str, split: str, *, labelled: bool = False) 
         if bench.chat is None:
             bench.note(*notes.inside_tokens(f"{split}, as the teacher reads it", rows, theirs, teacher))
         student, other = met(rows, (bench.tokenizer, own), (teacher, theirs), bench.chat)
+        if (part := bench.config.meeting.share) < 1:
+            student, other = thinned(rows, (student, other), part, bench.config.seed)
         bench.met[key] = {"student": student, "teacher": other}
         (shared, whole), same = share(student), sum(position_counts(student, "token"))
         console.note(
@@ -130,8 +137,16 @@ def digests(bench: Workbench, models: Iterable[str], splits: Iterable[str]) -> d
     found: dict[str, Any] = {"rows": {split: bench.digest(split) for split in splits}}
     if found["rows"] and {"teacher", "student"} <= set(models) and not bench.one_vocabulary:
         found["rows_of_the_teacher"] = {split: teacher_digest(bench, split) for split in found["rows"]}
-        found["meeting"] = MEETING
+        found["meeting"] = meeting(bench)
     return found
+
+
+def meeting(bench: Workbench) -> int | dict[str, Any]:
+    """Return what decides where two tokenizers are compared, for keys: the rules, and what of them is left out."""
+    own = asdict(bench.config.meeting)
+    if own == asdict(MeetingConfig()):
+        return MEETING
+    return {"rules": MEETING, **own, "seed": bench.config.seed}
 
 
 def teacher_digest(bench: Workbench, split: str, chosen: Sequence[int] | None = None) -> str:

@@ -14,7 +14,7 @@ from pkt.config import AnalyzeConfig
 from pkt.data.batching import position_counts
 from pkt.data.encoding import Encoded
 from pkt.errors import RequestError
-from pkt.methods.readings import read_by, teacher_digest
+from pkt.methods.readings import meeting, read_by, teacher_digest
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.pair import LanguageModel
@@ -93,18 +93,19 @@ class Subject:
             return bench.labelled(split).select(self.chosen)
         return read_by(bench, role, split, labelled=True).select(self.chosen)
 
-    def digests(self, *, align: bool) -> dict[str, str]:
+    def digests(self, *, align: bool) -> dict[str, Any]:
         """Return the identity of the rows that a part reads, by what they are to it.
 
         Args:
             align: whether the align rows are read too.
         """
         bench, split = self.bench, self.config.split
-        found = {"read": bench.digest(split, self.chosen)} | (
+        found: dict[str, Any] = {"read": bench.digest(split, self.chosen)} | (
             {"align": bench.digest("align")} if align else {}
         )
         if "teacher" in self.config.models and not bench.one_vocabulary:
             found["read by the teacher"] = teacher_digest(bench, split, self.chosen)
+            found["meeting"] = meeting(bench)
             found |= {"align, by the teacher": teacher_digest(bench, "align")} if align else {}
         return found
 
