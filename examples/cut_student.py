@@ -10,7 +10,7 @@ import pkt
 
 def main() -> None:
     """Plan, run, and compare the cut student with what became of it."""
-    words = ["model=nano-cut", "experiment=cut", "optim.steps=100", "tracker=none", *sys.argv[1:]]
+    words = ["model=nano-cut", "optim.steps=100", "tracker=none", *sys.argv[1:]]
     plan = pkt.plan(*words).plan
     lacking = plan["lacking"]
     print("nothing is lacking" if not lacking else "\n".join(lacking))

@@ -251,3 +251,17 @@ def test_yaml_names_no_machine():
         assert not re.search(r"(^|[\s\"':])/(home|tmp|root|work|Users)/", path.read_text(encoding="utf-8")), (
             path
         )
+
+
+@pytest.mark.parametrize("name", groups()["model"])
+def test_cut_students_have_a_method_of_their_own_and_every_other_pair_the_general_one(name):
+    asked = composed(f"model={name}")
+    cut = asked.model.student.init == "prune"
+    assert asked.method.name == ("semalign_cut" if cut else "semalign_joint")
+    assert (asked.mapping._target_ == "pkt.mapping.Cut") == cut
+    for words in (("method=kd",), ("experiment=paper_seeking",), ("method=semalign_joint",)):
+        assert (
+            composed(f"model={name}", *words).method == composed(*words).method
+        )  # which the pair leaves alone
+        for group in ("mapping", "semantics", "objective"):
+            assert composed(f"model={name}", *words)[group] == composed(*words)[group]

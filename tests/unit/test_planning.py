@@ -94,7 +94,8 @@ def test_methods_and_terms_are_what_a_plan_takes_them_for():
 @pytest.mark.parametrize("method", groups()["method"])
 def test_every_method_has_a_cost_with_every_kind_of_pair(method: str):
     cfg = composed(f"method={method}", "benchmark=gsm8k")
-    for model in ("llama-13b-to-7b", "nano-narrow"):
+    of_cut = cfg.mapping._target_ == "pkt.mapping.Cut"  # which no other student has
+    for model in ("nano-narrow",) if of_cut else ("llama-13b-to-7b", "nano-narrow"):
         cfg.model = composed(f"model={model}").model
         config = settled(cfg)
         pair = pair_of(config.model, on_gpu=False)

@@ -43,7 +43,7 @@ def test_the_way_to_the_teacher_is_told_where_it_helped(tmp_path):
     ("method", "lift", "remedy"),
     [
         ("kd", 0.6, "pkt run -m method=sft,kd seed=0,1,2"),
-        ("sft", 0.6, "does a teacher add to it (docs/when.md)? pkt run method=semalign_joint"),
+        ("sft", 0.6, "does a teacher add to it (docs/when.md)? pkt run"),
         ("kd", -0.8, "optim.lr=0.0003"),
         ("kd", -0.05, "more rows to score"),
     ],

@@ -4,10 +4,11 @@ Idea: attribution picks the teacher layers that matter; their states are decompo
 semantic basis and recomposed over the student's (one matrix M, no training); the paired student layers learn
 to produce them, while the output learns the answer.
 
-Reference: Gu, Aleti, Chen, Zhang, "Beyond Neural Incompatibility" (arXiv 2510.24208, v1). Two presets share
-this file: `method=semalign` is v1 as published (one critical layer, MLP output, answer positions, cosine
-terms); `method=semalign_joint` is ours (all pairs trained jointly, block states, all positions, a layer term of
-weight 0.3 beside the teacher's distribution and the labels).
+Reference: Gu, Aleti, Chen, Zhang, "Beyond Neural Incompatibility" (arXiv 2510.24208, v1). Three presets share
+this file: `method=semalign` is v1 as published (one critical layer, MLP output, answer positions, cosine terms);
+`method=semalign_joint` is ours (all pairs trained jointly, block states where the answer is predicted, beside the
+teacher's distribution and the labels), and `method=semalign_cut` the same without a map, at every position, for a
+student cut from its teacher.
 Deviations: the vocabulary never appears per token (M is computed once; the output cosine needs no logits);
 layers below the first trained one run once. Both are exact.
 """

@@ -149,16 +149,17 @@ def written_out(run: Run) -> str | None:
     return for_shell([*words, *rest])
 
 
-def asked_again(run: Run, **changed: str) -> str:
+def asked_again(run: Run, **changed: str | None) -> str:
     """Return a run's command with other values of some keys for a shell: a sweep where a key gets several.
 
     Args:
         run: whose command it is; of one that kept none, the keys alone are left.
-        changed: key -> value.
+        changed: key -> value; None leaves the key to the request's own default.
     """
     rest = [word for word in _words(run)[2:] if _place(word) not in changed]
-    sweep = ["-m"] if any("," in value for value in changed.values()) else []
-    return for_shell(["pkt", "run", *sweep, *(f"{key}={value}" for key, value in changed.items()), *rest])
+    given = {key: value for key, value in changed.items() if value is not None}
+    sweep = ["-m"] if any("," in value for value in given.values()) else []
+    return for_shell(["pkt", "run", *sweep, *(f"{key}={value}" for key, value in given.items()), *rest])
 
 
 def for_shell(words: Sequence[str]) -> str:

@@ -135,10 +135,8 @@ def _beside(sentence: str, study: Study, arm: Arm) -> Verdict:
         few = any(len(other.runs) < 3 for other in study.arms)
         return Verdict(sentence=sentence, advice="do more seeds say the same (seed=0,1,2)?" if few else "")
     if method in _UNTAUGHT:
-        advice, command = (
-            "does a teacher add to it (docs/when.md)?",
-            asked_again(run, method="semalign_joint"),
-        )
+        # the method that the pair has by default: all layers, and for a cut student another one than for others
+        advice, command = ("does a teacher add to it (docs/when.md)?", asked_again(run, method=None))
     else:
         advice, command = "is it the teacher's doing?", asked_again(run, method=f"sft,{method}", seed="0,1,2")
     return Verdict(sentence=sentence, advice=advice, command=command)
