@@ -21,7 +21,7 @@ RESULT = $(BIN)/python scripts/reproduce.py $@ --pair $(PAIR) $(if $(SEEDS),--se
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install demo real gemma table1 table2 figure2 figure4 figure5 ablations efficiency labels cuts situations settings finals tokens when peer docs nano bench test test-all lint types format clean
+.PHONY: help venv install demo real gemma table1 table2 figure2 figure4 figure5 ablations efficiency labels cuts situations settings finals tokens meeting when peer docs nano bench test test-all lint types format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -43,7 +43,7 @@ table1 table2 figure2 figure4 figure5 ablations efficiency: $(VENV)/.base ## the
 	$(RESULT)
 
 when: labels situations ## where transfer pays: labels against prompts, and the table of situations (docs/when.md)
-labels cuts situations settings finals tokens: $(VENV)/.base ## each of these: students cut from their teacher, another tokenizer, how settings are chosen
+labels cuts situations settings finals tokens meeting: $(VENV)/.base ## each of these: students cut from their teacher, another tokenizer, how settings are chosen
 	$(RESULT)
 
 peer: $(VENV)/.base ## table1 and ablations with a teacher that knows no more than the train rows show

@@ -5,13 +5,12 @@ plan, folders -> Study per group -> picture and table over labels or steps | tab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from paper.lines import line_drawing
 from paper.plans import Group, Plan
-from paper.tokens import ANCHORS
 from paper.when import CONTROLS, PLAIN, RIVALS
 from pkt.reporting.cells import difference_cell, score_cell
 from pkt.reporting.page.collect import score_topics
@@ -27,7 +26,7 @@ AXES = {
     "labels": "labelled rows",
     "cuts": "optimiser steps",
     "finals": "optimiser steps",
-    "tokens": "the share of positions that is compared, %",
+    "meeting": "the share of positions that is compared, %",
 }
 CLOSED = 0.05  # of a gap; a smaller share is no measure for another
 Studies = Mapping[Group, Study]
@@ -45,11 +44,11 @@ def grouped_report(plan: Plan, folders: Sequence[Path]) -> Report:
         above = [trials_topic(found)]
         return Report(title=plan.title, lead=plan.lead, sections=(_above(plan, above),))
     if plan.target == "tokens":
-        above = tokens_topics(plan, found)
+        above = [tokens_topic(found)]
     elif plan.target == "situations":
         above = situation_topics(found)
     else:
-        above = list(axis_topics(plan, found))
+        above = list(axis_topics(plan, {group: study for group, study in found.items() if group.at}))
     sections = (_above(plan, above), *map(_section, found.values()))
     return Report(title=plan.title, lead=plan.lead, sections=sections)
 
@@ -113,21 +112,6 @@ def axis_topics(plan: Plan, found: Studies) -> Iterator[Topic]:
             legend="Bars are one standard error over seeds and rows.",
             kept=True,
         )
-
-
-def tokens_topics(plan: Plan, found: Studies) -> list[Topic]:
-    """Return what two teachers give, then the second one's by share of the positions and with shuffled anchors."""
-    teachers, shares, anchors = ({g: s for g, s in found.items() if kind(g)} for kind in _KINDS)
-    table = _side_by_side(dict(enumerate(anchors.values())))
-    told = Topic(name=ANCHORS, title="Shuffled anchors", tables=(table,), kept=True)
-    return [tokens_topic(teachers), *axis_topics(plan, shares), *([told] if anchors else [])]
-
-
-_KINDS: tuple[Callable[[Group], bool], ...] = (
-    lambda group: not group.at and group.title != ANCHORS,
-    lambda group: bool(group.at),
-    lambda group: group.title == ANCHORS,
-)
 
 
 def tokens_topic(found: Studies) -> Topic:

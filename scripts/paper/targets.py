@@ -14,6 +14,7 @@ from itertools import product
 
 from omegaconf import OmegaConf
 
+from paper.meeting import meeting
 from paper.plans import NANO, OWN, Job, Plan, every_layer, job_name, own_job
 from paper.settings import finals, settings
 from paper.tokens import tokens
@@ -156,6 +157,7 @@ TARGETS: Mapping[str, Callable[..., Plan]] = {
     "settings": settings,
     "finals": finals,
     "tokens": tokens,
+    "meeting": meeting,
 }
 
 
@@ -163,7 +165,7 @@ def default_seeds(target: str, pair: str) -> str:
     """Return the seeds of a target, where none are asked for: five of what small models are compared in, else three."""
     return (
         "0,1,2,3,4"
-        if target in ("labels", "cuts", "situations", "finals", "tokens") and OWN.get(pair) == NANO
+        if target in ("labels", "cuts", "situations", "finals", "tokens", "meeting") and OWN.get(pair) == NANO
         else "0,1,2"
     )
 

@@ -46,7 +46,15 @@ def composition(verb: str, words: tuple[str, ...]) -> DictConfig:
         return compose(verb, overrides=list(words))
 
 
-WHEN = ("labels", "cuts", "situations", "settings", "finals", "tokens")  # of nano and its relatives
+WHEN = (
+    "labels",
+    "cuts",
+    "situations",
+    "settings",
+    "finals",
+    "tokens",
+    "meeting",
+)  # of nano and its relatives
 SAME = ("efficiency",)  # its jobs are those of table1
 PAPER = sorted(set(TARGETS) - {*WHEN, *SAME})
 

@@ -7,24 +7,32 @@ from types import SimpleNamespace
 import pytest
 
 from paper import groups
-from paper.tokens import SHARES, STRANGER, tokens
+from paper.meeting import SHARES, meeting
+from paper.tokens import STRANGER, tokens
 from pkt.errors import RequestError
 
 
 def test_both_teachers_have_the_same_cells_and_settings():
     plan = tokens("nano", [0, 1])
-    same, other, *more = plan.groups
+    same, other = plan.groups
     assert (same.pair, other.pair) == ("nano", STRANGER)
     assert same.cells == other.cells
     words = [[word for word in group.words(same.cells[0], 0) if "model" not in word] for group in plan.groups]
     assert words[0] == words[1]
-    assert {group.pair for group in more} == {STRANGER}  # where shares and shuffled anchors mean something
-    assert len({job.words for job in plan.jobs}) == len(plan.jobs) == len({job.name for job in plan.jobs})
-    assert len(plan.jobs) < 2 * sum(len(group.cells) for group in plan.groups)  # what groups share runs once
-    halves = [word for group in more for cell in group.cells for word in cell.words if "share" in word]
-    assert set(halves) == {f"meeting.share={share / 100}" for share in SHARES if share < 100}
+    assert len(plan.jobs) == 2 * 2 * len(same.cells)
     with pytest.raises(RequestError, match="leave --pair out"):
         tokens(STRANGER, [0])
+
+
+def test_every_cell_is_of_the_teacher_with_another_tokenizer_and_shared_ones_run_once():
+    plan = meeting("nano", [0, 1])
+    assert {group.pair for group in plan.groups} == {STRANGER}
+    assert len({job.words for job in plan.jobs}) == len(plan.jobs) == len({job.name for job in plan.jobs})
+    assert len(plan.jobs) < 2 * sum(len(group.cells) for group in plan.groups)
+    shares = {word for group in plan.groups for cell in group.cells for word in cell.words if "share" in word}
+    assert shares == {f"meeting.share={share / 100:g}" for share in SHARES if share < 100}
+    with pytest.raises(RequestError, match="leave --pair out"):
+        meeting(STRANGER, [0])
 
 
 def test_the_share_is_that_of_gaps_closed_and_a_dash_where_there_is_next_to_none(monkeypatch):

@@ -13,6 +13,7 @@ import pytest
 
 from paper.groups import axis_topics, grouped_report, studies_of
 from paper.lines import lines
+from paper.meeting import SHARES, meeting
 from paper.plans import Plan, with_words
 from paper.results import result_of, write_results
 from paper.settings import COUNT, finals, settings
@@ -270,3 +271,13 @@ def test_one_number_of_steps_is_a_table_without_a_picture(tmp_path):
     (topic,) = axis_topics(plan, studies_of(plan, folders))
     assert topic.drawings == ()
     assert values(topic.tables[0], "semalign_joint (cut preset)")
+
+
+def test_the_table_of_meetings_has_a_column_per_share(tmp_path):
+    plan = meeting("nano", [0])
+    folders = leave(plan, tmp_path, lambda _, name: 0.5 if "hidden_kd" in name else 0.2)
+    report = grouped_report(plan, folders)
+    (table,) = report.sections[0].topics[0].tables
+    assert table.columns[1:] == tuple(f"{share} %" for share in SHARES)
+    assert [section.title for section in report.sections[1:]] == [group.title for group in plan.groups]
+    assert values(table, "hidden_kd")
