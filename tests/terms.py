@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pkt.objectives import (
+    Attended,
     Chunk,
     Cosine,
     CrossEntropy,
@@ -39,6 +40,7 @@ KINDS: dict[str, type[Any]] = {
     "kl": Divergence,
     "uld": Uld,
     "chunk": Chunk,
+    "attended": Attended,
 }
 
 

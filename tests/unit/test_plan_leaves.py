@@ -257,6 +257,7 @@ METHODS = {
     "hidden_kd": PAIRED,
     "semalign": FORMS | {"interface": [("block", {EXTRACT}, ())]},
     "semalign_joint": FORMS,
+    "semalign_cut": FORMS,
     "semalign_fisher": FORMS | {"interface": [("block", NONE, ())]},
     "semalign_geometry": FORMS | {"span": [("between", {ALIGN}, ())]},
     "seeking": NAME | ONLY_LORA | {
@@ -330,6 +331,7 @@ TERMS: dict[str, dict[str, tuple[Any, set[str]]]] = {
         "teacher": ("live", KEPT),
     },
     "uld": {"weight": (9.0, OWN), "temperature": (5.0, KEPT), "top_k": (3, KEPT)},
+    "attended": {"weight": (9.0, OWN), "temperature": (5.0, OWN)},
     "chunk": {"weight": (9.0, OWN), "ends": ("any", KEPT), "temperature": (5.0, OWN)},
 }  # fmt: skip
 
@@ -362,7 +364,7 @@ def of_strategies() -> Iterator[Any]:
                 "layer"
                 if term in ("cosine", "mean_square", "fisher", "geometry")
                 else "kl"
-                if term in ("kl", "uld", "chunk")
+                if term in ("kl", "uld", "chunk", "attended")
                 else "ce"
             )
             everywhere = ("objective.terms.layer.positions=all",) if place == "layer" else ()

@@ -20,10 +20,13 @@ from pkt.objectives import (
     MeanSquare,
     Objective,
     OutputHead,
+    Outputs,
     RowIds,
+    Sizes,
     States,
     View,
 )
+from pkt.training.attended import AttendedRead
 from pkt.training.capture import capture
 from pkt.training.chunked import ChunkRead
 from pkt.training.forward import Targets, TransferLoss
@@ -45,6 +48,7 @@ EVERY = {
     "kl": objective(kl={"top_k": 20}),
     "reverse": objective(kl={"top_k": None, "kind": "reverse"}),
     "uld": objective(uld={"top_k": 20}),
+    "attended": objective(attended={}, ce={}),
     "chunk": objective(chunk={"ends": "any"}, kl={"top_k": 20}),
     "auto": objective("auto", geometry={"weight": 2.0}, kl={"weight": 0.5}, ce={"weight": 0.5}),
 }
@@ -54,6 +58,14 @@ def rows(lengths=(9, 6, 12, 7, 5, 11), prompts=(4, 2, 8, 6, 1, 3), labelled=None
     generator = torch.Generator().manual_seed(0)
     ids = [torch.randint(3, 320, (length,), generator=generator).tolist() for length in lengths]
     return Encoded(input_ids=ids, prompt_lengths=list(prompts), labelled=labelled)
+
+
+def own_modules(whole: Objective) -> dict[str, torch.nn.Module]:
+    """The modules of terms that have some, the same ones each time."""
+    torch.manual_seed(5)
+    sizes = Sizes(states={}, targets={}, rows=9, student=32, teacher=48)
+    made = {name: term.modules(sizes) for name, term in whole.terms.items()}
+    return {name: module for name, module in made.items() if module is not None}
 
 
 class Scene:
@@ -68,7 +80,7 @@ class Scene:
         targets = capture(
             teacher, encoded, reads, interface=Interface.block, positions=whole.positions, batch_size=4
         )
-        shared, outputs = torch.arange(320), whole.outputs
+        shared, outputs = torch.arange(320), whole.outputs or Outputs()
         self.trainable = make_trainable(
             self.arch, Update(kind=update, rank=4, alpha=4.0, dropout=dropout), [2, 4]
         )
@@ -79,8 +91,7 @@ class Scene:
             targets=Targets(
                 source=Kept(
                     states=targets if whole.layer_terms else {},
-                    outputs=outputs
-                    and LiveTeacher(
+                    outputs=LiveTeacher(
                         arch=teacher,
                         read_out=ReadOut(
                             shared=shared,
@@ -89,13 +100,17 @@ class Scene:
                             ordered=outputs.ordered,
                         ),
                         chunks=whole.chunks and ChunkRead(ends=whole.chunks.ends),
-                    ),
+                        attended=AttendedRead.of(teacher) if whole.attends else None,
+                    )
+                    if whole.reads_outputs
+                    else None,
                 ),
                 layers=tuple(targets) if whole.layer_terms else (),
                 positions=whole.positions,
             ),
             prefix=None,
             head=OutputHead(arch=self.arch, shared=shared),
+            own=own_modules(whole),
         )
 
     def step(self, micro: int, chosen: list[int]) -> tuple[dict[str, float], dict[str, torch.Tensor]]:

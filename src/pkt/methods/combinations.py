@@ -14,7 +14,7 @@ from pkt.errors import RequestError
 from pkt.mapping import LayerPair, OfCut
 from pkt.mapping import Mapping as LayerMapping
 from pkt.methods.base import Choice, Method, Provides
-from pkt.objectives import Chunks, Head, Need, Outputs, States
+from pkt.objectives import Chunks, Head, Need, Outputs, States, TeacherAnswers
 from pkt.semantics import trains
 
 GROUPS = ("mapping", "semantics", "objective")
@@ -65,7 +65,7 @@ def _asked(method: Method, choice: Choice) -> Iterator[tuple[str, Need]]:
 
 def _unmet(who: str, need: Need, method: Method, choice: Choice, pairs: Pairs) -> str | None:
     provides = method.provides
-    if isinstance(need, Outputs | Chunks) and not provides.outputs:
+    if isinstance(need, Outputs | Chunks | TeacherAnswers) and not provides.outputs:
         return f"it uses no teacher, so {who} has no target: use objective=ce (or method=kd)"
     if isinstance(need, Head) and need.frozen and provides.trains_head:
         return f"it trains the head, which {who} takes for frozen: use objective=ce"

@@ -23,6 +23,7 @@ from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
 from pkt.objectives import Objective
 from pkt.semantics import AlignmentMap, learns
+from pkt.training.attended import AttendedRead
 from pkt.training.capture import Shelf, capture_all
 from pkt.training.chunked import ChunkRead
 from pkt.training.forward import TransferLoss
@@ -91,6 +92,11 @@ def chunk_read(bench: Workbench) -> ChunkRead | None:
     return ChunkRead(ends=chunks.ends, space=space)
 
 
+def attended_read(bench: Workbench) -> AttendedRead | None:
+    """Return how the teacher's answers are kept for a term that attends to them; None: there is none."""
+    return AttendedRead.of(bench.teacher.arch) if bench.objective.attends else None
+
+
 def _pass(
     bench: Workbench, split: str, reads: Mapping[int, Read], *, interface: str, positions: str, outputs: bool
 ) -> Pass:
@@ -103,6 +109,7 @@ def _pass(
         positions=positions,
         outputs=read_out(bench) if outputs else None,
         chunks=chunk_read(bench) if outputs else None,
+        attended=attended_read(bench) if outputs else None,
         meter=bench.teacher_meter,
     )
 
@@ -283,6 +290,7 @@ def _outputs(bench: Workbench, alignment: LayerAlignment, split: str) -> Teacher
         arch=bench.teacher.arch,
         read_out=wanted,
         chunks=chunk_read(bench),
+        attended=attended_read(bench),
         encoded=encoded,
         meter=bench.teacher_meter,
     )

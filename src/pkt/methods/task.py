@@ -57,11 +57,18 @@ class Task:
         arch, rows = self.bench.student.arch, sum(len(self.bench.encoded(s).lengths) for s in SPLITS)
         widths = {pair.student: self._target_width(pair.student) for pair in self.alignment.pairs}
         own = {k: widths[k] if k in self.through else arch.width for k in widths}
+        sizes = Sizes(
+            states=own,
+            targets=widths,
+            rows=rows,
+            student=arch.width,
+            teacher=int(self.bench.teacher_config.hidden_size),
+        )
         made = {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.bench.config.seed)
             for name, term in self.bench.objective.terms.items():
-                if (module := term.modules(Sizes(states=own, targets=widths, rows=rows))) is not None:
+                if (module := term.modules(sizes)) is not None:
                     made[name] = module.to(arch.device)
         return made
 

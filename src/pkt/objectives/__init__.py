@@ -4,8 +4,10 @@ states at a layer, their targets  -> Cosine | MeanSquare | Fisher | Geometry   (
 final-normed states, labels       -> OutputCosine | CrossEntropy               (output terms)
 student logits, teacher's tokens  -> Divergence | Uld                          (output terms)
 chunks of an answer's text        -> Chunk                                     (output term)
+both models' answers              -> Attended                                  (output term, with modules of its own)
 """
 
+from pkt.objectives.attended import Attended, AttendedAnswers
 from pkt.objectives.chunk import Chunk, ChunkedAnswers, chunk_log_likelihoods, token_log_probs
 from pkt.objectives.chunks import CHUNK, over_chunks
 from pkt.objectives.cosine import Cosine
@@ -16,7 +18,17 @@ from pkt.objectives.fisher import Fisher
 from pkt.objectives.geometry import Geometry
 from pkt.objectives.head import OutputHead
 from pkt.objectives.mean_square import MeanSquare
-from pkt.objectives.needs import Chunks, Head, Labels, Need, Outputs, RowIds, Sequences, States
+from pkt.objectives.needs import (
+    Chunks,
+    Head,
+    Labels,
+    Need,
+    Outputs,
+    RowIds,
+    Sequences,
+    States,
+    TeacherAnswers,
+)
 from pkt.objectives.objective import Objective, needed_states
 from pkt.objectives.output_cosine import OutputCosine
 from pkt.objectives.term import BaseTerm, LayerTerm, Term
@@ -25,6 +37,8 @@ from pkt.objectives.view import Pair, Sizes, Sums, View
 
 __all__ = [
     "CHUNK",
+    "Attended",
+    "AttendedAnswers",
     "BaseTerm",
     "Chunk",
     "ChunkedAnswers",
@@ -50,6 +64,7 @@ __all__ = [
     "Sizes",
     "States",
     "Sums",
+    "TeacherAnswers",
     "Term",
     "TokenDistribution",
     "Uld",

@@ -40,11 +40,13 @@ class Distributions:
         tensors: what a slice of positions is cut from; empty where no term reads distributions.
         read: the tensors of a slice to its distributions.
         chunks_C: log-likelihoods of the answers' chunks; None where no term reads them.
+        attended_MX: the teacher's answers, as `training.attended` keeps them; None where no term attends to them.
     """
 
     tensors: tuple[Tensor, ...] = ()
     read: Callable[..., TokenDistribution] = TokenDistribution
     chunks_C: Tensor | None = None
+    attended_MX: Tensor | None = None
 
 
 @torch.no_grad()

@@ -59,6 +59,11 @@ class Chunks:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherAnswers:
+    """The teacher's final states and embeddings at all its own answer positions, and the student's embeddings there."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Labels:
     """The next tokens; rows without a label are left out of the term's positions."""
 
@@ -90,4 +95,4 @@ class Sequences:
     together: bool = False
 
 
-Need = States | Outputs | Chunks | Labels | Head | RowIds | Sequences
+Need = States | Outputs | Chunks | TeacherAnswers | Labels | Head | RowIds | Sequences

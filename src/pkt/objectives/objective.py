@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pkt.late import Tensor
-from pkt.objectives.needs import Chunks, Outputs, Sequences, States
+from pkt.objectives.needs import Chunks, Outputs, Sequences, States, TeacherAnswers
 from pkt.objectives.term import BaseTerm, Term
 
 
@@ -94,7 +94,12 @@ class Objective:
     @property
     def reads_outputs(self) -> bool:
         """Whether a term reads what leaves the teacher's last layer."""
-        return self.outputs is not None or self.chunks is not None
+        return self.outputs is not None or self.chunks is not None or self.attends
+
+    @property
+    def attends(self) -> bool:
+        """Whether a term attends to the teacher's answers."""
+        return any(isinstance(need, TeacherAnswers) for term in self.terms.values() for need in term.needs)
 
     @property
     def live(self) -> bool:
@@ -108,7 +113,13 @@ class Objective:
         if outputs is not None and not outputs["ordered"]:
             del outputs["ordered"]  # as before there was a choice
         chunks = {} if self.chunks is None or self.live else {"chunks": asdict(self.chunks)}
-        return {"positions": self.positions if self.layer_terms else None, "outputs": outputs, **chunks}
+        attended = {"attended": True} if self.attends and not self.live else {}
+        return {
+            "positions": self.positions if self.layer_terms else None,
+            "outputs": outputs,
+            **chunks,
+            **attended,
+        }
 
     def _chunks(self) -> list[Chunks]:
         return [need for term in self.terms.values() for need in term.needs if isinstance(need, Chunks)]

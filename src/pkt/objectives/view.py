@@ -12,9 +12,20 @@ from typing import TYPE_CHECKING, Any, cast
 from pkt.late import Tensor, nn
 from pkt.objectives.distributions import Distributions
 from pkt.objectives.head import OutputHead
-from pkt.objectives.needs import Chunks, Head, Labels, Need, Outputs, RowIds, Sequences, States
+from pkt.objectives.needs import (
+    Chunks,
+    Head,
+    Labels,
+    Need,
+    Outputs,
+    RowIds,
+    Sequences,
+    States,
+    TeacherAnswers,
+)
 
 if TYPE_CHECKING:
+    from pkt.objectives.attended import AttendedAnswers
     from pkt.objectives.chunk import ChunkedAnswers
 
 
@@ -47,11 +58,14 @@ class Sizes:
     Attributes:
         states, targets: width per paired student layer, as the term sees them.
         rows: number of row ids.
+        student, teacher: width of both models.
     """
 
     states: Mapping[int, int]
     targets: Mapping[int, int]
     rows: int
+    student: int
+    teacher: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +113,11 @@ class View:
     def chunks(self) -> ChunkedAnswers:
         """The chunks of the answers' text."""
         return cast("ChunkedAnswers", self._of(Chunks))
+
+    @property
+    def answers(self) -> AttendedAnswers:
+        """Both models' answers."""
+        return cast("AttendedAnswers", self._of(TeacherAnswers))
 
     @property
     def labels_N(self) -> Tensor:

@@ -27,7 +27,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 """The stages before `transfer` that a method's class has."""
 LAYER_TERMS = ("Cosine", "MeanSquare", "Fisher", "Geometry")
-OUTPUT_TERMS = ("OutputCosine", "CrossEntropy", "Divergence", "Uld", "Chunk")
+OUTPUT_TERMS = ("OutputCosine", "CrossEntropy", "Divergence", "Uld", "Chunk", "Attended")
 FITTED = ("Ridge", "Procrustes")  # maps that paired states decide
 RECIPES = {  # Seeking's matrices
     "laten": ["up", "down", "v", "o"],
@@ -103,7 +103,7 @@ class Wanted:
     @property
     def outputs(self) -> Output | None:
         """What the terms read of the teacher's distributions; None: nothing."""
-        found = {name: own for name, own in self.terms if name in ("Divergence", "Uld", "Chunk")}
+        found = {name: own for name, own in self.terms if name in ("Divergence", "Uld", "Chunk", "Attended")}
         if not found or self.method not in (*LAYERWISE, "Kd"):
             return None
         if own := found.get("Divergence"):
@@ -112,7 +112,7 @@ class Wanted:
         if own := found.get("Uld"):
             rows = self.teacher.vocabulary
             return Output(kept=min(own["top_k"] or rows, rows), named=False)
-        return Output(kept=1, named=False)
+        return Output(kept=1 + 3 * self.teacher.width if "Attended" in found else 1, named=False)
 
     @property
     def students(self) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from pkt.late import Tensor, nn, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, recomputed, skip_above, tap
 from pkt.objectives import (
+    AttendedAnswers,
     ChunkedAnswers,
     Chunks,
     Distributions,
@@ -38,11 +39,13 @@ from pkt.objectives import (
     RowIds,
     Sequences,
     States,
+    TeacherAnswers,
     Term,
     View,
     cross_entropy_sum,
     needed_states,
 )
+from pkt.training.attended import answers_of, with_teacher
 from pkt.training.chunked import chunked
 from pkt.training.meter import Meter
 from pkt.training.passes import Prefix
@@ -326,6 +329,8 @@ class Seen:
             return None if self.final_BTD is None else self._outputs(where)
         if isinstance(need, Chunks):
             return self._chunks(need)
+        if isinstance(need, TeacherAnswers):
+            return self._answers()
         if isinstance(need, Labels):
             return self.labels(where)
         if isinstance(need, RowIds):
@@ -368,6 +373,16 @@ class Seen:
         whole = self.given.outputs
         assert whole is not None, "a method that provides no outputs refuses terms that read them"
         return replace(chunks, teacher_C=whole.chunks_C)
+
+    def _answers(self) -> AttendedAnswers:
+        """Return the student's answers, and after the pass those of the teacher."""
+        answers = answers_of(self.batch, self.loss.arch)
+        if self.final_BTD is None:
+            return answers
+        whole = self.given.outputs
+        assert whole is not None, "a method that provides no outputs refuses terms that read them"
+        assert whole.attended_MX is not None, "they were kept"
+        return with_teacher(answers, whole.attended_MX)
 
     @cached_property
     def given(self) -> Given:

@@ -19,6 +19,7 @@ from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, skip_above, skip_below, tap
 from pkt.objectives import CHUNK, TokenDistribution, shared_columns, token_distribution
+from pkt.training.attended import AttendedRead
 from pkt.training.chunked import ChunkRead
 from pkt.training.meter import Meter
 from pkt.training.shards import Column
@@ -148,6 +149,7 @@ class Pass:
         positions: at which positions of a row: ``answer`` or ``all``.
         outputs: how next-token distributions at answer positions are kept; None: they are not wanted.
         chunks: how the likelihoods of the answers' chunks are; None: they are not.
+        attended: how the answers themselves are, for a term that attends to them; None: they are not.
         prefix: states that enter some layer, from which a pass starts; None starts at the tokens.
         meter: counts the forward tokens.
     """
@@ -159,6 +161,7 @@ class Pass:
     positions: str = "answer"
     outputs: ReadOut | None = None
     chunks: ChunkRead | None = None
+    attended: AttendedRead | None = None
     prefix: Prefix | None = None
     meter: Meter = field(default_factory=Meter)
 
@@ -174,8 +177,8 @@ class Pass:
         return found
 
     @property
-    def _read_outs(self) -> list[ReadOut | ChunkRead]:
-        return [own for own in (self.outputs, self.chunks) if own is not None]
+    def _read_outs(self) -> list[ReadOut | ChunkRead | AttendedRead]:
+        return [own for own in (self.outputs, self.chunks, self.attended) if own is not None]
 
     @property
     def _layers(self) -> list[int]:

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pkt.data.batching import Batch, collate, position_mask
@@ -24,12 +24,14 @@ from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import decode
 from pkt.objectives import Distributions, TokenDistribution
+from pkt.training.attended import ATTENDED, AttendedRead
 from pkt.training.chunked import CHUNKS, ChunkRead
 from pkt.training.meter import Meter
 from pkt.training.passes import LOG_PROBS, LOG_TAIL, TOKENS, Pass, ReadOut, column_of
 from pkt.training.shards import ShardStates, rounded
 from pkt.training.states import States
 
+_FIRST = {LOG_PROBS, CHUNKS, ATTENDED}  # one of these is among the columns where outputs are wanted
 _RUNNING = threading.Lock()  # hooks make a model's layers one pass's own while it runs
 
 
@@ -79,25 +81,38 @@ class TopRows:
         tokens: (N, K) int32; None: all V, in order, or in descending order.
         log_tail: (N, 1); None with `tokens`.
         chunks: (C, 1), log-likelihoods of the answers' chunks; None where no term reads them.
+        attended: (M, 1 + 3 D_T), the answers themselves; None where no term attends to them.
     """
 
     log_probs: States | None = None
     tokens: States | None = None
     log_tail: States | None = None
     chunks: States | None = None
+    attended: States | None = None
 
     @classmethod
     def among(cls, columns: Mapping[str, States]) -> TopRows | None:
         """Return the outputs among some columns; None where there are none."""
-        if not {LOG_PROBS, CHUNKS} & columns.keys():
+        if not _FIRST & columns.keys():
             return None
-        names = {"log_probs": LOG_PROBS, "tokens": TOKENS, "log_tail": LOG_TAIL, "chunks": CHUNKS}
-        return cls(**{own: columns.get(name) for own, name in names.items()})
+        return cls(
+            log_probs=columns.get(LOG_PROBS),
+            tokens=columns.get(TOKENS),
+            log_tail=columns.get(LOG_TAIL),
+            chunks=columns.get(CHUNKS),
+            attended=columns.get(ATTENDED),
+        )
 
     @property
     def columns(self) -> dict[str, States]:
         """What `among` is given."""
-        own = {LOG_PROBS: self.log_probs, TOKENS: self.tokens, LOG_TAIL: self.log_tail, CHUNKS: self.chunks}
+        own = {
+            LOG_PROBS: self.log_probs,
+            TOKENS: self.tokens,
+            LOG_TAIL: self.log_tail,
+            CHUNKS: self.chunks,
+            ATTENDED: self.attended,
+        }
         return {name: states for name, states in own.items() if states is not None}
 
     def of(self, batch: Batch) -> Distributions:
@@ -112,10 +127,11 @@ class TopRows:
     def summary(self) -> tuple[str, str, str]:
         """Return as text: the number of positions, the tokens kept at each, and their mean probability mass.
 
-        Of chunks alone: their number, and dashes.
+        Of chunks alone: their number, and dashes; so of answers.
         """
         if self.log_probs is None:
-            return str(0 if self.chunks is None else self.chunks.count), "-", "-"
+            alone = self.chunks or self.attended
+            return str(0 if alone is None else alone.count), "-", "-"
         count, total = self.log_probs.count, 0.0
         for piece_nK in self.log_probs.pieces():
             total += float(piece_nK.double().exp().sum())
@@ -124,20 +140,21 @@ class TopRows:
 
 def distributions(columns: Mapping[str, Tensor], device: torch.device) -> Distributions:
     """Return the outputs of a batch from the numbers kept of them."""
-    chunks_C = columns[CHUNKS].to(device)[:, 0] if CHUNKS in columns else None
+    found = Distributions(
+        chunks_C=columns[CHUNKS].to(device)[:, 0] if CHUNKS in columns else None,
+        attended_MX=columns[ATTENDED].to(device) if ATTENDED in columns else None,
+    )
     if LOG_PROBS not in columns:
-        return Distributions(chunks_C=chunks_C)
+        return found
     log_probs = columns[LOG_PROBS].to(device)
     if TOKENS not in columns:
-        return Distributions(
-            tensors=(log_probs,), read=lambda p: TokenDistribution(log_probs_nK=p), chunks_C=chunks_C
-        )
+        return replace(found, tensors=(log_probs,), read=lambda p: TokenDistribution(log_probs_nK=p))
     tokens = columns[TOKENS].to(device, torch.int64)
     tail = columns[LOG_TAIL].to(device)[:, 0]
-    return Distributions(
+    return replace(
+        found,
         tensors=(log_probs, tokens, tail),
         read=lambda p, ids, rest: TokenDistribution(log_probs_nK=p, tokens_nK=ids, log_tail_n=rest),
-        chunks_C=chunks_C,
     )
 
 
@@ -149,6 +166,7 @@ class LiveTeacher:
         arch: the frozen teacher.
         read_out: what of its distributions.
         chunks: what of the answers' chunks; None: nothing.
+        attended: how the answers are attended to; None: they are not.
         encoded: the rows as it reads them; None: a batch has its tokens.
         meter: counts the forward tokens.
     """
@@ -156,6 +174,7 @@ class LiveTeacher:
     arch: Architecture
     read_out: ReadOut
     chunks: ChunkRead | None = None
+    attended: AttendedRead | None = None
     encoded: Encoded | None = None
     meter: Meter = field(default_factory=Meter)
 
@@ -168,6 +187,7 @@ class LiveTeacher:
             tensors=(final_BTD[position_mask(own, "token")],),
             read=lambda final_nD: self.read_out.of(self.arch, final_nD),
             chunks_C=None if self.chunks is None else self.chunks(self.arch, final_BTD, own)[CHUNKS][:, 0],
+            attended_MX=None if self.attended is None else self.attended(self.arch, final_BTD, own)[ATTENDED],
         )
 
     def count(self, batch: Batch) -> None:
@@ -245,7 +265,7 @@ class Live:
         states = {
             layer: rounded(columns[column_of(layer)], self.dtype).to(device) for layer in self.wanted.reads
         }
-        outputs = distributions(columns, device) if {LOG_PROBS, CHUNKS} & columns.keys() else None
+        outputs = distributions(columns, device) if _FIRST & columns.keys() else None
         return Given(states=states, outputs=outputs)
 
     def count(self, batch: Batch) -> None:
