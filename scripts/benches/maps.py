@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benches.case import Case, Numbers, Work
 from benches.shape import Shape
-from pkt.semantics import Basis, Cosine, HeadView, factorise, gram
+from pkt.semantics import Basis, Cosine, HeadView, gram, invert
 from textbook.maps import textbook_basis, textbook_map
 
 
@@ -13,7 +13,7 @@ def our_basis(shape: Shape) -> Work:
     _, weight = shape.heads()
 
     def basis() -> Numbers:
-        made = Basis(weight_VD=weight, factor=factorise(gram(weight), Cosine().rcond))
+        made = Basis(weight_VD=weight, factor=invert(gram(weight), Cosine().rcond))
         return {"basis": made.vectors(len(weight))}
 
     return basis
@@ -41,7 +41,7 @@ CASES = (
     Case(
         name="map",
         title="map between two heads",
-        does="Gram matrices in blocks, eigenvectors, in float64",
+        does="Gram matrices in blocks, inverses, in float64",
         textbook_does="two pseudoinverses and their product, in float32",
         ours=our_map,
         textbook=textbook_map_of,
@@ -51,7 +51,7 @@ CASES = (
     Case(
         name="basis",
         title="basis of the student's head",
-        does="Gram matrix in blocks, eigenvectors, in float64",
+        does="Gram matrix in blocks, an inverse, in float64",
         textbook_does="the pseudoinverse, in float32",
         ours=our_basis,
         textbook=textbook_basis_of,

@@ -1,6 +1,6 @@
 """Where two tokenizers meet: what the positions and the anchors of that are worth.
 
-pair -> the same student and teacher at shares of the positions | with other weights | with shuffled anchors -> Plan
+pair -> the same student and teacher at shares of the positions | with shuffled anchors | compared in other ways -> Plan
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def meeting(pair: str, seeds: Sequence[int]) -> Plan:
     groups = [Group(title=f"{at} %", pair=STRANGER, cells=tuple(_part(at)), at=at) for at in SHARES]
     groups += [
         Group(title="anchors", pair=STRANGER, cells=tuple(_anchored())),
-        Group(title="weights", pair=STRANGER, cells=tuple(_weighed())),
+        Group(title="forms", pair=STRANGER, cells=tuple(_formed())),
     ]
     return grouped("meeting", pair, "Where two tokenizers meet", groups, seeds, lead)
 
@@ -59,10 +59,12 @@ def _anchored() -> Iterator[Cell]:
         yield Cell(method=method, words=(*words, _SHUFFLED), form=shuffled, control=True)
 
 
-def _weighed() -> Iterator[Cell]:
-    """Yield the joint form as its preset is, and with the weight that validation rows of this pair chose."""
+def _formed() -> Iterator[Cell]:
+    """Yield other ways to compare both models, as validation rows of this pair chose them."""
     yield _SFT
-    yield Cell(method=JOINT, words=(f"method={JOINT}",))
+    for method in TAUGHT:
+        yield Cell(method=method, words=(f"method={method}",))
     yield Cell(
         method=JOINT, words=(f"method={JOINT}", "objective.terms.layer.weight=10"), form="layer weight 10"
     )
+    yield Cell(method="kd", words=("method=kd", "objective=dskd", "optim.epochs=16"), form="DSKD")

@@ -20,7 +20,8 @@ from pkt.data.encoding import Encoded
 from pkt.late import Tensor, functional, torch
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, decode, tap
-from pkt.semantics.basis import BLOCK, Basis, alignment_matrix, compute_device, factorise, gram
+from pkt.semantics.basis import BLOCK, Basis, alignment_matrix, compute_device, gram
+from pkt.semantics.factor import factorise, invert
 
 RCOND = 1e-10  # eigenvalues of G and of S S^T below this share of the largest count as zero
 
@@ -92,7 +93,7 @@ def recomposition(weight_VD: Tensor, side: str) -> Recomposition:
         PktError: a matrix that is zero or not finite.
     """
     assert side in ("output", "input"), side
-    factor = factorise(gram(weight_VD), RCOND) if side == "output" else None
+    factor = invert(gram(weight_VD), RCOND) if side == "output" else None
     basis = Basis(weight_VD=weight_VD.detach(), factor=factor)
     return _recomposed(alignment_matrix(basis, basis), len(weight_VD))
 

@@ -6,8 +6,9 @@ Ranks and condition numbers are returned in `AlignmentMap.info`; nothing here lo
 """
 
 from pkt.semantics.alignment import AlignmentMap, HeadView, Semantics, States
-from pkt.semantics.basis import Basis, alignment_matrix, factorise, gram
+from pkt.semantics.basis import Basis, alignment_matrix, gram
 from pkt.semantics.decomposition import TopTokens
+from pkt.semantics.factor import factorise, invert
 from pkt.semantics.identity import Identity
 from pkt.semantics.learning import Refit, Trains, closed_form, learns, refits, trains
 from pkt.semantics.logits import LogitLstsq
@@ -40,6 +41,7 @@ __all__ = [
     "closed_form",
     "factorise",
     "gram",
+    "invert",
     "learns",
     "ordinary",
     "quality_card",

@@ -1,7 +1,7 @@
 """Semantic bases and the product of two of them, streamed over blocks of the vocabulary.
 
-    W (V, D) -> gram -> factorise: G = Q diag(l) Q^T -> unit coordinates of s_i per block --+
-                                                     -> the same for the other model -------+-> M = S_S S_T^T
+    W (V, D) -> gram -> invert: G^-1 or eigenpairs -> unit coordinates of s_i per block --+
+                                                   -> the same for the other model -------+-> M = S_S S_T^T
 
 No V x D matrix is copied: only one block of rows exists at a time.
 Shape suffixes: V vocabulary, D width, r rank, n rows of a block.
@@ -13,37 +13,10 @@ from dataclasses import dataclass
 
 from pkt.errors import PktError
 from pkt.late import Tensor, torch
+from pkt.semantics.factor import WIDE, Factor, Inverse, panels
 
 BLOCK = 4096  # rows alive at once
-ROW_CUT = 1e-5  # a row with less than this share of its length in the kept subspace has no basis vector
-
-
-@dataclass(frozen=True, kw_only=True)
-class Factor:
-    """G = Q diag(values) Q^T, restricted to the eigenvalues above a cut.
-
-    Attributes:
-        vectors_Dr: Q, float64 on the CPU.
-        values_r: eigenvalues, descending.
-    """
-
-    vectors_Dr: Tensor
-    values_r: Tensor
-
-    @property
-    def rank(self) -> int:
-        """Number of eigenvalues that were kept."""
-        return len(self.values_r)
-
-    @property
-    def condition(self) -> float:
-        """Ratio of the extreme singular values of W in the kept subspace, sqrt(l_max / l_min)."""
-        return float((self.values_r[0] / self.values_r[-1]).sqrt())
-
-    @property
-    def inverse(self) -> Tensor:
-        """The pseudoinverse of G, (D, D)."""
-        return (self.vectors_Dr / self.values_r) @ self.vectors_Dr.T
+NARROW = 1024  # rows alive at once of a matrix that is wide
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +31,7 @@ class Basis:
     """
 
     weight_VD: Tensor
-    factor: Factor | None
+    factor: Factor | Inverse | None
     scale_D: Tensor | None = None
     rows: Tensor | None = None
 
@@ -68,8 +41,8 @@ class Basis:
         return len(self.weight_VD) if self.rows is None else len(self.rows)
 
     def frame(self) -> Tensor | None:
-        """Return the orthonormal frame (D, r) of `coordinates`; None: the identity."""
-        return None if self.factor is None else self.factor.vectors_Dr
+        """Return the frame (D, r) of `coordinates`; None: the identity."""
+        return None if self.factor is None else self.factor.frame
 
     def block(self, start: int, stop: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Return the rows w_i of anchors start .. stop-1, scaled, (n, D)."""
@@ -78,25 +51,19 @@ class Basis:
         return rows_nD if self.scale_D is None else rows_nD * self.scale_D.detach().to(device).to(dtype)
 
     def coordinates(self, start: int, stop: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Return s_start .. s_stop-1 in the frame, (n, r), length 1 each; zeros where s_i is zero.
-
-        s_i = Q diag(1/l) Q^T w_i and Q is orthonormal, so |s_i| = |diag(1/l) Q^T w_i|.
-        """
+        """Return c with s_i = frame c of s_start .. s_stop-1, (n, r); zeros where s_i is zero."""
         rows_nD = self.block(start, stop, device, dtype)
         if self.factor is None:
-            return _unit(rows_nD, rows_nD.norm(dim=-1) > 0)
-        kept_nr = rows_nD @ self.factor.vectors_Dr.to(device, dtype)
-        exists_n = kept_nr.norm(dim=-1) > ROW_CUT * rows_nD.norm(dim=-1)
-        # G^-1 up to a factor that keeps float32 in range; lengths are set to 1 anyway
-        stretch_r = self.factor.values_r[0] / self.factor.values_r
-        return _unit(kept_nr * stretch_r.to(device, dtype), exists_n)
+            return _over(rows_nD, rows_nD.norm(dim=-1))
+        return _over(*self.factor.coordinates(rows_nD))
 
     def vectors(self, count: int) -> Tensor:
         """Return s_1 .. s_count by row, (count, D) float32 where W is: the whole basis, in memory."""
         device, frame = compute_device(self.weight_VD), self.frame()
         parts = []
-        for start in range(0, count, BLOCK):
-            part = self.coordinates(start, min(start + BLOCK, count), device, torch.float64)
+        size = _rows(self)
+        for start in range(0, count, size):
+            part = self.coordinates(start, min(start + size, count), device, torch.float64)
             parts.append((part if frame is None else part @ frame.T.to(device)).float())
         return torch.cat(parts).to(self.weight_VD.device)
 
@@ -120,33 +87,22 @@ def cross_gram(left: Basis, right: Basis) -> Tensor:
     device = compute_device(right.weight_VD)
     shape = left.weight_VD.shape[1], right.weight_VD.shape[1]
     total_DD = torch.zeros(*shape, dtype=torch.float64, device=device)
-    count = min(left.size, right.size)
-    for start in range(0, count, BLOCK):
-        stop = min(start + BLOCK, count)
+    count, size, halves = min(left.size, right.size), _rows(left, right), right is left and shape[0] > WIDE
+    for start in range(0, count, size):
+        stop = min(start + size, count)
         left_nD = left.block(start, stop, device, torch.float64)
+        if halves:
+            _add_above(total_DD, left_nD)
+            continue
         right_nD = left_nD if right is left else right.block(start, stop, device, torch.float64)
         total_DD += left_nD.T @ right_nD
+    if halves:
+        total_DD = total_DD.triu() + total_DD.triu(1).T
     if not torch.isfinite(total_DD).all():
         raise PktError(
             "an LM head holds NaN or infinity; check the model's files, or load it with dtype=float32 or bfloat16."
         )
     return total_DD.cpu()
-
-
-def factorise(gram_DD: Tensor, rcond: float) -> Factor:
-    """Return the eigenpairs of G with eigenvalue > rcond * largest, by `eigh` in float64 on the CPU.
-
-    Raises:
-        PktError: G is zero.
-    """
-    values_D, vectors_DD = torch.linalg.eigh(gram_DD.double().cpu())
-    values_D, vectors_DD = values_D.flip(0), vectors_DD.flip(1)
-    if values_D[0] <= 0:
-        raise PktError(
-            "every row of an LM head is zero: it spans no semantic basis; check the model's files."
-        )
-    rank = int((values_D > rcond * values_D[0]).sum())
-    return Factor(vectors_Dr=vectors_DD[:, :rank], values_r=values_D[:rank])
 
 
 def alignment_matrix(student: Basis, teacher: Basis, *, dtype: torch.dtype | None = None) -> Tensor:
@@ -163,14 +119,19 @@ def alignment_matrix(student: Basis, teacher: Basis, *, dtype: torch.dtype | Non
     """
     dtype = dtype or torch.float64
     device = compute_device(teacher.weight_VD)
-    count = min(student.size, teacher.size)
-    total: Tensor | float = 0.0
-    for start in range(0, count, BLOCK):
-        stop = min(start + BLOCK, count)
+    count, size = min(student.size, teacher.size), _rows(student, teacher)
+    total: Tensor | None = None  # added to in place: it may be large
+    for start in range(0, count, size):
+        stop = min(start + size, count)
         student_nr = student.coordinates(start, stop, device, dtype)
         teacher_nr = teacher.coordinates(start, stop, device, dtype)
-        total = total + (student_nr.T @ teacher_nr).double()
-    assert isinstance(total, Tensor), "two bases have at least one anchor"
+        if total is None:
+            total = (student_nr.T @ teacher_nr).double()
+        elif size == NARROW and dtype == torch.float64:  # without a product beside the sum
+            total.addmm_(student_nr.T, teacher_nr)
+        else:
+            total += student_nr.T @ teacher_nr
+    assert total is not None, "two bases have at least one anchor"
     matrix, left, right = total.cpu(), student.frame(), teacher.frame()
     matrix = matrix if left is None else left @ matrix
     return matrix if right is None else matrix @ right.T
@@ -181,6 +142,18 @@ def compute_device(weight: Tensor) -> torch.device:
     return torch.device("cpu") if weight.device.type == "mps" else weight.device
 
 
-def _unit(rows_nr: Tensor, exists_n: Tensor) -> Tensor:
-    length_n1 = torch.where(exists_n, rows_nr.norm(dim=-1), 1.0)[:, None]
-    return torch.where(exists_n[:, None], rows_nr / length_n1, 0.0)
+def _rows(*bases: Basis) -> int:
+    """Return how many rows of some matrices are alive at once."""
+    return NARROW if max(basis.weight_VD.shape[1] for basis in bases) > WIDE else BLOCK
+
+
+def _add_above(total_DD: Tensor, rows_nD: Tensor) -> None:
+    """Add w w^T of each row on and above the diagonal."""
+    for first, last in panels(len(total_DD)):
+        total_DD[first:last, first:].addmm_(rows_nD[:, first:last].T, rows_nD[:, first:])
+
+
+def _over(rows_nr: Tensor, length_n: Tensor) -> Tensor:
+    """Divide rows by their lengths; what has none is zero."""
+    exists_n1 = (length_n > 0)[:, None]
+    return torch.where(exists_n1, rows_nr / torch.where(exists_n1, length_n[:, None], 1.0), 0.0)

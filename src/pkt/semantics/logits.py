@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from pkt.late import torch
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
-from pkt.semantics.basis import Basis, cross_gram, factorise
+from pkt.semantics.basis import Basis, cross_gram
+from pkt.semantics.factor import invert
 from pkt.semantics.vocabulary import Anchors, anchor_rows
 from pkt.settings import Bounded, setting
 
@@ -60,7 +61,7 @@ class LogitLstsq(Bounded):
                 (teacher, student), anchor_rows(self.anchors, teacher, student), strict=True
             )
         )
-        factor = factorise(cross_gram(left, left), self.rcond)
+        factor = invert(cross_gram(left, left), self.rcond)
         weight = (factor.inverse @ cross_gram(left, right)).float().contiguous()
         info: dict[str, float | int] = {
             "rank_student": factor.rank,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pkt.late import Tensor, torch
 from pkt.semantics.alignment import AlignmentMap, States
-from pkt.semantics.basis import factorise
+from pkt.semantics.factor import factorise
 from pkt.semantics.learning import Trains
 from pkt.semantics.paired import Fitted, Moments, moments
 from pkt.settings import setting

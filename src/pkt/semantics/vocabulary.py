@@ -12,8 +12,9 @@ from typing import ClassVar, Literal
 from pkt.errors import RequestError
 from pkt.late import Tensor, torch
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
-from pkt.semantics.basis import Basis, alignment_matrix, factorise, gram
+from pkt.semantics.basis import Basis, alignment_matrix, gram
 from pkt.semantics.decomposition import TopTokens
+from pkt.semantics.factor import invert
 from pkt.semantics.learning import Trains
 from pkt.settings import setting
 
@@ -72,7 +73,7 @@ class Cosine(Trains):
         bases = []
         for who, view, rows in (("teacher", teacher, teacher_rows), ("student", student, student_rows)):
             scale_D = view.norm if self.fold_norm else None
-            factor = factorise(gram(view.weight, scale_D=scale_D), self.rcond)
+            factor = invert(gram(view.weight, scale_D=scale_D), self.rcond)
             bases.append(Basis(weight_VD=view.weight, factor=factor, scale_D=scale_D, rows=rows))
             info |= {f"rank_{who}": factor.rank, f"width_{who}": view.weight.shape[1]}
             info[f"condition_{who}"] = factor.condition
