@@ -228,6 +228,26 @@ def test_train_rows_hardly_move_with_the_other_sizes():
     assert large == small[: len(large)]
 
 
+@pytest.mark.parametrize("longest", [1, 4, 60])
+def test_rows_of_one_conversation_come_to_one_split(longest):
+    """Conversations of one to some replies, and one that is longer than any split may be."""
+    lengths = [longest if n == 0 else 1 + n % min(longest, 4) for n in range(60)]
+    rows = [
+        {"id": f"{n}/{k}", "conversation": f"{n}"} for n, length in enumerate(lengths) for k in range(length)
+    ]
+    sizes = SplitSizes(extract=8, align=8, validation=8)
+    for seed in range(20):
+        parts = divided(rows, ["extract", "align", "validation"], sizes, trains=True, seed=seed)
+        talks = [{row["conversation"] for row in part} for part in parts.values()]
+        assert sum(map(len, talks)) == len(lengths)
+        assert sorted(row["id"] for part in parts.values() for row in part) == sorted(
+            row["id"] for row in rows
+        )
+        assert all(part for part in parts.values())
+        for name in ("extract", "align", "validation"):
+            assert len(parts[name]) <= 8 or len({row["conversation"] for row in parts[name]}) == 1
+
+
 @pytest.mark.parametrize(
     ("tasks", "make", "message"),
     [

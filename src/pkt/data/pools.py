@@ -17,6 +17,8 @@ def divided(
 ) -> dict[str, list[Row]]:
     """Cut a pool into disjoint splits, in an order that depends on ids and seed alone.
 
+    Rows of one conversation stay together: the later ones hold the answers of the earlier ones.
+
     Args:
         rows: the pool, with ids.
         front: splits cut from its front.
@@ -26,17 +28,30 @@ def divided(
             little with the sizes.
         seed: of the order.
     """
-    order = sorted(rows, key=lambda row: hashlib.sha256(f"{seed}/{row['id']}".encode()).hexdigest())
+    order = sorted(rows, key=lambda row: hashlib.sha256(f"{seed}/{_talk(row)}".encode()).hexdigest())
     most = len(rows) // (SHARE if trains else max(1, len(front)))
     parts: dict[str, list[Row]] = {}
     start = 0
     for split in front:
-        size = min(int(getattr(sizes, split)), most)
-        parts[split] = order[start : start + size]
-        start += size
+        end = start + min(int(getattr(sizes, split)), most)
+        parts[split] = order[start : (end := _between(order, start, end))]
+        start = end
     if trains:
         parts["train"] = order[start:][::-1]
     return {split: [{**row, "split": split} for row in part] for split, part in parts.items()}
+
+
+def _talk(row: Row) -> str:
+    """Return what rows that stay together have in common."""
+    return str(row.get("conversation", row["id"]))
+
+
+def _between(order: list[Row], start: int, end: int) -> int:
+    """Return the last place up to `end` between two conversations, or behind the first one where that is longer."""
+    borders = [n for n in range(start + 1, len(order)) if _talk(order[n - 1]) != _talk(order[n])] + [
+        len(order)
+    ]
+    return max((n for n in borders if n <= end), default=borders[0]) if end > start else end
 
 
 def distinct(rows: list[Row], held: set[str]) -> list[Row]:

@@ -82,6 +82,8 @@ NAMES = tuple(dict.fromkeys(name for shape in SHAPES for name in (*shape.columns
 def labelled(row: Mapping[str, Any], where: str, supervise: str = LAST) -> list[dict[str, str]]:
     """Return prompt, answer and id of a row; of a conversation, a row for each of its replies if all are supervised.
 
+    Rows of one conversation say so (``conversation``), as they share what was said before.
+
     Args:
         row: with the names of a shape.
         where: names it in messages.
@@ -96,9 +98,12 @@ def labelled(row: Mapping[str, Any], where: str, supervise: str = LAST) -> list[
     texts = shape.texts(row, where)
     chosen = list(texts)[-1:] if supervise == LAST else list(texts)
     rows = [_named(row, where, {"prompt": prompt, "answer": answer}) for prompt, answer in chosen]
-    if len(rows) > 1 and row.get("id") is not None:
-        return [one | {"id": f"{one['id']}/{number}"} for number, one in enumerate(rows, 1)]
-    return rows
+    if len(rows) == 1:
+        return rows
+    whole = {"conversation": rows[-1]["id"]}  # of an id that stands for the content, that of all turns
+    if row.get("id") is None:
+        return [one | whole for one in rows]
+    return [one | whole | {"id": f"{one['id']}/{number}"} for number, one in enumerate(rows, 1)]
 
 
 def asked(row: Mapping[str, Any], where: str, more: Sequence[str]) -> list[dict[str, str]]:
