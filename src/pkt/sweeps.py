@@ -107,6 +107,7 @@ def show_table() -> None:
     jobs = [*job_requests(folder), *refused_requests(folder)]
     if len(jobs) < 2 or not any(folder.rglob(SCORES)):
         return
+    from pkt.reporting.page.answer import lines
     from pkt.reporting.page.write import write_report
 
     report, files = write_report([folder], out=folder)
@@ -122,6 +123,10 @@ def show_table() -> None:
     log_sweep(folder, titled, _numbers(report))
     console.say(f"{'sweep':<11}{folder}")
     console.say(f"{'report':<11}{files[0]}")
+    for section in report.sections:
+        of = f"{section.title}: " if len(report.sections) > 1 else ""
+        for word, line in lines(section.study) if section.study else ():
+            console.say(f"{word:<11}{of}{line}")
 
 
 def _numbers(report: Report) -> dict[str, float]:

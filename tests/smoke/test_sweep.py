@@ -24,6 +24,8 @@ def test_a_sweep_ends_with_one_table_best_first(pkt, tiny_request):
     )
     assert f"sweep      {written.parent}" in result.out
     assert f"report     {written.parent / 'report.html'}" in result.out
+    last = result.out.rstrip().splitlines()[-2:]
+    assert any(line.startswith("result     ") and "the best of" in line for line in last)
     assert {path.suffix for path in written.parent.glob("report.*")} == {".html", ".md", ".tex", ".jsonl"}
     assert not list(written.parent.glob("*/report.html"))
     seeds = {line.strip("|").split("|")[columns.index("seeds")].strip() for line in lines[2:-1]}

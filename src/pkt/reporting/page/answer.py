@@ -43,8 +43,29 @@ def answer_topic(study: Study) -> Topic:
     )
 
 
+def lines(study: Study) -> Iterator[tuple[str, str]]:
+    """Yield what a study comes to and what to try next, for a terminal: a word and its line each."""
+    best = study.arms[0]
+    found = arm_verdict(study, best, study.share(best, study.tasks))
+    told = found.sentence if found else _UNTOLD.removesuffix(".")
+    yield "result", f"{_whose(study, best)}{told}{_ahead(study, best)}"
+    if found and found.remedy:
+        yield "next", found.remedy
+
+
+def _ahead(study: Study, best: Arm) -> str:
+    """Return how far the best arm is from the one that others are compared with; nothing where it is that one."""
+    other = study.reference
+    gap = study.difference(best, other) if best.label != other.label else None
+    return f"; {difference_cell(gap, points=study.points)} against {other.label}" if gap else ""
+
+
+def _whose(study: Study, best: Arm) -> str:
+    return f"{best.label}, the best of {len(study.arms)} arms: " if len(study.arms) > 1 else ""
+
+
 def _sentences(study: Study, best: Arm, found: Verdict | None) -> Iterator[str]:
-    whose = f"{best.label}, the best of {len(study.arms)} arms: " if len(study.arms) > 1 else ""
+    whose = _whose(study, best)
     told = f"{found.sentence}." if found else _UNTOLD
     yield f"{whose}{told}" if whose else f"{told[:1].upper()}{told[1:]}"
     if found:
