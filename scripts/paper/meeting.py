@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from paper.plans import Cell, Group, Plan, grouped
-from paper.tokens import STRANGER
+from paper.tokens import PAIRS, STRANGER
 from pkt.errors import RequestError
 
 SHARES = (100, 50, 25, 10)  # per cent of the positions at which both models have read the same text
@@ -34,7 +34,7 @@ def meeting(pair: str, seeds: Sequence[int]) -> Plan:
     groups = [Group(title=f"{at} %", pair=STRANGER, cells=tuple(_part(at)), at=at) for at in SHARES]
     groups += [
         Group(title="anchors", pair=STRANGER, cells=tuple(_anchored())),
-        Group(title="forms", pair=STRANGER, cells=tuple(_formed())),
+        *(Group(title=f"forms, {title}", pair=name, cells=tuple(_formed())) for name, title in PAIRS.items()),
     ]
     return grouped("meeting", pair, "Where two tokenizers meet", groups, seeds, lead)
 
