@@ -72,6 +72,12 @@ METHODS: dict[str, Case] = {
         layers=(1, 2),
         update="full",
     ),
+    # without the map that only cut students can have
+    "semalign_cut": Case(
+        settings=(FULL, "mapping=explicit", "mapping.layers=[[2,1],[3,2]]", "semantics=ridge"),
+        layers=(1, 2),
+        update="full",
+    ),
     # one pair in the middle: the frontier trains the last layer too, and the first stays
     "semalign_fisher": Case(
         settings=(FULL, "mapping=explicit", "mapping.layers=[[3,2]]"), layers=(2, 3), update="full"

@@ -13,7 +13,7 @@ from pkt.data.meeting import met
 from pkt.models.architecture import Architecture
 from pkt.models.taps import decode
 from pkt.objectives import Attended, OutputHead, Sizes, View
-from pkt.objectives.attended import Attention, attended
+from pkt.objectives.attended import attended, projections
 from pkt.objectives.needs import Head, TeacherAnswers
 from pkt.training.attended import ATTENDED, AttendedRead, answers_of, with_teacher
 from tiny import tiny_model
@@ -45,7 +45,7 @@ class Both:
         kept = self.read(self.teacher, self.final, other)[ATTENDED]
         self.answers = with_teacher(answers_of(self.batch, self.arch), kept)
         torch.manual_seed(4)
-        self.modules = Attention(student=32, teacher=48)
+        self.modules = projections(student=32, teacher=48)
 
     def view(self, final: torch.Tensor) -> View:
         head = OutputHead(arch=self.arch)
@@ -65,15 +65,15 @@ class Both:
         """Whether what attention puts together has the token to come."""
         with torch.no_grad():
             own, rows = self.answers, (self.answers.row_N, self.answers.row_M)
-            values = self.modules.value(own.values_MD)
-            found = attended(self.modules.query(own.read_NE), own.keys_ME, values, rows, len(self.chosen))
+            values = self.modules["value"](own.values_MD)
+            found = attended(self.modules["query"](own.read_NE), own.keys_ME, values, rows, len(self.chosen))
             return self.arch.read_out(found).argmax(-1) == own.tokens_N
 
     def slow(self, final: torch.Tensor, tau: float) -> torch.Tensor:
         """The sum, position by position, in float64."""
         own, them = self.arch.embedding_weight().double(), self.teacher.embedding_weight().double()
         weight, total, n = self.arch.head_weight().double(), torch.zeros((), dtype=torch.float64), 0
-        modules = Attention(student=32, teacher=48).double()
+        modules = projections(student=32, teacher=48).double()
         modules.load_state_dict(self.modules.state_dict())
         for b, _ in enumerate(self.chosen):
             places = self.batch.supervised[b].nonzero()[:, 0].tolist()
@@ -83,10 +83,10 @@ class Both:
                 x, y = (them[int(self.other.input_ids[b, place])] / them.std() for place in (m, m + 1))
                 state = self.final[b, m].double()
                 keys.append(torch.cat([x, y]))
-                values.append(modules.value(y + state / state.std()))
+                values.append(modules["value"](y + state / state.std()))
             for place in places:
                 x, y = (int(self.batch.input_ids[b, at]) for at in (place, place + 1))
-                query = modules.query(torch.cat([own[x], own[y]]))
+                query = modules["query"](torch.cat([own[x], own[y]]))
                 shares = torch.stack([query @ key / math.sqrt(96) for key in keys]).softmax(0)
                 logits = weight @ sum(share * value for share, value in zip(shares, values, strict=True))
                 total = total - logits.log_softmax(-1)[y]

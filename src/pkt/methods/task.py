@@ -62,7 +62,7 @@ class Task:
             targets=widths,
             rows=rows,
             student=arch.width,
-            teacher=int(self.bench.teacher_config.hidden_size),
+            teacher=int(self.bench.teacher_config.hidden_size) if self.bench.objective.attends else 0,
         )
         made = {}
         with torch.random.fork_rng(devices=[]):

@@ -74,13 +74,14 @@ def attended(
     return torch.cat([((q_nE @ k_mE.T) * scale).softmax(-1) @ v_mD for q_nE, k_mE, v_mD in sides])
 
 
-class Attention(nn.Module):
-    """W_q and W_v, both with a bias."""
+def projections(*, student: int, teacher: int) -> nn.ModuleDict:
+    """Make W_q and W_v, both with a bias.
 
-    def __init__(self, *, student: int, teacher: int) -> None:
-        super().__init__()
-        self.query = nn.Linear(2 * student, 2 * teacher)
-        self.value = nn.Linear(teacher, student)
+    Args:
+        student: its width.
+        teacher: the teacher's.
+    """
+    return nn.ModuleDict({"query": nn.Linear(2 * student, 2 * teacher), "value": nn.Linear(teacher, student)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,17 +101,17 @@ class Attended(BaseTerm):
 
     def modules(self, sizes: Sizes) -> nn.Module | None:
         """Make the two projections."""
-        return Attention(student=sizes.student, teacher=sizes.teacher)
+        return projections(student=sizes.student, teacher=sizes.teacher)
 
     def __call__(self, view: View) -> Sums:
         """Return the sum over positions."""
-        answers, own, head = view.answers, cast(Attention, view.own), view.head
+        answers, own, head = view.answers, cast("nn.ModuleDict", view.own), view.head
         assert answers.keys_ME is not None, "a term is called with what the teacher says"
         assert answers.values_MD is not None, "a term is called with what the teacher says"
         assert answers.row_M is not None, "a term is called with what the teacher says"
         rows, count = (answers.row_N, answers.row_M), int(answers.row_M[-1]) + 1
-        values_MD = own.value(answers.values_MD)
-        taught_ND = attended(own.query(answers.read_NE), answers.keys_ME, values_MD, rows, count)
+        values_MD = own["value"](answers.values_MD)
+        taught_ND = attended(own["query"](answers.read_NE), answers.keys_ME, values_MD, rows, count)
 
         def compared(h_nD: Tensor, taught_nD: Tensor, tokens_n: Tensor) -> Tensor:
             taught_nV = head.read_out(taught_nD.to(h_nD.dtype)).float()

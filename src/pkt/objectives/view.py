@@ -58,14 +58,15 @@ class Sizes:
     Attributes:
         states, targets: width per paired student layer, as the term sees them.
         rows: number of row ids.
-        student, teacher: width of both models.
+        student: width of the student.
+        teacher: width of the teacher, for terms that attend to its answers; else 0.
     """
 
     states: Mapping[int, int]
     targets: Mapping[int, int]
     rows: int
-    student: int
-    teacher: int
+    student: int = 0
+    teacher: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
