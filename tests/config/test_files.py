@@ -253,15 +253,22 @@ def test_yaml_names_no_machine():
         )
 
 
-@pytest.mark.parametrize("name", groups()["model"])
+CUT = ("nano-cut", "nano-narrow", "smollm2-135m-to-half", "smollm2-135m-to-pruned")
+
+
+@pytest.mark.parametrize(
+    "name",
+    mostly_slow([(name,) for name in groups()["model"]], lambda name: name in (CUT[0], CUT[2], "nano")),
+)
 def test_cut_students_have_a_method_of_their_own_and_every_other_pair_the_general_one(name):
     asked = composed(f"model={name}")
-    cut = asked.model.student.init == "prune"
-    assert asked.method.name == ("semalign_cut" if cut else "semalign_joint")
-    assert (asked.mapping._target_ == "pkt.mapping.Cut") == cut
-    for words in (("method=kd",), ("experiment=paper_seeking",), ("method=semalign_joint",)):
-        assert (
-            composed(f"model={name}", *words).method == composed(*words).method
-        )  # which the pair leaves alone
-        for group in ("mapping", "semantics", "objective"):
-            assert composed(f"model={name}", *words)[group] == composed(*words)[group]
+    assert (asked.model.student.init == "prune") == (name in CUT)
+    assert asked.method.name == ("semalign_cut" if name in CUT else "semalign_joint")
+    assert (asked.mapping._target_ == "pkt.mapping.Cut") == (name in CUT)
+
+
+@pytest.mark.parametrize("word", ["method=kd", "method=semalign_joint", "experiment=paper_seeking"])
+def test_what_is_asked_for_counts_before_the_pairs_own_method(word):
+    asked, plain = composed("model=nano-cut", word), composed(word)
+    for group in ("method", "mapping", "semantics", "objective"):
+        assert asked[group] == plain[group]
