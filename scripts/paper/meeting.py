@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from paper.plans import Cell, Group, Plan, grouped
-from paper.tokens import PAIRS, STRANGER
-from pkt.errors import RequestError
+from paper.tokens import PAIRS, STRANGER, check_pair
 
 SHARES = (100, 50, 25, 10)  # per cent of the positions at which both models have read the same text
 TAUGHT = ("hidden_kd", "semalign_joint")
@@ -24,8 +23,7 @@ def meeting(pair: str, seeds: Sequence[int]) -> Plan:
     Raises:
         RequestError: another pair than nano, whose relative has another tokenizer.
     """
-    if pair != "nano":
-        raise RequestError(f"meeting is about {STRANGER}, not about {pair}; leave --pair out.")
+    check_pair("meeting", pair)
     lead = (
         f"Student and teacher ({STRANGER}) have two tokenizers. States are compared where both have read the same "
         "text, here at a share of these positions; distributions and one kind of map go over anchors, tokens of the "

@@ -40,14 +40,23 @@ def tokens(pair: str, seeds: Sequence[int]) -> Plan:
     Raises:
         RequestError: another pair than nano, whose relative has another tokenizer.
     """
-    if pair != "nano":
-        raise RequestError(f"tokens compares nano with {STRANGER}, not with {pair}; leave --pair out.")
+    check_pair("tokens", pair)
     lead = (
         "The same student, rows and settings; one teacher has the student's tokenizer, the other one of another kind "
         "(BPE of characters instead of bytes, digits alone, 640 tokens instead of 1,152). Both know what is tested."
     )
     groups = [Group(title=title, pair=name, cells=tuple(_cells())) for name, title in PAIRS.items()]
     return grouped("tokens", pair, "A teacher with another tokenizer", groups, seeds, lead)
+
+
+def check_pair(target: str, pair: str) -> None:
+    """Refuse a pair of which there is none with another tokenizer.
+
+    Raises:
+        RequestError: it is not nano.
+    """
+    if pair != "nano":
+        raise RequestError(f"{target} is about nano and {STRANGER}, not about {pair}; leave --pair out.")
 
 
 def _cells() -> list[Cell]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from pkt.models.taps import decode
 from pkt.objectives import Attended, OutputHead, Sizes, View
 from pkt.objectives.attended import attended, projections
 from pkt.objectives.needs import Head, TeacherAnswers
+from pkt.planning.memory import V_WIDE
+from pkt.planning.training import auxiliary
 from pkt.training.attended import ATTENDED, AttendedRead, answers_of, with_teacher
 from tiny import tiny_model
 from vocabularies import vocabulary
@@ -156,3 +159,29 @@ def test_it_has_two_projections_of_the_models_widths():
         "value.weight": (32, 48),
         "value.bias": (32,),
     }
+
+
+def test_a_plan_counts_its_parameters_and_the_logits_that_it_keeps():
+    both = Both([0, 1, 2])
+    final, wide = both.own[both.batch.supervised].clone().requires_grad_(), set()
+    shape = (len(final), len(both.arch.head_weight()))
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.shape == shape:
+            kept.append(tensor)  # so that no other takes its place in memory
+            wide.add(tensor.data_ptr())
+        return tensor
+
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        Attended()(both.view(final))
+    assert len(wide) == V_WIDE["Attended"][0]
+    asked = SimpleNamespace(
+        teacher=SimpleNamespace(width=48),
+        student=SimpleNamespace(width=32),
+        pairs=(),
+        method="Kd",
+        trains_maps=False,
+        output_terms=["Attended", "CrossEntropy"],
+    )
+    assert auxiliary(asked) == sum(value.numel() for value in both.modules.parameters())

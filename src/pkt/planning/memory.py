@@ -18,7 +18,7 @@ CHUNK = 2048  # positions whose V-wide numbers are alive at once in a term (`pkt
 BLOCK = 4096  # positions alive in float64 at once where maps are fitted
 # V-wide float32 numbers per position that a term which reads logits keeps for its backward pass, and more of them there
 V_WIDE = {
-    "Attended": (4, 6),
+    "Attended": (3, 3),
     "Chunk": (2, 3),
     "CrossEntropy": (1, 2),
     "Divergence": (2, 3),

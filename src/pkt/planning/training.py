@@ -41,9 +41,13 @@ def transfer(wanted: Wanted, rows: Counts) -> Cost:
 
 
 def auxiliary(wanted: Wanted) -> int:
-    """Return the parameters that train beside the student: projections, or maps."""
-    size = wanted.teacher.width * wanted.student.width * len(wanted.pairs)
-    return size if wanted.method == "HiddenKd" or wanted.trains_maps else 0
+    """Return the parameters that train beside the student: projections, or maps, and those of a term's attention."""
+    teacher, student = wanted.teacher.width, wanted.student.width
+    each = teacher * student * len(wanted.pairs)
+    attention = 2 * teacher * (2 * student + 1) + student * (teacher + 1)
+    return (each if wanted.method == "HiddenKd" or wanted.trains_maps else 0) + (
+        attention if "Attended" in wanted.output_terms else 0
+    )
 
 
 def _moments(wanted: Wanted, rows: Counts, plan: Schedule) -> dict[str, tuple[Item, ...]]:
