@@ -169,13 +169,7 @@ def own_job(pair: str, seed: int, *words: str) -> Job:
 
 
 def own_words(pair: str, seed: int, *words: str) -> tuple[str, ...]:
-    """Return a request on a pair with a benchmark of its own; two experiments become one list."""
-    both = [
-        word.removeprefix("experiment=") for word in (*OWN[pair], *words) if word.startswith("experiment=")
-    ]
-    if len(both) > 1:
-        rest = [word for word in words if not word.startswith("experiment=")]
-        return (f"experiment=[{','.join(both)}]", *rest, f"model={pair}", f"seed={seed}")
+    """Return a request on a pair with a benchmark of its own."""
     return (*words, f"model={pair}", f"seed={seed}", *OWN[pair])
 
 

@@ -27,7 +27,7 @@ RIVALS = ("seqkd", "kd", "hidden_kd")
 TAUGHT = (*RIVALS, JOINT)  # the methods that have a use for prompts
 PLAIN = "sft"
 WITH_PROMPTS = f"{TASKS * PROMPTS:,} prompts"
-PRESET = "cut preset"
+CUT_FORM = "semalign_cut"  # the default of cut pairs
 NANO_CODE = "benchmark.tasks=[nano_code,nano_program]"
 CONTROLS = {
     "random map": ("semantics=random",),
@@ -99,7 +99,7 @@ def situations(pair: str, seeds: Sequence[int]) -> Plan:
         )
     lead = (
         "Means over tasks. A control is the form with a random map, with shuffled targets, or with random pairs of "
-        f"layers, drawn anew for each seed; beside the {PRESET} stand those of the default. seqkd takes the teacher's "
+        f"layers, drawn anew for each seed; beside {CUT_FORM} stand those of {JOINT}. seqkd takes the teacher's "
         "answers in place of the labels where no prompts are said to be there."
     )
     groups = [
@@ -115,19 +115,18 @@ def situations(pair: str, seeds: Sequence[int]) -> Plan:
 def cut_group(pair: str, steps: int) -> Group:
     """Return what a cut student is trained by, for a number of steps."""
     more = (f"optim.steps={steps}", _NOW)
-    cells = [_cell(method, *more) for method in (PLAIN, *TAUGHT)]
-    preset = _cell(JOINT, "experiment=cut", *more, form=PRESET)
-    return Group(title=f"{pair}, {steps} steps", pair=pair, at=steps, cells=(*cells, preset))
+    cells = [_cell(method, *more) for method in (PLAIN, *TAUGHT, CUT_FORM)]
+    return Group(title=f"{pair}, {steps} steps", pair=pair, at=steps, cells=tuple(cells))
 
 
 def _cut_situations() -> Iterator[Group]:
-    """Yield a group for the joint form and one for its preset, of each way to cut."""
+    """Yield a group for the joint form and one for that of cut students, of each way to cut."""
     for pair, way in zip(CUT, ("depth", "width"), strict=True):
-        *rivals, joint, preset = cut_group(pair, SHORT).cells
+        *rivals, joint, own = cut_group(pair, SHORT).cells
         title = f"student cut by {way}, {SHORT} steps"
         controls = _controls(JOINT, *joint.words[1:])
         yield Group(title=title, pair=pair, cells=(*rivals, joint, *controls))
-        yield Group(title=f"{title}, {PRESET}", pair=pair, cells=(*rivals, preset, *controls))
+        yield Group(title=f"{title}, {CUT_FORM}", pair=pair, cells=(*rivals, own, *controls))
 
 
 def _all_labels(title: str, pair: str, *more: str, forms: Sequence[str] = FORMS) -> Iterator[Group]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -9,7 +10,7 @@ from functools import cache
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from paper.plans import NANO, OWN, Job
 from paper.targets import (
@@ -37,7 +38,9 @@ def composed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Job], DictConfig]:
         monkeypatch.delenv(name, raising=False)
     register()
     GlobalHydra.instance().clear()
-    return lambda job: composition(job.verb, tuple(word for word in job.words if "=" in word))
+    return lambda job: composition(
+        job.verb, tuple(word for word in job.words if "=" in word or word[0] == "~")
+    )
 
 
 @cache
@@ -73,6 +76,24 @@ def test_every_job_composes_and_is_not_refused(target: str, pair: str, composed)
     assert len({job.name for job in plan.jobs}) == len(plan.jobs)
     for job in alike(TARGETS[target](pair, [0]).jobs):
         accepted(composed(job))
+
+
+@pytest.mark.parametrize(
+    ("target", "pair"),
+    [
+        ("cuts", "smollm2-135m-to-half"),
+        *(pytest.param(target, "nano", marks=pytest.mark.slow) for target in WHEN),
+    ],
+)
+def test_no_two_arms_that_are_compared_come_to_the_same_settings(target: str, pair: str, composed):
+    for group in TARGETS[target](pair, [0]).groups:
+        jobs = {cell.name: Job(name="", verb="run", words=group.words(cell, 0)) for cell in group.cells}
+        settings = {
+            name: json.dumps(OmegaConf.to_container(composed(job)), sort_keys=True)
+            for name, job in jobs.items()
+        }
+        assert len(settings) == len(group.cells)
+        assert len({*settings.values()}) == len(settings), group.title
 
 
 @pytest.mark.parametrize("pair", OWN)
