@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from pkt.data.anchors import anchors
 from pkt.data.spelling import FALLBACK, Spelling
@@ -43,6 +45,19 @@ def test_spaces_are_one_whoever_writes_them():
     assert spelled == {b" apples"}
     assert Spelling.of(word, "student").of_token(word.convert_tokens_to_ids("##s")) == b"s"
     assert Spelling.of(piece, "student").of_token(piece.convert_tokens_to_ids("▁")) == b" "
+
+
+@pytest.mark.parametrize(
+    ("name", "stands_for"), [(",", b","), ("中", "中".encode()), ("a", b" a"), ("7", b" 7"), ("##,", b",")]
+)
+def test_words_that_are_cut_off_without_a_space_begin_with_none(name: str, stands_for: bytes):
+    vocab = {token: index for index, token in enumerate(["<unk>", "a", "##a", "7", "##7", ",", "##,", "中"])}
+    backend = Tokenizer(models.WordPiece(vocab, unk_token="<unk>"))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+    assert Spelling.of(tokenizer, "student").of_token(vocab[name]) == stands_for
 
 
 def test_a_letter_counts_before_the_byte_that_stands_in_for_it():

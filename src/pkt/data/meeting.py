@@ -21,7 +21,7 @@ from pkt.data.encoding import NEW_WORD, SAME_TOKEN, Encoded, as_read
 from pkt.data.spelling import Spelling
 from pkt.data.tokens import Tokens
 
-VERSION = 3  # raised when the rules here, of spelling or of anchors change; part of keys
+VERSION = 4  # raised when the rules here, of spelling or of anchors change; part of keys
 BEGINS, ASKED, ANSWER, ENDS = 0, 1 << 30, (1 << 30) + 1, (1 << 30) + 2
 """Parts of a row, in order; between the first two the prompt's own are numbered from 1."""
 

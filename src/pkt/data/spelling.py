@@ -93,10 +93,20 @@ class Spelling:
         if "ByteLevel" in self.decoders:
             return bytes(_BYTES[letter] for letter in name if letter in _BYTES)
         if "WordPiece" in self.decoders:
-            return (name[2:] if name.startswith("##") else f" {name}").encode()
+            inside = name.startswith("##")
+            return (name[2:] if inside else name if name in self._alone else f" {name}").encode()
         if "ByteFallback" in self.decoders and (found := FALLBACK.fullmatch(name)):
             return bytes([int(found[1], 16)])
         return (name.replace(SPACE, " ") if self._marks_spaces else name).encode()
+
+    @cached_property
+    def _alone(self) -> frozenset[str]:
+        """Words of one letter that are cut off from their neighbours without a space: punctuation, ideographs."""
+        return frozenset(
+            name
+            for name in self._names.values()
+            if len(name) == 1 and name in self.tokenizer.tokenize(f"a{name}a", add_special_tokens=False)[1:]
+        )
 
     @property
     def _marks_spaces(self) -> bool:
