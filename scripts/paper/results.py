@@ -140,7 +140,7 @@ def _cost_table(study: Study) -> Table:
     rows = []
     for arm in order:
         cells = [_cell(cost_values(arm, key), unit) for key, unit in BUDGET.values()]
-        rows.append((arm.label, *cells, share_cell(study, arm, study.tasks)))
+        rows.append((arm.label, *cells, share_cell(study, arm, study.pooled)))
     title = "extract, align and transfer together, no evaluation; mean over seeds [lowest, highest] where they differ"
     return Table(title=title, columns=("", *BUDGET, "gap closed"), rows=tuple(rows))
 

@@ -22,6 +22,7 @@ from pkt.attribution.similarity import Moments
 from pkt.data.batching import Batch
 from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
+from pkt.models.precision import compute_device
 from pkt.models.probe import probe
 from pkt.models.taps import Interface, decode, tap
 from pkt.semantics.alignment import AlignmentMap, HeadView
@@ -161,7 +162,8 @@ def cka(x_ND: Tensor, y_NE: Tensor) -> float:
             f"states at the same positions are compared, got {len(x_ND)} and {len(y_NE)} positions"
         )
     sums = Moments()
-    sums.add(x_ND[None], y_NE[None].to(x_ND.device))
+    device = compute_device(x_ND)
+    sums.add(x_ND[None].to(device), y_NE[None].to(device))
     return float(sums.similarity()[0][0, 0])
 
 

@@ -79,7 +79,10 @@ def check(cfg: DictConfig) -> None:
             partial(_check_time, cfg.model.chat_time),
             partial(_check_optim, cfg),
             partial(_check_labelled, cfg),
-            partial(_check_answer, cfg),
+            *(
+                partial(_check_drawn, cfg, node, what)
+                for node, what in (("eval", "row"), ("answer", "prompt"))
+            ),
             *(partial(_check_backend, cfg, node) for node in ("eval", "answer")),
         ]
     )
@@ -262,16 +265,16 @@ def _check_labelled(cfg: DictConfig) -> None:
         )
 
 
-def _check_answer(cfg: DictConfig) -> None:
-    own = cfg.answer
+def _check_drawn(cfg: DictConfig, node: str, what: str) -> None:
+    own = cfg[node]
     if own.temperature == 0 and own.samples > 1:
         raise RequestError(
-            f"answer.samples={own.samples} with answer.temperature=0: greedy answers to a prompt are all the same; set "
-            "answer.temperature (0.7, say), or answer.samples=1"
+            f"{node}.samples={own.samples} with {node}.temperature=0: greedy answers to a {what} are all the same; set "
+            f"{node}.temperature (0.7, say), or {node}.samples=1"
         )
     if own.temperature == 0 and own.top_p < 1:
         raise RequestError(
-            f"answer.top_p={own.top_p} with answer.temperature=0: a greedy answer is not drawn; set answer.temperature"
+            f"{node}.top_p={own.top_p} with {node}.temperature=0: a greedy answer is not drawn; set {node}.temperature"
         )
 
 

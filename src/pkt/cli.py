@@ -124,7 +124,3 @@ def _failed(message: str, code: int) -> int:
         traceback.print_exc()
     console.fail(message)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

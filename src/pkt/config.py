@@ -275,7 +275,8 @@ class EvalConfig:
     # answers per row; more than one needs a temperature, and tasks that generate
     samples: int = setting(1, at_least=1, when=_drawn)
     temperature: float = setting(0.0, at_least=0)  # 0: greedy
-    top_p: float = setting(1.0, above=0, when=_drawn)  # share of the probability that is kept when drawing
+    # share of the probability that is kept when drawing
+    top_p: float = setting(1.0, above=0, at_most=1, when=_drawn)
     # who runs the model: transformers, or vLLM (docs/scale.md)
     backend: str = setting("hf", since="hf", choices=BACKENDS)
 

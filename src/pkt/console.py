@@ -135,7 +135,7 @@ def stage(name: str, state: str, seconds: float, peak_mb: float, key: str) -> No
 
     Args:
         name: the stage.
-        state: `computed`, `reused` or `resumed`.
+        state: `computed` or `reused`.
         seconds: wall clock of this call.
         peak_mb: highest memory while it ran (the GPU's where there is one).
         key: the artifact's key in the store.

@@ -20,9 +20,10 @@ from pkt.evaluation.statistics import mean_of_all
 from pkt.manifest import MANIFEST
 from pkt.planner import changes
 from pkt.reporting.answers import Answered, artifact_folder, read_answers, read_records, stack
-from pkt.reporting.cells import SHARES, difference_cell, score_cell
+from pkt.reporting.cells import difference_cell, score_cell
 from pkt.reporting.examples import Record, is_right, records_by_row
 from pkt.reporting.gaps import MEAN, estimate_of
+from pkt.reporting.metrics import averaged, headlines, is_share
 from pkt.reporting.overrides import overrides
 from pkt.reporting.runs import Run, load_runs
 from pkt.reporting.study_tables import BUDGET, NONE, budget_cells
@@ -118,14 +119,15 @@ def _scores(first: Run, second: Run) -> Iterator[tuple[str, str, str, str]]:
     tasks = list(dict.fromkeys([*sides[0], *sides[1]]))
     for task in tasks:
         scores = [side.get(task) for side in sides]
-        points = all(score and score["metric"] in SHARES for score in scores)
+        points = all(score and is_share(score["metric"]) for score in scores)
         told = _gained(*answers, [task], points=points) if None not in scores else NONE
         yield task, _cell(scores[0]), _cell(scores[1]), told
-    shares = all(score["metric"] in SHARES for side in sides for score in side.values())
-    if len(tasks) > 1 and shares and sides[0].keys() == sides[1].keys():
-        means = [mean_of_all([estimate_of(side[task]) for task in tasks]) for side in sides]
-        cells = [score_cell(mean, SHARES[0]) for mean in means]
-        yield MEAN, cells[0], cells[1], _gained(*answers, tasks, points=True)
+    counted = headlines(sides[0])
+    shares = averaged(side[task] for side in sides for task in counted if task in side)
+    if len(counted) > 1 and shares and sides[0].keys() == sides[1].keys():
+        means = [mean_of_all([estimate_of(side[task]) for task in counted]) for side in sides]
+        cells = [score_cell(mean, sides[0][counted[0]]["metric"]) for mean in means]
+        yield MEAN, cells[0], cells[1], _gained(*answers, counted, points=True)
 
 
 def _cell(score: Mapping[str, Any] | None) -> str:

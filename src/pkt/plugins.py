@@ -204,13 +204,8 @@ def _inside(value: object) -> Iterator[object]:
         yield from _inside(item)
 
 
-def installed() -> tuple[Plugin, ...]:
-    """Return the plugins that are installed, whether or not a request names them."""
-    return _installed()
-
-
 @functools.cache
-def _installed() -> tuple[Plugin, ...]:
+def installed() -> tuple[Plugin, ...]:
     """Return the plugins that installed distributions declare; a package that is declared twice counts once."""
     from importlib.metadata import entry_points
 
@@ -227,7 +222,7 @@ def _installed() -> tuple[Plugin, ...]:
 
 def _all() -> list[Plugin]:
     """Return the installed plugins whose package can be found, and the packages named in the request's `plugins`."""
-    there = [plugin for plugin in _installed() if importlib.util.find_spec(plugin.package)]
+    there = [plugin for plugin in installed() if importlib.util.find_spec(plugin.package)]
     known = {plugin.package for plugin in there}
     packages = dict.fromkeys(module.partition(".")[0] for module in _asked)
     named = [

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pkt import console
-from pkt.errors import PktError, RequestError
+from pkt.errors import RequestError
 from pkt.inventory import Leftover, Stored, artifacts, damages, leftovers, needs, remove
 from pkt.store import store_root
 
@@ -45,9 +45,6 @@ def main(words: Sequence[str]) -> int:
         asked = _parser().parse_intermixed_args(words)
         root, runs = _folders(asked.where)
         return int({"list": _list, "verify": _verify, "prune": _prune}[asked.command](asked, root, runs))
-    except PktError as error:
-        console.fail(str(error))
-        return error.exit_code
     except OSError as error:
         console.fail(f"the store cannot be read or changed: {error}")
         return 1

@@ -63,7 +63,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
 
 
 def forget() -> None:
-    plugins._installed.cache_clear()
+    plugins.installed.cache_clear()
     plugins._origin.cache_clear()
     plugins.ask_for([])
 
@@ -123,7 +123,7 @@ def test_a_request_without_foreign_names_looks_through_nothing(lab: Lab, monkeyp
         raise AssertionError("installed packages were looked through")
 
     with monkeypatch.context() as patch:
-        patch.setattr(plugins, "_installed", looked)
+        patch.setattr(plugins, "installed", looked)
         cfg = composed("seed=3", "method=sft", "optim.lr=1e-4", "experiment=tune", "debug=tiny")
         assert build(cfg.mapping) == Depth()
         with pytest.raises(AssertionError, match="looked through"):

@@ -19,8 +19,9 @@ from pkt.data.batching import collate, position_mask, sorted_batches
 from pkt.data.encoding import Encoded
 from pkt.late import Tensor, functional, torch
 from pkt.models.architecture import Architecture
+from pkt.models.precision import compute_device
 from pkt.models.taps import Interface, decode, tap
-from pkt.semantics.basis import BLOCK, Basis, alignment_matrix, compute_device, gram
+from pkt.semantics.basis import BLOCK, Basis, alignment_matrix, gram
 from pkt.semantics.factor import factorise, invert
 
 RCOND = 1e-10  # eigenvalues of G and of S S^T below this share of the largest count as zero

@@ -15,6 +15,7 @@ from pkt.data.batching import Batch, answer_labels
 from pkt.errors import RequestError, nearest
 from pkt.late import Tensor, functional, nn, torch
 from pkt.models.architecture import Architecture
+from pkt.models.precision import compute_device
 from pkt.models.taps import Interface, decode, tap
 
 REDUCTIONS = ("example", "signed", "abs", "l2")
@@ -157,7 +158,7 @@ def _head_gradient(teacher: Architecture, final_ND: Tensor, labels_N: Tensor, sh
 def _products(state_BTD: Tensor, attention_mask_BT: Tensor) -> Tensor:
     """Return g h of one layer per example, flat over positions and channels, in float64; it is 0 at padding."""
     assert state_BTD.grad is not None, "a tapped state is part of every forward pass"
-    device = torch.device("cpu") if state_BTD.device.type == "mps" else state_BTD.device
+    device = compute_device(state_BTD)
     state, gradient = (side.detach().to(device).double() for side in (state_BTD, state_BTD.grad))
     mask_BT1 = attention_mask_BT.to(device).bool()[..., None]
     return torch.where(mask_BT1, gradient * state, 0.0).flatten(1)

@@ -20,8 +20,8 @@ from pkt.data.encoding import Encoded
 from pkt.errors import RequestError
 from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
+from pkt.models.precision import compute_device
 from pkt.models.taps import Interface, decode, tap
-from pkt.semantics.basis import compute_device
 from pkt.semantics.massive import MASSIVE, ordinary_norms
 
 MEMORY = 2 << 30  # bytes of the numbers that are summed over the rows

@@ -33,14 +33,33 @@ def overlap(name: str, rows: Rows, other: str, held: Rows) -> Iterator[str]:
     """
     whole = {_key(row) for row in held}
     prompts = {prompt for prompt, _ in whole}
-    found = [row for row in rows if _key(row) in whole]
-    near = [row for row in rows if _key(row)[0] in prompts and _key(row) not in whole]
+    keys = [_key(row) for row in rows]
+    found = [row for row, key in zip(rows, keys, strict=True) if key in whole]
+    near = [row for row, key in zip(rows, keys, strict=True) if key[0] in prompts and key not in whole]
     if found or near:
         more = f"; {len(near)} have a prompt of {other} with another answer" if near else ""
         example = (found or near)[0]["id"]
         yield (
             f"{name}: {len(found)} of {len(rows)} rows are also in {other} (white space aside; row {example!r}){more}. "
             "Scores on such rows say what was learnt by heart."
+        )
+
+
+def asked_too(name: str, rows: Rows, asked: Iterable[str], whose: str) -> Iterator[str]:
+    """Say how many rows have a prompt that is also among prompts without answers, white space aside.
+
+    Args:
+        name: what the rows are called.
+        rows: such as test rows.
+        asked: the prompts.
+        whose: what they are called.
+    """
+    known = {same(prompt) for prompt in asked}
+    found = [row for row in rows if same(row["prompt"]) in known]
+    if found:
+        yield (
+            f"{name}: {len(found)} of {len(rows)} rows have a prompt that is also among {whose} (white space aside; "
+            f"row {found[0]['id']!r}). The student may have been trained on the teacher's answer to it."
         )
 
 
@@ -101,7 +120,7 @@ def left_out(fitting: Fitting) -> Iterator[str]:
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str]:
-    return same(row["prompt"]), same(str(row.get("answer", "")))
+    return same(row["prompt"]), same(row["answer"])
 
 
 def _joins(prompt: str, answer: str) -> bool:

@@ -13,8 +13,6 @@ import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pkt.errors import RequestError
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -25,28 +23,12 @@ class Sampling:
         temperature: divides the logits; 0 takes the likeliest token.
         top_p: the likeliest tokens that together have this probability are kept.
         seed: of the draws.
-
-    Raises:
-        RequestError: several answers per row, or `top_p`, without a temperature; `top_p` out of range.
     """
 
     samples: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.top_p <= 1:
-            raise RequestError(f"eval.top_p={self.top_p}: a share above 0 up to 1 is expected")
-        if self.samples > 1 and self.greedy:
-            raise RequestError(
-                f"eval.samples={self.samples} with eval.temperature=0: greedy answers to a row are all the same; set "
-                "eval.temperature (0.1, say), or eval.samples=1"
-            )
-        if self.top_p < 1 and self.greedy:
-            raise RequestError(
-                f"eval.top_p={self.top_p} with eval.temperature=0: a greedy answer is not drawn; set eval.temperature"
-            )
 
     def __str__(self) -> str:
         return f"eval.samples={self.samples}, eval.temperature={self.temperature}"

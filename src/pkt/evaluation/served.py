@@ -127,7 +127,7 @@ class VllmScorer(Asking, TemplateLM):  # type: ignore[misc]
     ) -> list[str]:
         """Continue a batch; a prompt that leaves no room for the new tokens is cut."""
         prompts, how = self.read(prompts, jobs, settings.most), self._how(settings)
-        seeds = [row_seed(self._seed, text, number) % 2**63 for text, number in jobs]
+        seeds = [row_seed(self._seed, text, number) for text, number in jobs]
         drawn = [{"seed": seed} if settings.temperature else {} for seed in seeds]
         outputs = self._run(prompts, [how | own for own in drawn])
         return self.said(prompts, [list(output.outputs[0].token_ids) for output in outputs], settings)

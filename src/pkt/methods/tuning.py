@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from pkt import console
 from pkt.late import nn
@@ -25,9 +25,6 @@ from pkt.settings import setting
 from pkt.training.lora_start import LoraStart
 from pkt.training.passes import Prefix
 from pkt.training.trainable import Update, make_trainable
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)

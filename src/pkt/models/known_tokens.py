@@ -23,8 +23,8 @@ def guard(arch: Architecture, tokenizer: Any) -> None:
         tokenizer: its own.
     """
     names = {index: token for token, index in tokenizer.get_vocab().items()}
-    known_V = torch.zeros(arch.vocab_size, dtype=torch.bool)
-    known_V[[index for index in names if index < arch.vocab_size]] = True
+    known_V = torch.zeros(arch.rows, dtype=torch.bool)
+    known_V[[index for index in names if index < arch.rows]] = True
     known_V[_untrained(arch, tokenizer)] = False
 
     def check(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -38,9 +38,7 @@ def guard(arch: Architecture, tokenizer: Any) -> None:
 def _untrained(arch: Architecture, tokenizer: Any) -> list[int]:
     """Return added tokens whose row is as good as zero; those that pad, begin or end texts may be like that."""
     marks = {getattr(tokenizer, f"{mark}_token_id") for mark in ("pad", "bos", "eos", "unk")}
-    added = [
-        index for index in tokenizer.added_tokens_decoder if index not in marks and index < arch.vocab_size
-    ]
+    added = [index for index in tokenizer.added_tokens_decoder if index not in marks and index < arch.rows]
     if not added or arch.embedding.weight.is_meta:
         return []
     norms_V = torch.linalg.vector_norm(arch.embedding_weight().detach().float(), dim=1).cpu()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import cache
 
-from pkt.late import torch
+from pkt.late import Tensor, torch
 
 SLOW = 3.0  # times the seconds of float32, from which on the processor counts as one without units for a type
 SIZE = 128  # rows and columns of the matrices that are multiplied: milliseconds
@@ -40,3 +40,8 @@ def _seconds(dtype: torch.dtype) -> float:
         square @ square
         taken.append(time.perf_counter() - start)
     return min(taken[1:])
+
+
+def compute_device(values: Tensor) -> torch.device:
+    """Return where values are multiplied in float64: their own device, unless that has none (MPS)."""
+    return torch.device("cpu") if values.device.type == "mps" else values.device

@@ -22,22 +22,11 @@ from pkt.evaluation.results import Evaluation
 from pkt.manifest import check_inside
 from pkt.models.fingerprint import state
 from pkt.reporting.gaps import estimate_of
+from pkt.reporting.metrics import METRICS
 from pkt.reporting.runs import Run
 from pkt.run_files import SCORES
 
 log = logging.getLogger(__name__)
-
-# metric -> what a record holds of it: numerator, and denominator where rows weigh differently
-PARTS: dict[str, tuple[str, str | None]] = {
-    "acc": ("correct", None),
-    "exact_match": ("correct", None),
-    "exact_match,strict-match": ("strict", None),
-    "pass@1": ("correct", None),
-    "pass@10": ("pass@10", None),
-    "pass@100": ("pass@100", None),
-    "bits_per_byte": ("bits", "bytes"),
-    "token_accuracy": ("right", "tokens"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +89,8 @@ def artifact_file(run: Run, label: str, name: str) -> Path | None:
 
 def answered(records: Sequence[Mapping[str, Any]], score: Mapping[str, Any]) -> Answered | None:
     """Return a score's answers from the records behind it; None where they are not graded or do not add up to it."""
-    value, weight = PARTS.get(score["metric"], ("", None))
+    known = METRICS.get(score["metric"])
+    value, weight = (known.value, known.weight) if known else ("", None)
     if records and all("metrics" in record for record in records):  # an lm-eval task with its own metrics
         records = [record | record["metrics"] for record in map(dict, records)]
         value, weight = score["metric"], None

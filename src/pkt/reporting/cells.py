@@ -6,8 +6,7 @@ import math
 
 from pkt.evaluation.paired import Interval
 from pkt.evaluation.statistics import Estimate
-
-SHARES = ("acc", "exact_match", "pass@1", "token_accuracy")  # metrics that are shares of right answers
+from pkt.reporting.metrics import is_share
 
 
 def score_cell(estimate: Estimate, metric: str) -> str:
@@ -15,7 +14,7 @@ def score_cell(estimate: Estimate, metric: str) -> str:
 
     An error that is not known, such as that of a single row, is a question mark; a score that is no number is ``nan``.
     """
-    scale, digits = (100, 1) if metric in SHARES else (1, 3)
+    scale, digits = (100, 1) if is_share(metric) else (1, 3)
     if not math.isfinite(estimate.value):
         return "nan"
     known = math.isfinite(estimate.stderr)
@@ -26,7 +25,7 @@ def score_cell(estimate: Estimate, metric: str) -> str:
 
 def score_head(task: str, metric: str, *, higher_is_better: bool) -> str:
     """Return the head of a task's column, with an arrow where less is better."""
-    return task if metric in SHARES or higher_is_better else f"{task} (↓)"
+    return task if is_share(metric) or higher_is_better else f"{task} (↓)"
 
 
 def difference_cell(difference: Interval, *, points: bool, ends: bool = True) -> str:

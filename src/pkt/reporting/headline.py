@@ -8,8 +8,9 @@ from typing import Any
 
 from pkt.evaluation.results import Evaluation
 from pkt.evaluation.statistics import mean_of_all
-from pkt.reporting.cells import SHARES, score_cell, score_head
+from pkt.reporting.cells import score_cell, score_head
 from pkt.reporting.gaps import MEAN, Scores, Share, estimate_of
+from pkt.reporting.metrics import averaged, headlines
 from pkt.table import Table
 
 
@@ -62,5 +63,8 @@ def _cells(scores: Scores, columns: Scores) -> list[str]:
     estimates = [estimate_of(scores.get(task)) for task in columns]
     metrics = [score["metric"] for score in columns.values()]
     cells = [score_cell(estimate, metric) for estimate, metric in zip(estimates, metrics, strict=True)]
-    averaged = all(metric in SHARES for metric in metrics)
-    return [*cells, score_cell(mean_of_all(estimates), SHARES[0]) if averaged else "–"]
+    counted = headlines(columns)
+    if not averaged(columns[task] for task in counted):
+        return [*cells, "–"]
+    mean = mean_of_all([estimate_of(scores.get(task)) for task in counted])
+    return [*cells, score_cell(mean, metrics[0])]

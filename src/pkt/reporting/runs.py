@@ -123,7 +123,7 @@ def _read(file: Path) -> Run | str:
         return f"{file} is left out: its {', '.join(odd)} cannot be read (it was changed by hand?): run it again."
     if not content["scores"].get("transferred"):
         return f"{file.parent} is left out: no transferred student was scored there (eval.models)."
-    return {**content, "folder": str(file.parent)}
+    return {**content, "folder": str(file.parent.resolve())}
 
 
 def _misshapen(content: Run) -> list[str]:

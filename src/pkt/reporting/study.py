@@ -31,9 +31,10 @@ from pkt.evaluation.paired import (
 from pkt.evaluation.statistics import FEWEST, UNKNOWN, Estimate, gap_closed, mean_of_all, over_seeds
 from pkt.manifest import content_key
 from pkt.reporting.answers import Answered, read_answers, stack
-from pkt.reporting.cells import SHARES, score_head
-from pkt.reporting.gaps import MEAN, ROLES, Share, estimate_of, no_gap
+from pkt.reporting.cells import score_head
+from pkt.reporting.gaps import MEAN, ROLES, Scores, Share, estimate_of, no_gap
 from pkt.reporting.labels import short
+from pkt.reporting.metrics import averaged, headlines, is_share
 from pkt.reporting.runs import FIXED, Arm, Run, arms, key_of, once, same, study_of
 
 
@@ -110,16 +111,27 @@ class Study:
 
     @property
     def columns(self) -> dict[str, Sequence[str]]:
-        """Name -> tasks: every task by itself, and all of them under ``mean``."""
-        return {**{task: (task,) for task in self.tasks}, MEAN: self.tasks}
+        """Name -> tasks: every task by itself, and those that count as a whole under ``mean``."""
+        return {**{task: (task,) for task in self.tasks}, MEAN: self.pooled}
+
+    @property
+    def pooled(self) -> tuple[str, ...]:
+        """The tasks that a mean is over: once each where scores are averaged, otherwise with all their metrics."""
+        return self.compared if self.averaged else self.tasks
+
+    @property
+    def _scored(self) -> Scores:
+        """The reference's scores, by task."""
+        scores: Scores = self.reference.runs[0]["scores"]["transferred"]
+        return scores
 
     def metric(self, task: str) -> str:
         """Return what a task is scored by."""
-        return str(self.reference.runs[0]["scores"]["transferred"][task]["metric"])
+        return str(self._scored[task]["metric"])
 
     def rises(self, task: str) -> bool:
         """Whether more is better."""
-        return bool(self.reference.runs[0]["scores"]["transferred"][task]["higher_is_better"])
+        return bool(self._scored[task]["higher_is_better"])
 
     def head(self, task: str) -> str:
         """Return the head of a task's column."""
@@ -127,18 +139,18 @@ class Study:
 
     @property
     def averaged(self) -> bool:
-        """Whether a mean over tasks makes sense: all scores are shares of right answers."""
-        return all(self.metric(task) in SHARES for task in self.tasks)
+        """Whether a mean over tasks makes sense: all headline scores are shares of right answers."""
+        return averaged(self._scored[name] for name in headlines(self._scored))
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """The tasks that a difference is the mean of: all, or the first where scores cannot be averaged."""
-        return self.tasks if self.averaged else self.tasks[:1]
+        """The tasks that a difference is the mean of: all, once each; the first where scores cannot be averaged."""
+        return headlines(self._scored) if self.averaged else self.tasks[:1]
 
     @property
     def points(self) -> bool:
         """Whether differences are of shares of right answers, shown in points."""
-        return self.metric(self.tasks[0]) in SHARES
+        return is_share(self.metric(self.tasks[0]))
 
     @property
     def measure(self) -> str:
@@ -194,7 +206,7 @@ class Study:
 
     def row_count(self, task: str) -> int | None:
         """Return how many rows of a task were scored; None where an older run does not say."""
-        count = self.reference.runs[0]["scores"]["transferred"][task].get("n")
+        count = self._scored[task].get("n")
         return None if count is None else int(count)
 
     @cached_property

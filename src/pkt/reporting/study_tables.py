@@ -40,11 +40,11 @@ def scores_table(study: Study) -> Table:
     against = _against(study)
     rows = []
     for arm in study.rows:
-        mean = score_cell(study.score(arm, study.tasks), study.metric(study.tasks[0]))
+        mean = score_cell(study.score(arm, study.pooled), study.metric(study.tasks[0]))
         cells = [score_cell(study.score(arm, [task]), study.metric(task)) for task in study.tasks]
         own = ["", *[""] * len(against), ""]
         if arm.role == "transferred":
-            own = [share_cell(study, arm, study.tasks), *(_difference_cell(study, arm) for _ in against)]
+            own = [share_cell(study, arm, study.pooled), *(_difference_cell(study, arm) for _ in against)]
             own.append(str(len(arm.runs)))
         rows.append((arm.label, *cells, mean if study.averaged else NONE, *own))
     heads = [study.head(task) for task in study.tasks]
@@ -63,7 +63,7 @@ def runs_table(study: Study) -> Table | None:
         for run in sorted(arm.runs, key=lambda run: int(run["seed"])):
             own = Arm(label=arm.label, runs=(run,))
             cells = [score_cell(study.score(own, [task]), study.metric(task)) for task in study.tasks]
-            mean = score_cell(study.score(own, study.tasks), study.metric(study.tasks[0]))
+            mean = score_cell(study.score(own, study.pooled), study.metric(study.tasks[0]))
             folder = os.path.relpath(run["folder"], above) if "folder" in run else NONE
             rows.append((arm.label, str(run["seed"]), *cells, mean if study.averaged else NONE, folder))
     heads = [study.head(task) for task in study.tasks]
@@ -101,7 +101,7 @@ def share_cell(study: Study, arm: Arm, tasks: Sequence[str]) -> str:
 
 def gap_table(study: Study) -> Table | None:
     """Return the share of the gap that each arm closed, task by task; None where there is none."""
-    if not any(study.share(arm, study.tasks) for arm in study.arms):
+    if not any(study.share(arm, study.pooled) for arm in study.arms):
         return None
     columns = study.columns
     rows = tuple(

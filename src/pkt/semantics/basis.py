@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from pkt.errors import PktError
 from pkt.late import Tensor, torch
+from pkt.models.precision import compute_device
 from pkt.semantics.factor import WIDE, Factor, Inverse, panels
 
 BLOCK = 4096  # rows alive at once
@@ -135,11 +136,6 @@ def alignment_matrix(student: Basis, teacher: Basis, *, dtype: torch.dtype | Non
     matrix, left, right = total.cpu(), student.frame(), teacher.frame()
     matrix = matrix if left is None else left @ matrix
     return matrix if right is None else matrix @ right.T
-
-
-def compute_device(weight: Tensor) -> torch.device:
-    """Return where blocks of a matrix are multiplied: its own device, unless that has no float64 (MPS)."""
-    return torch.device("cpu") if weight.device.type == "mps" else weight.device
 
 
 def _rows(*bases: Basis) -> int:

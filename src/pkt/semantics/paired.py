@@ -12,8 +12,8 @@ from typing import ClassVar
 
 from pkt.errors import PktError, RequestError
 from pkt.late import Tensor, torch
+from pkt.models.precision import compute_device
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
-from pkt.semantics.basis import compute_device
 from pkt.semantics.learning import Refit
 from pkt.semantics.massive import MASSIVE, without_massive
 from pkt.settings import Bounded, setting

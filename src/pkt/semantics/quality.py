@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pkt.late import Tensor, functional, torch
+from pkt.models.precision import compute_device
 from pkt.semantics.alignment import AlignmentMap
-from pkt.semantics.basis import compute_device
 from pkt.semantics.massive import without_massive
 
 BLOCK = 4096  # positions alive in float64 at once

@@ -13,9 +13,7 @@ from pkt.stages.session import Job
 def run(job: Job) -> Mapping[str, Any]:
     """Let the method bring what it took into the student's space."""
     job.count_on()
-    if not job.step.takes:  # no stage before has looked at the vocabularies
-        for note in job.bench.pair_report.warnings:
-            console.warn(note)
+    job.bench.note(*job.bench.pair_report.warnings)
     alignment = job.method.align(job.bench, job.taken(), job.scratch)
     for note in alignment.warnings():
         console.warn(note)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pkt import console
 from pkt.analysis.rows import first_per_task
 from pkt.config import AnalyzeConfig
 from pkt.data.batching import position_counts
@@ -41,7 +40,6 @@ class Subject:
     results: Mapping[str, Artifact]
     maps: Mapping[str, Semantics]
     _transferred: LanguageModel | None = field(default=None, init=False)
-    _warned: bool = field(default=False, init=False)
 
     @property
     def config(self) -> AnalyzeConfig:
@@ -75,10 +73,8 @@ class Subject:
 
     def check_vocabularies(self) -> None:
         """Warn (once) of models that do not read the same tokens."""
-        if "teacher" in self.config.models and not self._warned:
-            for note in self.bench.pair_report.warnings:
-                console.warn(note)
-        self._warned = True
+        if "teacher" in self.config.models:
+            self.bench.note(*self.bench.pair_report.warnings)
 
     @cached_property
     def chosen(self) -> list[int]:

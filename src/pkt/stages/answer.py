@@ -35,8 +35,7 @@ def run(job: Job) -> Mapping[str, Any]:
     """Let the teacher answer, and keep every answer with its log-probability; which are used is chosen later."""
     job.count_on()
     bench = job.bench
-    for note in bench.pair_report.warnings:
-        console.warn(note)
+    bench.note(*bench.pair_report.warnings)
     answers, lengths = _answered(bench, job.scratch)
     written = sum(answer.tokens + 1 for answer in answers)  # an end follows each
     seen = sum(lengths) * bench.config.answer.samples

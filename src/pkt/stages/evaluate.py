@@ -90,8 +90,8 @@ def note_rows(bench: Workbench, of: Asked, *, answered: bool) -> None:
             if other != split:
                 bench.note(*notes.overlap(name, rows, other, held.rows))
         if answered and bench.config.data.unlabelled is not None:
-            asked = [{"prompt": prompt.text} for prompt in bench.prompts]
-            bench.note(*notes.overlap(name, rows, "the prompts without labels", asked))
+            asked = [prompt.text for prompt in bench.prompts]
+            bench.note(*notes.asked_too(name, rows, asked, "the prompts without labels"))
 
 
 def run(of: Asked, job: Job) -> Mapping[str, Any]:

@@ -12,8 +12,7 @@ from pkt.stages.session import Job
 def run(job: Job) -> Mapping[str, Any]:
     """Let the method choose what to take."""
     job.count_on()
-    for note in job.bench.pair_report.warnings:
-        console.warn(note)
+    job.bench.note(*job.bench.pair_report.warnings)
     extraction = job.method.extract(job.bench, job.scratch)
     for note in extraction.warnings():
         console.warn(note)

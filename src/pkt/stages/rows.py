@@ -96,8 +96,6 @@ def show(bench: Workbench, run_dir: Path) -> None:
     columns = COLUMNS if bench.one_vocabulary else (*COLUMNS, "compared with the teacher")
     cells = [(name, *found.cells()) for name, found in measured.items()]
     console.table("tokens", columns, [row + ("",) * (len(columns) - len(row)) for row in cells])
-    for pool, (count, total) in bench.fitting.dropped.items():
-        console.say(f"left out: {count} of {total} rows of {pool} are longer than {bench.max_length} tokens")
     shown = {}
     for name, (rows, encoded) in splits.items():
         if name.split()[0] in config.splits:

@@ -223,12 +223,9 @@ class Kept:
     @property
     def files(self) -> int:
         """Files that have to be read; none where all is in memory."""
-        held = {
-            id(own.shards): len(own.shards.files)
-            for own in self.states.values()
-            if isinstance(own, ShardStates)
-        }
-        return max(held.values(), default=0)
+        columns = self.outputs.columns if isinstance(self.outputs, TopRows) else {}
+        held = (*self.states.values(), *columns.values())
+        return max((len(own.shards.files) for own in held if isinstance(own, ShardStates)), default=0)
 
     def count(self, batch: Batch) -> None:
         """Add what distributions cost that are not kept."""

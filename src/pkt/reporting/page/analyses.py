@@ -17,8 +17,11 @@ from pkt.reporting.runs import Run
 from pkt.run_files import ANALYSIS
 from pkt.table import Table
 
-# what a request has to have in common with another one to be about the same transfer
-_ASKED = ("seed", "model", "benchmark", "data", "method", "mapping", "semantics", "objective", "optim")
+# parts of a request that are not about the transfer: where things lie, what is measured after it, what is shown
+_ASIDE = {
+    "verb", "device", "threads", "output_dir", "store_dir", "refresh", "eval", "analyze", "plan", "rows", "vllm",
+    "tracker",
+}  # fmt: skip
 Part = Mapping[str, Any]  # ``tables``, and ``data`` that they and the figures are made from
 
 
@@ -29,7 +32,7 @@ class Analysis:
     Attributes:
         folder: where it lies.
         parts: by name.
-        asked: the parts of its request that are in `_ASKED`; empty where the request is not there.
+        asked: its request without `_ASIDE`; empty where the request is not there.
     """
 
     folder: Path
@@ -78,4 +81,4 @@ def analysed_parts(run: Run, analyses: Sequence[Analysis]) -> dict[str, Part]:
 
 def _asked(folder: Path) -> dict[str, Any]:
     request = read_request({"folder": folder})
-    return {name: request.get(name) for name in _ASKED} if request else {}
+    return {name: value for name, value in request.items() if name not in _ASIDE} if request else {}

@@ -79,7 +79,7 @@ def findings(study: Study) -> tuple[str, ...]:
 def _ranking(study: Study) -> Iterator[str]:
     """Yield how much of the gap the best arm closed, or that it closed none."""
     best, *others = study.arms
-    share = study.share(best, study.tasks)
+    share = study.share(best, study.pooled)
     if share is None or not share.known:
         return
     if share.sign < 0:
@@ -104,7 +104,7 @@ def _ranking(study: Study) -> Iterator[str]:
 
 def _lead(study: Study, best: Arm, others: Sequence[Arm]) -> str:
     """Return which arms the best one cannot be told apart from, on the same rows."""
-    gaps = {arm.label: study.difference(best, arm, study.tasks) for arm in others}
+    gaps = {arm.label: study.difference(best, arm) for arm in others}
     if level := [label for label, gap in gaps.items() if gap and gap.holds_zero]:
         return f" Its lead is inside the noise over: {', '.join(level)}."
     untold = [label for label, gap in gaps.items() if gap is None]
@@ -151,7 +151,7 @@ def _unchanged_tasks(study: Study) -> Iterator[str]:
 
 def _tasks_without_gap(study: Study) -> Iterator[str]:
     """Yield the tasks on which there is nothing to close, by the reason."""
-    if study.share(study.arms[0], study.tasks) is None:
+    if study.share(study.arms[0], study.pooled) is None:
         return
     for why in dict.fromkeys(study.gapless.values()):
         yield f"No gap to close ({why}): {', '.join(task for task, own in study.gapless.items() if own == why)}."

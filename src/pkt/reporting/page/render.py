@@ -101,7 +101,7 @@ def _plain(value: object) -> object:
 
 
 def _kept(topics: tuple[Topic, ...]) -> Iterator[Topic]:
-    return (topic for topic in topics if topic.kept and topic.tables)
+    return (topic for topic in topics if topic.kept and topic)
 
 
 def _sentence(title: str) -> str:
