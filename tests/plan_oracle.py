@@ -200,7 +200,7 @@ class Alike:
 def _given(rows: int, length: int, answer: int) -> Iterator[None]:
     """Put what rows that are all alike give in the place of what is computed from their values."""
 
-    def where(_seen: Seen, which: str, *, labelled: bool, taught: bool) -> Positions:
+    def where(_seen: Seen, which: str, *, taught: bool) -> Positions:
         count = length if which == "all" else answer
         row_N = torch.arange(rows).repeat_interleave(count)
         place_N = (torch.arange(count) + length - count).repeat(rows)

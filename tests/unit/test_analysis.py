@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -321,7 +321,6 @@ def test_rows_per_task():
     few = ROWS.select([2, 0])
     assert few.lengths == [4, 7]
     assert few.prompt_lengths == [3, 5]
-    assert replace(ROWS, labelled=[True, False, True, False]).select([3, 0]).labelled == [False, True]
 
 
 def test_mean_and_standard_error_over_rows():

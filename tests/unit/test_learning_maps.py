@@ -293,7 +293,7 @@ def test_targets_go_through_the_map_of_their_layer_as_it_is():
     task.bench._encoded["train"] = task.bench.encoded("align")  # whose states these are
     batch = collate(task.bench.encoded("align"), [2, 0])
     seen = Seen(loss=loss, batch=batch)
-    where = seen.where("answer", labelled=False, taught=True)
+    where = seen.where("answer", taught=True)
     first = loss.targets.of(3, seen.given, batch, where)
     raw = task.alignment.targets["align"][3].of([2, 0])
     torch.testing.assert_close(first, maps[3](raw))

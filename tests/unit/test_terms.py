@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pkt.config import OptimConfig
-from pkt.data.batching import Batch, collate
+from pkt.data.batching import collate
 from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, tap
@@ -54,10 +54,10 @@ EVERY = {
 }
 
 
-def rows(lengths=(9, 6, 12, 7, 5, 11), prompts=(4, 2, 8, 6, 1, 3), labelled=None) -> Encoded:
+def rows(lengths=(9, 6, 12, 7, 5, 11), prompts=(4, 2, 8, 6, 1, 3)) -> Encoded:
     generator = torch.Generator().manual_seed(0)
     ids = [torch.randint(3, 320, (length,), generator=generator).tolist() for length in lengths]
-    return Encoded(input_ids=ids, prompt_lengths=list(prompts), labelled=labelled)
+    return Encoded(input_ids=ids, prompt_lengths=list(prompts))
 
 
 def own_modules(whole: Objective) -> dict[str, torch.nn.Module]:
@@ -172,7 +172,7 @@ def test_a_term_without_anything_in_a_step_contributes_nothing(micro):
     short = rows(lengths=(1, 2, 1), prompts=(1, 1, 1))  # no sequence but one has two tokens
     alone = [0, 2]
     terms = {"layer": EVERY["geometry"].terms["layer"], "ce": CrossEntropy()}
-    encoded = replace(short, prompt_lengths=[1, 1, 1], labelled=[False, True, False])
+    encoded = replace(short, prompt_lengths=[1, 1, 1])
     metrics, gradients = Scene(Objective(terms=terms), encoded).step(micro, alone)
     assert {name for name in metrics if name.startswith("loss")} == {"loss"}
     assert metrics["loss"] == metrics["grad_norm"] == 0.0
@@ -180,37 +180,6 @@ def test_a_term_without_anything_in_a_step_contributes_nothing(micro):
     metrics, gradients = Scene(Objective(terms=terms), encoded).step(micro, [0, 1, 2])
     assert metrics["loss_ce"] > 0
     assert all(gradient.isfinite().all() for gradient in gradients.values())
-
-
-@pytest.mark.parametrize("micro", [6, 1])
-def test_rows_without_a_label_are_left_to_the_terms_that_need_none(micro):
-    some = [True, False, True, True, False, False]
-    labelled, kept = rows(labelled=some), [r for r, has in enumerate(some) if has]
-    for name in ("ce", "output"):
-        metrics, gradients = Scene(EVERY[name], labelled).step(micro, list(range(6)))
-        expected, wanted = Scene(EVERY[name], rows()).step(6, kept)
-        assert metrics[f"loss_{name}"] == pytest.approx(expected[f"loss_{name}"], rel=1e-5)
-        for key, gradient in gradients.items():
-            torch.testing.assert_close(gradient, wanted[key], rtol=1e-3, atol=1e-6)
-    for name in ("cosine", "kl"):
-        got, expected = (
-            Scene(EVERY[name], each).step(micro, list(range(6)))[0] for each in (labelled, rows())
-        )
-        assert got == expected
-
-
-def test_validation_measures_labelled_rows_only():
-    some = [True, False, True, False, False, False]
-    scene, plain = (Scene(EVERY["ce"], each).loss for each in (rows(labelled=some), rows()))
-    measured = scene.measure(collate(rows(labelled=some), range(6)))
-    expected = plain.measure(collate(rows(), [0, 2]))
-    assert measured["row_accuracy"][1] == 2
-    assert measured["cross_entropy"] == (
-        pytest.approx(expected["cross_entropy"][0]),
-        expected["cross_entropy"][1],
-    )
-    nothing = scene.measure(collate(rows(labelled=[False] * 6), range(6)))
-    assert nothing == {}
 
 
 def test_terms_with_different_positions_see_their_own():
@@ -259,11 +228,11 @@ def test_labels_row_ids_and_sequences_belong_to_the_positions():
         def pair_sum(self, pair, view):
             return pair.states_ND.sum() * 0
 
-    encoded = rows(labelled=[True, True, True, False, True, True])
+    encoded = rows()
     scene = Scene(objective(cosine={}), encoded)
     scene.loss.first_row = 100
     view = scene.loss._forward(collate(encoded, [3, 2, 0]), with_output=True).view(Curious())
-    expected = [(r, t) for r in (2, 0) for t in encoded.input_ids[r][encoded.prompt_lengths[r] :]]
+    expected = [(r, t) for r in (3, 2, 0) for t in encoded.input_ids[r][encoded.prompt_lengths[r] :]]
     assert view.labels_N.tolist() == [token for _, token in expected]
     assert view.row_N.tolist() == [100 + row for row, _ in expected]
     assert len(view.pairs[0].states_ND) == len(view.pairs[0].targets_ND) == view.count == len(expected)
@@ -276,9 +245,3 @@ def test_a_term_has_to_count_what_it_announced():
 
     with pytest.raises(AssertionError, match="term x announced a sum over"):
         Scene(Objective(terms={"x": Wrong()}), rows()).step(6, [0, 1])
-
-
-def test_a_batch_keeps_its_labels_when_it_moves():
-    batch: Batch = collate(rows(labelled=[True, False, True, True, True, True]), [1, 0])
-    assert batch.to("cpu").labelled.tolist() == [False, True]
-    assert collate(rows(), [0]).labelled is None

@@ -26,7 +26,6 @@ class Batch:
         attention_mask: (B, T) int64, 1 on tokens.
         supervised: (B, T) bool, positions that predict an answer token or EOS.
         index: the rows' indices in their split, in the batch's order.
-        labelled: (B,) bool, rows whose answer is a label to learn; None: all rows.
         met: (B, T) int8, 0 but where the other model has read the same text (`Encoded.met`): 1 there, and twice what
             follows added; None: it reads the same tokens.
     """
@@ -35,7 +34,6 @@ class Batch:
     attention_mask: Tensor
     supervised: Tensor
     index: list[int]
-    labelled: Tensor | None = None
     met: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
@@ -45,7 +43,6 @@ class Batch:
             attention_mask=self.attention_mask.to(device),
             supervised=self.supervised.to(device),
             index=self.index,
-            labelled=None if self.labelled is None else self.labelled.to(device),
             met=None if self.met is None else self.met.to(device),
         )
 
@@ -69,7 +66,6 @@ def collate(encoded: Encoded, rows: Sequence[int]) -> Batch:
         attention_mask=attention_mask,
         supervised=supervised,
         index=list(rows),
-        labelled=None if encoded.labelled is None else torch.tensor([encoded.labelled[row] for row in rows]),
         met=met,
     )
 

@@ -42,7 +42,6 @@ class Encoded:
     Attributes:
         input_ids: prompt, answer and EOS of each row.
         prompt_lengths: tokens of each row's prompt, BOS included.
-        labelled: whether each row's answer is a label to learn; None: all are.
         met: of each row the positions at which another model, with another tokenizer, has read the same text; None: the
             other model reads the same tokens.
         follows: of each of these positions what comes behind it, as `SAME_TOKEN` and `NEW_WORD` added up.
@@ -50,7 +49,6 @@ class Encoded:
 
     input_ids: Sequence[list[int]]
     prompt_lengths: list[int]
-    labelled: list[bool] | None = None
     met: Sequence[list[int]] | None = None
     follows: Sequence[list[int]] | None = None
 
@@ -65,13 +63,12 @@ class Encoded:
         return Encoded(
             input_ids=Tokens(self.input_ids[row] for row in rows),
             prompt_lengths=[self.prompt_lengths[row] for row in rows],
-            labelled=None if self.labelled is None else [self.labelled[row] for row in rows],
             met=None if self.met is None else Tokens(self.met[row] for row in rows),
             follows=None if self.follows is None else Tokens(self.follows[row] for row in rows),
         )
 
     def followed_by(self, other: Encoded) -> Encoded:
-        """Return these rows and then others; all of their answers are labels to learn."""
+        """Return these rows and then others."""
         return Encoded(
             input_ids=Tokens((*self.input_ids, *other.input_ids)),
             prompt_lengths=self.prompt_lengths + other.prompt_lengths,

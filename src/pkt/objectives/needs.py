@@ -65,7 +65,7 @@ class TeacherAnswers:
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """The next tokens; rows without a label are left out of the term's positions."""
+    """The next tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -179,7 +179,7 @@ class TransferLoss:
         seen, counts = self._forward(batch, with_output=True), self.counts(batch)
         sums = self._sums(seen, counts)
         measured = {name: (float(total.mean()), counts[name]) for name, total in sums.items()}
-        where = seen.where("answer", labelled=True, taught=False)
+        where = seen.where("answer", taught=False)
         if len(where.row_N) == 0:
             return measured
         final_nD, labels_n = seen.final(where), seen.labels(where)
@@ -258,7 +258,7 @@ class Seen:
     batch: Batch
     states: Mapping[int, Tensor] | None = None
     final_BTD: Tensor | None = None
-    _positions: dict[tuple[str, bool, bool], Positions] = field(default_factory=dict, init=False)
+    _positions: dict[tuple[str, bool], Positions] = field(default_factory=dict, init=False)
     _selected: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False)
 
     def view(self, term: Term, own: nn.Module | None = None) -> View:
@@ -284,30 +284,26 @@ class Seen:
         """Return the positions of a term that compares states, reads distributions or learns labels."""
         outputs = "token" if Outputs in needs else "answer"
         which = states.positions if states is not None else outputs
-        return self.where(which, labelled=Labels in needs, taught=bool({States, Outputs} & needs))
+        return self.where(which, taught=bool({States, Outputs} & needs))
 
     def _chunked(self, need: Chunks) -> tuple[ChunkedAnswers, Positions]:
         """Return the chunks of the batch, and the positions that predict their tokens."""
         chunks, mask_BT = chunked(self.batch, need.ends)
-        if ("chunks", False, False) not in self._positions:
-            row_N, position_N = mask_BT.nonzero(as_tuple=True)
-            self._positions["chunks", False, False] = Positions(row_N=row_N, student_N=position_N)
-        return chunks, self._positions["chunks", False, False]
+        return chunks, self._kept(("chunks", False), mask_BT)
 
-    def where(self, which: str, *, labelled: bool, taught: bool) -> Positions:
+    def where(self, which: str, *, taught: bool) -> Positions:
         """Return positions of the batch.
 
         Args:
             which: ``answer``, ``token`` or ``all``.
-            labelled: those of rows that have a label.
             taught: those at which there is something of the teacher.
         """
         batch = self.batch if taught else replace(self.batch, met=None)
-        key = (which, labelled and batch.labelled is not None, batch.met is not None)
+        return self._kept((which, batch.met is not None), position_mask(batch, which))
+
+    def _kept(self, key: tuple[str, bool], mask_BT: Tensor) -> Positions:
+        """Return the positions that a mask selects; all terms that ask alike get the same object."""
         if key not in self._positions:
-            mask_BT = position_mask(batch, which)
-            if key[1] and self.batch.labelled is not None:
-                mask_BT = mask_BT & self.batch.labelled[:, None]
             row_N, position_N = mask_BT.nonzero(as_tuple=True)
             self._positions[key] = Positions(row_N=row_N, student_N=position_N)
         return self._positions[key]
@@ -326,7 +322,7 @@ class Seen:
         if isinstance(need, States):
             return None if self.states is None else [self._pair(k, where) for k in self.loss.targets.layers]
         if isinstance(need, Outputs):
-            return None if self.final_BTD is None else self._outputs(where)
+            return None if self.final_BTD is None else self._taught()
         if isinstance(need, Chunks):
             return self._chunks(need)
         if isinstance(need, TeacherAnswers):
@@ -355,34 +351,27 @@ class Seen:
             self._selected[key] = states_ND
         return self._selected[key]
 
-    def _outputs(self, where: Positions) -> Distributions:
-        """Return the teacher's distributions at the answer positions, or at those of rows that have a label."""
+    def _taught(self) -> Distributions:
+        """Return the teacher's outputs."""
         whole = self.given.outputs
         assert whole is not None, "a method that provides no outputs refuses terms that read them"
-        if len(where.row_N) == len(whole.tensors[0]):
-            return whole
-        assert self.batch.labelled is not None
-        kept_n = self.batch.labelled[self.where("token", labelled=False, taught=True).row_N]
-        return Distributions(tensors=tuple(tensor[kept_n] for tensor in whole.tensors), read=whole.read)
+        return whole
 
     def _chunks(self, need: Chunks) -> ChunkedAnswers:
         """Return the answers' chunks, and after the pass what the teacher says of them."""
         chunks, _ = self._chunked(need)
         if self.final_BTD is None:
             return chunks
-        whole = self.given.outputs
-        assert whole is not None, "a method that provides no outputs refuses terms that read them"
-        return replace(chunks, teacher_C=whole.chunks_C)
+        return replace(chunks, teacher_C=self._taught().chunks_C)
 
     def _answers(self) -> AttendedAnswers:
         """Return the student's answers, and after the pass those of the teacher."""
         answers = answers_of(self.batch, self.loss.arch)
         if self.final_BTD is None:
             return answers
-        whole = self.given.outputs
-        assert whole is not None, "a method that provides no outputs refuses terms that read them"
-        assert whole.attended_MX is not None, "they were kept"
-        return with_teacher(answers, whole.attended_MX)
+        attended_MX = self._taught().attended_MX
+        assert attended_MX is not None, "they were kept"
+        return with_teacher(answers, attended_MX)
 
     @cached_property
     def given(self) -> Given:

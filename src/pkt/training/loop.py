@@ -352,7 +352,7 @@ class Trainer:
             return {}
         metrics = self.validate()
         self._state.validated(step, metrics)
-        score = metrics.get("cross_entropy", math.inf)  # no validation row may have a label
+        score = metrics.get("cross_entropy", math.inf)  # of no rows it is no number
         comparable = math.isfinite(score) or "cross_entropy" not in metrics
         if self.optim.keep == "best" and comparable:
             self._state.offer(step, score)
