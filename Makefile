@@ -26,7 +26,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 help: ## list the targets
 	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo "  variables: PYTHON, VENV ($(VENV)), TORCH_INDEX, JOBS ($(JOBS)), METHODS (of real), PAIR ($(PAIR)) and SEEDS (0,1,2; of nano"
-	@echo "  in labels, cuts and situations $(FIVE)) of tables and figures, ARGS (more words for pkt or pytest)"
+	@echo "  in labels, cuts, situations, finals, tokens and meeting $(FIVE)) of tables and figures, ARGS (more words for pkt or pytest)"
 
 venv: $(VENV)/.base ## make the virtual environment with pkt in it
 install: $(VENV)/.dev ## the same, with what tests and checks need

@@ -73,8 +73,8 @@ def settings(pair: str, seeds: Sequence[int]) -> Plan:
     _check(pair)
     groups = [Group(title=method, pair=pair, cells=tuple(_trials(method))) for method in TRIALS]
     lead = (
-        f"{COUNT} trials of each method, one student on all tasks together, scored on validation rows. Chosen by hand "
-        "from these and from those on the other teacher: what is best over both stands in conf/."
+        f"{COUNT} trials of each method, one student on all tasks together, scored on validation rows. They "
+        "were made after the presets were chosen by such trials; where another setting is ahead here, the preset stays."
     )
     return grouped("settings", pair, f"Trials of settings, {pair}", groups, seeds, lead)
 
