@@ -13,7 +13,8 @@ from pkt.data.encoding import Encoded
 from pkt.models.architecture import Architecture
 from pkt.models.sparse_delta import SparseDelta, applied, inject, norms
 from pkt.objectives import OutputHead
-from pkt.training.hypernetwork import INITIAL_SPREAD, DeltaLoss, DeltaSite, HyperNetwork, answer_loss, deltas
+from pkt.training.deltas import DeltaLoss, DeltaSite, answer_loss, deltas
+from pkt.training.hypernetwork import INITIAL_SPREAD, HyperNetwork
 from pkt.training.loop import reduced
 from pkt.training.schedule import one_cycle
 from tiny import tiny_model

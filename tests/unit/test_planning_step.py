@@ -38,7 +38,7 @@ def both(
     with initialize_config_dir(str(builtin_conf_dir()), version_base="1.3"):
         cfg = compose("plan", overrides=[f"optim.batch_size={rows}", *words])
     student = Shape.read(config, cfg.model.student.dtype, "the student")
-    asked = wanted(settled(cfg), student, student, None, cfg.mapping)
+    asked = wanted(settled(cfg), student, student, None, cfg)
     splits = dict.fromkeys(("extract", "align", "train", "validation"), Rows.alike(rows, prompt, answer))
     counts = Counts(splits=splits, prompts=Rows(), scored=(), told="")
     moments = transfer(asked, counts).moments

@@ -21,11 +21,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pkt.config import OptimConfig
 from pkt.data.batching import collate, sorted_batches
-from pkt.data.encoding import Encoded
 from pkt.errors import PktError
 from pkt.late import torch
 from pkt.methods.base import Choice, Method, Reads, Transferred
@@ -35,9 +34,12 @@ from pkt.methods.workbench import Workbench
 from pkt.models.sparse_delta import SparseDelta, inject, norms
 from pkt.objectives import OutputHead
 from pkt.settings import setting, undecisive
-from pkt.training.hypernetwork import DeltaLoss, DeltaSite, HyperNetwork, answer_loss, deltas
+from pkt.training.deltas import DeltaLoss, DeltaSite, answer_loss, deltas
 from pkt.training.loop import History, Trainer
 from pkt.training.trainable import Trainable
+
+if TYPE_CHECKING:
+    from pkt.training.hypernetwork import HyperNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,8 @@ class LaTen(Method):
         self, bench: Workbench, extraction: LatenExtraction | None, scratch: Path | None
     ) -> LatenAlignment:
         """Train the hypernetwork, and measure the student with and without the delta that it gives."""
+        from pkt.training.hypernetwork import HyperNetwork
+
         assert extraction is not None
         arch, before = bench.student.arch, bench.student_meter.forward_tokens
         head, sites = OutputHead(arch=arch), [site.to(arch.device) for site in extraction.sites()]
@@ -126,10 +130,7 @@ class LaTen(Method):
         arch, given = bench.student.arch, bench.config
         arch.model.requires_grad_(False)
         align, extract = bench.encoded("align"), bench.encoded("extract")
-        rows = Encoded(
-            input_ids=[*align.input_ids, *extract.input_ids],
-            prompt_lengths=align.prompt_lengths + extract.prompt_lengths,
-        )
+        rows = align.followed_by(extract)
         batches = self.plan(len(align.input_ids), len(extract.input_ids), seed=given.seed)
         losses: list[float] = []
         with bench.track("hypernetwork", self.steps) as advance:

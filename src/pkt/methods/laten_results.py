@@ -16,7 +16,7 @@ from pkt.methods.base import Alignment, Extraction
 from pkt.models.internals import NeuronShape
 from pkt.models.sparse_delta import SparseDelta
 from pkt.table import Table
-from pkt.training.hypernetwork import DeltaSite
+from pkt.training.deltas import DeltaSite
 
 KINDS: dict[Kind, tuple[str, str]] = {"ffn": ("up", "down"), "attention": ("v", "o")}  # row and column
 MODULES = tuple(module for modules in KINDS.values() for module in modules)

@@ -17,7 +17,7 @@ from pkt.models.roles import roles_of
 from pkt.models.structure import adopt
 
 _FUSED = ("q", "k", "v")  # what `qkv` stands for where a family computes the three in one map
-_ENDS = ("embed", "head")  # matrices outside the layers that can get an adapter too
+ENDS = ("embed", "head")  # matrices outside the layers that can get an adapter too
 _TOKENS = 12  # that a cut model is tried on
 NEAR = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}  # by how much logits may differ, by their type
 
@@ -174,7 +174,7 @@ def sites(arch: Architecture, layers: Iterable[int], roles: Iterable[str]) -> di
     numbers, wanted = sorted(set(layers)), list(dict.fromkeys(roles))
     if not numbers or not wanted:
         raise RequestError("an adapter needs at least one layer and one projection; got an empty list.")
-    names = list(dict.fromkeys(_available(arch, role) for role in wanted if role not in _ENDS))
+    names = list(dict.fromkeys(_available(arch, role) for role in wanted if role not in ENDS))
     inside = [
         Site(role=name, layer=number) for number in numbers for name in names if _has_map(arch, number, name)
     ]

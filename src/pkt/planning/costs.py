@@ -11,7 +11,7 @@ from pkt.planning.memory import Item
 from pkt.planning.rivals import laten_align, laten_extract, laten_transfer, seeking_align, seeking_extract
 from pkt.planning.rows import Counts, Rows, Scored
 from pkt.planning.training import transfer
-from pkt.planning.wanted import LAYERWISE, Wanted
+from pkt.planning.wanted import Wanted
 
 
 def costs(wanted: Wanted, rows: Counts) -> dict[str, Cost]:
@@ -23,8 +23,9 @@ def costs(wanted: Wanted, rows: Counts) -> dict[str, Cost]:
             found["answer"] = answer(wanted, rows)
             rows = _taught(wanted, rows)
         for stage, of_method in {"extract": EXTRACTS, "align": ALIGNS, "transfer": TRANSFERS}.items():
-            if wanted.method in of_method:
-                found[stage] = of_method[wanted.method](wanted, rows)
+            if stage in (*wanted.strategy.results, "transfer"):
+                layers = of_method["LayerWise"] if wanted.layerwise else None
+                found[stage] = (layers or of_method[wanted.method])(wanted, rows)
     return found | {f"eval {role}": scores(wanted, rows, role) for role in own.models}
 
 
@@ -108,18 +109,18 @@ def nothing(wanted: Wanted, rows: Counts) -> Cost:
 
 Stage = Callable[[Wanted, Counts], Cost]
 EXTRACTS: dict[str, Stage] = {
-    **dict.fromkeys(LAYERWISE, extract_layers),
+    "LayerWise": extract_layers,
     "Seeking": seeking_extract,
     "LaTen": laten_extract,
 }
 ALIGNS: dict[str, Stage] = {
-    **dict.fromkeys(LAYERWISE, align_layers),
+    "LayerWise": align_layers,
     "Kd": align_outputs,
     "Seeking": seeking_align,
     "LaTen": laten_align,
 }
 TRANSFERS: dict[str, Stage] = {
-    **dict.fromkeys((*LAYERWISE, "Kd", "Sft", "SeqKd", "Pissa", "Seeking"), transfer),
+    **dict.fromkeys(("LayerWise", "Kd", "Sft", "SeqKd", "Pissa", "Seeking"), transfer),
     "LaTen": laten_transfer,
     "Identity": nothing,
 }

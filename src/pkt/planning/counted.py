@@ -9,6 +9,7 @@ from pkt.config import SPLITS, Config
 from pkt.errors import PktError, first_line
 from pkt.planning.facts import Pair
 from pkt.planning.rows import Counts, Rows, Scored
+from pkt.tasks.suite import NEW_TOKENS
 
 # tokens of prompt and answer, rows that are scored, and whether answers are written, of a task's mean row
 TYPICAL = {
@@ -18,7 +19,6 @@ TYPICAL = {
     "mbpp": (110, 70, 500, True),
 }
 ORDINARY = (128, 72, 500, True)  # of any other task
-NEW = 512  # tokens of an answer that is written, at most
 
 
 def assumed(config: Config, pair: Pair, why: str) -> Counts:
@@ -64,7 +64,7 @@ def assumed(config: Config, pair: Pair, why: str) -> Counts:
 def _typical(name: str, config: Config) -> Scored:
     prompt, answer, count, writes = TYPICAL.get(name.removesuffix("_instruct"), ORDINARY)
     count = min(count, config.eval.limit or count)
-    answer = min(config.plan.answer_tokens or answer, config.eval.max_new_tokens or NEW)
+    answer = min(config.plan.answer_tokens or answer, config.eval.max_new_tokens or NEW_TOKENS)
     return Scored(
         task=name, rows=Rows.alike(count, config.plan.prompt_tokens or prompt, answer), writes=writes
     )

@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from pkt.build import settle_by_method
 from pkt.config import Config
+from pkt.methods.keeping import SPLITS
 from pkt.planning.cost import Cost
 from pkt.planning.facts import Pair
-from pkt.planning.layers import SPLITS
 from pkt.planning.looked import REUSED, Looked
 from pkt.planning.machine import GB, LIBRARIES, Machine
 from pkt.planning.memory import Item, total
@@ -31,7 +31,7 @@ def settled(cfg: DictConfig) -> Config:
 
 def read(cfg: DictConfig, pair: Pair) -> Wanted:
     """Return what a request asks for."""
-    return wanted(settled(cfg), pair.teacher, pair.student, pair.kept, cfg.mapping)
+    return wanted(settled(cfg), pair.teacher, pair.student, pair.kept, cfg)
 
 
 @dataclass(frozen=True, kw_only=True)

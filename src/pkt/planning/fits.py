@@ -79,7 +79,7 @@ def _again(own: Estimate, cfg: DictConfig) -> dict[str, Cost]:
     config = settled(cfg)
     pair = pair_of(config.model, own.machine.gpu)
     rows = _fewer(own.known.rows, own.wanted.config.data.sizes, config.data.sizes)
-    return costs(wanted(config, pair.teacher, pair.student, pair.kept, cfg.mapping), rows)
+    return costs(wanted(config, pair.teacher, pair.student, pair.kept, cfg), rows)
 
 
 def _disk(own: Estimate) -> Iterator[str]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pkt.attribution.similarity import MEMORY
+from pkt.methods.keeping import SPLITS
 from pkt.planning import memory
 from pkt.planning.cost import Cost
 from pkt.planning.memory import FLOAT, Item
 from pkt.planning.rows import Counts, Rows
-from pkt.planning.wanted import FITTED, Wanted
-
-SPLITS = ("train", "validation")
-READ, READ_CHUNK = 1024, 512  # positions that a map's quality card reads out, and of a chunk
-SIMILARITY = 2 << 30  # bytes up to which all pairs of layers are compared by their moments
+from pkt.planning.wanted import Wanted
+from pkt.semantics import quality
+from pkt.semantics.massive import BLOCK
 
 
 def calls(rows: Rows, wanted: Wanted, layers: int) -> float:
@@ -38,7 +38,7 @@ def extract_layers(wanted: Wanted, rows: Counts) -> Cost:
         taught += own.tokens
     if wanted.similarity:
         loaded.append(memory.weights("student", student))
-        sums = memory.similarity(teacher, student, batch, own.tokens, SIMILARITY)
+        sums = memory.similarity(teacher, student, batch, own.tokens, MEMORY)
         moments["similarity of layers"] = (*loaded, sums)
         operations += teacher.forward(own.tokens, own.mean) + student.forward(own.tokens, own.mean)
         wide = teacher.layers * teacher.width, student.layers * student.width
@@ -62,7 +62,7 @@ def extract_layers(wanted: Wanted, rows: Counts) -> Cost:
 
 def align_layers(wanted: Wanted, rows: Counts) -> Cost:
     """Return the cost of maps, and of the one pass of the teacher that has all that is kept of it."""
-    fits, splits = wanted.method != "HiddenKd", [rows[split] for split in SPLITS]
+    fits, splits = not wanted.projects, [rows[split] for split in SPLITS]
     own = rows["align"] if fits else Rows()
     taught = sum(split.tokens for split in splits) if wanted.keeps else 0
     passed = _passed(wanted, rows)
@@ -138,9 +138,11 @@ def _kept_now(wanted: Wanted, rows: Counts, kept: float, tapped: int) -> list[It
 
 def _judged(wanted: Wanted, rows: Counts) -> list[Item]:
     """Return what judging a map holds: a block of both sides in float64, and logits where the head reads them."""
-    positions = min(memory.BLOCK, rows["align"].positions(wanted.positions))
+    positions = min(BLOCK, rows["align"].positions(wanted.positions))
     block = positions * (FLOAT * wanted.teacher.width + 3 * memory.DOUBLE * wanted.student.width)
-    logits = FLOAT * READ_CHUNK * wanted.student.vocabulary * 5 if wanted.own["interface"] == "block" else 0
+    logits = (
+        FLOAT * quality.CHUNK * wanted.student.vocabulary * 5 if wanted.own["interface"] == "block" else 0
+    )
     return [
         Item(what="a block of states, float64", bytes=block),
         Item(what="logits of a chunk", bytes=logits),
@@ -158,7 +160,7 @@ def kept_outputs(wanted: Wanted, rows: Counts) -> float:
 
 def _fitted(wanted: Wanted, rows: Counts) -> list[Item]:
     """Return what fitting maps holds: both models' states on the align rows in float32, and the maps."""
-    if wanted.method == "HiddenKd":
+    if wanted.projects:
         return []
     width, count = wanted.teacher.width + wanted.student.width, len(wanted.pairs)
     states = memory.kept(
@@ -169,17 +171,17 @@ def _fitted(wanted: Wanted, rows: Counts) -> list[Item]:
 
 def maps(wanted: Wanted) -> float:
     """Return bytes of the maps: one per pair where states decide it, else one for all."""
-    if wanted.method == "HiddenKd" or wanted.map == "Identity":
+    if wanted.projects or wanted.map == "Identity":
         return 0.0
-    count = len(wanted.pairs) if wanted.map in FITTED else 1
-    vectors = wanted.teacher.width + wanted.student.width if wanted.map in FITTED else 0
+    count = len(wanted.pairs) if wanted.fitted else 1
+    vectors = wanted.teacher.width + wanted.student.width if wanted.fitted else 0
     kept = wanted.config.semantics.get("top_k")
     bases = (wanted.teacher.vocabulary * (wanted.teacher.width + wanted.student.width)) if kept else 0
     return FLOAT * (count * (wanted.teacher.width * wanted.student.width + vectors) + bases)
 
 
 def _fit(wanted: Wanted) -> Item:
-    if wanted.map in FITTED:
+    if wanted.fitted:
         return memory.fit(wanted.teacher, wanted.student, svd=wanted.map == "Procrustes")
     return memory.heads_fit(wanted.teacher, wanted.student)
 
@@ -190,8 +192,8 @@ def _fit_operations(wanted: Wanted, rows: Counts) -> float:
     positions = rows["align"].positions(wanted.positions)
     cards: float = pairs * 2 * (2 * (2 * positions * t * s) + 10 * min(t, s) ** 3)
     if wanted.own["interface"] == "block":
-        cards += pairs * 2 * wanted.student.read_out(min(READ, positions))
-    if wanted.map in FITTED:
+        cards += pairs * 2 * wanted.student.read_out(min(quality.READ, positions))
+    if wanted.fitted:
         return cards + pairs * 2 * (2 * positions * t * (t + s) + t**3 / 3 + 2 * t * t * s)
     if wanted.map == "Identity":
         return cards
@@ -201,7 +203,7 @@ def _fit_operations(wanted: Wanted, rows: Counts) -> float:
 
 def refitted(wanted: Wanted, rows: Counts) -> float:
     """Return bytes of the align rows' states, which are stored where maps are fitted again."""
-    if wanted.method == "HiddenKd" or wanted.refit == "never":
+    if wanted.projects or wanted.refit == "never":
         return 0.0
     return float(rows["align"].positions(wanted.positions) * wanted.teacher.width * len(wanted.pairs) * FLOAT)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from pkt.objectives.chunks import CHUNK
 from pkt.planning.rows import Batch, Rows
 from pkt.planning.shapes import Shape
 from pkt.planning.wanted import Wanted
+from pkt.semantics.massive import BLOCK
 
 FLOAT, DOUBLE, HALF = 4, 8, 2
-CHUNK = 2048  # positions whose V-wide numbers are alive at once in a term (`pkt.objectives.CHUNK`)
-BLOCK = 4096  # positions alive in float64 at once where maps are fitted
 # V-wide float32 numbers per position that a term which reads logits keeps for its backward pass, and more of them there
 V_WIDE = {
     "Attended": (3, 3),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from pkt.attribution.locate import ROWS_AT_ONCE
+from pkt.attribution.neurons import CHUNK_NUMBERS
+from pkt.methods.laten_results import MODULES
+from pkt.models.surgery import ENDS
 from pkt.planning import memory
 from pkt.planning.cost import Cost
 from pkt.planning.memory import DOUBLE, FLOAT, Item
 from pkt.planning.rows import Counts
 from pkt.planning.wanted import Wanted
-
-MODULES = ("up", "down", "v", "o")  # that LaTen changes
-AT_ONCE = 8  # rows that LaTen looks inside of at a time
-NEURONS = 2**24  # V-wide numbers of LaTen's neurons at a time
 
 
 def seeking_extract(wanted: Wanted, rows: Counts) -> Cost:
@@ -43,9 +43,6 @@ def seeking_extract(wanted: Wanted, rows: Counts) -> Cost:
         disk=cuts.bytes,
         scratch=8.0 * (inside * teacher.layers + ends),
     )
-
-
-ENDS = ("embed", "head")
 
 
 def _cut(wanted: Wanted, *, of_teacher: bool = False) -> dict[str, tuple[int, int]]:
@@ -81,14 +78,14 @@ def seeking_align(wanted: Wanted, rows: Counts) -> Cost:
 def laten_extract(wanted: Wanted, rows: Counts) -> Cost:
     """Return the cost of locating layers and neurons in both models."""
     own, teacher, student = rows["extract"], wanted.teacher, wanted.student
-    batch, tokens = own.widest(AT_ONCE), own.tokens - 2 * len(own)
+    batch, tokens = own.widest(ROWS_AT_ONCE), own.tokens - 2 * len(own)
     scores = Item(
         what="attention weights",
         bytes=batch.padded * batch.length * (teacher.queries // teacher.head) * FLOAT * 3,
     )
     inside = len(own) * (4 * teacher.width + teacher.mlp + 2 * teacher.queries) * teacher.layers * FLOAT
     read = 2 * teacher.vocabulary * teacher.width * FLOAT
-    neurons = max(NEURONS, teacher.vocabulary) * FLOAT * 3
+    neurons = max(CHUNK_NUMBERS, teacher.vocabulary) * FLOAT * 3
     held = (memory.weights("teacher", teacher), memory.weights("student", student))
     gains = sum(
         2 * shape.vocabulary * shape.width * (shape.mlp + shape.queries) * student.layers

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pkt.methods.keeping import SPLITS
 from pkt.planning import memory
 from pkt.planning.cost import Cost
-from pkt.planning.layers import SPLITS, kept_outputs, kept_states, maps, refitted
+from pkt.planning.layers import kept_outputs, kept_states, maps, refitted
 from pkt.planning.memory import FLOAT, Item
 from pkt.planning.rows import Counts
 from pkt.planning.schedule import Schedule
@@ -45,7 +46,7 @@ def auxiliary(wanted: Wanted) -> int:
     teacher, student = wanted.teacher.width, wanted.student.width
     each = teacher * student * len(wanted.pairs)
     attention = 2 * teacher * (2 * student + 1) + student * (teacher + 1)
-    return (each if wanted.method == "HiddenKd" or wanted.trains_maps else 0) + (
+    return (each if wanted.projects or wanted.trains_maps else 0) + (
         attention if "Attended" in wanted.output_terms else 0
     )
 

@@ -1,8 +1,4 @@
-"""What a request asks for, as far as it decides costs; read from the composed config, without the strategies' code.
-
-The classes of methods and terms import torch, so what a plan has to know of them stands here too; a test compares it
-with the classes.
-"""
+"""What a request asks for, as far as it decides costs: the composed config and its strategies, without weights."""
 
 from __future__ import annotations
 
@@ -10,29 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from omegaconf import DictConfig
+
 from pkt.build import build
 from pkt.config import Config
 from pkt.errors import RequestError
 from pkt.mapping import LayerPair, of_student
 from pkt.mapping import Mapping as Pairing
+from pkt.methods.base import Choice, Method
+from pkt.methods.seeking import Seeking
+from pkt.objectives import Term, needed_states
 from pkt.planning.device import on_gpu
 from pkt.planning.rows import Batch, Rows
 from pkt.planning.shapes import Shape
+from pkt.semantics import Semantics
 
-LAYERWISE = ("SemAlign", "SemAlignFisher", "SemAlignGeometry", "HiddenKd")
-STAGES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys((*LAYERWISE, "Seeking", "LaTen"), ("extract", "align")),
-    "Kd": ("align",),
-    **dict.fromkeys(("Sft", "SeqKd", "Pissa", "Identity"), ()),
-}
-"""The stages before `transfer` that a method's class has."""
-LAYER_TERMS = ("Cosine", "MeanSquare", "Fisher", "Geometry")
-OUTPUT_TERMS = ("OutputCosine", "CrossEntropy", "Divergence", "Uld", "Chunk", "Attended")
-FITTED = ("Ridge", "Procrustes")  # maps that paired states decide
-RECIPES = {  # Seeking's matrices
-    "laten": ["up", "down", "v", "o"],
-    "original": ["q", "k", "v", "o", "gate", "up", "down", "embed", "head"],
-}
+# what a term reads of the teacher's answers: the planner's own formulas are by the names of classes
+_READING = ("Divergence", "Uld", "Chunk", "Attended")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,21 +47,23 @@ class Wanted:
     Attributes:
         config: the request, with its method's own learning rate and epochs settled.
         teacher, student: their shapes.
-        method: the name of the method's class.
+        strategy: the method.
+        semantics: the map's strategy.
         pairs: teacher layers per student layer, as they are or as they are assumed to be.
         scores, similarity: what the mapping asks the models for.
-        terms: (class, settings) of the objective's terms.
+        terms: of the objective, each with its settings.
         taught: whether the teacher answers prompts.
     """
 
     config: Config
     teacher: Shape
     student: Shape
-    method: str
+    strategy: Method
+    semantics: Semantics
     pairs: tuple[LayerPair, ...] = ()
     scores: bool = False
     similarity: bool = False
-    terms: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    terms: tuple[tuple[Term, Mapping[str, Any]], ...] = ()
     taught: bool = False
 
     @property
@@ -81,19 +73,30 @@ class Wanted:
         return settings
 
     @property
+    def method(self) -> str:
+        """The name of the method's class."""
+        return type(self.strategy).__name__
+
+    @property
     def layerwise(self) -> bool:
         """Whether teacher layers are paired with student layers."""
-        return self.method in LAYERWISE
+        return "mapping" in self.strategy.uses
+
+    @property
+    def projects(self) -> bool:
+        """Whether the student's states are projected into the teacher's space, instead of the other way round."""
+        return self.strategy.provides.states == "teacher"
 
     @property
     def layer_terms(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """The terms that compare states; none in a method that has no states."""
-        return [term for term in self.terms if term[0] in LAYER_TERMS and self.layerwise]
+        """The terms that compare states: (name of the class, settings); none in a method that has no states."""
+        found = [(type(term).__name__, own) for term, own in self.terms if needed_states(term) is not None]
+        return found if self.layerwise else []
 
     @property
     def output_terms(self) -> list[str]:
-        """The terms that read the student's final states."""
-        return [name for name, _ in self.terms if name in OUTPUT_TERMS]
+        """The terms that read the student's final states, by the names of their classes."""
+        return [type(term).__name__ for term, _ in self.terms if needed_states(term) is None]
 
     @property
     def positions(self) -> str:
@@ -103,8 +106,8 @@ class Wanted:
     @property
     def outputs(self) -> Output | None:
         """What the terms read of the teacher's distributions; None: nothing."""
-        found = {name: own for name, own in self.terms if name in ("Divergence", "Uld", "Chunk", "Attended")}
-        if not found or self.method not in (*LAYERWISE, "Kd"):
+        found = {name: own for term, own in self.terms if (name := type(term).__name__) in _READING}
+        if not found or not self.strategy.provides.outputs:
             return None
         if own := found.get("Divergence"):
             rows = min(self.teacher.vocabulary, self.student.vocabulary)
@@ -125,7 +128,8 @@ class Wanted:
         if self.layerwise:
             last = {self.student.layers} if self.frontier and self.output_terms else set[int]()
             return tuple(sorted({*self.students, *last}))
-        return tuple(self.own["layers"] or self.every) if self.method in SFT else self.every
+        named = self.own.get("layers")  # for Seeking it is the word by which layers are chosen
+        return tuple(named) if isinstance(named, list) else self.every
 
     @property
     def every(self) -> tuple[int, ...]:
@@ -140,8 +144,9 @@ class Wanted:
     @property
     def targets(self) -> list[str]:
         """Roles that get adapters."""
-        recipe = self.own.get("recipe")
-        return list(self.own["update"]["targets"]) if recipe is None else RECIPES[recipe]
+        if isinstance(self.strategy, Seeking):
+            return self.strategy.targets
+        return list(self.own["update"]["targets"])
 
     @property
     def full(self) -> bool:
@@ -177,6 +182,11 @@ class Wanted:
     def map(self) -> str:
         """The class of the map."""
         return str(self.config.semantics["_target_"]).rpartition(".")[2]
+
+    @property
+    def fitted(self) -> bool:
+        """Whether paired states decide the map, one for each pair of layers."""
+        return self.semantics.needs_states
 
     @property
     def learns(self) -> bool:
@@ -238,7 +248,7 @@ class Wanted:
     @property
     def target_width(self) -> int:
         """Channels of what is kept of the teacher for a student layer."""
-        whole = self.method == "HiddenKd" or self.learns
+        whole = self.projects or self.learns
         return self.teacher.width if whole else self.student.width
 
     @property
@@ -247,62 +257,62 @@ class Wanted:
         return self.config.optim.micro_batch_size or self.config.optim.batch_size
 
 
-SFT = ("Sft", "SeqKd", "Pissa", "Kd")
-
-
 def wanted(
-    config: Config, teacher: Shape, student: Shape, kept: Sequence[int] | None, mapping: Any
+    config: Config, teacher: Shape, student: Shape, kept: Sequence[int] | None, cfg: DictConfig
 ) -> Wanted:
     """Read a request.
 
     Args:
-        config: the request.
+        config: the request, with its method's own values settled.
         teacher: its shape.
         student: its shape.
         kept: the teacher's layers that a cut student keeps; None: it is not cut.
-        mapping: the config node of the mapping.
+        cfg: the request as it was composed; its strategies are built from it.
 
     Raises:
         RequestError: a method or a term of a plugin, or pairs that these models cannot have.
     """
-    method = _known(config.method, STAGES, "method")
-    terms = tuple(
-        (_known(own, (*LAYER_TERMS, *OUTPUT_TERMS), f"objective.terms.{name}"), own)
-        for name, own in config.objective["terms"].items()
-        if own is not None
-    )
+    _check_own(cfg.method, "method")
+    method: Method = build(cfg.method)
+    choice = _choice(cfg)
     pairs: tuple[LayerPair, ...] = ()
     scores = similarity = False
-    if method in LAYERWISE:
-        pairing: Pairing = of_student(build(mapping), kept, teacher.layers)
+    if "mapping" in method.uses:
+        pairing: Pairing = of_student(choice.mapping, kept, teacher.layers)
         scores, similarity = pairing.needs_scores, pairing.needs_similarity
         pairs = pairing.pairs(teacher.layers, student.layers, *_assumed(teacher.layers, student.layers))
-    taught = method == "SeqKd" or (config.data.unlabelled is not None and method in TAUGHT)
+    reads = [method.reads(stage, choice).rows for stage in (*method.results, "transfer")]
     return Wanted(
         config=config,
         teacher=teacher,
         student=student,
-        method=method,
+        strategy=method,
+        semantics=choice.semantics,
         pairs=pairs,
         scores=scores,
         similarity=similarity,
-        terms=terms,
-        taught=taught,
+        terms=tuple(
+            (choice.objective.terms[name], own) for name, own in config.objective["terms"].items() if own
+        ),
+        taught=method.is_taught(config.data.unlabelled is not None)
+        and any("train" in rows for rows in reads),
     )
 
 
-TAUGHT = (*LAYERWISE, "Kd", "Seeking")  # methods that train on the teacher's answers where there are prompts
+def _choice(cfg: DictConfig) -> Choice:
+    for name, own in cfg.objective.terms.items():
+        if own is not None:
+            _check_own(own, f"objective.terms.{name}")
+    return Choice(mapping=build(cfg.mapping), semantics=build(cfg.semantics), objective=build(cfg.objective))
 
 
-def _known(node: Mapping[str, Any], names: Any, key: str) -> str:
+def _check_own(node: Mapping[str, Any], key: str) -> None:
     target = str(node["_target_"])
-    name = target.rpartition(".")[2]
-    if name not in names or not target.startswith("pkt."):
+    if not target.startswith("pkt."):
         raise RequestError(
-            f"{key} is {target}, of which pkt plan does not know what it takes: it knows those of pkt "
-            f"({', '.join(names)}). Run the request on few rows (data.sizes) to see"
+            f"{key} is {target}, of which pkt plan does not know what it takes: it knows those of pkt. Run the request "
+            "on few rows (data.sizes) to see"
         )
-    return name
 
 
 def _assumed(teacher: int, student: int) -> tuple[list[float], list[list[float]]]:

@@ -15,10 +15,8 @@ from pkt.late import Tensor, torch
 from pkt.models.precision import compute_device
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
 from pkt.semantics.learning import Refit
-from pkt.semantics.massive import MASSIVE, without_massive
+from pkt.semantics.massive import BLOCK, MASSIVE, without_massive
 from pkt.settings import Bounded, setting
-
-BLOCK = 4096  # positions alive in float64 at once
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pkt.late import Tensor, functional, torch
 from pkt.models.precision import compute_device
 from pkt.semantics.alignment import AlignmentMap
-from pkt.semantics.massive import without_massive
+from pkt.semantics.massive import BLOCK, without_massive
 
-BLOCK = 4096  # positions alive in float64 at once
 CHUNK = 512  # positions whose V-wide numbers are alive at once
 READ = 1024  # positions that are read out over the vocabulary
 RANK_CUT = 1e-5  # singular values of M below this share of the largest count as zero
