@@ -163,7 +163,7 @@ def cka(x_ND: Tensor, y_NE: Tensor) -> float:
         )
     sums = Moments()
     device = compute_device(x_ND)
-    sums.add(x_ND[None].to(device), y_NE[None].to(device))
+    sums.add(x_ND[None].detach().to(device), y_NE[None].detach().to(device))
     return float(sums.similarity()[0][0, 0])
 
 

@@ -150,6 +150,10 @@ def unreadable(path: Path) -> list[str]:
             except Exception as error:
                 if '"auto_map"' in file.read_text(encoding="utf-8", errors="replace"):
                     return [f"{file}: {_OWN_CODE} ({first_line(error)})"]
+                if file.name == "tokenizer_config.json" and not (path / "tokenizer.json").is_file():
+                    return [
+                        f"{path} has no tokenizer.json, and without it its tokenizer cannot be made; copy it too"
+                    ]
                 return [f"{file} cannot be read: {_words(error)}; {FETCH}"]
     return _misfits(path)
 

@@ -166,3 +166,12 @@ def test_analyses_run(pkt, asked):
     done = pkt("analyze", "method=sft", "analyze.models=[teacher,student]", *asked)
     assert done.code == 0, done.err
     assert "two vocabularies" in done.err
+
+
+@pytest.mark.parametrize("method", ["kd", "semalign_joint"])
+def test_where_nothing_is_compared_there_is_nothing_to_learn(pkt, asked, method):
+    done = pkt("transfer", *asked, f"method={method}", "meeting.share=0.0001")
+    assert done.code == 2
+    assert "nowhere in the " in done.err
+    assert "meeting.share=0.0001" in done.err
+    assert not list(pkt.outputs.rglob("transfer/*/manifest.json"))

@@ -100,6 +100,16 @@ def test_answers_get_no_space_of_their_own(tokenizer: Any):
     assert encode_answers(tokenizer, []) == []
 
 
+def test_a_text_behind_no_prompt_begins_as_any_document(tokenizer: Any):
+    for text in ("Answer: A", " A", "    return x"):
+        assert encode_answers(tokenizer, [text, text], ["", "Q:"]) == [
+            tokenizer(text, add_special_tokens=False)["input_ids"],
+            *encode_answers(tokenizer, [text]),
+        ]
+        encoded = encode([{"id": "t", "prompt": "", "answer": text}], tokenizer, max_length=99)
+        assert encoded.input_ids[0] == [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+
+
 def mmlu(tmp_path: Any) -> list[dict[str, Any]]:
     place = files.write(tmp_path / "test.jsonl", files.mmlu(6, "anatomy"))
     return rows_of("mmlu", benchmark=BenchmarkConfig(name="mmlu", tasks=["mmlu"], data_dir=str(place)))

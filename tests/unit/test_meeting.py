@@ -108,6 +108,19 @@ def test_tokens_up_to_a_pair_are_the_same_text(text, kinds):
 
 
 @pytest.mark.parametrize("kinds", [*permutations(KINDS, 2)], ids="-".join)
+@pytest.mark.parametrize("text", ["Ada has 12 apples. Zat \ufb01ne", "Größe 你好 \u2603 Ada has"])
+def test_texts_meet_whoever_begins_them_with_a_token_and_knows_not_all_of_them(kinds, text):
+    rows, found = [{"id": "t", "prompt": "", "answer": text}], set()
+    for begins in product((False, True), repeat=2):
+        tokenizers = [vocabulary(kind, begins=first) for kind, first in zip(kinds, begins, strict=True)]
+        own, theirs = ((one, encode(rows, one, max_length=500)) for one in tokenizers)
+        student, _ = met(rows, own, theirs, None)
+        found.add(position_counts(student, "all")[0] - all(begins))
+    assert min(found) > 1
+    assert max(found) - min(found) <= 1
+
+
+@pytest.mark.parametrize("kinds", [*permutations(KINDS, 2)], ids="-".join)
 @pytest.mark.parametrize("chat", [False, True])
 def test_both_models_get_as_many_positions_in_the_same_order(kinds, chat):
     other = "<<{% for m in messages %}{{ m['role'] }}> {{ m['content'] }}\n\n{% endfor %}reply:\n"

@@ -13,6 +13,7 @@ from pkt.data.encoding import encode
 from pkt.data.lengths import Fitting
 from pkt.tasks.splits import load_splits
 from tiny import tiny_tokenizer
+from vocabularies import vocabulary
 
 
 def row(name, prompt="Q: Why?\nA:", answer=" so", **more):
@@ -28,9 +29,34 @@ def test_rows_that_are_in_another_split_are_counted_without_regard_to_white_spac
     ]
     (told,) = notes.overlap("test", rows, "train", held)
     assert told.startswith(
-        "test: 1 of 3 rows are also in train (white space aside; row 'x'); 1 have a prompt of train"
+        "test: 1 of 3 rows are also in train (row 'x'); "
+        "1 of 3 rows have a prompt of train with another answer (row 'y')"
     )
     assert list(notes.overlap("test", rows[2:], "train", held)) == []
+    texts = [row(str(n), "", f"text {n}") for n in range(4)]
+    assert list(notes.overlap("test", texts[:2], "train", texts[2:])) == []  # texts have no prompt in common
+    (told,) = notes.overlap("test", texts[:3], "train", texts[2:])
+    assert told.startswith("test: 1 of 3 rows are also in train (row '2'), white")
+
+
+def test_prompts_that_are_asked_of_the_teacher_too_are_counted():
+    rows = [row("x", "Q: Why? A: "), row("y", "Q: Who?\nA:")]
+    (told,) = notes.asked_too("test", rows, ["Q:\tWhy?\nA:", "Q: When?"], "the prompts")
+    assert told.startswith(
+        "test: 1 of 2 rows have a prompt that is also among the prompts (white space aside; row 'x')"
+    )
+    assert list(notes.asked_too("test", rows[1:], ["Q: Why?\nA:"], "the prompts")) == []
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "characters"])
+def test_answers_that_a_tokenizer_does_not_know_are_counted(kind: str):
+    tokenizer = vocabulary(kind)
+    rows = [row("a", answer=" apples"), row("b", answer=" \u4e2d\u6587"), row("c", "", "\u4e2d")]
+    known, lost = [rows[0]], [rows[1], rows[2]]
+    assert list(notes.unknown("train", known, tokenizer, "student")) == []
+    (told,) = notes.unknown("train", known + lost, tokenizer, "student")
+    assert told.startswith("train: 2 of 3 answers hold text that the student's tokenizer does not know")
+    assert list(notes.unknown("train", known + lost, vocabulary("byte_bpe"), "student")) == []
 
 
 def test_unusual_answers_are_counted():

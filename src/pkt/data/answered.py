@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pkt.config import AnswerConfig
-from pkt.errors import PktError, RequestError
+from pkt.errors import RequestError
 
 FILE = "answers.jsonl"
 
@@ -75,14 +75,14 @@ def kept(answers: Sequence[Answer], config: AnswerConfig) -> list[dict[str, Any]
         config: how they are chosen.
 
     Raises:
-        PktError: the teacher answered nothing.
-        RequestError: the choice leaves none.
+        RequestError: the teacher answered nothing, or the choice leaves none.
     """
     said = [answer for answer in answers if answer.text.strip()]
     if not said:
-        raise PktError(
-            f"the teacher's {len(answers)} answers are all blank: it ends at once after these prompts. Look at "
-            "the prompts (data.unlabelled), model.chat_template, and answer.temperature."
+        raise RequestError(
+            f"the teacher's {len(answers)} answers are all blank: it ends at once after these prompts, or they leave "
+            "its context no room for an answer. Look at the prompts (data.unlabelled), answer.max_new_tokens, "
+            "model.chat_template, and answer.temperature."
         )
     chosen = {"all": _all, "confident": _confident, "verified": _verified}[config.keep](said, config)
     if not chosen:

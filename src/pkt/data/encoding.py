@@ -23,7 +23,7 @@ from pkt.data.conversation import is_packed
 from pkt.data.tokens import Tokens
 from pkt.errors import RequestError
 
-VERSION = 3  # raised when the rules below give other token ids for the same rows; part of keys
+VERSION = 4  # raised when the rules below give other token ids for the same rows; part of keys
 PREFIX_SPACES = ("▁", "Ġ")  # how tokens write a space
 LEADS = ("\n", "=", ":", ")")
 NEAR = 8  # tokens among which a prefix would come again
@@ -112,7 +112,7 @@ def encode(
             f"row {bare!r} is a text without a prompt, which no chat template takes: set model.chat_template=false."
         )
     prompts = [encode_prompt(tokenizer, text) for text in texts]
-    answers = encode_answers(tokenizer, [row["answer"] for row in rows])
+    answers = encode_answers(tokenizer, [row["answer"] for row in rows], [row["prompt"] for row in rows])
     for row, prompt, answer in zip(rows, prompts, answers, strict=True):
         if not row["prompt"] and not prompt and len(answer) > 1:
             prompt.append(answer.pop(0))  # nothing stands before a text, so its first token is given
@@ -169,19 +169,34 @@ def _prefix(tokenizer: Any) -> list[int]:
     return whole[: starts[0]] if starts else []
 
 
-def encode_answers(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+def encode_answers(
+    tokenizer: Any, texts: Sequence[str], prompts: Sequence[str] | None = None
+) -> list[list[int]]:
     """Tokenise texts that continue a prompt, without the space that some tokenizers put before every text.
 
     Such a tokenizer reads ``" A"`` on its own as two spaces and a letter, and an indent of four spaces as one of five.
-    Behind another text it reads the spaces that are there.
+    Behind another text it reads the spaces that are there. A text behind an empty prompt begins as any document does.
+
+    Args:
+        tokenizer: of the model.
+        texts: one per row.
+        prompts: what each of them stands behind; None: something.
     """
     if not texts:
         return []
-    plain: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    asked = (
+        [*zip(map(bool, prompts), texts, strict=True)] if prompts is not None else [(True, t) for t in texts]
+    )
+    different = list(dict.fromkeys(asked))
+    found: list[list[int]] = tokenizer([text for _, text in different], add_special_tokens=False)["input_ids"]
     first = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=False)["input_ids"])[:1]
-    if not first or first[0][:1] not in PREFIX_SPACES:
-        return plain
-    return [_behind(tokenizer, text) or ids for text, ids in zip(texts, plain, strict=True)]
+    if first and first[0][:1] in PREFIX_SPACES:
+        found = [
+            (continues and _behind(tokenizer, text)) or ids
+            for (continues, text), ids in zip(different, found, strict=True)
+        ]
+    known = dict(zip(different, found, strict=True))
+    return [list(known[one]) for one in asked]
 
 
 def _behind(tokenizer: Any, text: str) -> list[int] | None:

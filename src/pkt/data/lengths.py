@@ -68,7 +68,7 @@ class Fitting:
     def _length(self, tokenizer: Any, prompt: str, answer: str) -> int:
         chat = self._chat(tokenizer)
         text = prompt if chat is None else chat.prompt(tokenizer, prompt)
-        return len(encode_prompt(tokenizer, text)) + len(encode_answers(tokenizer, [answer])[0]) + 1
+        return len(encode_prompt(tokenizer, text)) + len(encode_answers(tokenizer, [answer], [prompt])[0]) + 1
 
     def _chat(self, tokenizer: Any) -> Chat | None:
         """Return the chat template; None also where the tokenizer has none, which `encode` refuses."""

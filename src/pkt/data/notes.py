@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pkt.data.encoding import Encoded, encode_prompt
+from pkt.data.encoding import Encoded, encode_answers, encode_prompt
 from pkt.data.lengths import Fitting
 from pkt.data.pools import same
 
@@ -32,17 +32,20 @@ def overlap(name: str, rows: Rows, other: str, held: Rows) -> Iterator[str]:
         held: its rows.
     """
     whole = {_key(row) for row in held}
-    prompts = {prompt for prompt, _ in whole}
+    prompts = {prompt for prompt, _ in whole if prompt}  # texts alone have none
     keys = [_key(row) for row in rows]
     found = [row for row, key in zip(rows, keys, strict=True) if key in whole]
     near = [row for row, key in zip(rows, keys, strict=True) if key[0] in prompts and key not in whole]
     if found or near:
-        more = f"; {len(near)} have a prompt of {other} with another answer" if near else ""
-        example = (found or near)[0]["id"]
-        yield (
-            f"{name}: {len(found)} of {len(rows)} rows are also in {other} (white space aside; row {example!r}){more}. "
-            "Scores on such rows say what was learnt by heart."
-        )
+        said = [
+            f"{len(some)} of {len(rows)} rows {what} (row {some[0]['id']!r})"
+            for some, what in (
+                (found, f"are also in {other}"),
+                (near, f"have a prompt of {other} with another answer"),
+            )
+            if some
+        ]
+        yield f"{name}: {'; '.join(said)}, white space aside. Scores on such rows say what was learnt by heart."
 
 
 def asked_too(name: str, rows: Rows, asked: Iterable[str], whose: str) -> Iterator[str]:
@@ -81,6 +84,27 @@ def unusual(name: str, rows: Rows) -> Iterator[str]:
         yield (
             f"{name}: {len(joined)} of {len(rows)} answers begin without white space behind a prompt that ends "
             f"without any {_example(joined[0])}. Begin an answer with the space or line break that belongs before it."
+        )
+
+
+def unknown(name: str, rows: Rows, tokenizer: Any, who: str) -> Iterator[str]:
+    """Say how many answers hold tokens that stand for what the tokenizer does not know.
+
+    Args:
+        name: what the rows are called.
+        rows: with prompt and answer.
+        tokenizer: of a model.
+        who: has it.
+    """
+    index = tokenizer.unk_token_id
+    if index is None or index == tokenizer.eos_token_id:
+        return
+    answers = encode_answers(tokenizer, [row["answer"] for row in rows], [row["prompt"] for row in rows])
+    if lost := [row for row, ids in zip(rows, answers, strict=True) if index in ids]:
+        yield (
+            f"{name}: {len(lost)} of {len(rows)} answers hold text that the {who}'s tokenizer does not know and reads "
+            f"as {tokenizer.unk_token} {_example(lost[0])}. A student learns to write {tokenizer.unk_token} there, and "
+            "bits per byte count it as if the text had been said: they do not compare with another tokenizer's."
         )
 
 

@@ -107,7 +107,7 @@ class Asking:
         self,
         batch: list[tuple[int, ...]],
         jobs: dict[tuple[int, ...], list[tuple[str, str]]],
-        continuations: dict[str, list[int]],
+        continuations: dict[tuple[str, str], list[int]],
     ) -> None:
         """Fill `hits` for who asks about the inputs of a batch; an input lacks the answer's last token."""
 
@@ -126,11 +126,11 @@ class Asking:
         """Return (log-likelihood, whether greedy decoding gives it) per request, and fill `hits`."""
         pairs = [tuple(request.args) for request in requests]
         prompts = self.encode_prompts([context for context, _ in pairs])
-        answers = list(dict.fromkeys(continuation for _, continuation in pairs))
-        continuations = dict(zip(answers, encode_answers(self.tokenizer, answers), strict=True))
+        different = list(dict.fromkeys(pairs))
+        contexts, texts = zip(*different, strict=True) if different else ((), ())
+        continuations = dict(zip(different, encode_answers(self.tokenizer, texts, contexts), strict=True))
         jobs: dict[tuple[int, ...], list[tuple[str, str]]] = {}  # what the model reads -> who asks
-        for context, continuation in dict.fromkeys(pairs):
-            answer = continuations[continuation]
+        for (context, continuation), answer in continuations.items():
             if len(answer) > self.max_length:
                 raise RequestError(
                     f"an answer to be scored has {len(answer)} tokens, the model's context holds {self.max_length}: "

@@ -69,11 +69,11 @@ class Scorer(Asking, HFLM):  # type: ignore[misc]
         self,
         batch: list[tuple[int, ...]],
         jobs: dict[tuple[int, ...], list[tuple[str, str]]],
-        continuations: dict[str, list[int]],
+        continuations: dict[tuple[str, str], list[int]],
     ) -> None:
         """Score one batch: padding on the right needs no mask in a causal model."""
         asked = [(row, pair) for row, ids in enumerate(batch) for pair in jobs[ids]]
-        answers = [continuations[pair[1]] for _, pair in asked]
+        answers = [continuations[pair] for _, pair in asked]
         starts = [len(batch[row]) - len(ids) for (row, _), ids in zip(asked, answers, strict=True)]
         low = min(*starts, max(map(len, batch)) - 1)
         logits_BKV = self._logits(batch, low)

@@ -103,14 +103,14 @@ class VllmScorer(Asking, TemplateLM):  # type: ignore[misc]
         self,
         batch: list[tuple[int, ...]],
         jobs: dict[tuple[int, ...], list[tuple[str, str]]],
-        continuations: dict[str, list[int]],
+        continuations: dict[tuple[str, str], list[int]],
     ) -> None:
         """Score one batch by the log-probabilities of its prompts."""
         asked = [(ids, pair) for ids in batch for pair in jobs[ids]]
-        rows = [[*ids, continuations[pair[1]][-1]] for ids, pair in asked]
+        rows = [[*ids, continuations[pair][-1]] for ids, pair in asked]
         how = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 1, "detokenize": False}
         for (_, pair), row, output in zip(asked, rows, self._run(rows, [how] * len(rows)), strict=True):
-            count = len(continuations[pair[1]])
+            count = len(continuations[pair])
             # the likeliest token and the row's own at every position
             of_answer = zip(row[-count:], output.prompt_logprobs[-count:], strict=True)
             said = [known[token] for token, known in of_answer]

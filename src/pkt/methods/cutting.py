@@ -14,7 +14,7 @@ from pkt.attribution.importance import VERSION, Importance
 from pkt.config import CheckpointSpec
 from pkt.manifest import content_key
 from pkt.mapping import top_layers
-from pkt.models.kept import Counts, CutSpec, Kept, counts
+from pkt.models.kept import Counts, CutSpec, Kept, count, counts
 from pkt.models.narrow import sizes
 from pkt.models.surgery import check_kept
 from pkt.remembered import recall, remember
@@ -37,8 +37,10 @@ def resolved(spec: CheckpointSpec, teacher_config: Any, measured: Measured) -> C
     config, cut = teacher_config.get_text_config(), spec.cut
     depth = int(config.num_hidden_layers)
     wanted = Counts()
-    if any(value is not None for value in (cut.layers, cut.heads, cut.mlp, cut.hidden)):
+    if any(value is not None for value in (cut.heads, cut.mlp, cut.hidden)):
         wanted = counts(cut, sizes(config))
+    elif cut.layers is not None:  # the sizes of layers do not matter, and need not stand in the config
+        wanted = Counts(layers=count("layers", cut.layers, depth))
     layers = _layers(spec, depth, wanted, measured)
     check_kept(layers, depth)
     kept = Kept(layers=tuple(layers), **_widths(wanted, layers, config, measured))

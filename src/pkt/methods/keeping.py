@@ -18,7 +18,7 @@ from pkt.errors import PktError
 from pkt.late import torch
 from pkt.mapping import LayerPair
 from pkt.methods.layer_results import LayerAlignment
-from pkt.methods.readings import begins_word, counts_rest, read_by
+from pkt.methods.readings import begins_word, compared, counts_rest, read_by
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
 from pkt.objectives import Objective
@@ -103,7 +103,7 @@ def _pass(
     """Return the one pass over a split that has all that is wanted of the teacher."""
     return Pass(
         arch=bench.teacher.arch,
-        encoded=read_by(bench, "teacher", split),
+        encoded=(compared if split == "train" else read_by)(bench, "teacher", split),
         reads=reads,
         interface=Interface(interface),
         positions=positions,
@@ -283,7 +283,7 @@ def live_reads(bench: Workbench, alignment: LayerAlignment) -> dict[int, Read]:
 def _outputs(bench: Workbench, alignment: LayerAlignment, split: str) -> TeacherOutput:
     if alignment.outputs:
         return alignment.outputs[split]
-    encoded = None if bench.one_vocabulary else read_by(bench, "teacher", split)
+    encoded = None if bench.one_vocabulary else compared(bench, "teacher", split)
     wanted = read_out(bench)
     assert wanted is not None, "only distributions are asked for at every step"
     return LiveTeacher(

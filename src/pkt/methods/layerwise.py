@@ -22,7 +22,7 @@ from pkt.mapping import LayerPair
 from pkt.methods.base import TRAINING, Choice, Provides, Reads
 from pkt.methods.keeping import reads_of
 from pkt.methods.layer_results import LayerAlignment, LayerExtraction
-from pkt.methods.readings import read_by
+from pkt.methods.readings import compared, read_by
 from pkt.methods.tuning import TrainingMethod
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
@@ -99,7 +99,7 @@ class LayerWise(TrainingMethod):
         return self._captured(bench, "student", reads)
 
     def _captured(self, bench: Workbench, role: str, reads: Mapping[int, Read]) -> dict[int, States]:
-        model, encoded = getattr(bench, role), read_by(bench, role, "align")
+        model, encoded = getattr(bench, role), compared(bench, role, "align")
         with bench.track(f"{role} states (align)", len(encoded.lengths)) as advance:
             return capture(
                 model.arch,

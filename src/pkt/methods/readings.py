@@ -20,6 +20,7 @@ from pkt.data.encoding import Encoded, as_read, encode, encode_prompt
 from pkt.data.meeting import VERSION as MEETING
 from pkt.data.meeting import met, thinned
 from pkt.data.spelling import Spelling
+from pkt.errors import RequestError
 from pkt.late import Tensor, torch
 from pkt.models.load import load_config, load_tokenizer
 from pkt.models.pair import PairReport, check_pair
@@ -101,6 +102,7 @@ def read_by(bench: Workbench, role: str, split: str, *, labelled: bool = False) 
         rows = [*(() if alone else bench.splits[split].rows), *answered]
         own, teacher = read(split), tokenizer_of(bench, "teacher")
         theirs = encode(rows, teacher, **_limits(bench), who="teacher")
+        bench.note(*notes.unknown(split, rows, teacher, "teacher"))
         if bench.chat is None:
             bench.note(*notes.inside_tokens(f"{split}, as the teacher reads it", rows, theirs, teacher))
         student, other = met(rows, (bench.tokenizer, own), (teacher, theirs), bench.chat)
@@ -113,6 +115,22 @@ def read_by(bench: Workbench, role: str, split: str, *, labelled: bool = False) 
             f"token, and are compared there; at {same:,} of them both read the same token next"
         )
     return bench.met[key]["teacher" if role == "teacher" else "student"]
+
+
+def compared(bench: Workbench, role: str, split: str) -> Encoded:
+    """Return the rows of a split at which both models are compared, as one of them reads them; see `read_by`.
+
+    Raises:
+        RequestError: nowhere have both models read the same text.
+    """
+    found = read_by(bench, role, split)
+    if found.met is not None and not share(found)[0]:
+        raise RequestError(
+            f"nowhere in the {split} split have both models read the same text, so nothing of the teacher would reach "
+            f"the student there (meeting.share={bench.config.meeting.share}): look at the rows as both read them (pkt "
+            "rows), take method=sft or seqkd, which compare no positions, or another teacher."
+        )
+    return found
 
 
 def share(encoded: Encoded) -> tuple[int, int]:

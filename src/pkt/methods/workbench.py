@@ -316,8 +316,9 @@ class Workbench:
                     "another text each time, so no result could be reused or repeated. Set "
                     "model.chat_template=false, or mend the template."
                 )
+            rows = self.splits[split].rows
+            self.note(*notes.unknown(split, rows, self.tokenizer, "student"))
             if self.chat is None:
-                rows = self.splits[split].rows
                 self.note(*notes.inside_tokens(split, rows, found, self.tokenizer))
             self._encoded[split] = found
         return self._encoded[split]

@@ -208,7 +208,9 @@ class Architecture:
         if name not in self.projection_names():
             allowed = ", ".join(self.projection_names()) or "none: declare roles.projections"
             raise RequestError(
-                f"{self.model.config.model_type} layers have no projection '{name}'; they have {allowed}."
+                f"{self.model.config.model_type} layers have no projection '{name}'; they have {allowed}. Where "
+                "experts share it out, or it is part of a larger matrix, it cannot be taken by itself: name one of "
+                "these, or take a model that has it."
             )
         return self.roles.projections[name]
 

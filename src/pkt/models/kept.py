@@ -96,12 +96,12 @@ def counts(cut: CutConfig, sizes: Sizes) -> Counts:
         RequestError: more than there is, or query heads that are no whole groups.
     """
     found = {
-        name: _count(name, getattr(cut, name), getattr(sizes, name)) for name in ("layers", "mlp", "hidden")
+        name: count(name, getattr(cut, name), getattr(sizes, name)) for name in ("layers", "mlp", "hidden")
     }
     heads, queries = cut.heads, sizes.queries
     if isinstance(heads, float):  # a share of the groups
         heads = queries * max(1, round(heads * sizes.groups))
-    heads = _count("heads", heads, sizes.heads)
+    heads = count("heads", heads, sizes.heads)
     if heads is not None and heads % queries:
         alone = "all query heads read one key-value head, so that they stay together: cut mlp or hidden"
         whole = f"choose a multiple of {queries} up to {sizes.heads}"
@@ -112,7 +112,7 @@ def counts(cut: CutConfig, sizes: Sizes) -> Counts:
     return Counts(groups=None if heads is None else heads // queries, **found)
 
 
-def _count(name: str, value: int | float | None, size: int) -> int | None:
+def count(name: str, value: int | float | None, size: int) -> int | None:
     """Return a number of things that stay, of a number or of a share of all; None for all."""
     if value is None:
         return None
