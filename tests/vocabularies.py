@@ -21,8 +21,13 @@ from transformers import PreTrainedTokenizerFast
 
 from tiny import CHAT_TEMPLATE
 
-UNKNOWING = ("unigram", "wordpiece", "characters")  # kinds with a token for what they do not know
-KINDS = ("byte_bpe", "piece_bpe", "unigram", "wordpiece", "characters")
+UNKNOWING = (
+    "unigram",
+    "metaspace",
+    "wordpiece",
+    "characters",
+)  # kinds with a token for what they do not know
+KINDS = ("byte_bpe", "piece_bpe", "unigram", "metaspace", "wordpiece", "characters")
 SENTENCES = (
     "Ada has 12 apples. How many apples has Ben?\nResult:",
     "def f(x):\n    return x + 3 * 9\n",
@@ -96,6 +101,19 @@ def _unigram(names: list[str]) -> Any:
     return tokenizer
 
 
+def _metaspace(names: list[str]) -> Any:
+    """As T5's: SentencePiece's usual normalisation, a space before every text, and no bytes for what no piece has."""
+    tokenizer: Any = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    trainer = trainers.UnigramTrainer(
+        vocab_size=160, unk_token="<unk>", special_tokens=[*names, "<unk>"], show_progress=False
+    )
+    tokenizer.train_from_iterator(SENTENCES[:5] * 3, trainer)
+    return tokenizer
+
+
 def _wordpiece(names: list[str]) -> Any:
     """As BERT's: lower case, no accents, spaces thrown away."""
     tokenizer: Any = Tokenizer(models.WordPiece(unk_token="<unk>"))
@@ -120,7 +138,7 @@ def _characters(names: list[str]) -> Any:
 def _made(kind: str, begins: bool) -> str:
     names = ["<pad>", "<s>", "</s>"] if kind != "unigram" else ["<pad>", "</s>", "<s>"]
     makers = {
-        "byte_bpe": _byte_bpe, "piece_bpe": _piece_bpe, "unigram": _unigram,
+        "byte_bpe": _byte_bpe, "piece_bpe": _piece_bpe, "unigram": _unigram, "metaspace": _metaspace,
         "wordpiece": _wordpiece, "characters": _characters,
     }  # fmt: skip
     tokenizer = makers[kind](names)
