@@ -74,9 +74,7 @@ LEARNING = {
 @pytest.mark.parametrize(
     ("name", "step"),
     [
-        pytest.param(
-            name, step, marks=[] if (name, step) in (("refitted", 3), ("trained", 3)) else pytest.mark.slow
-        )
+        pytest.param(name, step, marks=[] if (name, step) == ("trained", 3) else pytest.mark.slow)
         for name, (_, stops) in LEARNING.items()
         for step in stops
     ],

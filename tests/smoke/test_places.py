@@ -133,7 +133,10 @@ def test_a_sweep_of_refused_jobs_takes_nothing(pkt, desk):
     } == before
 
 
-@pytest.mark.parametrize("theirs", ["paper.tex", "paper.md", "paper.jsonl", "paper.html"])
+@pytest.mark.parametrize(
+    "theirs",
+    [pytest.param(f"paper.{end}", marks=pytest.mark.slow) for end in ("tex", "md", "jsonl")] + ["paper.html"],
+)
 def test_a_report_overwrites_only_reports(pkt, desk, theirs):
     from run_folders import leave_run
 

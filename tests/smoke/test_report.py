@@ -192,13 +192,18 @@ def test_a_run_ends_with_its_page_and_runs_go_into_one(pkt, tiny_request):
     "words",
     [
         ["method=sft"],
-        ["method=semalign_joint", "objective=joint", "semantics=cosine"],
-        [
-            "method=semalign_joint",
-            "+term@objective.terms.more=mean_square",
-            "~objective.terms.kl",
-            "mapping=monotone",
-        ],
+        pytest.param(
+            ["method=semalign_joint", "objective=joint", "semantics=cosine"], marks=pytest.mark.slow
+        ),
+        pytest.param(
+            [
+                "method=semalign_joint",
+                "+term@objective.terms.more=mean_square",
+                "~objective.terms.kl",
+                "mapping=monotone",
+            ],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_command_with_every_setting_written_out_asks_for_the_same(pkt, tiny_request, words):

@@ -58,6 +58,7 @@ def test_a_random_map_is_drawn_anew_for_every_seed_of_one_arm(pkt, tiny_request)
     assert len(keys) == 2
 
 
+@pytest.mark.slow
 def test_a_reused_training_shows_its_losses(pkt, tiny_request):
     for _ in range(2):
         assert pkt("run", "method=sft", *tiny_request).code == 0

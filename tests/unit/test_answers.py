@@ -488,6 +488,7 @@ def test_a_second_method_and_a_sweep_reuse_the_answers(unlabelled, tmp_path):
     assert reused(again) == {"answer": False, "align": True, "transfer": True}
 
 
+@pytest.mark.slow
 def test_another_end_of_the_students_text_is_another_answer(unlabelled, tmp_path):
     def key(name: str, end: str) -> str:
         tiny_model("llama", depth=2).save_pretrained(tmp_path / name)
@@ -527,6 +528,7 @@ def test_requests_that_use_none_of_it_have_the_settings_of_before(tiny_request, 
     assert settings["optim.epochs"] == 2
 
 
+@pytest.mark.slow
 def test_steps_are_those_of_as_many_epochs_cut_off(tiny_request, tmp_path):
     from pkt.methods.task import Task
 

@@ -9,8 +9,18 @@ import pytest
     ("words", "told", "untold"),
     [
         (["method=sft"], "transfer (sft, 2 epochs, 8 rows each, lr 0.001)", "align"),
-        (["method=sft", "optim.steps=3"], "transfer (sft, 3 steps, 8 rows each", "epochs"),
-        (["method=sft", "optim.tokens_per_batch=200"], "transfer (sft, 2 epochs, 200 tokens each", "8 rows"),
+        pytest.param(
+            ["method=sft", "optim.steps=3"],
+            "transfer (sft, 3 steps, 8 rows each",
+            "epochs",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["method=sft", "optim.tokens_per_batch=200"],
+            "transfer (sft, 2 epochs, 200 tokens each",
+            "8 rows",
+            marks=pytest.mark.slow,
+        ),
         (["method=identity"], "transfer (identity)", "epochs"),
     ],
 )

@@ -61,6 +61,7 @@ def test_settings_are_told_as_the_command_line_has_them_and_costs_as_tables_do(p
     assert ["student ktokens", "5,000", "6,000"] in rows
 
 
+@pytest.mark.slow
 def test_why_a_result_is_another_one_is_told_of_real_runs(pkt, tiny_request):
     for rate in ("1e-3", "2e-3"):
         assert pkt("run", *tiny_request, "method=sft", f"optim.lr={rate}").code == 0

