@@ -129,7 +129,7 @@ class Planner:
             self._add(
                 ANSWER,
                 settings=settings,
-                models={"teacher": self.identity("teacher")},
+                models={"teacher": self.bench.identity("teacher")},
                 rows={"unlabelled": prompts_digest(self.bench)},
                 prompts=_asked(self.bench.prompts, tested=own.keep == "verified"),
                 encoding=ENCODING,
@@ -149,7 +149,7 @@ class Planner:
         return {
             "by": target_of(next(cls for cls in type(self.method).__mro__ if stage in vars(cls))),
             "settings": self._settings(stage, own, reads) | (self._choosing(stage) if taught else {}),
-            "models": {role: self.identity(role) for role in reads.models},
+            "models": {role: self.bench.identity(role) for role in reads.models},
             **digests(self.bench, reads.models, [split for split in reads.rows if split not in left]),
             **({"keeps": self.bench.objective.kept} if reads.keeps else {}),
             **_code(self.method, *self._read_by(stage, own)),
@@ -187,10 +187,6 @@ class Planner:
         if hasattr(value, "__dataclass_fields__"):
             return deciding(value, stage, self.choice, path=path, first=stage)
         return {path: plain(value)}
-
-    def identity(self, role: str) -> str:
-        """Return what a key says of a model: its files, and the type of numbers that it is loaded in."""
-        return f"{getattr(self.bench, f'{role}_fingerprint')}/{self.bench.dtype(role)}"
 
     def scores(
         self, role: str, tasks: Sequence[Any], known: Mapping[str, Any], checkpoint: str | None
@@ -281,7 +277,7 @@ class Planner:
 
     def _identity(self, role: str, checkpoint: str | None) -> str:
         """Return what a key says of a model that this request does not make."""
-        return checkpoint if role == "transferred" and checkpoint is not None else self.identity(role)
+        return checkpoint if role == "transferred" and checkpoint is not None else self.bench.identity(role)
 
     def _made(self, role: str, checkpoint: str | None) -> tuple[str, ...]:
         return (self.chain("transfer"),) if role == "transferred" and checkpoint is None else ()

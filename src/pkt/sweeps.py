@@ -1,8 +1,8 @@
 """The end of a sweep: one table over its jobs, seeds averaged, methods side by side, and a report.
 
-hydra -m ──> callbacks (where the jobs' folders are) ──> jobs ──> cli ──> show_table
+hydra -m ──> callbacks (where the jobs' folders are) ──> jobs ──> request ──> show_table
 
-Hydra calls nothing at the end of a sweep in which a job failed, so the command line notices the end itself.
+Hydra calls nothing at the end of a sweep in which a job failed, so the request notices the end itself.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ def prompts_digest(bench: Workbench) -> str:
 
     def tokenised() -> Encoded:
         tokenizer = tokenizer_of(bench, "teacher")
-        texts = as_read([prompt.text for prompt in bench.prompts], tokenizer, bench.chat, _named(bench))
+        texts = as_read([prompt.text for prompt in bench.prompts], tokenizer, bench.chat, reader(bench))
         ids = [encode_prompt(tokenizer, text) for text in texts]
         return Encoded(input_ids=ids, prompt_lengths=[len(own) for own in ids])
 
@@ -220,7 +220,7 @@ def reply_end(bench: Workbench, role: str) -> int | None:
     return end
 
 
-def _named(bench: Workbench) -> str:
+def reader(bench: Workbench) -> str:
     """Return whose tokenizer the teacher reads with, for messages."""
     return "student" if bench.one_vocabulary else "teacher"
 

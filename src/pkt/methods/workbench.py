@@ -150,11 +150,15 @@ class Workbench:
         kept = self.cut["layers"] if self.cut else None
         return of_student(self.mapping, kept, self.outline("teacher").num_hidden_layers)
 
+    def identity(self, role: str) -> str:
+        """Return what a key says of a model: its files, and the type of numbers that it is loaded in."""
+        return f"{getattr(self, f'{role}_fingerprint')}/{self.dtype(role)}"
+
     def _importance(self, what: str) -> Importance:
         """Return the importance of the teacher's layers, heads or channels."""
         about = {
             "what": what,
-            "teacher": f"{self.teacher_fingerprint}/{self.dtype('teacher')}",
+            "teacher": self.identity("teacher"),
             "device": self.device_type,
             "rows": self.digest("extract"),
         }

@@ -177,9 +177,8 @@ def pairing_figure(
     axes.scatter(x_teacher, [1] * teacher_depth, color=TEACHER, s=90, zorder=2)
     axes.scatter(x_student, [0] * student_depth, color=STUDENT, s=90, marker="s", zorder=2)
     for x, y, depth, shift in ((x_teacher, 1, teacher_depth, 0.18), (x_student, 0, student_depth, -0.18)):
-        for layer in range(1, depth + 1):
-            if depth <= 16 or layer % 4 == 0 or layer == 1:
-                axes.annotate(str(layer), (x[layer - 1], y + shift), ha="center", va="center", fontsize=8)
+        for layer in ticks(depth):
+            axes.annotate(str(layer), (x[layer - 1], y + shift), ha="center", va="center", fontsize=8)
     axes.set(
         yticks=[0, 1], yticklabels=["student", "teacher"], ylim=(-0.4, 1.4), xticks=[], title="layer pairs"
     )

@@ -124,19 +124,24 @@ def _gentler(run: Run) -> str:
     return f"{smaller}, fewer of them (optim.steps), or optim.keep=best; what the loss did is in the report"
 
 
-_UNTAUGHT = ("sft", "pissa")  # train without a teacher
+_TEACHING = {"extract", "answer", "align"}  # stages that read the teacher
 
 
 def _beside(sentence: str, study: Study, arm: Arm) -> Verdict:
     """Return what tells whether the gain is the teacher's; more seeds where the study has both sides of that."""
     run, method = arm.first, arm.first["method"]
-    trained = {other.first["method"] for other in study.arms} - {"identity"}
-    if trained & {*_UNTAUGHT} and trained - {*_UNTAUGHT}:
+    taught = {_taught(other.first) for other in study.arms if other.first["method"] != "identity"}
+    if len(taught) > 1:
         few = any(len(other.runs) < 3 for other in study.arms)
         return Verdict(sentence=sentence, advice="do more seeds say the same (seed=0,1,2)?" if few else "")
-    if method in _UNTAUGHT:
+    if not _taught(run):
         # the method that the pair has by default: all layers, and for a cut student another one than for others
         advice, command = ("does a teacher add to it (docs/when.md)?", asked_again(run, method=None))
     else:
         advice, command = "is it the teacher's doing?", asked_again(run, method=f"sft,{method}", seed="0,1,2")
     return Verdict(sentence=sentence, advice=advice, command=command)
+
+
+def _taught(run: Run) -> bool:
+    """Return whether a student was made with a teacher."""
+    return bool(_TEACHING & {str(stage["stage"]) for stage in run["stages"]})

@@ -22,7 +22,7 @@ from pkt.durable import read_sealed, sealed, set_aside, write_atomically
 from pkt.evaluation.answers import Question, Reply, answering, replies
 from pkt.evaluation.sampling import Sampling
 from pkt.manifest import content_key
-from pkt.methods.readings import tokenizer_of
+from pkt.methods.readings import reader, tokenizer_of
 from pkt.methods.workbench import Workbench
 from pkt.sandbox import Outcome, run_programs
 from pkt.stages.serving import served
@@ -76,7 +76,7 @@ def summary(answers: Sequence[Answer]) -> dict[str, Any]:
 def _answered(bench: Workbench, scratch: Path) -> tuple[list[Answer], list[int]]:
     """Return the answers in the order of the prompts, and the tokens of each prompt."""
     config, tokenizer, prompts = bench.config.answer, tokenizer_of(bench, "teacher"), bench.prompts
-    texts = as_read([prompt.text for prompt in prompts], tokenizer, bench.chat)
+    texts = as_read([prompt.text for prompt in prompts], tokenizer, bench.chat, reader(bench))
     lengths = [len(encode_prompt(tokenizer, text)) for text in texts]
     questions = [
         Question(text=text, until=prompt.written.until, most=prompt.written.most)

@@ -38,7 +38,7 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def study(session: Session) -> dict[str, Any]:
     """Return what runs have in common whose scores can be compared, JSON-like."""
     step = next(step for step in session.plan if step.stage == "eval")
-    models = {role: _identity(session, role) for role in ("teacher", "student")}
+    models = {role: session.bench.identity(role) for role in ("teacher", "student")}
     return models | dict(_ingredients(step, "eval", session.seeded))
 
 
@@ -54,11 +54,6 @@ def arm(session: Session) -> dict[str, Any]:
         models = {f"{step.stage} {role}": key for role, key in step.ingredients["models"].items()}
         found |= models | dict(_ingredients(step, step.stage, session.seeded))
     return found
-
-
-def _identity(session: Session, role: str) -> str:
-    bench = session.bench
-    return f"{getattr(bench, f'{role}_fingerprint')}/{bench.dtype(role)}"
 
 
 def _chain(session: Session, takes: tuple[str, ...]) -> Iterator[Step]:
