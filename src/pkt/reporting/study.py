@@ -155,7 +155,8 @@ class Study:
     @property
     def measure(self) -> str:
         """What is compared, in words for a title."""
-        return "mean over tasks, in points" if self.averaged else self.head(self.tasks[0])
+        one = len(self.compared) < min(len(self.tasks), 2)  # beside further scores of the same task
+        return self.head(self.tasks[0]) if one or not self.averaged else "mean over tasks, in points"
 
     @cached_property
     def answers(self) -> dict[str, list[Answers]]:
