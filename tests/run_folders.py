@@ -55,7 +55,8 @@ def leave_run(
     levels = {"teacher": 1.5, "student": -0.7, "transferred": -0.7 + 2.2 * lift}
     folder = outputs / "runs" / "run" / f"{len(list(outputs.glob('runs/run/*')))}"
     folder.mkdir(parents=True)
-    scores, stages = {}, [stage("extract", f"x-{method}"), stage("transfer", f"{method}-{seed}")]
+    taught = [] if method in ("sft", "pissa", "identity") else [stage("extract", f"x-{method}")]
+    scores, stages = {}, [*taught, stage("transfer", f"{method}-{seed}")]
     for role, level in levels.items():
         jitter = noise.normal(0, 0.15, ROWS) if role == "transferred" and lift else 0.0
         samples = {task: records(task, hard[task] + level + jitter > 0) for task in tasks}

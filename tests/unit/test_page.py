@@ -100,7 +100,7 @@ def study(outputs) -> Report:
 
 @pytest.fixture(scope="module")
 def single(outputs) -> Report:
-    return collect(load_runs([outputs / "runs" / "run" / "0"]))
+    return collect(load_runs([outputs / "runs" / "run" / "2"]))  # of a method that reads the teacher
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +319,7 @@ def test_a_run_shows_its_own_parts(single):
     assert [drawing.name for drawing in topics["layers"].drawings] == ["attribution", "pairing"]
     assert topics["layers"].tables[0].rows == (("1", "0.9"),)
     assert topics["budget"].tables[0].columns == ("", "trained", "steps", "seconds", "peak MB")
-    assert ("extract", "reused", "1.5", "x-sft") in topics["stages"].tables[0].rows
+    assert ("extract", "reused", "1.5", "x-weak") in topics["stages"].tables[0].rows
     assert ("torch", "2.0") in topics["environment"].tables[0].rows
     assert len(topics["losses"].drawings) == 1
 

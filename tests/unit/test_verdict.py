@@ -20,8 +20,6 @@ def found(outputs: Path, lift: float, method: str = "kd", **changes) -> Verdict 
     (run,) = load_runs([file.parent])
     for path, value in changes.items():
         run[path] = value
-    if method == "sft":  # nothing of it reads a teacher
-        run["stages"] = [stage for stage in run["stages"] if stage["stage"] != "extract"]
     return verdict(run, shares_of(run))
 
 
