@@ -5,9 +5,11 @@ Shape suffixes: B rows, T positions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import TypeVar
 
 from pkt.data.encoding import NEW_WORD, SAME_TOKEN, Encoded
 from pkt.late import Tensor, torch
@@ -131,6 +133,29 @@ def sorted_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Cut all rows into batches by length, longest first (so that memory runs out at once or never)."""
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
     return _cut(order, batch_size)
+
+
+Step = TypeVar("Step")
+
+
+def epochs_of(
+    epoch: Callable[[int], Sequence[Step]], *, epochs: int | None, steps: int | None
+) -> list[list[Step]]:
+    """Return the optimiser steps of a training, by epoch.
+
+    Args:
+        epoch: returns the steps of an epoch, by its number.
+        epochs: how many there are; not read where `steps` says when it ends.
+        steps: of the whole training; the last epoch is cut off there. None: all that the epochs have.
+    """
+    found: list[list[Step]] = []
+    left = sys.maxsize if steps is None else steps
+    most = sys.maxsize if steps is not None else epochs
+    assert most is not None, "without steps the request has settled the epochs"
+    while left and len(found) < most:
+        found.append(list(epoch(len(found)))[:left])
+        left -= len(found[-1])
+    return found
 
 
 def epoch_batches(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pkt.data.batching import Batch, collate, epoch_batches, sorted_batches
+from pkt.data.batching import Batch, collate, epoch_batches, epochs_of, sorted_batches
 from pkt.data.encoding import Encoded
 from pkt.errors import RequestError
 from pkt.late import nn, torch
@@ -128,22 +127,17 @@ class Task:
             raise RequestError(
                 "the train split is empty; give rows with data.train=... or raise data.sizes.train."
             )
-        plan: list[list[list[int]]] = []
-        left = sys.maxsize if optim.steps is None else optim.steps
-        # without steps the request has settled the epochs
-        assert optim.steps is not None or optim.epochs is not None
-        epochs = optim.epochs if optim.steps is None and optim.epochs is not None else sys.maxsize
-        while left and len(plan) < epochs:
-            epoch = epoch_batches(
+
+        def batches(epoch: int) -> list[list[int]]:
+            return epoch_batches(
                 lengths,
                 optim.batch_size,
                 seed=self.bench.config.seed,
-                epoch=len(plan),
+                epoch=epoch,
                 tokens=optim.tokens_per_batch,
             )
-            plan.append(epoch[:left])
-            left -= len(plan[-1])
-        return plan
+
+        return epochs_of(batches, epochs=optim.epochs, steps=optim.steps)
 
     @property
     def steps(self) -> int:

@@ -19,7 +19,7 @@ from pkt.errors import RequestError
 from pkt.late import Tensor, nn, torch
 from pkt.models.architecture import Architecture
 from pkt.models.roles import Roles
-from pkt.models.taps import Interface, decode
+from pkt.models.taps import Interface, decode, entering_state, first_output
 
 NEEDED = ("gate", "up", "down", "v", "o")
 SUM_TOLERANCE = 0.03  # bfloat16 rounds each of the two additions by up to 2^-8 of what it returns
@@ -198,7 +198,7 @@ class _Reader:
 
         handles = [
             self.layer.register_forward_pre_hook(
-                lambda _m, args, kwargs: self._keep("entering", args[0] if args else kwargs["hidden_states"]),
+                lambda _m, args, kwargs: self._keep("entering", entering_state(args, kwargs)),
                 with_kwargs=True,
             ),
             self.attention.register_forward_hook(on_attention),
@@ -206,9 +206,7 @@ class _Reader:
             self.down.register_forward_pre_hook(lambda _m, args: self._keep("neurons", args[0])),
             self.mlp.register_forward_hook(lambda _m, _args, output: self._keep("ffn", output)),
             self.layer.register_forward_hook(
-                lambda _m, _args, output: self._keep(
-                    "leaving", output[0] if isinstance(output, tuple) else output
-                )
+                lambda _m, _args, output: self._keep("leaving", first_output(output))
             ),
         ]
         try:

@@ -11,10 +11,12 @@ from typing import Any
 from pkt.errors import RequestError, first_line
 from pkt.late import Conv1D, LoraLayer, Tensor, nn, peft, torch, transformers
 from pkt.models.architecture import Architecture
+from pkt.models.behaviour import distance
 from pkt.models.cut_config import built, cut_config
 from pkt.models.quiet import quiet_transformers
 from pkt.models.roles import roles_of
 from pkt.models.structure import adopt
+from pkt.models.taps import entering_state, like
 
 _FUSED = ("q", "k", "v")  # what `qkv` stands for where a family computes the three in one map
 ENDS = ("embed", "head")  # matrices outside the layers that can get an adapter too
@@ -91,8 +93,7 @@ def _bypassed(arch: Architecture, layers: Sequence[int]) -> Tensor:
     """Return the logits of a few tokens with the layers that go bypassed: each gives back what enters it."""
 
     def give_back(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        entering = args[0] if args else kwargs["hidden_states"]
-        return type(output)([entering, *output[1:]]) if type(output) in (tuple, list) else entering
+        return like(output, entering_state(args, kwargs))
 
     gone = [number for number in range(1, arch.depth + 1) if number not in layers]
     handles = [arch.layer(number).register_forward_hook(give_back, with_kwargs=True) for number in gone]
@@ -119,7 +120,7 @@ def few_logits(model: Any) -> Tensor:
 
 def _check_same(model: Any, expected: Tensor, layers: Sequence[int]) -> None:
     """Refuse a cut model that computes something else than its layers did."""
-    error = float((few_logits(model) - expected).norm() / expected.norm())
+    error = distance(few_logits(model), expected)
     if not error <= near(model.dtype):
         raise RequestError(
             f"model.student.layers={list(layers)}: as a model of their own, these layers of the "

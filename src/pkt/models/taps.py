@@ -79,7 +79,7 @@ def _listen(
         def on_block(_m: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
             out_BTD = first_output(output)
             states[number] = _tracked(out_BTD) if retain_grad else out_BTD
-            return _like(output, states[number]) if retain_grad else None
+            return like(output, states[number]) if retain_grad else None
 
         return [layer.register_forward_hook(on_block)]
     if interface is Interface.residual:
@@ -99,7 +99,7 @@ def _listen_to_residual(
     def on_layer(_m: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
         out_BTD, in_BTD = first_output(output), entering.pop().value()
         states[number] = _tracked(out_BTD - in_BTD) if retain_grad else out_BTD - in_BTD
-        return _like(output, _through(in_BTD, states[number], out_BTD)) if retain_grad else None
+        return like(output, _through(in_BTD, states[number], out_BTD)) if retain_grad else None
 
     return [
         layer.register_forward_pre_hook(on_entry, with_kwargs=True),
@@ -125,7 +125,7 @@ def _listen_to_sublayer(
             leaving[:] = [_Kept(state_BTD)]
             return None
         states[number] = _tracked(state_BTD)
-        return _like(output, states[number].clone().reshape(out.shape))  # a copy: Falcon writes into it
+        return like(output, states[number].clone().reshape(out.shape))  # a copy: Falcon writes into it
 
     def on_layer(_m: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
         shape.clear()
@@ -265,6 +265,6 @@ def first_output(output: Any) -> Tensor:
     return state
 
 
-def _like(output: Any, state: Tensor) -> Any:
+def like(output: Any, state: Tensor) -> Any:
     """Return a changed state in the form of the module's own output: alone, or first in a tuple or list."""
     return type(output)([state, *output[1:]]) if isinstance(output, (tuple, list)) else state

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from pkt.config import OptimConfig
+from pkt.data.batching import epochs_of
 from pkt.planning.rows import Counts, Rows
 from pkt.planning.wanted import Wanted
 
@@ -47,14 +47,13 @@ class Schedule:
     def epochs(self) -> list[list[tuple[int, float]]]:
         """(tokens, answer positions) of every optimiser step, per epoch."""
         optim, train = self.wanted.config.optim, self.rows["train"]
-        steps, epochs = optim.steps, optim.epochs if optim.steps is None else sys.maxsize
-        found: list[list[tuple[int, float]]] = []
-        left = sys.maxsize if steps is None else steps
-        while left > 0 and epochs is not None and len(found) < epochs and len(train):
-            whole = list(_epoch(train, optim, self.wanted.config.seed, len(found)))
-            found.append(whole[:left])
-            left -= len(found[-1])
-        return found
+        if not len(train):
+            return []
+
+        def steps(epoch: int) -> list[tuple[int, float]]:
+            return list(_epoch(train, optim, self.wanted.config.seed, epoch))
+
+        return epochs_of(steps, epochs=optim.epochs, steps=optim.steps)
 
     @property
     def steps(self) -> int:
