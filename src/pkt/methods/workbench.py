@@ -6,7 +6,7 @@ A stage whose result is in the store asks for no model, so nothing is loaded for
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -321,11 +321,20 @@ class Workbench:
                     "model.chat_template=false, or mend the template."
                 )
             rows = self.splits[split].rows
-            self.note(*notes.unknown(split, rows, self.tokenizer, "student"))
+            self.note(*self.unknown(split, rows))
             if self.chat is None:
                 self.note(*notes.inside_tokens(split, rows, found, self.tokenizer))
             self._encoded[split] = found
         return self._encoded[split]
+
+    def unknown(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Return what is to be said of answers that the student's tokenizer does not know; they are looked at once."""
+        file = self.rows_dir / f"{texts_of(rows, self.how | {'unknown in': name})}.json"
+        if known := recall(file, "the rows are tokenised again"):
+            return [str(note) for note in known["notes"]]
+        found = list(notes.unknown(name, rows, self.tokenizer, "student"))
+        remember(file, {"notes": found})
+        return found
 
     def digest(self, split: str, rows: Sequence[int] | None = None) -> str:
         """Return the identity of a split's rows as the models see them: tokens, borders, order.

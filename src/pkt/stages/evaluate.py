@@ -84,7 +84,7 @@ def note_rows(bench: Workbench, of: Asked, *, answered: bool) -> None:
     split = bench.config.eval.split
     for task, known in of.rows.items():
         name, rows = f"{task}/{split}", [row for row in known if {"prompt", "answer"} <= row.keys()]
-        bench.note(*notes.unknown(name, rows, bench.tokenizer, "student"))
+        bench.note(*bench.unknown(name, rows))
         if bench.chat is None:
             bench.note(*notes.unusual(name, rows))
         for other, held in bench.splits.items():
