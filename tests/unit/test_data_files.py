@@ -191,3 +191,13 @@ def test_a_folder_in_a_files_place_is_called_one(pkt, tmp_path):
     assert end.code == 2
     assert f"there is none at {tmp_path} (that is a folder)" in end.err
     assert "did you mean" not in end.err
+
+
+@pytest.mark.parametrize(("end", "sign"), [("csv", ";"), ("csv", "|"), ("csv", "\t"), ("tsv", ",")])
+def test_a_table_with_another_separator_is_told(tmp_path, end, sign):
+    file = tmp_path / f"rows.{end}"
+    file.write_text(f"prompt{sign}answer\nQ: 1?{sign} 2\n", encoding="utf-8")
+    with pytest.raises(
+        RequestError, match=r"one column, .* separated by commas in \.csv and by tabs in \.tsv"
+    ):
+        list(read(file))
