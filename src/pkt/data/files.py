@@ -33,7 +33,7 @@ OTHERS = {
     b"ARROW1": "an Arrow file, which is not read: write it as parquet",
 }  # fmt: skip
 """What a file is that holds no rows in a form that is read, by its first bytes."""
-OTHERS = (";", "\t", "|", ",")  # what other programs put between columns
+SIGNS = (";", "\t", "|", ",")  # what other programs put between columns
 TABLES = {".csv": ",", ".tsv": "\t"}  # what stands between two columns, by a part of the file's name
 DIGITS = 4000  # from which on Python refuses to read a number as an integer
 MARK = "\ufeff"  # a byte order mark; files that were put together have them at the start of later lines too
@@ -148,7 +148,7 @@ def _table(path: Path, text: str, separator: str) -> Iterator[tuple[str, Any]]:
         names = next(lines, [])
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise RequestError(f"{path}: there are several columns {twice!r}; remove all but one.")
-        if len(names) == 1 and (other := next((sign for sign in OTHERS if sign in names[0]), None)):
+        if len(names) == 1 and (other := next((sign for sign in SIGNS if sign in names[0]), None)):
             raise RequestError(
                 f"{path}: one column, {names[0]!r}, whose name has {other!r} in it: columns are separated by commas in "
                 ".csv and by tabs in .tsv; save the file with one of these, or give the column another name."
