@@ -13,7 +13,7 @@ are plain (not frozen) dataclasses, because OmegaConf writes into them; runtime 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from omegaconf import MISSING
 
@@ -24,6 +24,11 @@ UpdateKind = Literal["full", "lora"]
 """What trains in a layer: every parameter, or adapters."""
 
 STAGES = ("extract", "answer", "align", "transfer", "eval", "analyze")
+InterfaceName = Literal["mlp", "attention", "residual", "block"]
+"""Where in a layer states are read: the values of `pkt.models.taps.Interface`."""
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+"""The type of numbers that a model is loaded in."""
+INITS = ("load", "prune")  # where a student comes from
 SPLITS = ("extract", "align", "train", "validation")
 MODELS = ("teacher", "student", "transferred")
 BACKENDS = ("hf", "vllm")
@@ -58,11 +63,11 @@ class CheckpointSpec:
     checkpoint: str | None = undecisive(None)
     revision: str | None = undecisive(None)  # hub revision (commit or tag)
     # prune: cut from the teacher, of which stays what `layers` or `cut` say
-    init: str = undecisive("load", choices=("load", "prune"))
+    init: str = undecisive("load", choices=INITS)
     layers: list[int] | None = undecisive(None)  # init=prune: the teacher's layers that stay, numbered from 1
     cut: CutConfig = field(default_factory=CutConfig)  # init=prune: what stays by rule, importance or width
     # auto: bfloat16 where the device has it, else float32
-    dtype: str = undecisive("auto", choices=("auto", "float32", "bfloat16", "float16"))
+    dtype: str = undecisive("auto", choices=get_args(Dtype))
     device_map: str | None = undecisive(None)  # accelerate's device_map for a model larger than one device
     # declared module roles for an architecture that pkt does not know
     roles: dict[str, Any] | None = undecisive(factory=dict)
@@ -290,7 +295,7 @@ class AnalyzeConfig:
     # cka and attribution read all three, resolution and maps the first two; transferred: runs `transfer` first
     models: list[str] = undecisive(factory=lambda: list(MODELS), choices=MODELS)
     # attribution reads all of them
-    interface: str = setting("block", choices=("mlp", "attention", "residual", "block"))
+    interface: str = setting("block", choices=get_args(InterfaceName))
     # answer: positions that predict an answer token
     positions: str = setting("all", choices=("all", "answer"))
     # never the test rows

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from functools import cache, partial
+from typing import get_args
 
 import pytest
 import torch
 from torch import nn
 
+from pkt.config import InterfaceName
 from pkt.errors import RequestError
 from pkt.inventory import damages
 from pkt.models import probe as probing
 from pkt.models.architecture import Architecture
+from pkt.models.findings import INTERFACES
 from pkt.models.probe import probe, probed
 from pkt.models.taps import Interface, decode, skip_above, skip_below, tap
 from pkt.stages.doctor import identity
@@ -382,3 +385,7 @@ def test_a_model_that_its_config_does_not_fit_is_refused_and_never_all_well():
         RequestError, match=r"its own code fails on a batch of 2 rows of 8 tokens \(.*\)\. Its config"
     ):
         decode(arch, IDS, MASK)
+
+
+def test_interfaces_are_those_that_requests_may_name():
+    assert {*Interface} == {*get_args(InterfaceName)} == {*INTERFACES}

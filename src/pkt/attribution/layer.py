@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal, get_args
 
 from pkt.data.batching import Batch, answer_labels
 from pkt.errors import RequestError, nearest
@@ -18,7 +19,8 @@ from pkt.models.architecture import Architecture
 from pkt.models.precision import compute_device
 from pkt.models.taps import Interface, decode, tap
 
-REDUCTIONS = ("example", "signed", "abs", "l2")
+Reduction = Literal["example", "signed", "abs", "l2"]
+REDUCTIONS = get_args(Reduction)
 CHUNK = 2048  # positions whose V-wide numbers are alive at once
 
 

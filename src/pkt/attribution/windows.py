@@ -6,10 +6,12 @@ Shape suffixes: R, C rows and columns of the teacher's matrix; n, m those that a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from pkt.late import Tensor, torch
 
-STRUCTURES = ("window", "rows_columns", "random")
+Structure = Literal["window", "rows_columns", "random"]
+STRUCTURES = get_args(Structure)
 
 
 @dataclass(frozen=True, kw_only=True)

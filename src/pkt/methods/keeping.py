@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, get_args
 
 from pkt import console
 from pkt.data.batching import collate
@@ -32,7 +33,8 @@ from pkt.training.states import States
 from pkt.training.teacher import Ahead, Kept, Live, LiveTeacher, Source, TeacherOutput, TopRows
 
 SPLITS = ("train", "validation")
-STORED = ("float32", "bfloat16", "float8_e4m3")
+Stored = Literal["float32", "bfloat16", "float8_e4m3"]
+STORED = get_args(Stored)
 _ROOM = 0.95  # of a disk's free bytes may be taken
 
 

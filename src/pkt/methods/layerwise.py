@@ -15,12 +15,14 @@ from typing import Any, ClassVar, Literal, Self
 
 from pkt import console
 from pkt.attribution import layer_attribution
+from pkt.attribution.layer import Reduction
 from pkt.attribution.similarity import compare_layers
+from pkt.config import InterfaceName
 from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.late import torch
 from pkt.mapping import LayerPair
 from pkt.methods.base import TRAINING, Choice, Provides, Reads
-from pkt.methods.keeping import reads_of
+from pkt.methods.keeping import Stored, reads_of
 from pkt.methods.layer_results import LayerAlignment, LayerExtraction
 from pkt.methods.readings import compared, read_by
 from pkt.methods.tuning import TrainingMethod
@@ -49,11 +51,9 @@ class LayerWise(TrainingMethod):
     results: ClassVar[Mapping[str, type[Any]]] = {"extract": LayerExtraction, "align": LayerAlignment}
     uses: ClassVar[tuple[str, ...]] = ("mapping", "objective")
 
-    interface: Literal["mlp", "attention", "residual", "block"] = "block"
-    reduce: Literal["example", "signed", "abs", "l2"] = setting(
-        "example", when=lambda _, choice: choice.mapping.needs_scores
-    )
-    cache_dtype: Literal["auto", "float32", "bfloat16", "float8_e4m3"] = setting("auto", decides="align")
+    interface: InterfaceName = "block"
+    reduce: Reduction = setting("example", when=lambda _, choice: choice.mapping.needs_scores)
+    cache_dtype: Literal["auto", Stored] = setting("auto", decides="align")
 
     def on(self, device_type: str) -> Self:
         """Return the method as it is on a type of device: on a GPU what is kept is bfloat16, elsewhere float32."""

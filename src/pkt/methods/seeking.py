@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal
 
 from pkt.attribution.disk_sums import DiskSums
 from pkt.attribution.sensitivity import parameter_name, sensitivity
-from pkt.attribution.windows import Cut, cut
+from pkt.attribution.windows import Cut, Structure, cut
 from pkt.data.batching import collate
 from pkt.late import Tensor, torch
 from pkt.mapping import in_order, top_layers
@@ -70,7 +70,7 @@ class Seeking(TrainingMethod):
     name: str = undecisive("seeking")
     recipe: Literal["laten", "original"] | None = undecisive("laten")  # its targets decide
     layers: Literal["sensitivity", "random"] = "sensitivity"
-    structure: Literal["window", "rows_columns", "random"] = "window"
+    structure: Structure = "window"
     spectrum: Literal["teacher", "gaussian"] = setting("teacher", decides="align")
     update: Update = setting(factory=lambda: Update(dropout=0.05), decides="transfer")
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from pkt.config import InterfaceName
 from pkt.late import Tensor, torch
 from pkt.mapping import LayerPair
 from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
@@ -59,7 +60,7 @@ class SemAlign(LayerWise):
     """The class of the layer term that makes a form of SemAlign; None: any layer term will do."""
 
     name: str = undecisive("semalign")
-    interface: Literal["mlp", "attention", "residual", "block"] = "mlp"
+    interface: InterfaceName = "mlp"
     schedule: Literal["joint", "frontier"] = setting("joint", decides="transfer")
     frontier: Frontier = setting(factory=Frontier, decides="transfer", when=by_frontier)
     targets: Literal["own", "shuffled", "shifted"] = setting("own", decides="align")

@@ -18,11 +18,11 @@ from collections.abc import Mapping
 from contextlib import redirect_stderr
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from filelock import FileLock
 
-from pkt.config import CheckpointSpec
+from pkt.config import INITS, CheckpointSpec, Dtype
 from pkt.durable import move, set_aside, sync_tree, unique
 from pkt.errors import PktError, RequestError, nearest
 from pkt.late import torch, transformers
@@ -41,7 +41,7 @@ from pkt.models.surgery import prune, pruned_config
 
 log = logging.getLogger(__name__)
 
-_DTYPES = ("auto", "float32", "bfloat16", "float16")
+_DTYPES = get_args(Dtype)
 
 
 def load_config(
@@ -226,8 +226,10 @@ def declared_roles(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> dict
 
 def _source(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> Source:
     """Return the source whose files are read: the teacher's, for a student that is cut from it."""
-    if spec.init not in ("load", "prune"):
-        raise RequestError(f"model.student.init={spec.init} is not allowed; allowed are load and prune.")
+    if spec.init not in INITS:
+        raise RequestError(
+            f"model.student.init={spec.init} is not allowed; allowed are {' and '.join(INITS)}."
+        )
     if spec.init == "load":
         return locate(spec, "teacher" if teacher is None else "student")
     if teacher is None:
