@@ -123,7 +123,7 @@ def _scores(first: Run, second: Run) -> Iterator[tuple[str, str, str, str]]:
         told = _gained(*answers, [task], points=points) if None not in scores else NONE
         yield task, _cell(scores[0]), _cell(scores[1]), told
     counted = headlines(sides[0])
-    shares = averaged(side[task] for side in sides for task in counted if task in side)
+    shares = averaged(score for side in sides for score in side.values())
     if len(counted) > 1 and shares and sides[0].keys() == sides[1].keys():
         means = [mean_of_all([estimate_of(side[task]) for task in counted]) for side in sides]
         cells = [score_cell(mean, sides[0][counted[0]]["metric"]) for mean in means]

@@ -302,3 +302,20 @@ def test_arms_that_only_a_strategys_own_setting_tells_apart_get_labels_of_their_
     ]
     labels = [arm.label for arm in arms([run | {"settings": one} for one in settings])]
     assert labels == ["kd (semantics=cosine)", "kd", "kd (semantics.k=2)"]
+
+
+def test_scores_of_one_task_count_once_in_a_mean_and_plain_numbers_in_none(outputs):
+    runs = load_runs([outputs])
+    for run in runs:
+        for scores in run["scores"].values():  # pass@1 and pass@10 of one task, and a task of its own
+            scores["a (pass@10)"] = scores["a"] | {"metric": "pass@10", "value": 1.0}
+    (study,) = studies(runs)
+    assert study.averaged
+    assert study.compared == study.pooled == ("a", "b")
+    for run in runs:
+        for scores in run["scores"].values():
+            scores["a (bits_per_byte)"] = scores["a"] | {"metric": "bits_per_byte", "value": 1.0}
+    (study,) = studies(runs)
+    assert not study.averaged
+    assert study.compared == ("a",)
+    assert study.pooled == study.tasks

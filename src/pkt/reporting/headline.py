@@ -63,8 +63,7 @@ def _cells(scores: Scores, columns: Scores) -> list[str]:
     estimates = [estimate_of(scores.get(task)) for task in columns]
     metrics = [score["metric"] for score in columns.values()]
     cells = [score_cell(estimate, metric) for estimate, metric in zip(estimates, metrics, strict=True)]
-    counted = headlines(columns)
-    if not averaged(columns[task] for task in counted):
+    if not averaged(columns.values()):
         return [*cells, "–"]
-    mean = mean_of_all([estimate_of(scores.get(task)) for task in counted])
+    mean = mean_of_all([estimate_of(scores.get(task)) for task in headlines(columns)])
     return [*cells, score_cell(mean, metrics[0])]

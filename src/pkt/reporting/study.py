@@ -139,8 +139,8 @@ class Study:
 
     @property
     def averaged(self) -> bool:
-        """Whether a mean over tasks makes sense: all headline scores are shares of right answers."""
-        return averaged(self._scored[name] for name in headlines(self._scored))
+        """Whether a mean over tasks makes sense: all scores are shares of right answers."""
+        return averaged(self._scored.values())
 
     @property
     def compared(self) -> tuple[str, ...]:
