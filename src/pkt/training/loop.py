@@ -96,7 +96,6 @@ class Trainer:
         seed: before each step torch is seeded with it and the step, so that dropout is the same after a resume.
         meters: their counts are part of the resumable state.
         buffers: tensors that are part of it too, changed in place.
-        compares: whether to look at the whole step before its first micro batch trains; None: if the loss says so.
         begin_step: called before every optimiser step with the share of the training that has `elapsed`; it returns
             metrics of the step.
         finish_step: called after every optimiser step, before `listen`.
@@ -122,7 +121,6 @@ class Trainer:
     seed: int = 0
     meters: Sequence[Meter] = ()
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
-    compares: bool | None = None
     begin_step: Callable[[float], dict[str, float]] = lambda _progress: {}
     finish_step: Callable[[], None] = lambda: None
     finish_epoch: Callable[[], dict[str, float]] = dict
@@ -259,7 +257,7 @@ class Trainer:
         batches = [self.collate(part) for part in self.micro_batches(rows)]
         totals = self._totals(rows, batches)
         metrics = {name: 0.0 for name, total in totals.items() if total} | {"loss": 0.0}
-        compares = getattr(self.loss, "compares", False) if self.compares is None else self.compares
+        compares = getattr(self.loss, "compares", False)
         apart = len(batches) > 1 or self.processes.count > 1
         values = self._values(batches, rows, totals) if compares and apart else None
         optimiser.zero_grad(set_to_none=True)
