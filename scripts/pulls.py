@@ -102,7 +102,7 @@ def _gradient(parts: list[Tensor], parameters: list[nn.Parameter]) -> Tensor:
 @torch.no_grad()
 def _read_out(loss: TransferLoss, layer: int, seen: Seen) -> tuple[float, float]:
     """Return the cross-entropy of the answer's tokens at a layer: of its targets, and of the student's states."""
-    where, batch = seen.where("answer", labelled=True, taught=True), seen.batch
+    where, batch = seen.where("answer", taught=True), seen.batch
     with tap(loss.arch, [layer], Interface.block) as states:
         decode(loss.arch, batch.input_ids, batch.attention_mask)
     sides = loss.targets.of(layer, seen.given, batch, where), states[layer][where.row_N, where.student_N]

@@ -42,7 +42,7 @@ def installed(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 def forget() -> None:
     """Forget what this process knows of plugins, as a new one would."""
-    plugins._installed.cache_clear()
+    plugins.installed.cache_clear()
     plugins._origin.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == "mylab"]:
         del sys.modules[name]

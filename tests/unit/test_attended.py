@@ -180,7 +180,7 @@ def test_a_plan_counts_its_parameters_and_the_logits_that_it_keeps():
         teacher=SimpleNamespace(width=48),
         student=SimpleNamespace(width=32),
         pairs=(),
-        method="Kd",
+        projects=False,
         trains_maps=False,
         output_terms=["Attended", "CrossEntropy"],
     )

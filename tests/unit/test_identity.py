@@ -51,7 +51,7 @@ def planned(**changed):
     trained = {"settings": settings("seed", "optim.lr"), "rows": {"train": given["train"]}}
     transfer = step("transfer", ("align",), models={"student": "s"}, **trained)
     scored = step("eval transferred", ("transfer",), models={}, settings=settings("eval.limit"), tasks=rows)
-    bench = SimpleNamespace(teacher_fingerprint="t", student_fingerprint="s", dtype=lambda role: "float32")
+    bench = SimpleNamespace(identity=lambda role: f"{role[0]}/float32")
     plan = Plan(steps={step.name: step for step in (align, transfer, scored)})
     session = SimpleNamespace(plan=plan, bench=bench, seeded=frozenset({"seed", "semantics.seed"}))
     return identity.study(session), identity.arm(session)
