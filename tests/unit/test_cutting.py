@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, MambaConfig
 
 from pkt.config import CheckpointSpec, CutConfig, PairConfig
 from pkt.errors import RequestError
@@ -77,6 +77,13 @@ def test_heads_stay_in_groups_and_channels_by_size_in_each_layer_that_stays():
         scores = MEASURED["mlp"][layer - 1]
         assert {scores[channel] for channel in chosen} == set(range(48, 64))
         assert list(chosen) == sorted(chosen)
+
+
+def test_layers_are_cut_whatever_a_config_says_of_widths():
+    config = MambaConfig(num_hidden_layers=4, hidden_size=32, vocab_size=99)  # has no attention heads
+    assert resolved(student(layers=2), config, MEASURED.__getitem__).layers == [1, 3]
+    with pytest.raises(RequestError, match="one number each"):
+        resolved(student(layers=2, mlp=8), config, MEASURED.__getitem__)
 
 
 def test_nothing_is_measured_that_nothing_is_chosen_by():

@@ -154,6 +154,14 @@ def test_a_folder_without_a_tokenizer(folder):
         read(folder)
 
 
+def test_a_tokenizer_without_its_vocabulary_is_told_as_that(folder):
+    (folder / TOKENIZER).unlink()
+    with pytest.raises(
+        PktError, match=r"has no tokenizer\.json, and without it its tokenizer cannot be made"
+    ):
+        loaded(folder)
+
+
 def test_weights_that_the_config_has_no_place_for_are_told(folder, caplog):
     changed(folder / CONFIG, num_hidden_layers=1)
     loaded(folder)

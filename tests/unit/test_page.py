@@ -341,11 +341,16 @@ def test_what_is_not_there_is_left_out(outputs, tmp_path):
 
 def test_an_analysis_is_shown_with_the_run_that_it_is_about(outputs, tmp_path):
     table = {"title": "a part's table", "columns": ["layer", "value"], "rows": [["1", 0.5]]}
-    for name, seed in (("same", 0), ("other", 1)):
+    asked = {
+        "same": "seed: 0\ncapture: {mode: live}",
+        "other": "seed: 1",
+        "answers": "seed: 0\nanswer: {samples: 4}",
+    }
+    for name, request in asked.items():
         (tmp_path / name).mkdir()
         parts = {f"part_{name}": {"tables": [table | {"title": name}], "data": {}}}
         (tmp_path / name / "analysis.json").write_text(json.dumps({"parts": parts}), encoding="utf-8")
-        (tmp_path / name / "config.yaml").write_text(f"verb: analyze\nseed: {seed}\n", encoding="utf-8")
+        (tmp_path / name / "config.yaml").write_text(f"verb: analyze\n{request}\n", encoding="utf-8")
     shutil.copytree(outputs / "runs" / "run" / "0", tmp_path / "run")
     (tmp_path / "run" / "config.yaml").write_text("verb: run\nseed: 0\nthreads: 1\n", encoding="utf-8")
     shutil.copy(tmp_path / "other" / "analysis.json", tmp_path / "run" / "analysis.json")
@@ -358,6 +363,19 @@ def test_an_analysis_is_shown_with_the_run_that_it_is_about(outputs, tmp_path):
     (layers,) = [topic for topic in report.sections[0].topics if topic.name == "layers"]
     assert [table.title for table in layers.tables] == ["quality", "same"]
     assert layers.tables[-1].rows == (("1", "0.5"),)
+
+
+def test_notes_stand_in_the_markdown_too_and_folders_may_be_named_either_way(outputs, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    shutil.copytree(outputs / "runs" / "run" / "0", here / "0")
+    shutil.copytree(outputs / "runs" / "run" / "2", tmp_path / "2")
+    scores = here / "0" / "scores.json"
+    said = "3 of 9 rows are also in train"
+    scores.write_text(json.dumps(json.loads(scores.read_text()) | {"notes": [said]}), encoding="utf-8")
+    monkeypatch.chdir(here)
+    _, files = write_report([Path("0"), tmp_path / "2"], out=tmp_path / "out")
+    assert all(said in file.read_text(encoding="utf-8") for file in files if file.suffix in (".html", ".md"))
+    assert {".html", ".md"} <= {file.suffix for file in files}
 
 
 def test_examples_are_the_first_rows_that_changed_gained_and_lost_in_turn(outputs):

@@ -10,6 +10,7 @@ from pkt.data.batching import sorted_batches
 from pkt.errors import PktError
 from pkt.training.shards import Column, Shards, rounded, write_shards
 from pkt.training.states import Reordered, RowStates
+from pkt.training.teacher import Kept, TopRows
 
 FLOAT8 = torch.float8_e4m3fn
 
@@ -180,3 +181,11 @@ def test_another_folder_gets_the_same_files(tmp_path):
     shards.put(tmp_path / "two")
     for folder in ("one", "two"):
         assert torch.equal(Shards.open(tmp_path / folder)["a"].of([2, 0]), shards["a"].of([2, 0]))
+
+
+def test_files_are_counted_of_states_and_of_distributions(tmp_path):
+    shards = write(tmp_path)
+    name = next(iter(WIDTHS))
+    assert Kept(states={1: shards[name]}).files == Kept(outputs=TopRows(log_probs=shards[name])).files
+    assert Kept(outputs=TopRows(log_probs=shards[name])).files == len(shards.files) > 1
+    assert Kept().files == 0

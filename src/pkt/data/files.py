@@ -148,10 +148,11 @@ def _table(path: Path, text: str, separator: str) -> Iterator[tuple[str, Any]]:
         names = next(lines, [])
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise RequestError(f"{path}: there are several columns {twice!r}; remove all but one.")
-        if len(names) == 1 and (other := next((sign for sign in SIGNS if sign in names[0]), None)):
+        others = [sign for sign in SIGNS if sign != separator and sign in names[0]] if len(names) == 1 else []
+        if others:
             raise RequestError(
-                f"{path}: one column, {names[0]!r}, whose name has {other!r} in it: columns are separated by commas in "
-                ".csv and by tabs in .tsv; save the file with one of these, or give the column another name."
+                f"{path}: one column, {names[0]!r}, whose name has {others[0]!r} in it: columns are separated by "
+                "commas in .csv and by tabs in .tsv; save the file with one of these, or give the column another name."
             )
         line = lines.line_num + 1
         for values in lines:

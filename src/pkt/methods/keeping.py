@@ -19,7 +19,7 @@ from pkt.errors import PktError
 from pkt.late import torch
 from pkt.mapping import LayerPair
 from pkt.methods.layer_results import LayerAlignment
-from pkt.methods.readings import begins_word, compared, counts_rest, read_by
+from pkt.methods.readings import begins_word, compared, counts_rest
 from pkt.methods.workbench import Workbench
 from pkt.models.taps import Interface
 from pkt.objectives import Objective
@@ -105,7 +105,7 @@ def _pass(
     """Return the one pass over a split that has all that is wanted of the teacher."""
     return Pass(
         arch=bench.teacher.arch,
-        encoded=(compared if split == "train" else read_by)(bench, "teacher", split),
+        encoded=compared(bench, "teacher", split),
         reads=reads,
         interface=Interface(interface),
         positions=positions,

@@ -19,8 +19,8 @@ from pkt.table import Table
 
 # parts of a request that are not about the transfer: where things lie, what is measured after it, what is shown
 _ASIDE = {
-    "verb", "device", "threads", "output_dir", "store_dir", "refresh", "eval", "analyze", "plan", "rows", "vllm",
-    "tracker",
+    "verb", "device", "threads", "output_dir", "store_dir", "refresh", "capture", "eval", "analyze", "plan", "rows",
+    "vllm", "tracker",
 }  # fmt: skip
 Part = Mapping[str, Any]  # ``tables``, and ``data`` that they and the figures are made from
 
