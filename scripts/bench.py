@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from benches.machine import code, machine  # noqa: E402
 from benches.measure import peak, peaks, timed  # noqa: E402
 from benches.page import write  # noqa: E402
 from benches.scaling import AXES, base_of, scaled  # noqa: E402
-from benches.shape import REFERENCE, SMALL, TINY, Shape  # noqa: E402
+from benches.shape import LARGE, REFERENCE, SMALL, TINY, Shape  # noqa: E402
 from pkt import console, places  # noqa: E402
 from pkt.durable import write_atomically  # noqa: E402
 from pkt.errors import PktError, RequestError, nearest  # noqa: E402
@@ -35,7 +35,8 @@ CASES: dict[str, Case] = {
     )
 }  # fmt: skip
 SCALING = {f"scaling_{axis.name}": axis for axis in AXES}
-SHAPES = {"reference": REFERENCE, "small": SMALL, "tiny": TINY}
+PUBLISHED = (("reference", "cpu"), ("large", "cuda"))  # sizes and devices whose pages are in docs/
+SHAPES = {"large": LARGE, "reference": REFERENCE, "small": SMALL, "tiny": TINY}
 
 
 def main(words: Sequence[str]) -> int:
@@ -52,7 +53,7 @@ def main(words: Sequence[str]) -> int:
             print(json.dumps({"mb": peak(CASES[name], way, _shape(shape))}))
             return 0
         chosen = _chosen(options.cases)
-        folder = _folder(options.size)
+        folder = _folder(options)
         measured = code()
         for name in chosen:
             _obtain(folder / f"{name}.json", name, options, measured)
@@ -87,8 +88,11 @@ def _chosen(words: str | None) -> list[str]:
     return chosen
 
 
-def _folder(size: str) -> Path:
-    folder = places.output_dir(os.environ.get("PKT_OUTPUT_DIR", "outputs")) / "bench" / size
+def _folder(options: argparse.Namespace) -> Path:
+    where = "" if options.device == "cpu" else f"_{options.device}"
+    folder = (
+        places.output_dir(os.environ.get("PKT_OUTPUT_DIR", "outputs")) / "bench" / f"{options.size}{where}"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -114,9 +118,10 @@ def _obtain(file: Path, name: str, options: argparse.Namespace, measured: str) -
 
 def _measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     if name in SCALING:
-        return scaled(SCALING[name], CASES, options.repeats, options.threads, base_of(options.size))
-    case, shape = CASES[name], SHAPES[options.size]
-    if why := case.unavailable():
+        base = base_of(options.size, options.device)
+        return scaled(SCALING[name], CASES, options.repeats, options.threads, base)
+    case, shape = CASES[name], replace(SHAPES[options.size], device=options.device)
+    if why := case.unavailable(shape):
         return {"unavailable": why}
     found = timed(case, shape, options.repeats, options.threads)
     return found | ({"mb": peaks(case, shape, options.threads)} if options.memory else {})
@@ -135,13 +140,13 @@ def _write(folder: Path, options: argparse.Namespace, words: Sequence[str]) -> l
     found = {name: known for name in [*CASES, *SCALING] if (known := _known(folder / f"{name}.json"))}
     record = {
         "command": shlex.join(["python", "scripts/bench.py", *words]),
-        "machine": machine(options.threads),
-        "shape": asdict(SHAPES[options.size]),
+        "machine": machine(options.threads, options.device),
+        "shape": asdict(replace(SHAPES[options.size], device=options.device)),
         "cases": {name: found[name] for name in CASES if name in found},
         "scaling": {axis.name: found[name] for name, axis in SCALING.items() if name in found},
-        "scaling_base": asdict(base_of(options.size)),
+        "scaling_base": asdict(base_of(options.size, options.device)),
     }
-    default = ROOT / "docs" if options.size == "reference" else folder
+    default = ROOT / "docs" if (options.size, options.device) in PUBLISHED else folder
     return write(options.out or default, list(CASES.values()), record)
 
 
@@ -160,6 +165,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tiny", dest="size", action="store_const", const="tiny", help="as the tests run them"
     )
+    parser.add_argument(
+        "--large", dest="size", action="store_const", const="large", help="3B to 1.1B, for a GPU of 80 GB"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where (default: cpu)")
     parser.add_argument("--repeats", type=_positive, default=5, help="turns of each way (default: 5)")
     parser.add_argument("--threads", type=_positive, default=1, help="of torch (default: 1)")
     parser.add_argument(

@@ -2,9 +2,10 @@
 
     python scripts/plan_check.py /tmp/check                         # all sizes, method=semalign_joint
     python scripts/plan_check.py /tmp/check --sizes nano a -- method=kd data.sizes.train=50
+    python scripts/plan_check.py /tmp/check --sizes 7b --device cuda -- optim.batch_size=32      # a GPU of 80 GB
 
 Memory is the highest resident set of a stage (mapped files included), less what a process holds that only loaded and
-saved nano's student (`method=identity`).
+saved nano's student (`method=identity`); on a GPU, what torch allocates there.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ SIZES = {
     "a": ((256, 8, 704, 8, 4, 4096), (192, 5, 512, 6, 3, 4096)),
     "b": ((448, 10, 1216, 7, 7, 12000), (320, 6, 832, 5, 5, 12000)),
     "c": ((512, 16, 1408, 8, 2, 32000), (384, 12, 1024, 6, 2, 32000)),
+    "1b": ((2048, 16, 8192, 32, 8, 32000), (1024, 12, 4096, 16, 4, 32000)),
+    "7b": ((4096, 32, 11008, 32, 32, 32000), (2048, 22, 5632, 32, 4, 32000)),  # Llama 2 7B and TinyLlama 1.1B
     "smollm2": ((576, 30, 1536, 9, 3, 49152), (576, 15, 1536, 9, 3, 49152)),
 }
+ON_CPU = ("nano", "a", "b", "c", "smollm2")  # what two cores and 24 GB do
 WORDS = (
     "benchmark=nano",
     "tracker=none",
@@ -48,10 +52,13 @@ def main() -> None:
     parser.add_argument(
         "folder", type=Path, help="for models and results; what is there of an earlier call is used"
     )
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(ON_CPU))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where (default: cpu)")
     own, words = parser.parse_known_args()
-    more = tuple(word for word in words if word != "--")
-    base = _run(own.folder / "libraries", "nano", own.folder, ("method=identity",))["transfer"]["peak"]
+    more = (f"device={own.device}", *(word for word in words if word != "--"))
+    base = _run(own.folder / "libraries", "nano", own.folder, ("method=identity", more[0]))["transfer"][
+        "peak"
+    ]
     print(f"libraries: {base / 1e6:.0f} MB\n")
     columns = (
         "tokens, plan",
@@ -62,6 +69,8 @@ def main() -> None:
         "measured",
         "disk, plan",
         "written",
+        "seconds, plan",
+        "taken",
     )
     print(f"| size | stage | {' | '.join(columns)} |")
     print("|---|---|" + "---:|" * len(columns))
@@ -83,6 +92,7 @@ def _rows(folder: Path, size: str, words: tuple[str, ...], base: float) -> Itera
             *(f"{said['peak'] / 1e6:.0f}", f"{found['peak'] / 1e6:.0f}"),
             *(f"{grown / 1e6:.0f}", f"{(found['peak'] - base) / 1e6:.0f}"),
             *(f"{said['disk'] / 1e6:.2f}", f"{found['written'] / 1e6:.2f}"),
+            *(" to ".join(f"{second:.0f}" for second in said["seconds"]), f"{found['seconds']:.0f}"),
         )
 
 
@@ -99,7 +109,12 @@ def _run(outputs: Path, size: str, folder: Path, words: tuple[str, ...]) -> dict
             written = sum(file.stat().st_size for file in manifest.parent.rglob("*") if file.is_file())
             tokens = f"{meta.get('teacher_forward_tokens', 0):,} + {work - before:,}"
             before = work
-            found[stage] = {"peak": meta["peak_mb"] * 2**20, "tokens": tokens, "written": written}
+            found[stage] = {
+                "peak": meta["peak_mb"] * 2**20,
+                "tokens": tokens,
+                "written": written,
+                "seconds": meta["seconds"],
+            }
     return found
 
 
@@ -134,7 +149,13 @@ def _model(folder: Path, size: str, who: str) -> Path:
             eos_token_id=1,
             pad_token_id=0,
         )
-        AutoModelForCausalLM.from_config(config).save_pretrained(target)
+        if (
+            torch.cuda.is_available()
+        ):  # billions of weights are drawn in a moment there, and kept in two bytes each
+            with torch.device("cuda"):
+                AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(target)
+        else:
+            AutoModelForCausalLM.from_config(config).save_pretrained(target)
     return target
 
 

@@ -45,8 +45,8 @@ def questions(shape: Shape) -> list[Question]:
 
 
 def _scorer(model: Any, shape: Shape) -> AbstractContextManager[Any]:
-    reader, cpu = tokenizer(shape.vocabulary), torch.device("cpu")
-    return answering(model, reader, batch_size=shape.rows, seed=0, chat=None, device=cpu)
+    reader, device = tokenizer(shape.vocabulary), torch.device(shape.device)
+    return answering(model, reader, batch_size=shape.rows, seed=0, chat=None, device=device)
 
 
 def our_answers(shape: Shape) -> Work:
@@ -69,18 +69,20 @@ def answers_row_by_row(shape: Shape) -> Work:
     def answers() -> Numbers:
         lengths, likelihoods = [], []
         for question in asked:
-            prompt = torch.tensor([reader(question.text)["input_ids"]])
+            prompt = torch.tensor([reader(question.text)["input_ids"]], device=shape.device)
             whole = model.generate(
                 prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=question.most, do_sample=False,
                 pad_token_id=0,
             )  # fmt: skip
             text = reader.decode(whole[0, prompt.shape[1] :], skip_special_tokens=True)
             answer = reader(text)["input_ids"]
-            ids = torch.tensor([[*prompt[0].tolist(), *answer]])
+            ids = torch.tensor([[*prompt[0].tolist(), *answer]], device=shape.device)
             logs = model(input_ids=ids, use_cache=False).logits[0].log_softmax(-1)
             places = torch.arange(prompt.shape[1] - 1, ids.shape[1] - 1)
             lengths.append(len(answer))
-            likelihoods.append(float(logs[places, torch.tensor(answer)].sum()))
+            likelihoods.append(
+                float(logs[places.to(shape.device), torch.tensor(answer, device=shape.device)].sum())
+            )
         return _compared(lengths, likelihoods)
 
     return answers

@@ -30,7 +30,7 @@ class Case:
         error: the largest difference of a number, as a share of the largest of its kind.
         faster: the aim for textbook's seconds over pkt's; None: there is none.
         smaller: the aim for textbook's peak memory over pkt's.
-        unavailable: returns why it cannot be measured on this machine; None where it can.
+        unavailable: returns why it cannot be measured at some size on this machine; None where it can.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Case:
     error: float = 1e-3
     faster: float | None = None
     smaller: float | None = None
-    unavailable: Callable[[], str | None] = lambda: None
+    unavailable: Callable[[Shape], str | None] = lambda _: None
 
 
 def difference(got: Numbers, expected: Numbers) -> float:
@@ -57,6 +57,6 @@ def difference(got: Numbers, expected: Numbers) -> float:
     for name, wanted in expected.items():
         if got[name].shape != wanted.shape:
             raise ValueError(f"{name}: pkt has {tuple(got[name].shape)}, the textbook {tuple(wanted.shape)}")
-        largest = float(wanted.double().abs().max())
-        shares.append(float((got[name].double() - wanted.double()).abs().max()) / max(largest, 1e-30))
+        own, other = got[name].double().cpu(), wanted.double().cpu()
+        shares.append(float((own - other).abs().max()) / max(float(other.abs().max()), 1e-30))
     return max(shares)

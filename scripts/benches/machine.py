@@ -27,20 +27,26 @@ def code() -> str:
     return digest.hexdigest()[:16]
 
 
-def machine(threads: int) -> dict[str, str]:
-    """Return processor, memory, software and threads, as text by name."""
+def machine(threads: int, device: str) -> dict[str, str]:
+    """Return processor, memory, software and threads, as text by name; the GPU where the work is on one."""
     about = provenance()
     return {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "instructions that torch uses": torch.backends.cpu.get_cpu_capability(),
         "memory": f"{_memory():.0f} GB",
+        **({"GPU": _gpu()} if device != "cpu" else {}),
         "system": about["platform"],
         "Python": about["python"],
         **{name: version for name, version in about["packages"].items() if version},
         "threads": str(threads),
         "pkt": f"{about['pkt']} ({about['git'] or 'no checkout'})",
     }
+
+
+def _gpu() -> str:
+    card = torch.cuda.get_device_properties(0)
+    return f"{card.name}, {card.total_memory / 2**30:.0f} GB, CUDA {torch.version.cuda}"
 
 
 def _processor() -> str:

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benches.case import Case, Work, difference
 from benches.shape import TINY, Shape
@@ -25,9 +27,19 @@ GIVES_BACK = {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
 MB = 2**20
 
 
-def clock(threads: int) -> Callable[[], float]:
-    """Return what seconds are read from: this process's on the processor, or the wall's for several threads."""
+def clock(threads: int, device: str) -> Callable[[], float]:
+    """Return what seconds are read from.
+
+    This process's on the processor; the wall's for several threads; the wall's when a GPU has done what it was given.
+    """
+    if device != "cpu":
+        return _when_done
     return time.process_time if threads == 1 else time.perf_counter
+
+
+def _when_done() -> float:
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def alternating(ours: Work, textbook: Work, repeats: int, now: Callable[[], float]) -> dict[str, list[float]]:
@@ -52,7 +64,7 @@ def timed(case: Case, shape: Shape, repeats: int, threads: int) -> dict[str, Any
     if apart > case.error:
         raise PktError(f"{case.name}: pkt and the textbook differ by {apart:.3g}, allowed are {case.error:g}")
     before = os.getloadavg()[0]
-    seconds = alternating(ours, textbook, repeats, clock(threads))
+    seconds = alternating(ours, textbook, repeats, clock(threads, shape.device))
     return {
         "difference": apart,
         "allowed": case.error,
@@ -87,17 +99,28 @@ def peak(case: Case, way: str, shape: Shape) -> float:
     """Return how far one call grows this process: its peak over what it holds with everything imported and used once.
 
     Models and inputs count; what the preparation needed and gave back does not. Linux only: resident memory is read
-    from /proc, and its high-water mark is set back before the call.
+    from /proc, and its high-water mark is set back before the call. On a GPU it is what torch allocates there.
     """
     prepare = case.ours if way == "ours" else case.textbook
-    prepare(TINY)()  # what torch allocates at first use
+    prepare(replace(TINY, device=shape.device))()  # what torch allocates at first use
     gc.collect()
+    if shape.device != "cpu":
+        return _peak_on_gpu(prepare, shape)
     before = resident("VmRSS")
     work = prepare(shape)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     work()
     return (resident("VmHWM") - before) / MB
+
+
+def _peak_on_gpu(prepare: Callable[[Shape], Work], shape: Shape) -> float:
+    before = torch.cuda.memory_allocated()
+    work = prepare(shape)
+    gc.collect()
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    return (torch.cuda.max_memory_allocated() - before) / MB
 
 
 def resident(name: str) -> int:

@@ -1,6 +1,7 @@
 """The page, the plot and the JSON of what was measured.
 
-results of cases and sizes -> <out>/performance.md, <out>/results/performance.json, <out>/results/performance.png
+results of cases and sizes -> <out>/performance.md, <out>/results/performance.json, <out>/results/performance.png;
+of a GPU -> performance_gpu.*
 """
 
 from __future__ import annotations
@@ -20,18 +21,28 @@ from pkt.reporting.figures import INK, STUDENT, TEACHER, Drawing, plain_axes, sa
 
 LEAST_MB = 10  # below it a process's memory says nothing about the work
 
+CLOCKS = {
+    "cpu": "Seconds are the processor's (user and system) on one thread.",
+    "threads": "Seconds are the wall's.",
+    "cuda": "Seconds are the wall's, read when the GPU is done.",
+}
+MEMORY = {
+    "cpu": "how far one call grows the resident set (VmHWM, set back\n  before the call) over what the process holds "
+    "with everything imported and used once. Models and inputs count, what is\n  prepared and given back does not.",
+    "cuda": "how far one call takes what torch allocates on the GPU\n  over what is allocated before models are made. "
+    "Models and inputs count, what is prepared and given back does not.",
+}
+
 HEAD = """# What pkt's ways cost, beside the textbook's
 
-Written by `make bench`; [the JSON](results/performance.json) has every single measurement. Both ways of each case work
+Written by `{writer}`; [the JSON](results/{stem}.json) has every single measurement. Both ways of each case work
 on the same random models and inputs, and have to find the same numbers, within the difference that the table names,
 before they are timed. The textbook's way is the one that tests compare pkt's numbers with (`tests/textbook/`), with
 whole batches at a time as anybody would write it; for scores and answers it is lm-eval and transformers.
 
 - **times** is the textbook's median over pkt's. The two are timed in turns in one process, so that both meet the same
   load; behind it the range of single turns. {clock}
-- **memory** is the textbook's peak over pkt's, each in a process of its own: how far one call grows the resident set
-  (VmHWM, set back before the call) over what the process holds with everything imported and used once. Models and
-  inputs count, what is prepared and given back does not.
+- **memory** is the textbook's peak over pkt's, each in a process of its own: {memory}
 - An aim that is not reached is marked with ✗. Absolute seconds say little on a shared machine.
 
 Sizes: teacher {teacher_depth} x {teacher_width}, student {student_depth} x {student_width}, V = {vocabulary:,}, batch
@@ -94,7 +105,12 @@ def slopes(scaling: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def drawing(scaling: Mapping[str, Any]) -> Drawing:
+def stem(device: str) -> str:
+    """Return what the files of a device are called."""
+    return "performance" if device == "cpu" else "performance_gpu"
+
+
+def drawing(scaling: Mapping[str, Any], file: str = "performance") -> Drawing:
     """Draw the seconds of both ways against each size, with the slopes in words."""
     figure = Figure(figsize=(2.6 * len(scaling), 2.8), layout="constrained")
     for place, (name, found) in enumerate(scaling.items(), start=1):
@@ -109,7 +125,7 @@ def drawing(scaling: Mapping[str, Any]) -> Drawing:
         plain_axes(axes)
     figure.axes[0].set_ylabel("seconds")
     return Drawing(
-        name="performance",
+        name=file,
         title="Cost against sizes",
         alt="seconds of pkt and of the textbook against " + ", ".join(scaling),
         figure=figure,
@@ -132,22 +148,27 @@ def write(out: Path, cases: Sequence[Case], record: Mapping[str, Any]) -> list[P
     """
     folder = out / "results"
     folder.mkdir(parents=True, exist_ok=True)
-    data = folder / "performance.json"
+    name = stem(record["shape"]["device"])
+    data = folder / f"{name}.json"
     write_atomically(data, json.dumps(record, indent=1) + "\n")
-    pictures = [save(drawing(record["scaling"]), folder)] if record["scaling"] else []
-    page = out / "performance.md"
+    pictures = [save(drawing(record["scaling"], name), folder)] if record["scaling"] else []
+    page = out / f"{name}.md"
     write_atomically(page, _page(cases, record))
     return [page, data, *pictures]
 
 
 def _page(cases: Sequence[Case], record: Mapping[str, Any]) -> str:
-    one = record["machine"]["threads"] == "1"
-    clock = (
-        "Seconds are the processor's (user and system) on one thread." if one else "Seconds are the wall's."
-    )
+    device, name = record["shape"]["device"], stem(record["shape"]["device"])
+    several = device == "cpu" and record["machine"]["threads"] != "1"
     widths = " and ".join(f"{width:,}" for width in record["shape"]["head_widths"])
     parts = [
-        HEAD.format(clock=clock, **{**record["shape"], "head_widths": widths}),
+        HEAD.format(
+            writer="make bench" if device == "cpu" else record["command"],
+            stem=name,
+            clock=CLOCKS["threads" if several else device],
+            memory=MEMORY[device],
+            **{**record["shape"], "head_widths": widths},
+        ),
         table(cases, record["cases"]),
         "## What the two ways are\n",
         ways(cases),
@@ -156,7 +177,7 @@ def _page(cases: Sequence[Case], record: Mapping[str, Any]) -> str:
         parts += [
             "## How cost grows\n",
             "Seconds against one size at a time, on a smaller pair (the JSON names it); seconds ~ size^slope.\n",
-            "![Cost against sizes](results/performance.png)\n",
+            f"![Cost against sizes](results/{name}.png)\n",
             slopes(record["scaling"]),
         ]
     about = [f"| {name} | {value} |" for name, value in record["machine"].items()]

@@ -79,12 +79,12 @@ def scaled(axis: Axis, cases: Mapping[str, Case], repeats: int, threads: int, ba
         shape = axis.at(base, value)
         ours, textbook = case.ours(shape), case.textbook(shape)
         ours(), textbook()
-        for way, seconds in alternating(ours, textbook, repeats, clock(threads)).items():
+        for way, seconds in alternating(ours, textbook, repeats, clock(threads, base.device)).items():
             medians[way].append(statistics.median(seconds))
     slopes = {way: slope(axis.values, medians[way]) for way in WAYS}
     return {"case": axis.case, "values": list(axis.values), "medians": medians, "slopes": slopes}
 
 
-def base_of(size: str) -> Shape:
+def base_of(size: str, device: str) -> Shape:
     """Return what the sizes vary around."""
-    return BASE if size == "reference" else replace(TINY, vocabulary=400)
+    return replace(BASE if size in ("reference", "large") else replace(TINY, vocabulary=400), device=device)

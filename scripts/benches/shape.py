@@ -24,6 +24,7 @@ class Shape:
         layer: the student layer that v1 and the frontier's stage train, from 1.
         rows: of a batch.
         tokens: of a row; the second half is the answer.
+        device: where models, inputs and the work are: ``cpu`` or ``cuda``.
     """
 
     teacher_depth: int = 24
@@ -36,6 +37,7 @@ class Shape:
     tokens: int = 128
     head_vocabulary: int = 32_000
     head_widths: tuple[int, int] = (5120, 4096)
+    device: str = "cpu"
 
     def opposite(self, layer: int) -> int:
         """Return the teacher layer at the depth of a student layer."""
@@ -63,7 +65,7 @@ class Shape:
             head_dim=width // heads,
             intermediate_size=-(-8 * width // 3 // 32) * 32,
         )
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(), torch.device(self.device):
             torch.manual_seed(seed)
             return Architecture.of(AutoModelForCausalLM.from_config(config).float().eval())
 
@@ -77,18 +79,23 @@ class Shape:
 
     def batch(self) -> Batch:
         """Return the rows of one batch."""
-        return collate(self.encoded(), range(self.rows))
+        return collate(self.encoded(), range(self.rows)).to(self.device)
 
     def heads(self) -> tuple[Tensor, Tensor]:
         """Draw the heads of a teacher and a student of `head_widths`."""
         generator = torch.Generator().manual_seed(3)
         teacher, student = (
-            0.02 * torch.randn(self.head_vocabulary, width, generator=generator) for width in self.head_widths
+            (0.02 * torch.randn(self.head_vocabulary, width, generator=generator)).to(self.device)
+            for width in self.head_widths
         )
         return teacher, student
 
 
 REFERENCE = Shape()
+# of Llama 3.2 3B and TinyLlama 1.1B: work that fills a GPU
+LARGE = Shape(
+    teacher_depth=28, teacher_width=3072, student_depth=22, student_width=2048, layer=16, rows=4, tokens=512
+)
 SMALL = Shape(
     teacher_depth=6, teacher_width=192, student_depth=4, student_width=128, layer=3, vocabulary=4000, rows=4,
     tokens=64, head_vocabulary=4000, head_widths=(256, 192),

@@ -99,7 +99,7 @@ def plain_matrix(shape: Shape) -> Tensor:
     """Draw a matrix from the teacher's space to the student's."""
     generator = torch.Generator().manual_seed(5)
     drawn = torch.randn(shape.student_width, shape.teacher_width, generator=generator)
-    return drawn.div_(shape.teacher_width**0.5)
+    return drawn.div_(shape.teacher_width**0.5).to(shape.device)
 
 
 @dataclass(kw_only=True)
@@ -189,7 +189,7 @@ def prepared(recipe: Recipe, shape: Shape, rows: int) -> Prepared:
 
 def entering(work: Prepared, layer: int, before: Prefix | None = None) -> Prefix:
     """Return the states that enter a layer of the student."""
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=work.recipe.bfloat16)
+    autocast = torch.autocast(work.shape.device, torch.bfloat16, enabled=work.recipe.bfloat16)
     with autocast:
         return advance(work.student, work.encoded, layer - 1, before, batch_size=work.shape.rows)
 
@@ -264,7 +264,7 @@ def textbook_whole(shape: Shape) -> Work:
         step, encoded = textbook_of(V1, shape), shape.encoded(2 * shape.rows)
         for epoch in range(EPOCHS):
             for rows in epoch_batches(encoded.lengths, shape.rows, seed=0, epoch=epoch):
-                found = step(collate(encoded, rows))
+                found = step(collate(encoded, rows).to(shape.device))
         return _compared(found)
 
     return whole
@@ -274,8 +274,8 @@ def _compared(found: dict[str, float]) -> Numbers:
     return numbers({name: value for name, value in found.items() if name != "norm"}, found["norm"])
 
 
-def _no_bfloat16() -> str | None:
-    return too_slow(torch.bfloat16, torch.device("cpu"))
+def _no_bfloat16(shape: Shape) -> str | None:
+    return too_slow(torch.bfloat16, torch.device(shape.device))
 
 
 _TEXTBOOK = "teacher live, whole student, logits everywhere"

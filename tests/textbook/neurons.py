@@ -13,7 +13,9 @@ def by_hand(model: Any, ids: list[int]) -> tuple[list[tuple[Any, ...]], Tensor]:
     """Per layer: x, a, f at the last position, and a list of (column, activation) of each kind of neuron."""
     model.set_attn_implementation("eager")
     config = model.config
-    out = model(input_ids=torch.tensor([ids]), output_hidden_states=True, output_attentions=True)
+    out = model(
+        input_ids=torch.tensor([ids], device=model.device), output_hidden_states=True, output_attentions=True
+    )
     heads, shared = config.num_attention_heads, config.num_key_value_heads
     layers = []
     for layer, entering, weights in zip(model.model.layers, out.hidden_states, out.attentions, strict=False):

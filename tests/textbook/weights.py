@@ -14,10 +14,10 @@ def textbook_sensitivity(model: Any, rows: Any) -> dict[str, Tensor]:
     totals = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in model.named_parameters()}
     for ids, prompt in zip(rows.input_ids, rows.prompt_lengths, strict=True):
         model.zero_grad()
-        labels = torch.tensor([[-100] * prompt + ids[prompt:]])
+        labels = torch.tensor([[-100] * prompt + ids[prompt:]], device=model.device)
         if (labels == -100).all():
             continue
-        logits = model(input_ids=torch.tensor([ids])).logits[:, :-1].float()
+        logits = model(input_ids=torch.tensor([ids], device=model.device)).logits[:, :-1].float()
         functional.cross_entropy(logits[0], labels[0, 1:], ignore_index=-100).backward()
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:

@@ -92,7 +92,7 @@ def test_a_stopped_command_goes_on_and_the_page_has_all_that_is_there(outputs, m
 
 
 def test_what_cannot_be_measured_here_says_why(outputs, monkeypatch):
-    case = replace(bench.CASES["v1_step_bfloat16"], unavailable=lambda: "no units for it")
+    case = replace(bench.CASES["v1_step_bfloat16"], unavailable=lambda _: "no units for it")
     monkeypatch.setitem(bench.CASES, case.name, case)
     assert bench.main(["--tiny", "--cases", case.name]) == 0
     assert "| no units for it |" in (outputs / "performance.md").read_text()
