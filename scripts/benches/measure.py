@@ -81,6 +81,8 @@ def ratio(seconds: Mapping[str, list[float]]) -> float:
 
 def peaks(case: Case, shape: Shape, threads: int) -> dict[str, float]:
     """Return the megabytes of each way, in a fresh process each."""
+    if shape.device != "cpu":
+        torch.cuda.empty_cache()  # this process's turns are over
     environment = os.environ | GIVES_BACK | {"OMP_NUM_THREADS": str(threads)}
     found = {}
     for way in WAYS:

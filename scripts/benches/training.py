@@ -136,7 +136,7 @@ class Prepared:
             ),
             parameters=self.trainable.parameters,
             plan=plan,
-            collate=lambda rows: collate(self.encoded, rows),
+            collate=lambda rows: collate(self.encoded, rows).to(self.shape.device),
             optim=OptimConfig(
                 lr=LR, batch_size=self.shape.rows, micro_batch_size=None, schedule="constant", warmup=0.0
             ),

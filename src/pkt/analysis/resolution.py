@@ -96,7 +96,7 @@ def recomposition(weight_VD: Tensor, side: str) -> Recomposition:
     assert side in ("output", "input"), side
     factor = invert(gram(weight_VD), RCOND) if side == "output" else None
     basis = Basis(weight_VD=weight_VD.detach(), factor=factor)
-    return _recomposed(alignment_matrix(basis, basis), len(weight_VD))
+    return _recomposed(alignment_matrix(basis, basis).cpu(), len(weight_VD))
 
 
 def random_recomposition(

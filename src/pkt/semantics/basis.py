@@ -76,7 +76,7 @@ def gram(weight_VD: Tensor, *, scale_D: Tensor | None = None) -> Tensor:
 
 
 def cross_gram(left: Basis, right: Basis) -> Tensor:
-    """Return the sum of w_left,i w_right,i^T over the anchors (D_left, D_right), float64 on the CPU.
+    """Return the sum of w_left,i w_right,i^T over the anchors (D_left, D_right), float64 where the right rows are.
 
     Args:
         left: rows of one side; its basis vectors are not read.
@@ -103,11 +103,11 @@ def cross_gram(left: Basis, right: Basis) -> Tensor:
         raise PktError(
             "an LM head holds NaN or infinity; check the model's files, or load it with dtype=float32 or bfloat16."
         )
-    return total_DD.cpu()
+    return total_DD
 
 
 def alignment_matrix(student: Basis, teacher: Basis, *, dtype: torch.dtype | None = None) -> Tensor:
-    """Return M = S_S S_T^T (D_S, D_T), float64 on the CPU: the sum of s_S,i s_T,i^T over the anchors.
+    """Return M = S_S S_T^T (D_S, D_T), float64 where the teacher is: the sum of s_S,i s_T,i^T over the anchors.
 
     With the output-side bases M = G_S^-1 W_S^T diag(1 / (n_S n_T)) W_T G_T^-1, n_i = |G^-1 w_i| (SemAlign v1,
     arXiv 2510.24208, with the sum over the vocabulary done once). A token whose basis vector is zero on
@@ -133,9 +133,9 @@ def alignment_matrix(student: Basis, teacher: Basis, *, dtype: torch.dtype | Non
         else:
             total += student_nr.T @ teacher_nr
     assert total is not None, "two bases have at least one anchor"
-    matrix, left, right = total.cpu(), student.frame(), teacher.frame()
-    matrix = matrix if left is None else left @ matrix
-    return matrix if right is None else matrix @ right.T
+    left, right = student.frame(), teacher.frame()
+    matrix = total if left is None else left.to(device) @ total
+    return matrix if right is None else matrix @ right.to(device).T
 
 
 def _rows(*bases: Basis) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from pkt.errors import PktError
 from pkt.late import Tensor, torch
+from pkt.models.precision import compute_device
 
 ROW_CUT = 1e-5  # a row with less than this share of its length in the kept subspace has no basis vector
 WIDE = 1024  # widths above it are worth more code
@@ -27,7 +28,7 @@ class Factor:
     """G = Q diag(values) Q^T, restricted to the eigenvalues above a cut.
 
     Attributes:
-        vectors_Dr: Q, float64 on the CPU.
+        vectors_Dr: Q, float64.
         values_r: eigenvalues, descending.
     """
 
@@ -71,7 +72,7 @@ class Inverse:
     """G^-1 of a head of full rank, and R of G^-1 = Q R.
 
     Attributes:
-        inverse: (D, D), float64 on the CPU.
+        inverse: (D, D), float64.
         triangle_DD: R, above the diagonal.
         condition: ratio of the extreme singular values of W, to some four digits.
     """
@@ -109,12 +110,12 @@ def panels(width: int) -> list[tuple[int, int]]:
 
 
 def factorise(gram_DD: Tensor, rcond: float) -> Factor:
-    """Return the eigenpairs of G with eigenvalue > rcond * largest, by `eigh` in float64 on the CPU.
+    """Return the eigenpairs of G with eigenvalue > rcond * largest, by `eigh` in float64 where G is.
 
     Raises:
         PktError: G is zero.
     """
-    values_D, vectors_DD = torch.linalg.eigh(gram_DD.double().cpu())
+    values_D, vectors_DD = torch.linalg.eigh(_wide(gram_DD))
     values_D, vectors_DD = values_D.flip(0), vectors_DD.flip(1)
     if values_D[0] <= 0:
         raise PktError(
@@ -132,7 +133,7 @@ def invert(gram_DD: Tensor, rcond: float) -> Factor | Inverse:
 
 def _inverted(gram_DD: Tensor, rcond: float) -> Inverse | None:
     """Return G^-1; None where G has no full rank, or an eigenvalue so small that eigenpairs say more."""
-    gram_DD = gram_DD.double().cpu()
+    gram_DD = _wide(gram_DD)
     factor_DD, failed = torch.linalg.cholesky_ex(gram_DD)
     if failed:
         return None
@@ -145,12 +146,18 @@ def _inverted(gram_DD: Tensor, rcond: float) -> Inverse | None:
     return Inverse(inverse=inverse_DD, triangle_DD=triangle_DD, condition=(largest * reciprocal) ** 0.5)
 
 
+def _wide(gram_DD: Tensor) -> Tensor:
+    """Return it in float64, on a device that has that."""
+    return gram_DD.to(compute_device(gram_DD)).double()
+
+
 def _largest(matrix_DD: Tensor) -> float | None:
     """Return the largest eigenvalue of a positive definite matrix by Lanczos; None where that does not converge."""
     from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
     def product(vector_D: object) -> object:
-        return (matrix_DD @ torch.as_tensor(vector_D).reshape(-1)).numpy()
+        own_D = torch.as_tensor(vector_D).reshape(-1).to(matrix_DD.device)
+        return (matrix_DD @ own_D).cpu().numpy()
 
     width = len(matrix_DD)
     start_D = torch.randn(width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

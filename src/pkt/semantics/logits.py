@@ -62,7 +62,8 @@ class LogitLstsq(Bounded):
             )
         )
         factor = invert(cross_gram(left, left), self.rcond)
-        weight = (factor.inverse @ cross_gram(left, right)).float().contiguous()
+        cross_DD = cross_gram(left, right)
+        weight = (factor.inverse.to(cross_DD.device) @ cross_DD).float().contiguous()
         info: dict[str, float | int] = {
             "rank_student": factor.rank,
             "width_student": student.weight.shape[1],

@@ -49,7 +49,7 @@ class Fitted(Bounded, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """Sums over N paired positions, X the teacher's states and Y the student's; float64 on the CPU.
+    """Sums over N paired positions, X the teacher's states and Y the student's; float64 where X is.
 
     Attributes:
         name: of the map that is fitted on them.
@@ -132,8 +132,8 @@ def moments(states: States | None, name: str, *, centred: bool, massive: float |
         states=states,
         left_out=left_out,
         massive=massive,
-        xx_DD=xx.cpu(),
-        xy_DD=xy.cpu(),
+        xx_DD=xx,
+        xy_DD=xy,
         mean_x=mean_x,
         mean_y=mean_y,
     )

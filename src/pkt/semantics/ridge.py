@@ -57,7 +57,7 @@ class Ridge(Fitted, Trains):
             return torch.zeros_like(xy_DD)
         if penalty == 0:
             return factorise(xx_DD, self.rcond).inverse @ xy_DD
-        shifted = xx_DD + penalty * torch.eye(len(xx_DD), dtype=xx_DD.dtype)
+        shifted = xx_DD + penalty * torch.eye(len(xx_DD), dtype=xx_DD.dtype, device=xx_DD.device)
         factor, failed = torch.linalg.cholesky_ex(shifted)
         if failed:  # a penalty below round-off
             return factorise(shifted, self.rcond).inverse @ xy_DD
@@ -84,19 +84,20 @@ def leave_one_out(found: Moments, penalties: list[float]) -> Tensor:
     little too good; lam is held fixed while a position is left out.
 
     Returns:
-        Float64 on the CPU; infinite for a penalty that leaves some position to itself.
+        Float64 where the states are; infinite for a penalty that leaves some position to itself.
 
     Source: Allen's PRESS statistic (Technometrics, 1974).
     """
     values_D, vectors_DD = torch.linalg.eigh(found.xx_DD)
-    shrunk_PD = 1.0 / (values_D.clamp_min(0) + torch.tensor(penalties, dtype=torch.float64)[:, None])
-    turned_DD, total_P = vectors_DD.T @ found.xy_DD, torch.zeros(len(penalties), dtype=torch.float64)
+    penalty_P1 = values_D.new_tensor(penalties)[:, None]
+    shrunk_PD = 1.0 / (values_D.clamp_min(0) + penalty_P1)
+    turned_DD, total_P = vectors_DD.T @ found.xy_DD, values_D.new_zeros(len(penalties))
     own = 0.0 if found.mean_x is None else 1.0 / found.count
     for x_nD, y_nD in found.blocks():
-        z_nD = x_nD.cpu() @ vectors_DD
+        z_nD = x_nD @ vectors_DD
         for index, shrunk_D in enumerate(shrunk_PD):
             free_n = 1.0 - own - z_nD.square() @ shrunk_D
-            error_nD = y_nD.cpu() - (z_nD * shrunk_D) @ turned_DD
+            error_nD = y_nD - (z_nD * shrunk_D) @ turned_DD
             left_n = error_nD.square().sum(-1) / free_n.square()
             total_P[index] += torch.where(free_n > FREE, left_n, torch.inf).sum()
     return total_P / found.count
