@@ -91,7 +91,8 @@ def leave_one_out(found: Moments, penalties: list[float]) -> Tensor:
     values_D, vectors_DD = torch.linalg.eigh(found.xx_DD)
     penalty_P1 = values_D.new_tensor(penalties)[:, None]
     shrunk_PD = 1.0 / (values_D.clamp_min(0) + penalty_P1)
-    turned_DD, total_P = vectors_DD.T @ found.xy_DD, values_D.new_zeros(len(penalties))
+    turned_DD = vectors_DD.T @ found.xy_DD
+    total_P: Tensor = values_D.new_zeros(len(penalties))
     own = 0.0 if found.mean_x is None else 1.0 / found.count
     for x_nD, y_nD in found.blocks():
         z_nD = x_nD @ vectors_DD
