@@ -17,6 +17,7 @@ from statistics import fmean
 import pytest
 import torch
 from matrix import FAMILIES, METHODS
+from safetensors.torch import load_file
 
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface
@@ -68,6 +69,28 @@ def test_all_ways_to_what_the_teacher_says_end_alike(world, tmp_path, mode):
     )
     for name, value in kept.weights.items():
         torch.testing.assert_close(other.weights[name], value, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("method=kd", f"objective={own}") for own in ("kd", "alm", "uld", "dskd")),
+        ("method=hidden_kd",),
+        ("method=semalign_joint",),
+    ],
+    ids=" ".join,
+)
+def test_two_tokenizers_train_to_the_weights_of_the_processor(tmp_path, words):
+    kept = ("method.cache_dtype=float32",) if words[0].split("=")[1] in LAYERWISE else ()
+    few = ("model=nano-tokens", "optim.steps=8", "optim.validate_every=0", "data.sizes.train=40")
+    exact = tuple(f"model.{role}.dtype=float32" for role in ("teacher", "student"))
+    here, there = (
+        trained_by_shell("transfer", *few, *words, *kept, *exact, f"device={device}", outputs=tmp_path / name)
+        for name, device in (("here", "cpu"), ("there", DEVICE))
+    )
+    for name, value in here.items():
+        assert float((there[name] - value).abs().mean()) < 1e-4, name
 
 
 def on(device: str, dtype: torch.dtype, *tensors: torch.Tensor) -> list[torch.Tensor]:
@@ -164,6 +187,12 @@ def pkt(*words: str, outputs: Path, several: int = 1) -> str:
     return done.stdout
 
 
+def trained_by_shell(*words: str, outputs: Path, several: int = 1) -> dict[str, torch.Tensor]:
+    pkt(*words, outputs=outputs, several=several)
+    (file,) = outputs.glob("store/transfer/*/model/model.safetensors")
+    return load_file(file)
+
+
 def means(outputs: Path) -> dict[str, float]:
     (file,) = outputs.glob("runs/run/*/scores.json")
     found = json.loads(file.read_text(encoding="utf-8"))
@@ -233,14 +262,9 @@ def test_smollm2_from_end_to_end(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(CUDA and torch.cuda.device_count() < 2, reason="there are not two GPUs")
 def test_two_processes_over_nccl_leave_what_one_leaves(tmp_path):
-    from safetensors.torch import load_file
-
     words = ("transfer", "model=nano", "method=semalign_joint", "optim.steps=20", "device=cuda")
-    found = []
-    for several in (1, 2):
-        outputs = tmp_path / str(several)
-        pkt(*words, outputs=outputs, several=several)
-        (file,) = outputs.glob("store/transfer/*/model/model.safetensors")
-        found.append(load_file(file))
-    for name, value in found[0].items():
-        torch.testing.assert_close(found[1][name], value, rtol=0, atol=1e-4)
+    one, two = (
+        trained_by_shell(*words, outputs=tmp_path / str(several), several=several) for several in (1, 2)
+    )
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-4)
