@@ -93,6 +93,11 @@ def test_the_plan_grows_with_what_is_asked_for():
     plain, twice = cost(), cost("data.sizes.train=2000")
     assert twice["align"].disk > 1.7 * plain["align"].disk
     assert twice["transfer"].operations > 1.9 * plain["transfer"].operations
+    # eigenvectors take some ten n^3, Cholesky's a third
+    solved, chosen = (
+        cost("semantics=ridge", f"semantics.alpha={alpha}")["align"] for alpha in (1e-4, "null")
+    )
+    assert chosen.operations > solved.operations + 22 * 2 * 10 * 4096**3
     layers, adapters = (
         cost("semantics=ridge", *more)["transfer"] for more in ((), ("method.update.kind=lora",))
     )

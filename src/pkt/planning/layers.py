@@ -13,6 +13,7 @@ from pkt.planning.rows import Counts, Rows
 from pkt.planning.wanted import Wanted
 from pkt.semantics import quality
 from pkt.semantics.massive import BLOCK
+from pkt.semantics.ridge import ALPHAS
 
 
 def calls(rows: Rows, wanted: Wanted, layers: int) -> float:
@@ -194,11 +195,22 @@ def _fit_operations(wanted: Wanted, rows: Counts) -> float:
     if wanted.own["interface"] == "block":
         cards += pairs * 2 * wanted.student.read_out(min(quality.READ, positions))
     if wanted.fitted:
-        return cards + pairs * 2 * (2 * positions * t * (t + s) + t**3 / 3 + 2 * t * t * s)
+        return cards + pairs * 2 * (2 * positions * t * (t + s) + _solve_operations(wanted, positions))
     if wanted.map == "Identity":
         return cards
     rows_v = wanted.teacher.vocabulary
     return cards + 2 * (2 * rows_v * (2 * t * t + 2 * s * s + t * s) + 12 * (t**3 + s**3))
+
+
+def _solve_operations(wanted: Wanted, positions: int) -> float:
+    """Return the operations of one map's solve; what eigenvectors take was measured, in products of matrices."""
+    t, s = wanted.teacher.width, wanted.student.width
+    if wanted.map == "Procrustes":
+        return 40 * min(t, s) ** 3 + 2 * t * t * s
+    found = t**3 / 3 + 2 * t * t * s
+    if getattr(wanted.semantics, "alpha", 0) is None:  # chosen on positions left out
+        found += 10 * t**3 + 2 * t * t * s + positions * (2 * t * t + len(ALPHAS) * 2 * t * s)
+    return found
 
 
 def refitted(wanted: Wanted, rows: Counts) -> float:
