@@ -19,6 +19,7 @@ from typing import Any
 
 from pkt import __version__, console, plugins, secrets
 from pkt.errors import PktError, RequestError, first_line
+from pkt.packages import version_of
 from pkt.searchpath import builtin_conf_dir, found_conf_dir, named_conf_dirs
 
 _GB = 2**30
@@ -152,14 +153,7 @@ def _packages() -> dict[str, str]:
     """Return the versions of what pkt requires, extras included."""
     required = importlib.metadata.requires("pkt-llm") or []
     names = dict.fromkeys(re.split(r"[\s<>=!~;\[(]", line)[0] for line in required)
-    return {name: _version(name) for name in names if name != "pkt-llm"}
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+    return {name: version_of(name) or "not installed" for name in names if name != "pkt-llm"}
 
 
 def _places() -> dict[str, str]:

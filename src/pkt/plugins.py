@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from pkt.errors import PktError, RequestError, nearest
+from pkt.packages import version_of
 
 GROUP = "pkt.plugins"
 HOW_TO_ADMIT = f"install a package that declares the entry point group '{GROUP}', or add plugins=[<module>]"
@@ -226,18 +227,9 @@ def _all() -> list[Plugin]:
     known = {plugin.package for plugin in there}
     packages = dict.fromkeys(module.partition(".")[0] for module in _asked)
     named = [
-        Plugin(name=name, package=name, version=_version(name)) for name in packages if name not in known
+        Plugin(name=name, package=name, version=version_of(name)) for name in packages if name not in known
     ]
     return [*there, *named]
-
-
-def _version(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _spec_of(package: str) -> Any:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from pkt import __version__, secrets
 from pkt.config import Config
 from pkt.errors import RequestError
 from pkt.late import torch
+from pkt.packages import version_of
 
 _RECORDED = (
     "torch",
@@ -199,19 +199,12 @@ def provenance(started: datetime | None = None) -> dict[str, Any]:
         "pkt": __version__,
         "git": checkout_commit(Path(__file__).resolve().parents[2]),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _RECORDED},
+        "packages": {name: version_of(name) for name in _RECORDED},
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "threads": torch.get_num_threads(),
         "started": (started or datetime.now(UTC)).isoformat(timespec="seconds"),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def checkout_commit(root: Path) -> str | None:

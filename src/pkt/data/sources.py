@@ -7,16 +7,16 @@ hub:org/name[:config[:split]]                                ──> datasets.lo
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pkt.data.files import read
 from pkt.errors import RequestError, first_line
+from pkt.loggers import errors_alone
 
 HUB = "hub:"
+HUB_LOGGERS = ("huggingface_hub", "datasets")  # they say a line per retry
 FORMS = (
     "a file (.jsonl, .json, .csv, .tsv, .parquet; gzip or zstd around text), a folder of datasets' save_to_disk, or "
     "hub:org/name:config:split"
@@ -63,7 +63,7 @@ def _from_folder(folder: Path, setting: str, split: str) -> Any:
     import datasets
 
     try:
-        with quiet():
+        with errors_alone(*HUB_LOGGERS):
             found = datasets.load_from_disk(str(folder))
     except (OSError, ValueError) as error:
         raise RequestError(
@@ -77,7 +77,7 @@ def _from_hub(text: str, setting: str, split: str) -> Any:
 
     name, config, part = _address(text, setting)
     try:
-        with quiet():
+        with errors_alone(*HUB_LOGGERS):
             found = datasets.load_dataset(name, config or None)
     except (OSError, ValueError, RuntimeError) as error:
         raise RequestError(
@@ -108,17 +108,3 @@ def _part(found: Any, named: str, setting: str, split: str) -> Any:
             f"{' (name one: hub:org/name:config:split)' if named.startswith(HUB) else ''}."
         )
     return found[split]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep loggers of datasets and the hub from a line per retry."""
-    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "datasets")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

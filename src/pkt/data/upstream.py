@@ -19,8 +19,9 @@ from typing import Any
 
 from pkt.data.files import fault
 from pkt.data.files import read as read_file
-from pkt.data.sources import quiet
+from pkt.data.sources import HUB_LOGGERS
 from pkt.errors import PktError, RequestError, first_line
+from pkt.loggers import errors_alone
 
 Doc = dict[str, Any]
 SUFFIXES = (".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst")
@@ -111,7 +112,7 @@ def _from_hub(source: Upstream) -> Mapping[str, Sequence[Doc]]:
     import datasets
 
     try:
-        with quiet():
+        with errors_alone(*HUB_LOGGERS):
             found = datasets.load_dataset(source.hub, source.config)
     except (OSError, ValueError, RuntimeError) as error:
         raise missing(source, f"not to be had from the hub: {first_line(error)}") from error

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import warnings
 from collections.abc import Iterator
 from unittest import mock
+
+from pkt.loggers import errors_alone
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence lm-eval and transformers: log chatter, progress bars, git and environment probes, known warnings."""
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "transformers", "datasets")]
-    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.filterwarnings(
             "ignore", category=DeprecationWarning, module=r"(lm_eval|datasets|evaluate|jinja2)"
         )
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(lm_eval|datasets|transformers)")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            _patch(stack)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        stack.enter_context(errors_alone("lm_eval", "transformers", "datasets"))
+        _patch(stack)
+        yield
 
 
 def _patch(stack: contextlib.ExitStack) -> None:
