@@ -203,3 +203,14 @@ def _misfits(folder: Path) -> list[str]:
                     f"the config {wanted}; take both from the same model"
                 ]
     return []
+
+
+def network_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return what a request to the hub raises, and more: what the system says, and what the client's HTTP library does.
+
+    Which library that is depends on the client's version; the client's own error is made of its base class.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    own = (kind for kind in HfHubHTTPError.__mro__ if issubclass(kind, Exception) and kind is not Exception)
+    return (*own, OSError, *more)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pkt import console
 from pkt.errors import PktError, RequestError, first_line, nearest
+from pkt.foreign import network_errors
 from pkt.models.ancestry import front_matter
 from pkt.results import Result
 from pkt.run_files import ADAPTER, CHECKPOINT, RUN_STAGES
@@ -145,7 +146,7 @@ def _check_base(folder: Path) -> None:
 
 def _sent(parcel: Parcel) -> str:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
 
     remedy = "Log in with a token that may write (hf auth login, or HF_TOKEN), and look at the name"
     hub = HfApi(library_name="pkt")
@@ -156,5 +157,5 @@ def _sent(parcel: Parcel) -> str:
         )
     except OfflineModeIsEnabled as error:
         raise PktError("HF_HUB_OFFLINE is set: unset it, or look with --dry-run") from error
-    except (LocalTokenNotFoundError, HfHubHTTPError, OSError) as error:
+    except network_errors(LocalTokenNotFoundError) as error:
         raise PktError(f"the hub did not take {parcel.repo}: {first_line(error)}. {remedy}.") from error

@@ -14,6 +14,7 @@ import pytest
 
 from pkt.data import prompts, rows
 from pkt.errors import RequestError
+from pkt.foreign import network_errors
 
 TEXTS = [(f'Ada, "{i}", has:\n{i} apples.', f" {i},\u2028yes" if i else " none\n") for i in range(4)]
 
@@ -140,13 +141,14 @@ def test_the_hub(monkeypatch: pytest.MonkeyPatch):
         read("hub:a:b:c:d")
 
 
-def test_a_hub_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("error", network_errors(), ids=lambda own: own.__name__)
+def test_a_hub_that_is_not_there(monkeypatch: pytest.MonkeyPatch, error: type[Exception]):
     def load(*_: Any) -> Any:
-        raise ConnectionError("no route")
+        raise error.__new__(error, "no route")
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     with pytest.raises(
-        RequestError, match=r"data\.train=hub:org/sums: not to be had from the hub: no route.*name a file"
+        RequestError, match=r"data\.train=hub:org/sums: not to be had from the hub: .*name a file"
     ):
         read("hub:org/sums")
 

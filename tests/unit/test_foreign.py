@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import struct
 from pathlib import Path
 
@@ -24,8 +25,10 @@ from transformers import (
 from pkt.config import CheckpointSpec
 from pkt.errors import PktError, RequestError
 from pkt.faults import faults
-from pkt.foreign import foreign, machine_fault
+from pkt.foreign import foreign, machine_fault, network_errors
+from pkt.models.hub import explained
 from pkt.models.load import load_config, load_model, load_tokenizer
+from pkt.models.source import Source
 from tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 16060522496\n"
@@ -290,3 +293,26 @@ def test_what_cannot_be_told_is_told_in_the_librarys_words(folder):
         raise RequestError("mine")
     with pytest.raises(KeyboardInterrupt), foreign("the teacher", folder):
         raise KeyboardInterrupt
+
+
+@pytest.fixture
+def unreachable() -> Exception:
+    """Return what the hub's client raises where nobody listens."""
+    from huggingface_hub import HfApi
+
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        hub = HfApi(endpoint=f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        with pytest.raises(network_errors()) as caught:
+            hub.model_info("org/name")
+    return caught.value
+
+
+def test_a_connection_that_breaks_is_not_held_against_the_model(unreachable):
+    source = Source(who="teacher", kind="hub", name="org/name", revision="main", path=None)
+    with (
+        pytest.raises(PktError, match=r"the teacher 'org/name' .* is not available") as told,
+        explained(source),
+    ):
+        raise unreachable
+    assert "try another checkpoint" not in str(told.value)

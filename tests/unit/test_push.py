@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -169,3 +170,17 @@ def test_a_hub_that_refuses_is_told_in_its_words(hub, model):
     offline = push(hub, f"checkpoint={model}", "repo=org/name", HF_HUB_OFFLINE="1")
     assert offline.returncode == 1
     assert "HF_HUB_OFFLINE" in offline.stderr
+
+
+def test_a_hub_that_cannot_be_reached_is_told_in_a_line(hub, model):
+    with socket.socket() as nobody:  # a port that nobody listens at
+        nobody.bind(("127.0.0.1", 0))
+        done = push(
+            hub,
+            f"checkpoint={model}",
+            "repo=org/name",
+            HF_ENDPOINT=f"http://127.0.0.1:{nobody.getsockname()[1]}",
+        )
+    assert done.returncode == 1
+    assert "the hub did not take org/name" in done.stderr
+    assert "Traceback" not in done.stderr

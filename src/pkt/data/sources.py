@@ -13,6 +13,7 @@ from typing import Any
 
 from pkt.data.files import read
 from pkt.errors import RequestError, first_line
+from pkt.foreign import network_errors
 from pkt.loggers import errors_alone
 
 HUB = "hub:"
@@ -79,7 +80,7 @@ def _from_hub(text: str, setting: str, split: str) -> Any:
     try:
         with errors_alone(*HUB_LOGGERS):
             found = datasets.load_dataset(name, config or None)
-    except (OSError, ValueError, RuntimeError) as error:
+    except network_errors(ValueError, RuntimeError) as error:
         raise RequestError(
             f"{setting}={text}: not to be had from the hub: {first_line(error)}. Look at the name, log in (hf auth "
             "login) where it is gated, or name a file."

@@ -21,6 +21,7 @@ from pkt.data.files import fault
 from pkt.data.files import read as read_file
 from pkt.data.sources import HUB_LOGGERS
 from pkt.errors import PktError, RequestError, first_line
+from pkt.foreign import network_errors
 from pkt.loggers import errors_alone
 
 Doc = dict[str, Any]
@@ -114,7 +115,7 @@ def _from_hub(source: Upstream) -> Mapping[str, Sequence[Doc]]:
     try:
         with errors_alone(*HUB_LOGGERS):
             found = datasets.load_dataset(source.hub, source.config)
-    except (OSError, ValueError, RuntimeError) as error:
+    except network_errors(ValueError, RuntimeError) as error:
         raise missing(source, f"not to be had from the hub: {first_line(error)}") from error
     return {
         split: [_checked(source, doc, f"{source.hub}, row {n}") for n, doc in enumerate(rows, start=1)]

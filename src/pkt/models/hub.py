@@ -17,7 +17,7 @@ import huggingface_hub
 from huggingface_hub import constants
 
 from pkt.errors import PktError, RequestError, first_line
-from pkt.foreign import foreign, machine_fault
+from pkt.foreign import foreign, machine_fault, network_errors
 from pkt.models.source import Source, pickles_only
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def explained(source: Source) -> Iterator[None]:
     with foreign(f"model.{source.who}.checkpoint={source.name}", local, "try another checkpoint"):
         try:
             yield
-        except OSError as error:
+        except network_errors() as error:
             if source.kind == "hub" and machine_fault(error) is None:
                 raise PktError(missing(source, first_line(error))) from error
             raise
