@@ -24,6 +24,7 @@ from pkt.evaluation.quiet import quiet
 from pkt.evaluation.results import TaskScore
 from pkt.evaluation.sampling import Sampling
 from pkt.evaluation.statistics import mean
+from pkt.foreign import network_errors
 from pkt.tasks.base import Given, Row
 from pkt.tasks.grading import score
 
@@ -105,7 +106,7 @@ class LmEvalTask:
         """Let lm-eval build the tasks, which fetches their data."""
         try:
             found: dict[str, Any] = self._manager.load(self.name)["tasks"]
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        except network_errors(ValueError, KeyError, TypeError, ImportError) as error:
             raise PktError(f"lm-eval could not read its task {self.name}: {first_line(error)}") from error
         return found
 
