@@ -56,9 +56,8 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where (default: cpu)")
     own, words = parser.parse_known_args()
     more = (f"device={own.device}", *(word for word in words if word != "--"))
-    base = _run(own.folder / "libraries", "nano", own.folder, ("method=identity", more[0]))["transfer"][
-        "peak"
-    ]
+    bare = _run(own.folder / "libraries", "nano", own.folder, ("method=identity", more[0]))
+    base = bare["transfer"]["peak"]
     print(f"libraries: {base / 1e6:.0f} MB\n")
     columns = (
         "tokens, plan",
@@ -149,9 +148,7 @@ def _model(folder: Path, size: str, who: str) -> Path:
             eos_token_id=1,
             pad_token_id=0,
         )
-        if (
-            torch.cuda.is_available()
-        ):  # billions of weights are drawn in a moment there, and kept in two bytes each
+        if torch.cuda.is_available():  # billions of weights are drawn at once there, in two bytes each
             with torch.device("cuda"):
                 AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(target)
         else:

@@ -21,6 +21,7 @@ from pkt.reporting.figures import INK, STUDENT, TEACHER, Drawing, plain_axes, sa
 
 LEAST_MB = 10  # below it a process's memory says nothing about the work
 
+WRITERS = {"cpu": "make bench", "cuda": "python scripts/bench.py --large --device cuda"}
 CLOCKS = {
     "cpu": "Seconds are the processor's (user and system) on one thread.",
     "threads": "Seconds are the wall's.",
@@ -163,7 +164,7 @@ def _page(cases: Sequence[Case], record: Mapping[str, Any]) -> str:
     widths = " and ".join(f"{width:,}" for width in record["shape"]["head_widths"])
     parts = [
         HEAD.format(
-            writer="make bench" if device == "cpu" else record["command"],
+            writer=WRITERS[device],
             stem=name,
             clock=CLOCKS["threads" if several else device],
             memory=MEMORY[device],

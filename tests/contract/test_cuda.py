@@ -42,9 +42,8 @@ NEAR = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
 def trained(world, outputs: Path, method: str, device: str):
     kept = ("method.cache_dtype=float32",) if method in LAYERWISE else ()
-    still = (
-        ("method.update.dropout=0",) if METHODS[method].update == "lora" else ()
-    )  # each device draws its own
+    # each device draws dropout's masks for itself
+    still = ("method.update.dropout=0",) if METHODS[method].update == "lora" else ()
     return world.run(method, "llama", f"device={device}", *kept, *still, outputs=outputs)
 
 

@@ -80,6 +80,20 @@ def test_a_student_that_did_not_change_is_said_to_be_so(tmp_path):
     assert "did it train?" in told.remedy
 
 
+def test_what_moved_beside_answers_that_did_not_is_told(tmp_path):
+    """Own rows are graded by whole answers first, and by their likelihood."""
+    folder = leave_run(tmp_path, "identity", lift=0.0, tasks=("own",))
+    (run,) = load_runs([folder])
+    for role, bits in (("teacher", 2.0), ("student", 8.5), ("transferred", 5.25)):
+        own = run["scores"][role]
+        own["own (bits_per_byte)"] = own["own"] | {"metric": "bits_per_byte", "value": bits}
+    told = verdict(run, shares_of(run))
+    assert told.sentence.startswith("no row's own")
+    assert "bits_per_byte" in told.sentence
+    assert told.sentence.endswith("went from 8.500 to 5.250")
+    assert "did it train?" not in told.remedy
+
+
 def test_what_to_try_next_is_a_command_with_the_same_words(tmp_path):
     command = "pkt run -cn mine method=kd '+model.roles={a:b c}' '~objective.terms.kl' seed=7 optim.steps=40"
     remedy = found(tmp_path, 0.6, command=command).remedy

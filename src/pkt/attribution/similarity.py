@@ -20,7 +20,7 @@ from pkt.data.encoding import Encoded
 from pkt.errors import RequestError
 from pkt.late import Tensor, torch
 from pkt.models.architecture import Architecture
-from pkt.models.precision import compute_device
+from pkt.models.precision import compute_device, doubled
 from pkt.models.taps import Interface, decode, tap
 from pkt.semantics.massive import MASSIVE, ordinary_norms
 
@@ -258,7 +258,7 @@ def _capacity(teacher: Architecture, student: Architecture, memory: int) -> int 
 
 
 def _centred(states_ND: Tensor) -> Tensor:
-    states = states_ND.detach().to(compute_device(states_ND)).double()
+    states = doubled(states_ND.detach())
     centred = states - states.mean(0)
     return torch.where(centred.norm() <= ROUND_OFF * states.norm(), 0.0, centred)
 

@@ -45,3 +45,8 @@ def _seconds(dtype: torch.dtype) -> float:
 def compute_device(values: Tensor) -> torch.device:
     """Return where values are multiplied in float64: their own device, unless that has none (MPS)."""
     return torch.device("cpu") if values.device.type == "mps" else values.device
+
+
+def doubled(values: Tensor) -> Tensor:
+    """Return values in float64, on their `compute_device`."""
+    return values.to(compute_device(values)).double()

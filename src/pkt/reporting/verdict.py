@@ -71,7 +71,7 @@ def _verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
         return None
     told = _told(study, gain)
     if gain.differing == 0:
-        return Verdict(sentence="no row is scored otherwise than before", advice=_NOTHING)
+        return _unmoved(study, arm)
     if gain.holds_zero:
         return _more(f"no difference to the untouched student beyond the noise: {told}", arm)
     if (gain.value > 0) != study.rises(study.compared[0]):
@@ -89,6 +89,19 @@ def gain_of(study: Study, arm: Arm) -> Interval | None:
 def untouched(study: Study) -> Arm | None:
     """Return the student as it was, where it was scored."""
     return next((arm for arm in study.fixed if arm.role == "student"), None)
+
+
+def _unmoved(study: Study, arm: Arm) -> Verdict:
+    """Return what is said where no row counts otherwise by what is compared: whole answers seldom become right."""
+    more = [task for task in study.tasks if task not in study.compared]
+    same = f"no row's {study.head(study.compared[0])} is" if more else "no row is scored"
+    before, moved = untouched(study), list[str]()
+    for task in more if before else ():
+        old, new = (study.score(one, [task]).value for one in (before, arm) if one)
+        if old != new and not math.isnan(old + new):
+            moved.append(f"{study.head(task)} went from {old:.3f} to {new:.3f}")
+    sentence = "; ".join([f"{same} otherwise than before", *moved])
+    return _more(sentence, arm) if moved else Verdict(sentence=sentence, advice=_NOTHING)
 
 
 _NOTHING = "did it train? See the losses in the report; larger steps (optim.lr), more of them (optim.steps)"

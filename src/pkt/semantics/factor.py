@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pkt.errors import PktError
 from pkt.late import Tensor, torch
-from pkt.models.precision import compute_device
+from pkt.models.precision import doubled
 
 ROW_CUT = 1e-5  # a row with less than this share of its length in the kept subspace has no basis vector
 WIDE = 1024  # widths above it are worth more code
@@ -115,7 +115,7 @@ def factorise(gram_DD: Tensor, rcond: float) -> Factor:
     Raises:
         PktError: G is zero.
     """
-    values_D, vectors_DD = torch.linalg.eigh(_wide(gram_DD))
+    values_D, vectors_DD = torch.linalg.eigh(doubled(gram_DD))
     values_D, vectors_DD = values_D.flip(0), vectors_DD.flip(1)
     if values_D[0] <= 0:
         raise PktError(
@@ -133,7 +133,7 @@ def invert(gram_DD: Tensor, rcond: float) -> Factor | Inverse:
 
 def _inverted(gram_DD: Tensor, rcond: float) -> Inverse | None:
     """Return G^-1; None where G has no full rank, or an eigenvalue so small that eigenpairs say more."""
-    gram_DD = _wide(gram_DD)
+    gram_DD = doubled(gram_DD)
     factor_DD, failed = torch.linalg.cholesky_ex(gram_DD)
     if failed:
         return None
@@ -144,11 +144,6 @@ def _inverted(gram_DD: Tensor, rcond: float) -> Inverse | None:
         return None
     triangle_DD = torch.linalg.qr(inverse_DD, mode="r").R
     return Inverse(inverse=inverse_DD, triangle_DD=triangle_DD, condition=(largest * reciprocal) ** 0.5)
-
-
-def _wide(gram_DD: Tensor) -> Tensor:
-    """Return it in float64, on a device that has that."""
-    return gram_DD.to(compute_device(gram_DD)).double()
 
 
 def _largest(matrix_DD: Tensor) -> float | None:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from pkt.errors import PktError, RequestError
 from pkt.late import Tensor, torch
-from pkt.models.precision import compute_device
+from pkt.models.precision import compute_device, doubled
 from pkt.semantics.alignment import AlignmentMap, HeadView, States
 from pkt.semantics.learning import Refit
 from pkt.semantics.massive import BLOCK, MASSIVE, without_massive
@@ -151,5 +151,5 @@ def _blocks(states: States, mean_x: Tensor | None, mean_y: Tensor | None) -> Ite
 def _mean(states_ND: Tensor) -> Tensor:
     total = torch.zeros(states_ND.shape[1], dtype=torch.float64)
     for block_nD in torch.split(states_ND, BLOCK):
-        total += block_nD.to(compute_device(block_nD)).double().sum(0).cpu()
+        total += doubled(block_nD).sum(0).cpu()
     return total / len(states_ND)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pkt.late import Tensor, functional, torch
-from pkt.models.precision import compute_device
+from pkt.models.precision import compute_device, doubled
 from pkt.semantics.alignment import AlignmentMap
 from pkt.semantics.massive import BLOCK, without_massive
 
@@ -167,7 +167,7 @@ def _explained(
 
 def _rank_and_condition(weight: Tensor) -> tuple[int, float]:
     """Return rank and condition of M from the eigenvalues of the smaller of M M^T and M^T M, in float64."""
-    matrix = weight.to(compute_device(weight)).double()
+    matrix = doubled(weight)
     matrix = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     singular = torch.linalg.eigvalsh(matrix @ matrix.T).clamp_min(0).sqrt()
     kept = singular[singular > RANK_CUT * singular[-1]]
