@@ -220,7 +220,7 @@ def with_data(given: Given, *, sizes=None, **data) -> Given:
 
 def test_prompts_of_the_train_split_are_those_beyond_the_labelled(given):
     cut = with_data(given, unlabelled="train", sizes={"train": 12, "labelled": 5})
-    splits = load_splits(cut.benchmark, cut.data)
+    splits = load_splits(Given(benchmark=cut.benchmark, data=cut.data))
     assert [len(splits[split]) for split in ("extract", "align", "train", "validation")] == [5, 5, 5, 20]
     for split in ("extract", "align"):
         assert splits[split]["answer"] == splits["train"]["answer"]

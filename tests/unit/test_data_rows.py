@@ -12,7 +12,7 @@ from pkt.config import SPLITS, BenchmarkConfig, DataConfig, SplitSizes
 from pkt.data.rows import fingerprint, from_file, validate
 from pkt.errors import RequestError
 from pkt.tasks import splits
-from pkt.tasks.base import RowTask
+from pkt.tasks.base import Given, RowTask
 from pkt.tasks.find import find
 from pkt.tasks.grading import Grading, Likelihood
 from scoring import rows_of
@@ -91,7 +91,7 @@ def test_fingerprint_follows_content_and_order():
 
 def custom(**fields) -> dict:
     data = DataConfig(**fields)
-    return splits.load_splits(BenchmarkConfig(name="custom", tasks=["custom"]), data)
+    return splits.load_splits(Given(benchmark=BenchmarkConfig(name="custom", tasks=["custom"]), data=data))
 
 
 def test_custom_splits_are_cut_disjointly_from_train(tmp_path):
@@ -152,7 +152,9 @@ def toy(monkeypatch):
 
 
 def test_splits_have_the_sizes_asked_for(toy):
-    found = splits.load_splits(toy, DataConfig(sizes=SplitSizes(extract=2, align=4, train=100, validation=6)))
+    found = splits.load_splits(
+        Given(benchmark=toy, data=DataConfig(sizes=SplitSizes(extract=2, align=4, train=100, validation=6)))
+    )
     assert {name: len(table) for name, table in found.items()} == {
         "extract": 2, "align": 4, "train": 50, "validation": 6,
     }  # fmt: skip
@@ -162,7 +164,8 @@ def test_splits_have_the_sizes_asked_for(toy):
 def test_shuffling_draws_from_all_rows(toy):
     sizes = SplitSizes(extract=2, align=4, train=10, validation=6)
     draw = [
-        splits.load_splits(toy, DataConfig(sizes=sizes, shuffle_seed=s))["train"]["id"] for s in (0, 0, 1)
+        splits.load_splits(Given(benchmark=toy, data=DataConfig(sizes=sizes, shuffle_seed=s)))["train"]["id"]
+        for s in (0, 0, 1)
     ]
     assert draw[0] == draw[1] != draw[2]
     assert len(set(draw[0])) == 10
@@ -173,21 +176,27 @@ def test_split_requests_are_checked(toy):
     with pytest.raises(
         RequestError, match=r"no task 'nano_mth' \(did you mean 'nano_math'\?\); tasks are custom, gsm8k, "
     ):
-        splits.load_splits(BenchmarkConfig(name="b", tasks=["nano_mth"]), DataConfig())
+        splits.load_splits(Given(benchmark=BenchmarkConfig(name="b", tasks=["nano_mth"]), data=DataConfig()))
     with pytest.raises(RequestError, match="b/extract: no rows"):
-        splits.load_splits(BenchmarkConfig(name="b", tasks=["empty"]), DataConfig())
+        splits.load_splits(Given(benchmark=BenchmarkConfig(name="b", tasks=["empty"]), data=DataConfig()))
     with pytest.raises(RequestError, match="tasks is empty"):
-        splits.load_splits(BenchmarkConfig(name="b", tasks=[]), DataConfig())
+        splits.load_splits(Given(benchmark=BenchmarkConfig(name="b", tasks=[]), data=DataConfig()))
     with pytest.raises(RequestError, match="train is empty"):
-        splits.load_splits(BenchmarkConfig(name="b", tasks=["toy"], train=[]), DataConfig())
+        splits.load_splits(
+            Given(benchmark=BenchmarkConfig(name="b", tasks=["toy"], train=[]), data=DataConfig())
+        )
     with pytest.raises(RequestError, match="occurs in rows"):
-        splits.load_splits(BenchmarkConfig(name="b", tasks=["toy", "toy"]), DataConfig())
+        splits.load_splits(
+            Given(benchmark=BenchmarkConfig(name="b", tasks=["toy", "toy"]), data=DataConfig())
+        )
 
 
 def test_what_is_trained_on_and_what_is_scored_are_two_lists(toy):
     sizes = SplitSizes(extract=2, align=2, train=3, validation=2)
     bench = BenchmarkConfig(name="b", tasks=["nano_math"], train=["toy"])
-    found = splits.load_splits(bench, DataConfig(sizes=sizes, extract_tasks=["nano_code"]))
+    found = splits.load_splits(
+        Given(benchmark=bench, data=DataConfig(sizes=sizes, extract_tasks=["nano_code"]))
+    )
     origin = {split: {row_id.partition("/")[0] for row_id in table["id"]} for split, table in found.items()}
     assert origin == {"extract": {"nano_code"}, "align": {"toy"}, "train": {"toy"}, "validation": {"toy"}}
 
@@ -195,7 +204,8 @@ def test_what_is_trained_on_and_what_is_scored_are_two_lists(toy):
 def test_nano_tasks_make_one_benchmark():
     sizes = SplitSizes(extract=2, align=2, train=3, validation=2)
     bench = BenchmarkConfig(name="nano", tasks=["nano_knowledge", "nano_math", "nano_code", "nano_program"])
-    found = splits.load_splits(bench, DataConfig(sizes=sizes))
+    found = splits.load_splits(Given(benchmark=bench, data=DataConfig(sizes=sizes)))
     assert len(found["train"]) == 12
     assert len(set(found["train"]["id"])) == 12
-    assert len(splits.load_splits(bench, DataConfig(sizes=SplitSizes(extract=999)))["extract"]) == 4 * 32
+    every = splits.load_splits(Given(benchmark=bench, data=DataConfig(sizes=SplitSizes(extract=999))))
+    assert len(every["extract"]) == 4 * 32

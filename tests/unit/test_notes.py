@@ -11,6 +11,7 @@ from pkt.config import BenchmarkConfig, DataConfig
 from pkt.data import notes
 from pkt.data.encoding import encode
 from pkt.data.lengths import Fitting
+from pkt.tasks.base import Given
 from pkt.tasks.splits import load_splits
 from tiny import tiny_tokenizer
 from vocabularies import vocabulary
@@ -98,7 +99,7 @@ def test_train_rows_that_are_scored_are_counted(tmp_path):
     files.write(tmp_path / "test.jsonl", files.gsm8k(6, start=37))
     fitting = Fitting(tokenizers=lambda: [tiny_tokenizer()], max_length=512)
     given = BenchmarkConfig(name="gsm8k", tasks=["gsm8k"], data_dir=str(tmp_path))
-    load_splits(given, DataConfig(), fitting)
+    load_splits(Given(benchmark=given, data=DataConfig(), fitting=fitting))
     assert list(notes.left_out(fitting)) == [
         "gsm8k/train: 3 of 40 rows are also scored, and are left out before the splits are drawn."
     ]

@@ -15,6 +15,7 @@ from pkt.data.encoding import encode
 from pkt.data.lengths import Fitting
 from pkt.data.pools import divided
 from pkt.errors import PktError
+from pkt.tasks.base import Given
 from pkt.tasks.humaneval import as_function, wheel
 from pkt.tasks.splits import load_splits
 from scoring import SUITES, rows_of
@@ -41,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("seed", [None, 7])
 def test_splits_are_disjoint_and_never_the_test_rows(folder: Path, task: str, seed: int | None):
     given = benchmark(task, data_dir=folder)
-    splits = load_splits(given, data(shuffle_seed=seed))
+    splits = load_splits(Given(benchmark=given, data=data(shuffle_seed=seed)))
     prompts = {split: set(rows["prompt"]) for split, rows in splits.items()}
     prompts["test"] = {row["prompt"] for row in rows_of(task, benchmark=given)}
     for one, other in combinations(prompts, 2):
@@ -49,13 +50,15 @@ def test_splits_are_disjoint_and_never_the_test_rows(folder: Path, task: str, se
     for split, rows in splits.items():
         assert len(rows) == len(prompts[split]) > 0
         assert set(rows["split"]) == {split}
-    again = load_splits(given, data(shuffle_seed=seed))
+    again = load_splits(Given(benchmark=given, data=data(shuffle_seed=seed)))
     assert all(list(again[split]) == list(splits[split]) for split in splits)
 
 
 def test_another_seed_draws_other_rows(folder: Path):
     drawn = [
-        load_splits(benchmark("gsm8k", data_dir=folder), data(shuffle_seed=seed))["extract"]["id"]
+        load_splits(Given(benchmark=benchmark("gsm8k", data_dir=folder), data=data(shuffle_seed=seed)))[
+            "extract"
+        ]["id"]
         for seed in (1, 2)
     ]
     assert set(drawn[0]) != set(drawn[1])
@@ -63,12 +66,12 @@ def test_another_seed_draws_other_rows(folder: Path):
 
 def test_the_paper_benchmark_is_the_union(folder: Path):
     tasks = ("mmlu", "gsm8k", "humaneval", "mbpp")
-    rows = load_splits(benchmark(*tasks, data_dir=folder), data())["train"]
+    rows = load_splits(Given(benchmark=benchmark(*tasks, data_dir=folder), data=data()))["train"]
     assert {row.partition("/")[0] for row in rows["id"]} == set(tasks)
 
 
 def test_mmlu_reads_its_own_splits(folder: Path):
-    splits = load_splits(benchmark("mmlu", data_dir=folder), data())
+    splits = load_splits(Given(benchmark=benchmark("mmlu", data_dir=folder), data=data()))
     origin = {split: {row.split("/")[1] for row in rows["id"]} for split, rows in splits.items()}
     assert origin == {
         "extract": {"dev"},
@@ -87,7 +90,7 @@ def test_mmlu_reads_its_own_splits(folder: Path):
 
 
 def test_gsm8k_answers_have_no_calculator_marks(folder: Path):
-    rows = load_splits(benchmark("gsm8k", data_dir=folder), data())["train"]
+    rows = load_splits(Given(benchmark=benchmark("gsm8k", data_dir=folder), data=data()))["train"]
     row = next(row for row in rows if row["id"] == "gsm8k/train/5") if "gsm8k/train/5" in rows["id"] else None
     assert all("<<" not in answer and "\n#### " in answer for answer in rows["answer"])
     assert row is None or row["answer"] == " She has 5+2 = 7 apples.\n#### 7"
@@ -184,7 +187,7 @@ def test_rows_that_are_too_long_are_left_out_before_the_draw(tmp_path: Path, cha
 
     fitting = Fitting(tokenizers=lambda: [load()], max_length=100, chat=CHAT if chat else None)
     small = data(sizes=SplitSizes(extract=1, align=2, validation=2, train=25))
-    splits = load_splits(given, small, fitting)
+    splits = load_splits(Given(benchmark=given, data=small, fitting=fitting))
     assert {split: len(rows) for split, rows in splits.items()} == {
         "extract": 1, "align": 2, "validation": 2, "train": 25
     }  # fmt: skip
@@ -201,7 +204,7 @@ def test_a_split_whose_own_rows_are_all_too_long_is_cut_from_the_train_side(tmp_
         doc["text"] += " Think." * 60
     given = benchmark("mbpp", data_dir=files.write(tmp_path / "mbpp.jsonl", docs))
     fitting = Fitting(tokenizers=lambda: [tiny_tokenizer()], max_length=250)
-    splits = load_splits(given, data(), fitting)
+    splits = load_splits(Given(benchmark=given, data=data(), fitting=fitting))
     assert fitting.dropped == {"mbpp/validation": (90, 90)}
     assert {row.split("/")[1] for row in splits["validation"]["id"]} <= {"train", "prompt"}
     assert len(splits["validation"]) == SIZES.validation
@@ -210,14 +213,14 @@ def test_a_split_whose_own_rows_are_all_too_long_is_cut_from_the_train_side(tmp_
 def test_short_rows_need_no_tokenizer(tmp_path: Path):
     files.write(tmp_path / "train.jsonl", files.gsm8k(16))
     fitting = Fitting(tokenizers=lambda: pytest.fail("asked for a tokenizer"), max_length=4096)
-    load_splits(benchmark("gsm8k", data_dir=tmp_path), data(), fitting)
+    load_splits(Given(benchmark=benchmark("gsm8k", data_dir=tmp_path), data=data(), fitting=fitting))
     assert fitting.dropped == {}
 
 
 def test_too_few_rows_that_fit_is_said(tmp_path: Path):
     fitting = Fitting(tokenizers=lambda: [tiny_tokenizer()], max_length=20)
     with pytest.raises(PktError, match=r"0 rows are too few .* \(40 of 40 have more tokens"):
-        load_splits(long_and_short(tmp_path), data(), fitting)
+        load_splits(Given(benchmark=long_and_short(tmp_path), data=data(), fitting=fitting))
 
 
 def test_train_rows_hardly_move_with_the_other_sizes():
@@ -262,7 +265,7 @@ def test_what_is_missing_is_said(tmp_path: Path, tasks: str, make: dict[str, fil
     for name, docs in make.items():
         files.write(tmp_path / name, docs)
     with pytest.raises(PktError, match=message) as caught:
-        load_splits(benchmark(tasks, data_dir=tmp_path), data())
+        load_splits(Given(benchmark=benchmark(tasks, data_dir=tmp_path), data=data()))
     assert caught.value.exit_code == (
         2 if ", line 1: " in str(caught.value) else 1
     )  # what is there, and is wrong
@@ -286,9 +289,9 @@ def test_broken_files_and_missing_folders(tmp_path: Path):
         path.parent.mkdir()
         path.write_bytes(content)
         with pytest.raises(PktError, match=r"cannot be read|train.jsonl.*, line 1, column [12]: not JSON"):
-            load_splits(benchmark("gsm8k", data_dir=path), data())
+            load_splits(Given(benchmark=benchmark("gsm8k", data_dir=path), data=data()))
     with pytest.raises(PktError, match="no such file or folder"):
-        load_splits(benchmark("gsm8k", data_dir=tmp_path / "nowhere"), data())
+        load_splits(Given(benchmark=benchmark("gsm8k", data_dir=tmp_path / "nowhere"), data=data()))
 
 
 def test_a_hub_that_cannot_be_reached_is_one_message(monkeypatch: pytest.MonkeyPatch):
@@ -299,7 +302,7 @@ def test_a_hub_that_cannot_be_reached_is_one_message(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(PktError, match=r"not to be had from the hub: Couldn't reach .*Hub\. Ways"):
-        load_splits(benchmark("gsm8k"), data())
+        load_splits(Given(benchmark=benchmark("gsm8k"), data=data()))
 
 
 def test_the_hub_gives_the_same_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -321,7 +324,7 @@ def test_the_hub_gives_the_same_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_humaneval_takes_the_library_for_training():
-    rows = load_splits(benchmark("humaneval", code_set="pystdlib"), data())
+    rows = load_splits(Given(benchmark=benchmark("humaneval", code_set="pystdlib"), data=data()))
     tested = {f"humaneval/{row['id']}" for row in rows_of("pystdlib")}
     assert len(rows["train"]) == 1000
     assert not tested & set(rows["train"]["id"])
@@ -358,12 +361,14 @@ def test_problems_that_are_scored_are_not_trained_on(tmp_path: Path):
     docs = [{"instruction": text, "output": "def g(x):\n    return x"} for text in tasks]
     given = benchmark("humaneval", data_dir=tmp_path, code_set=str(files.write(tmp_path / "c.jsonl", docs)))
     for task in ("humaneval", "humaneval_instruct"):
-        splits = load_splits(benchmark(task, data_dir=given.data_dir, code_set=given.code_set), data())
+        splits = load_splits(
+            Given(benchmark=benchmark(task, data_dir=given.data_dir, code_set=given.code_set), data=data())
+        )
         prompts = [prompt for rows in splits.values() for prompt in rows["prompt"]]
         assert len(prompts) == 12
         assert not any("LARGEST" in prompt for prompt in prompts)
     both = benchmark("humaneval", "humaneval_instruct", data_dir=given.data_dir, code_set=given.code_set)
-    assert len(load_splits(both, data())["validation"]) == 2
+    assert len(load_splits(Given(benchmark=both, data=data()))["validation"]) == 2
 
 
 CODE = '''import os

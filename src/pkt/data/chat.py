@@ -17,10 +17,10 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from pkt.data.conversation import messages_of
+from pkt.data.conversation import folded, messages_of
 from pkt.errors import RequestError, first_line
 
-VERSION = 1  # raised when prompts or their replies' ends become other tokens; part of keys of scores
+VERSION = 2  # raised when prompts or their replies' ends become other tokens; part of keys of scores
 ASKED, REPLY = "Zebra6", "Zebra7"  # stand for a question and its reply, and in no template
 
 
@@ -39,13 +39,30 @@ class Chat:
         return self.render(tokenizer, messages_of(text), add_generation_prompt=True)
 
     def render(self, tokenizer: Any, messages: Sequence[dict[str, str]], **options: Any) -> str:
-        """Return messages as text.
+        """Return messages as text; a template without the system's role gets its words above the first question.
+
+        Such templates raise, or pass over what it says.
 
         Args:
             tokenizer: has the template.
             messages: with ``role`` and ``content``.
             options: of transformers' `apply_chat_template`.
+
+        Raises:
+            RequestError: the template takes no such conversation.
         """
+        without = folded(messages)
+        try:
+            text = self._written(tokenizer, messages, options)
+        except RequestError:
+            if without == list(messages):
+                raise
+            return self._written(tokenizer, without, options)
+        heard = without == list(messages) or messages[0]["content"].strip() in text
+        return text if heard else self._written(tokenizer, without, options)
+
+    def _written(self, tokenizer: Any, messages: Sequence[dict[str, str]], options: dict[str, Any]) -> str:
+        """Return messages as the template writes them."""
         import jinja2
 
         try:

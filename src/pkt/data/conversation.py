@@ -1,6 +1,7 @@
-"""Conversations of several turns as one text, since a prompt is a text everywhere; only chat templates look inside.
+"""Conversations as one text, since a prompt is a text everywhere; only chat templates look inside.
 
 [{"role": "user", ...}, {"role": "assistant", ...}, {"role": "user", ...}] <──> MARK + "[{...}, ...]"
+                                                     a user's only message <──> what it says
 """
 
 from __future__ import annotations
@@ -8,17 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
+BREAK = "\n\n"  # between the parts of a prompt
 MARK = "\x1dmessages\x1d"  # ASCII's group separator twice: no prompt of a person begins so
 
 Messages = list[dict[str, str]]
 
 
 def packed(messages: Sequence[Mapping[str, str]]) -> str:
-    """Return messages as one text; equal messages give equal texts.
+    """Return messages as one text; equal messages give equal texts, and a user's only one is what it says.
 
     Args:
         messages: with ``role`` and ``content``, the last of a user.
     """
+    if len(messages) == 1:
+        return str(messages[0]["content"])
     plain = [{"role": str(one["role"]), "content": str(one["content"])} for one in messages]
     return MARK + json.dumps(plain, ensure_ascii=False)
 
@@ -34,6 +38,14 @@ def messages_of(prompt: str) -> Messages:
         found: Messages = json.loads(prompt.removeprefix(MARK))
         return found
     return [{"role": "user", "content": prompt}]
+
+
+def folded(messages: Sequence[Mapping[str, str]]) -> Messages:
+    """Return messages in which what the system says stands above the first question, for models without that role."""
+    if [one["role"] for one in messages[:2]] != ["system", "user"]:
+        return [dict(one) for one in messages]
+    told, asked, *later = messages
+    return [{**asked, "content": f"{told['content']}{BREAK}{asked['content']}"}, *map(dict, later)]
 
 
 def unpacked(history: Iterable[Mapping[str, str]]) -> Messages:

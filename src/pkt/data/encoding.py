@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from pkt.data.chat import Chat
-from pkt.data.conversation import is_packed
 from pkt.data.tokens import Tokens
 from pkt.errors import RequestError
 
@@ -132,13 +131,7 @@ def as_read(prompts: Iterable[str], tokenizer: Any, chat: Chat | None, who: str 
     if tokenizer.eos_token_id is None:
         raise RequestError(f"the {who}'s tokenizer has no EOS token, which ends every answer; set one.")
     if chat is None:
-        texts = list(prompts)
-        if any(map(is_packed, texts)):
-            raise RequestError(
-                "a row is a conversation of several turns, which needs a chat template: set model.chat_template=true "
-                "(models with a template), or cut the conversations into rows of one question and its reply"
-            )
-        return texts
+        return list(prompts)
     if not tokenizer.chat_template:
         raise RequestError(
             f"model.chat_template=true, but the {who}'s tokenizer has no chat template; set it to false."

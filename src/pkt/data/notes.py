@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pkt.data.conversation import messages_of
 from pkt.data.encoding import Encoded, encode_answers, encode_prompt
 from pkt.data.lengths import Fitting
 from pkt.data.pools import same
@@ -159,7 +160,8 @@ def _joins(prompt: str, answer: str) -> bool:
 
 
 def _example(row: Mapping[str, Any]) -> str:
-    return f"(row {row['id']!r}: {row['prompt'][-SHOWN:]!r} | {row['answer'][:SHOWN]!r})"
+    asked = messages_of(row["prompt"])[-1]["content"]
+    return f"(row {row['id']!r}: {asked[-SHOWN:]!r} | {row['answer'][:SHOWN]!r})"
 
 
 def of_splits(splits: Mapping[str, Rows], *, chat: bool) -> Iterator[str]:

@@ -72,6 +72,7 @@ def from_file(
     split: str,
     columns: Mapping[str, str] = MappingProxyType({}),
     supervise: str = LAST,
+    chat: bool = False,
 ) -> list[dict[str, Any]]:
     """Read a file of rows in one of the shapes of `pkt.data.shapes`; other columns are not looked at.
 
@@ -80,6 +81,7 @@ def from_file(
         split: the split that its rows belong to.
         columns: what the file calls some of the columns (`data.columns`).
         supervise: which replies of a conversation (`data.supervise`).
+        chat: prompts are put into a chat template, which takes conversations role by role.
 
     Raises:
         RequestError: no such file, or something in it that is no row, named by its line.
@@ -90,7 +92,7 @@ def from_file(
         split=split,
         names=(*NAMES, "id"),
         columns=columns,
-        texts=partial(labelled, supervise=supervise),
+        texts=partial(labelled, supervise=supervise, chat=chat),
     )
     return [row | {"split": split} for row in found]
 

@@ -13,11 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pkt.data.conversation import packed
+from pkt.data.conversation import BREAK, packed
 from pkt.data.files import fault
 from pkt.errors import RequestError, nearest
 
-BREAK = "\n\n"  # between the parts of a prompt
 LAST, ALL = "last", "all"  # which replies of a conversation are supervised
 TOLD = (
     "a row has prompt and answer (or completion), messages, instruction and output "
@@ -36,35 +35,35 @@ class Shape:
     Attributes:
         columns: that a row of this shape has.
         texts: returns prompt and answer of such a row, of a conversation those of each reply; `where` names it in
-            messages.
+            messages, and `chat` says whether a chat template takes what each role says.
         more: columns that it may have.
     """
 
     columns: tuple[str, ...]
-    texts: Callable[[Mapping[str, Any], str], Texts]
+    texts: Callable[[Mapping[str, Any], str, bool], Texts]
     more: tuple[str, ...] = ()
 
 
-def _answered(row: Mapping[str, Any], where: str) -> Texts:
+def _answered(row: Mapping[str, Any], where: str, _: bool) -> Texts:
     return [(_text(row, "prompt", where), _text(row, "answer", where))]
 
 
-def _completed(row: Mapping[str, Any], where: str) -> Texts:
+def _completed(row: Mapping[str, Any], where: str, chat: bool) -> Texts:
     prompt, completion = row["prompt"], row["completion"]
     if isinstance(prompt, list) and isinstance(completion, list):
-        return _conversation([*prompt, *completion], f"{where}: 'prompt' and 'completion'")
+        return _conversation([*prompt, *completion], f"{where}: 'prompt' and 'completion'", chat)
     return [(_text(row, "prompt", where), _text(row, "completion", where))]
 
 
-def _said(row: Mapping[str, Any], where: str) -> Texts:
-    return _conversation(row["messages"], f"{where}: 'messages'")
+def _said(row: Mapping[str, Any], where: str, chat: bool) -> Texts:
+    return _conversation(row["messages"], f"{where}: 'messages'", chat)
 
 
-def _instructed(row: Mapping[str, Any], where: str) -> Texts:
+def _instructed(row: Mapping[str, Any], where: str, _: bool) -> Texts:
     return [(instruction(row, where), _text(row, "output", where))]
 
 
-def _plain(row: Mapping[str, Any], where: str) -> Texts:
+def _plain(row: Mapping[str, Any], where: str, _: bool) -> Texts:
     return [("", _text(row, "text", where))]
 
 
@@ -79,7 +78,9 @@ NAMES = tuple(dict.fromkeys(name for shape in SHAPES for name in (*shape.columns
 """The columns that say prompt and answer, by the names that shapes have for them."""
 
 
-def labelled(row: Mapping[str, Any], where: str, supervise: str = LAST) -> list[dict[str, str]]:
+def labelled(
+    row: Mapping[str, Any], where: str, supervise: str = LAST, *, chat: bool = False
+) -> list[dict[str, str]]:
     """Return prompt, answer and id of a row; of a conversation, a row for each of its replies if all are supervised.
 
     Rows of one conversation say so (``conversation``), as they share what was said before.
@@ -88,14 +89,15 @@ def labelled(row: Mapping[str, Any], where: str, supervise: str = LAST) -> list[
         row: with the names of a shape.
         where: names it in messages.
         supervise: the ``last`` reply of a conversation, or ``all``.
+        chat: prompts are put into a chat template.
 
     Raises:
-        RequestError: it has no shape, or a part of it is no text.
+        RequestError: it has no shape, a part of it is no text, or it has turns that only a chat template tells apart.
     """
     shape = next((own for own in SHAPES if all(row.get(name) is not None for name in own.columns)), None)
     if shape is None:
         raise RequestError(f"{where}: {_lacking(row)}")
-    texts = shape.texts(row, where)
+    texts = shape.texts(row, where, chat)
     chosen = list(texts)[-1:] if supervise == LAST else list(texts)
     rows = [_named(row, where, {"prompt": prompt, "answer": answer}) for prompt, answer in chosen]
     if len(rows) == 1:
@@ -169,11 +171,11 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> str:
     return str(value)
 
 
-def _conversation(messages: Any, what: str) -> Texts:
+def _conversation(messages: Any, what: str, chat: bool) -> Texts:
     """Return question and reply, for every reply.
 
-    What the system says stands before a question that nothing else precedes, as in templates without that role; a
-    question with turns before it has them with it (`pkt.data.conversation`).
+    For a chat template a question has with it, role by role, all that was said before (`pkt.data.conversation`).
+    Without one, what the system says stands above the question.
     """
     known = isinstance(messages, list) and all(
         isinstance(one, dict) and {"role", "content"} <= one.keys() for one in messages
@@ -188,10 +190,14 @@ def _conversation(messages: Any, what: str) -> Texts:
             f"{what}: a conversation of {', '.join(roles) or 'nothing'}; user and assistant in turn are expected, the "
             "last an assistant, and perhaps system before them."
         )
+    if len(turns) > 2 and not chat:
+        raise RequestError(
+            f"{what}: a conversation of several turns, which needs a chat template: set model.chat_template=true "
+            "(models with a template), or cut the conversations into rows of one question and its reply."
+        )
     texts = [_text(one, "content", f"{what}, {one['role']}") for one in messages]
-    first = [(BREAK.join(texts[: told + 1]), texts[told + 1])]
-    ends = range(told + 3, len(texts), 2)  # of the replies after the first
-    return first + [(packed(messages[:end]), texts[end]) for end in ends]
+    replies = range(told + 1, len(texts), 2)
+    return [(packed(messages[:end]) if chat else BREAK.join(texts[:end]), texts[end]) for end in replies]
 
 
 def _lacking(row: Mapping[str, Any]) -> str:

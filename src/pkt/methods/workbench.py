@@ -224,7 +224,7 @@ class Workbench:
     @cached_property
     def splits(self) -> dict[str, RowTable]:
         """Rows of the extract, align, train and validation splits; the console says what is unusual about them."""
-        found = load_splits(self.config.benchmark, self.config.data, self.fitting, self.rows_dir)
+        found = load_splits(self.given(self.fitting))
         self.note(*notes.left_out(self.fitting))
         self.note(*notes.of_splits({split: rows.rows for split, rows in found.items()}, chat=bool(self.chat)))
         return found
@@ -257,6 +257,16 @@ class Workbench:
         pair = self.config.model
         return Chat(time=datetime.fromisoformat(pair.chat_time)) if pair.chat_template else None
 
+    def given(self, fitting: Fitting | None) -> Given:
+        """Return the settings from which tasks make rows; `fitting` leaves out those that are too long."""
+        return Given(
+            benchmark=self.config.benchmark,
+            data=self.config.data,
+            fitting=fitting,
+            kept=self.rows_dir,
+            chat=self.config.model.chat_template,
+        )
+
     @cached_property
     def max_length(self) -> int:
         """Tokens per row: what the user says, or the smaller of the two contexts."""
@@ -267,10 +277,7 @@ class Workbench:
     @cached_property
     def prompts(self) -> list[Prompt]:
         """Rows without labels that the teacher answers: those of `data.unlabelled`, or else of the train split."""
-        given = Given(
-            benchmark=self.config.benchmark, data=self.config.data, fitting=self.fitting, kept=self.rows_dir
-        )
-        source = self.config.data.unlabelled
+        given, source = self.given(self.fitting), self.config.data.unlabelled
         held = (
             () if source is None else [*self.splits["train"]["prompt"], *self.splits["validation"]["prompt"]]
         )

@@ -24,7 +24,7 @@ from pkt.run_files import CHECKPOINT, SCORES
 from pkt.stages.serving import served
 from pkt.stages.session import Job, Session
 from pkt.store import Artifact
-from pkt.tasks.base import Given, Task
+from pkt.tasks.base import Task
 from pkt.tasks.find import find
 
 VALIDATION = "validation"  # the value of eval.split that is not the test rows
@@ -65,7 +65,7 @@ def asked(bench: Workbench) -> Asked:
         seed=config.seed,
     )
     fitting = bench.fitting if config.eval.split == VALIDATION else None  # the limit of length that drew them
-    given = Given(benchmark=config.benchmark, data=config.data, fitting=fitting, kept=bench.rows_dir)
+    given = bench.given(fitting)
     tasks = tuple(find(name, config.benchmark.task_path) for name in dict.fromkeys(config.benchmark.tasks))
     for task in tasks:
         task.check(sampling)

@@ -38,12 +38,14 @@ class Given:
         data: sizes, seed, and the files of ``custom``.
         fitting: leaves out rows of published sets that are too long to train on; None keeps all.
         kept: folder for rows that pkt's own tasks have drawn, so that they need not be drawn again; None: nowhere.
+        chat: prompts are put into a chat template (`model.chat_template`).
     """
 
     benchmark: BenchmarkConfig = field(default_factory=lambda: BenchmarkConfig(name="", tasks=[]))
     data: DataConfig = field(default_factory=DataConfig)
     fitting: Fitting | None = None
     kept: Path | None = None
+    chat: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pkt.config import DataConfig
 from pkt.data.pools import FRONT, SHARE, divided
 from pkt.data.rows import from_file
 from pkt.errors import RequestError
@@ -33,16 +32,22 @@ class Custom(RowTask):
                 "other tasks (benchmark.tasks=[...])."
             )
         if split in (*FRONT, "test") and named is not None:
-            return from_file(named, split=split, columns=data.columns, supervise=data.supervise)
+            return _read(named, split, given)
         if data.train is None:
             raise RequestError(f"task {self.name} needs rows: set data.train=/path/to/train.jsonl.")
-        return _cut(data)[split]
+        return _cut(given)[split]
 
 
-def _cut(data: DataConfig) -> dict[str, list[Row]]:
+def _read(path: str, split: str, given: Given) -> list[Row]:
+    data = given.data
+    return from_file(path, split=split, columns=data.columns, supervise=data.supervise, chat=given.chat)
+
+
+def _cut(given: Given) -> dict[str, list[Row]]:
     """Divide the train file between train and the splits that have no file."""
+    data = given.data
     assert data.train is not None
-    rows = from_file(data.train, split="train", columns=data.columns, supervise=data.supervise)
+    rows = _read(data.train, "train", given)
     wanted = [split for split in FRONT if getattr(data, split) is None]
     if wanted and len(rows) < SHARE:
         raise RequestError(

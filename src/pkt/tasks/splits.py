@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pkt.config import SPLITS, BenchmarkConfig, DataConfig
-from pkt.data.lengths import Fitting
 from pkt.data.rows import RowTable, validate
 from pkt.data.sources import hub_name
 from pkt.errors import RequestError
@@ -27,21 +24,13 @@ def trained_on(benchmark: BenchmarkConfig) -> list[str]:
     return names
 
 
-def load_splits(
-    benchmark: BenchmarkConfig, data: DataConfig, fitting: Fitting | None = None, kept: Path | None = None
-) -> dict[str, RowTable]:
-    """Return the extract, align, train and validation rows of a benchmark.
-
-    Args:
-        benchmark: names the tasks; each contributes `data.sizes` rows per split.
-        data: sizes, shuffling, and the files of `benchmark=custom`.
-        fitting: leaves out the real suites' rows that are too long.
-        kept: see `Given`.
+def load_splits(given: Given) -> dict[str, RowTable]:
+    """Return the extract, align, train and validation rows of a benchmark, `data.sizes` of each task per split.
 
     Raises:
         RequestError: an unknown task, an empty split, or rows that are not valid.
     """
-    given = Given(benchmark=benchmark, data=data, fitting=fitting, kept=kept)
+    benchmark, data = given.benchmark, given.data
     names = dict.fromkeys(SPLITS, trained_on(benchmark))
     if data.extract_tasks is not None:
         names["extract"] = data.extract_tasks
