@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # Hydra prints configs; pkt's own output goes on without a reader
         console.silence(sys.stdout)
         return CLOSED_PIPE
-    except KeyboardInterrupt:
-        console.fail("stopped; the same command resumes")
+    except KeyboardInterrupt as stop:
+        console.fail(f"{' '.join(['stopped', *map(str, stop.args)])}; the same command resumes")
         return INTERRUPTED
 
 

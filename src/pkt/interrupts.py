@@ -1,12 +1,15 @@
-"""Ctrl-C, remembered: libraries turn the exception into one of their own (transformers: a missing module)."""
+"""Signals to stop: Ctrl-C remembered, as libraries turn it into errors of their own; both put off to a safe place."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 _heard: list[int] = []  # signals of this request
 
@@ -42,3 +45,62 @@ def stop_if_heard(error: Exception) -> None:
     """
     if _heard:
         raise KeyboardInterrupt from error
+
+
+_UNTOUCHED: Mapping[signal.Signals, Callable[[Any], bool]] = {
+    signal.SIGINT: callable,  # what raises KeyboardInterrupt, remembered or not
+    signal.SIGTERM: lambda before: before == signal.SIG_DFL,
+}
+"""Signals that can be put off, and whether a handler is one that does nothing but stop."""
+
+
+@dataclass(kw_only=True)
+class Stop:
+    """Whether this process was told to stop.
+
+    Attributes:
+        asked: the signals, at most one.
+    """
+
+    asked: list[int] = field(default_factory=list)
+
+    def obey(self, where: str) -> None:
+        """Stop, if that was asked for: with KeyboardInterrupt, or by the signal itself.
+
+        Args:
+            where: what the work has come to.
+        """
+        if signal.SIGINT in self.asked:
+            raise KeyboardInterrupt(where)
+        for number in self.asked:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
+@contextmanager
+def postponed(wanted: bool) -> Iterator[Stop]:
+    """Put off Ctrl-C and SIGTERM until the block looks (`Stop.obey`); a second one stops at once.
+
+    Args:
+        wanted: False: they stop at once, as anywhere.
+    """
+    stop = Stop()
+    here = wanted and threading.current_thread() is threading.main_thread()
+    found = {number: signal.getsignal(number) for number in _UNTOUCHED}
+    before = {number: found[number] for number, ours in _UNTOUCHED.items() if here and ours(found[number])}
+
+    def hear(number: int, _: FrameType | None) -> None:
+        _put_back(before)
+        stop.asked.append(number)
+
+    for number in before:
+        signal.signal(number, hear)
+    try:
+        yield stop
+    finally:
+        _put_back(before)
+
+
+def _put_back(before: dict[signal.Signals, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from pkt import interrupts
 from pkt.config import OptimConfig
 from pkt.data.batching import Batch
 from pkt.errors import PktError
@@ -112,6 +118,61 @@ def test_resume_ends_with_the_same_bits(tmp_path, stop_at):
     uninterrupted = trainer(weight, validate=validate, keep="best").fit()
     assert torch.equal(resumed, weight.detach())
     assert history == uninterrupted
+
+
+def stopped_at(step: int, number: signal.Signals, folder: Path) -> None:
+    """Train, with a signal to stop at a step; an exception of the training is the caller's."""
+
+    def listen(done: int, _: dict[str, float]) -> None:
+        if done == step:
+            os.kill(os.getpid(), number)
+
+    training = trainer(nn.Parameter(torch.zeros(5, dtype=F64)), tmp=folder, save_every=600.0)
+    training.listen = listen
+    training.fit()
+
+
+def test_ctrl_c_leaves_a_snapshot_of_the_step_and_the_rest_has_the_same_bits(tmp_path, capfd):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="behind optimiser step 5 of 12"):
+            stopped_at(5, signal.SIGINT, tmp_path)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert torch.equal(fitted(tmp=tmp_path), fitted())
+    assert capfd.readouterr().err == "pkt: training goes on behind optimiser step 5 of 12\n"
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with interrupts.postponed(True) as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.asked == [signal.SIGINT]
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), interrupts.postponed(False):
+            os.kill(os.getpid(), signal.SIGINT)
+        with interrupts.postponed(True) as stop:
+            stop.obey("nothing was asked")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_sigterm_leaves_a_snapshot_and_ends_by_the_signal(tmp_path):
+    script = (
+        "import pathlib, signal, sys; from test_training_loop import stopped_at; "
+        "stopped_at(7, signal.SIGTERM, pathlib.Path(sys.argv[1]))"
+    )
+    here = Path(__file__).parent
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=here, check=False)
+    assert done.returncode == -signal.SIGTERM
+    steps: list[int] = []
+    again = trainer(nn.Parameter(torch.zeros(5, dtype=F64)), tmp=tmp_path)
+    again.listen = lambda step, _: steps.append(step)
+    again.fit()
+    assert steps == [8, 9, 10, 11, 12]
 
 
 def test_keep_best_restores_the_weights_of_the_best_validation():

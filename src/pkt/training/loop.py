@@ -1,7 +1,7 @@
 """The one training loop: AdamW over loss terms, resumable to the bit.
 
     plan: rows per optimiser step -> micro batches -> terms -> backward -> clip -> AdamW -> schedule
-                                                       every epoch: validation, each minute: snapshot
+                                                       every epoch: validation, each minute and at a stop: snapshot
 
 A term's mean is taken over all positions of the optimiser step, whatever the micro batch size, so that
 accumulation changes memory and not the gradient (`reduced` is the one place that divides).
@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pkt import console
+from pkt import console, interrupts
 from pkt.config import OptimConfig
 from pkt.data.batching import Batch
 from pkt.errors import PktError
@@ -139,16 +139,8 @@ class Trainer:
 
         Without epochs there are no steps and no validation, and the weights stay as they are.
         """
-        assert self.optim.lr is not None, "the pipeline puts the method's own in place of null"
-        optimiser = torch.optim.AdamW(
-            [{"params": own} for own in grouped(self.parameters.values())],
-            lr=self.optim.lr,
-            betas=(self.optim.betas[0], self.optim.betas[1]),
-            weight_decay=self.optim.weight_decay,
-            # the same numbers as one parameter after the other, with fewer calls; on a GPU in one kernel
-            **({"fused": True} if self._device.type == "cuda" else {"foreach": True}),
-        )
-        total, step = sum(map(len, self.plan)), 0
+        optimiser = self._optimiser()
+        total = sum(map(len, self.plan))
         self._state = Resumable(
             parameters=self.parameters,
             buffers=self.buffers,
@@ -163,7 +155,17 @@ class Trainer:
         self._wrapped = (
             rooted(self._share, self.processes) if self.layers else self.processes.wrapped(self._share)
         )
-        saved_at = time.monotonic()
+        if done:
+            console.note(f"pkt: training goes on behind optimiser step {done} of {total}")
+        # several processes would have to hear of it at the same step, and their launcher ends them all
+        with interrupts.postponed(self.snapshots is not None and self.processes.count == 1) as stop:
+            self._run(optimiser, done, total, stop)
+        return self._finish(total)
+
+    def _run(self, optimiser: torch.optim.Optimizer, done: int, total: int, stop: interrupts.Stop) -> None:
+        """Take the steps behind those that are done; when told to stop, leave a snapshot."""
+        assert self.optim.lr is not None
+        step, saved_at = 0, time.monotonic()
         for epoch, steps in enumerate(self.plan):
             for i, rows in enumerate(steps):
                 step += 1
@@ -177,11 +179,22 @@ class Trainer:
                     metrics |= self.finish_epoch() if step < total else {}
                 if self.listen is not None:
                     self.listen(step, metrics)
-                due = time.monotonic() - saved_at > self.optim.save_every
+                due = bool(stop.asked) or time.monotonic() - saved_at > self.optim.save_every
                 if self.snapshots is not None and self._together(due):
                     self._state.save(optimiser, step)
                     saved_at = time.monotonic()
-        return self._finish(total)
+                stop.obey(f"behind optimiser step {step} of {total}")
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        assert self.optim.lr is not None, "the pipeline puts the method's own in place of null"
+        return torch.optim.AdamW(
+            [{"params": own} for own in grouped(self.parameters.values())],
+            lr=self.optim.lr,
+            betas=(self.optim.betas[0], self.optim.betas[1]),
+            weight_decay=self.optim.weight_decay,
+            # the same numbers as one parameter after the other, with fewer calls; on a GPU in one kernel
+            **({"fused": True} if self._device.type == "cuda" else {"foreach": True}),
+        )
 
     def _together(self, due: bool) -> bool:
         """Return whether this process takes part in saving: those that share out weights all do, at the same step."""
