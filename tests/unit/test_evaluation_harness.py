@@ -110,7 +110,15 @@ def test_custom_rows_are_generated_and_scored(model, tokenizer, answers):
     assert [score.metric for score in evaluation.scores] == ["exact_match", "bits_per_byte", "token_accuracy"]
     assert {score.task for score in evaluation.scores} == {"custom"}
     assert evaluation.scores[0].value == 0.5
-    assert [record["id"] for record in evaluation.samples["custom"]] == ["a", "b"]
+    records = evaluation.samples["custom"]
+    assert [record["id"] for record in records] == ["a", "b"]
+    for score, own in zip(
+        evaluation.scores, ("correct", "bits", "right"), strict=True
+    ):  # of one record per row
+        found = answered(records, asdict(score))
+        assert found is not None
+        assert found.value_N.tolist() == [float(record[own]) for record in records]
+    assert [record["output"] for record in records] == [" 4\n"] * 2
 
 
 def test_chat_template_wraps_the_prompt(model, tokenizer):

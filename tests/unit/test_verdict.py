@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pkt.reporting.runs import load_runs
 from pkt.reporting.study import shares_of
 from pkt.reporting.verdict import Verdict, verdict
-from run_folders import leave_run
+from run_folders import ROWS, leave_run
 
 
 def found(outputs: Path, lift: float, method: str = "kd", **changes) -> Verdict | None:
@@ -92,6 +94,35 @@ def test_what_moved_beside_answers_that_did_not_is_told(tmp_path):
     assert "bits_per_byte" in told.sentence
     assert told.sentence.endswith("went from 8.500 to 5.250")
     assert "did it train?" not in told.remedy
+
+
+def test_likelihoods_that_moved_are_told_with_their_interval(tmp_path):
+    folder = leave_run(tmp_path, "kd", lift=0.0, tasks=("own",))
+    content = json.loads((folder / "scores.json").read_text())
+    noise = np.random.default_rng(0).normal(0, 0.5, ROWS)
+    for line in content["stages"]:
+        stage, _, role = line["stage"].partition(" ")
+        if stage != "eval":
+            continue
+        file = tmp_path / "store" / "eval" / line["key"] / "scores.json"
+        of = json.loads(file.read_text())
+        rows = of["samples"]["own"]
+        level = {"teacher": 2.0, "student": 8.5, "transferred": 5.25}[role]
+        for row, more in zip(rows, noise * (role == "transferred"), strict=True):
+            row |= {"bits": 10 * (level + more), "bytes": 10}
+        value = sum(row["bits"] for row in rows) / sum(row["bytes"] for row in rows)
+        own = content["scores"][role]["own"] | {"metric": "bits_per_byte", "value": value}
+        content["scores"][role]["own (bits_per_byte)"] = own | {"higher_is_better": False}
+        file.write_text(json.dumps(of))
+    (folder / "scores.json").write_text(json.dumps(content))
+    (run,) = load_runs([folder])
+    told = verdict(run, shares_of(run))
+    pattern = r"than before; better: (\S+) \[(\S+), (\S+)\] from 8.500 \(own \(bits_per_byte\)"
+    found = re.search(pattern, told.sentence)
+    assert found, told.sentence
+    value, low, high = map(float, found.groups())
+    assert low < value < high < -2.9
+    assert value == pytest.approx(-3.25 + noise.mean(), abs=1e-3)
 
 
 def test_what_to_try_next_is_a_command_with_the_same_words(tmp_path):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pkt.evaluation.paired import Interval
 from pkt.reporting.gaps import MEAN, Share
+from pkt.reporting.metrics import is_share
 from pkt.reporting.overrides import asked_again
 from pkt.reporting.runs import Arm, Run
 from pkt.reporting.study import Study
@@ -69,15 +70,19 @@ def _verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
     gain = gain_of(study, arm)
     if gain is None or not gain.known:
         return None
-    told = _told(study, gain)
+    told = _told(study, gain, study.compared)
     if gain.differing == 0:
         return _unmoved(study, arm)
     if gain.holds_zero:
-        return _more(f"no difference to the untouched student beyond the noise: {told}", arm)
+        beside = (
+            _told(study, other, [task]) for task, other in _beside_it(study, arm) if not other.holds_zero
+        )
+        sentence = "; ".join([f"no difference to the untouched student beyond the noise: {told}", *beside])
+        return _more(sentence, arm)
     if (gain.value > 0) != study.rises(study.compared[0]):
         return Verdict(sentence=f"it harmed: {told}", advice=_gentler(arm.first))
     way = f"; {share.cell} of the way to the teacher" if share and share.known else ""
-    return _beside(f"it helped: {told}{way}", study, arm)
+    return _taught_beside(f"it helped: {told}{way}", study, arm)
 
 
 def gain_of(study: Study, arm: Arm) -> Interval | None:
@@ -91,15 +96,25 @@ def untouched(study: Study) -> Arm | None:
     return next((arm for arm in study.fixed if arm.role == "student"), None)
 
 
+def _beside_it(study: Study, arm: Arm) -> Iterator[tuple[str, Interval]]:
+    """Yield the scores that are not compared, each with what the student gained in it, where that is known."""
+    before = untouched(study)
+    for task in study.tasks if before else ():
+        if task not in study.compared and (found := study.difference(arm, before, [task])) and found.known:
+            yield task, found
+
+
 def _unmoved(study: Study, arm: Arm) -> Verdict:
     """Return what is said where no row counts otherwise by what is compared: whole answers seldom become right."""
+    known = dict(_beside_it(study, arm))
     more = [task for task in study.tasks if task not in study.compared]
     same = f"no row's {study.head(study.compared[0])} is" if more else "no row is scored"
     before, moved = untouched(study), list[str]()
     for task in more if before else ():
         old, new = (study.score(one, [task]).value for one in (before, arm) if one)
         if old != new and not math.isnan(old + new):
-            moved.append(f"{study.head(task)} went from {old:.3f} to {new:.3f}")
+            gone = f"{study.head(task)} went from {old:.3f} to {new:.3f}"
+            moved.append(_which(study, task, known[task]) if task in known else gone)
     sentence = "; ".join([f"{same} otherwise than before", *moved])
     return _more(sentence, arm) if moved else Verdict(sentence=sentence, advice=_NOTHING)
 
@@ -115,15 +130,23 @@ def _more(sentence: str, arm: Arm) -> Verdict:
     return Verdict(sentence=sentence, advice=f"{advice}, or several seeds", command=command)
 
 
-def _told(study: Study, gain: Interval) -> str:
-    """Return a difference with its interval, what it is of, and where it began."""
-    scale, unit = (100, " points") if study.points else (1, "")
-    of = f"mean of {len(study.compared)} tasks" if len(study.compared) > 1 else study.head(study.compared[0])
+def _which(study: Study, task: str, gain: Interval) -> str:
+    """Return in which direction one score went, and how far."""
+    better = (gain.value > 0) == study.rises(task)
+    word = "level" if gain.holds_zero else "better" if better else "worse"
+    return f"{word}: {_told(study, gain, [task])}"
+
+
+def _told(study: Study, gain: Interval, tasks: Sequence[str]) -> str:
+    """Return a difference with its interval, the tasks that it is the mean of, and where it began."""
+    points = is_share(study.metric(tasks[0]))
+    scale, unit = (100, " points") if points else (1, "")
+    of = f"mean of {len(tasks)} tasks" if len(tasks) > 1 else study.head(tasks[0])
     numbers = [scale * number for number in (gain.value, gain.low, gain.high)]
-    digits = 1 if study.points else 3
+    digits = 1 if points else 3
     value, low, high = (f"{number:+.{digits}f}" for number in numbers)
     before = untouched(study)
-    start = scale * study.score(before, study.compared).value if before else math.nan
+    start = scale * study.score(before, tasks).value if before else math.nan
     return f"{value}{unit} [{low}, {high}] from {start:.{digits}f} ({of})"
 
 
@@ -140,7 +163,7 @@ def _gentler(run: Run) -> str:
 _TEACHING = {"extract", "answer", "align"}  # stages that read the teacher
 
 
-def _beside(sentence: str, study: Study, arm: Arm) -> Verdict:
+def _taught_beside(sentence: str, study: Study, arm: Arm) -> Verdict:
     """Return what tells whether the gain is the teacher's; more seeds where the study has both sides of that."""
     run, method = arm.first, arm.first["method"]
     taught = {_taught(other.first) for other in study.arms if other.first["method"] != "identity"}

@@ -25,6 +25,8 @@ from pkt.evaluation.sampling import Sampling
 from pkt.settings import deciding, undecisive
 from pkt.tasks.grading import Generated, Grading
 
+RECORDS = 2  # raised when what records of several gradings hold together becomes something else; part of keys of scores
+
 Row = dict[str, Any]
 BYPASS = {"metric": "bypass", "aggregation": "bypass", "higher_is_better": True}
 
@@ -98,7 +100,8 @@ class RowTask:
     Attributes:
         name: the name of its file in ``conf/task``.
         version: see `Task`; a test compares it with recorded verdicts.
-        gradings: how answers are graded; the records of the first one are kept as the task's samples.
+        gradings: how answers are graded; the records of the first are the task's samples, with what the others know
+            of the rows beside it.
 
     Raises:
         RequestError: `gradings` is empty, or holds something that is no `Grading`.
@@ -157,6 +160,8 @@ class RowTask:
         read = [{column: row.get(column) for column in self.columns} for row in rows]
         settings = deciding(self, "eval", None, path="", first="eval")
         made = {"class": type(self).__qualname__, "version": self.version}
+        if self.gradings[1:]:
+            made["records"] = RECORDS
         return made | ({"settings": settings} if settings else {}) | {"rows": fingerprint(read)}
 
     def check(self, sampling: Sampling) -> None:
@@ -192,7 +197,15 @@ class RowTask:
         for one, part in zip(self.gradings, parts, strict=True):
             samples.append(one.grade(logged.of(part), logged))
             scores += one.scores(self.name, samples[-1])
-        return Graded(scores=scores, samples={self.name: samples[0]})
+        return Graded(scores=scores, samples={self.name: _beside(*samples)})
+
+
+def _beside(first: Sequence[Record], *others: Sequence[Record]) -> list[Record]:
+    """Return the records of a grading with what only others know of the same rows (bits beside right or wrong)."""
+    found = [dict(one) for one in first]
+    for records in others:
+        found = [more | one for one, more in zip(found, records, strict=True)]
+    return found
 
 
 def drawn(task: Task | RowTask, split: str, given: Given) -> list[Row]:
