@@ -27,9 +27,13 @@ class Custom(RowTask):
         data = given.data
         named = getattr(data, split)
         if split == "test" and named is None:
+            files = (
+                "data.test=<file> like that of data.train"
+                if data.train
+                else "data.train=<file> data.test=<file>"
+            )
             raise RequestError(
-                f"task {self.name} has no test rows: give data.test=<file> like that of data.train, or score "
-                "other tasks (benchmark.tasks=[...])."
+                f"task {self.name} has no test rows: give {files}, or score other tasks (benchmark.tasks=[...])."
             )
         if split in (*FRONT, "test") and named is not None:
             return _read(named, split, given)
