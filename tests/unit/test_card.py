@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pkt.config import BenchmarkConfig, CheckpointSpec, DataConfig
 from pkt.models.ancestry import address, handed_on, hub_id
-from pkt.reporting.card import header, model_card
+from pkt.reporting.card import header, model_card, row_counts
 from pkt.tasks.splits import published
 from tiny import CHAT_TEMPLATE
 
@@ -35,6 +35,8 @@ def test_the_hub_reads_what_was_meant():
     assert data.to_dict()["teacher_model"] == "org/teacher"
     scores = [(one.dataset_type, one.metric_type, one.metric_value) for one in data.eval_results]
     assert scores == [("gsm8k", "exact_match", 0.25), ("gsm8k", "strict_match", 0.125)]
+    assert [(one.dataset_split, one.metric_args) for one in data.eval_results] == [("test", {"rows": 10})] * 2
+    assert row_counts(SCORES) == "Rows scored: gsm8k 10, mbpp 10."
     assert data.model_name == "pair-kd"
 
 

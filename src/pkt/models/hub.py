@@ -16,6 +16,7 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub import constants
 
+from pkt import console
 from pkt.errors import PktError, RequestError, first_line
 from pkt.foreign import foreign, machine_fault, network_errors
 from pkt.models.source import Source, pickles_only
@@ -104,6 +105,9 @@ def _problem(who: str, name: str, revision: str, offline: bool) -> str | None:
 
     if offline:
         return "HF_HUB_OFFLINE is set and the local cache does not hold it."
+    console.note(
+        f"pkt: asking the hub for the {who} '{name}'"
+    )  # without a network the answer may take half a minute
     try:
         info = huggingface_hub.HfApi().model_info(name, revision=revision, timeout=SECONDS)
     except RevisionNotFoundError as error:

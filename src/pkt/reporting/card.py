@@ -53,13 +53,21 @@ def _index(name: str, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
         task, value = str(score["task"]), float(score["value"])
         entry = {
             "task": {"type": "text-generation", "name": "Text Generation"},
-            "dataset": {"type": task, "name": task},
+            "dataset": {"type": task, "name": task, "split": "test"},
             "metrics": [],
         }
         if math.isfinite(value):
             metric = {"type": str(score["metric"]), "name": str(score["metric"]), "value": round(value, 6)}
+            if score.get("n"):
+                metric["args"] = {"rows": int(score["n"])}
             results.setdefault(task, entry)["metrics"].append(metric)
     return {"name": name, "results": list(results.values())}
+
+
+def row_counts(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return how many rows of each task were scored, as a sentence; empty where that is not known."""
+    counts = {str(score["task"]): int(score["n"]) for score in scores.values() if score.get("n")}
+    return f"Rows scored: {', '.join(f'{task} {n:,}' for task, n in counts.items())}." if counts else ""
 
 
 def model_card(

@@ -10,7 +10,7 @@ from pkt.mapping import LayerPair
 from pkt.methods.base import described
 from pkt.models.ancestry import handed_on, hub_id
 from pkt.models.kept import told
-from pkt.reporting.card import header, model_card
+from pkt.reporting.card import header, model_card, row_counts
 from pkt.run_files import ADAPTER, CHECKPOINT
 from pkt.secrets import without
 from pkt.stages.session import Session
@@ -75,7 +75,7 @@ def card(
         how=_how(place, adapter=(folder / ADAPTER).is_dir()),
         recipe=recipe,
         command=session.command,
-        scores=table,
+        scores=table and "\n\n".join(filter(None, (table, row_counts(scores or {})))),
     )
     return without(text)
 
