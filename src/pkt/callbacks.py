@@ -51,11 +51,13 @@ class Guard(Callback):  # type: ignore[misc]  # hydra has no types here
         sweep: the folder of the sweep that has begun, until its table is shown.
         folder: of the run or sweep that has begun, until the next request.
         checked: whether the request that runs has been checked, as that of a single run.
+        told: why the job before failed, in a sweep.
     """
 
     sweep: ClassVar[Path | None] = None
     folder: ClassVar[Path | None] = None
     checked: ClassVar[bool] = False
+    told: ClassVar[str] = ""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Check a single run's request and folder."""
@@ -77,6 +79,7 @@ class Guard(Callback):  # type: ignore[misc]  # hydra has no types here
             if "storage" in config.hydra.sweeper:
                 places.output_dir(str(config.output_dir)).mkdir(parents=True, exist_ok=True)
         Guard.sweep = Guard.folder = Path(str(config.hydra.sweep.dir))
+        Guard.told = ""
         _forget_words()
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:

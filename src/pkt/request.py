@@ -127,7 +127,7 @@ def task(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from pkt.callbacks import CarriedError
+    from pkt.callbacks import CarriedError, Guard
     from pkt.explain import CONFIG_ERRORS, explain
     from pkt.foreign import machine_fault
 
@@ -148,7 +148,8 @@ def task(cfg: DictConfig) -> float | None:
         raise CarriedError(failed)
     if console.debugging():
         traceback.print_exception(failed)
-    console.fail(str(failed))
+    console.fail("as the job before" if str(failed) == Guard.told else str(failed))
+    Guard.told = str(failed)
     raise JobFailedError(failed.exit_code)
 
 

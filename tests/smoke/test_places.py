@@ -133,6 +133,14 @@ def test_a_sweep_of_refused_jobs_takes_nothing(pkt, desk):
     } == before
 
 
+def test_jobs_that_fail_alike_say_so_once(pkt, desk):
+    for again in range(2):  # another sweep tells it anew
+        done = pkt("run", "-m", "benchmark=custom", f"seed={3 * again},{3 * again + 1},{3 * again + 2}")
+        assert done.code == 2
+        assert done.err.count("has no test rows") == 1
+        assert done.err.count("pkt: as the job before") == 2
+
+
 @pytest.mark.parametrize(
     "theirs",
     [pytest.param(f"paper.{end}", marks=pytest.mark.slow) for end in ("tex", "md", "jsonl")] + ["paper.html"],
