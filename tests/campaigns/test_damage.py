@@ -22,6 +22,8 @@ def test_what_is_damaged_is_made_anew_or_refused():
 
 
 def test_scores_that_nobody_compares_with_their_checksum_are_found(monkeypatch):
-    trials = [trial for trial in damage.trials(count=110, seed=3) if "scores of a run" in trial.name]
+    # most bits of JSON are found anyhow, since it cannot be read then; those of digits are not
+    trials = [trial for trial in damage.trials(count=600, seed=3) if "scores of a run" in trial.name]
+    trials = [trial for trial in trials if "flipped bit" in trial.name]
     monkeypatch.setattr(runs, "read_json", lambda file: durable._parsed(file.read_bytes()))
     assert bad(run(trials))
