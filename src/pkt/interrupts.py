@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -20,13 +20,8 @@ def heard() -> Iterator[None]:
     _heard.clear()
     before = signal.getsignal(signal.SIGINT)
     ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        _heard.append(number)
-        signal.default_int_handler(number, frame)
-
     if ours:
-        signal.signal(signal.SIGINT, hear)
+        signal.signal(signal.SIGINT, _remember)
     try:
         yield
     except Exception as error:
@@ -35,6 +30,11 @@ def heard() -> Iterator[None]:
     finally:
         if ours:
             signal.signal(signal.SIGINT, before)
+
+
+def _remember(number: int, frame: FrameType | None) -> None:
+    _heard.append(number)
+    signal.default_int_handler(number, frame)
 
 
 def stop_if_heard(error: Exception) -> None:
@@ -47,11 +47,11 @@ def stop_if_heard(error: Exception) -> None:
         raise KeyboardInterrupt from error
 
 
-_UNTOUCHED: Mapping[signal.Signals, Callable[[Any], bool]] = {
-    signal.SIGINT: callable,  # what raises KeyboardInterrupt, remembered or not
-    signal.SIGTERM: lambda before: before == signal.SIG_DFL,
+_STOPPING: Mapping[signal.Signals, tuple[Any, ...]] = {
+    signal.SIGINT: (signal.default_int_handler, _remember),
+    signal.SIGTERM: (signal.SIG_DFL,),
 }
-"""Signals that can be put off, and whether a handler is one that does nothing but stop."""
+"""Signals that can be put off, and the handlers that do nothing but stop; any other is somebody's own, and stays."""
 
 
 @dataclass(kw_only=True)
@@ -68,13 +68,14 @@ class Stop:
         """Stop, if that was asked for: with KeyboardInterrupt, or by the signal itself.
 
         Args:
-            where: what the work has come to.
+            where: what the work has come to; empty: nothing is said of it.
         """
         if signal.SIGINT in self.asked:
-            raise KeyboardInterrupt(where)
+            raise KeyboardInterrupt(*filter(None, [where]))
         for number in self.asked:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+            raise SystemExit(128 + number)  # the first process of a container does not end by its own signal
 
 
 @contextmanager
@@ -86,8 +87,8 @@ def postponed(wanted: bool) -> Iterator[Stop]:
     """
     stop = Stop()
     here = wanted and threading.current_thread() is threading.main_thread()
-    found = {number: signal.getsignal(number) for number in _UNTOUCHED}
-    before = {number: found[number] for number, ours in _UNTOUCHED.items() if here and ours(found[number])}
+    found = {number: signal.getsignal(number) for number in _STOPPING}
+    before = {number: found[number] for number, known in _STOPPING.items() if here and found[number] in known}
 
     def hear(number: int, _: FrameType | None) -> None:
         _put_back(before)
@@ -99,6 +100,7 @@ def postponed(wanted: bool) -> Iterator[Stop]:
         yield stop
     finally:
         _put_back(before)
+    stop.obey("")  # asked for behind the last look
 
 
 def _put_back(before: dict[signal.Signals, Any]) -> None:

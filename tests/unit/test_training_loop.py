@@ -147,17 +147,50 @@ def test_ctrl_c_leaves_a_snapshot_of_the_step_and_the_rest_has_the_same_bits(tmp
 def test_a_second_ctrl_c_stops_at_once():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with interrupts.postponed(True) as stop:
+        with pytest.raises(KeyboardInterrupt), interrupts.postponed(True) as stop:
             os.kill(os.getpid(), signal.SIGINT)
             assert stop.asked == [signal.SIGINT]
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("it went on")
         with pytest.raises(KeyboardInterrupt), interrupts.postponed(False):
             os.kill(os.getpid(), signal.SIGINT)
         with interrupts.postponed(True) as stop:
             stop.obey("nothing was asked")
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_stop_behind_the_last_look_is_not_lost():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), interrupts.postponed(True):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_handler_of_somebody_else_stays(number):
+    heard: list[int] = []
+    before = signal.signal(number, lambda found, _: heard.append(found))
+    try:
+        with interrupts.postponed(True) as stop:
+            os.kill(os.getpid(), number)
+            assert (heard, stop.asked) == ([number], [])
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_stop_ends_a_process_that_its_own_signal_does_not_end(monkeypatch):
+    """The first process of a container, whose SIGTERM Linux drops where it has no handler."""
+    monkeypatch.setattr(os, "kill", lambda *_: None)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            interrupts.Stop(asked=[signal.SIGTERM]).obey("anywhere")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 128 + signal.SIGTERM
 
 
 def test_sigterm_leaves_a_snapshot_and_ends_by_the_signal(tmp_path):

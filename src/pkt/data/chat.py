@@ -10,7 +10,7 @@ training trains this token, and generation stops at it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from types import SimpleNamespace
@@ -51,15 +51,14 @@ class Chat:
         Raises:
             RequestError: the template takes no such conversation.
         """
-        without = folded(messages)
-        try:
+        told = [one["content"].strip() for one in messages[:1] if one["role"] == "system"]
+        if not told:
+            return self._written(tokenizer, messages, options)
+        text = None
+        with suppress(RequestError):
             text = self._written(tokenizer, messages, options)
-        except RequestError:
-            if without == list(messages):
-                raise
-            return self._written(tokenizer, without, options)
-        heard = without == list(messages) or messages[0]["content"].strip() in text
-        return text if heard else self._written(tokenizer, without, options)
+        heard = text is not None and told[0] in text
+        return str(text) if heard else self._written(tokenizer, folded(messages), options)
 
     def _written(self, tokenizer: Any, messages: Sequence[dict[str, str]], options: dict[str, Any]) -> str:
         """Return messages as the template writes them."""

@@ -75,7 +75,7 @@ def _verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
         return _unmoved(study, arm)
     if gain.holds_zero:
         beside = (
-            _told(study, other, [task]) for task, other in _beside_it(study, arm) if not other.holds_zero
+            _told(study, other, [task]) for task, other in _uncompared(study, arm) if not other.holds_zero
         )
         sentence = "; ".join([f"no difference to the untouched student beyond the noise: {told}", *beside])
         return _more(sentence, arm)
@@ -96,7 +96,7 @@ def untouched(study: Study) -> Arm | None:
     return next((arm for arm in study.fixed if arm.role == "student"), None)
 
 
-def _beside_it(study: Study, arm: Arm) -> Iterator[tuple[str, Interval]]:
+def _uncompared(study: Study, arm: Arm) -> Iterator[tuple[str, Interval]]:
     """Yield the scores that are not compared, each with what the student gained in it, where that is known."""
     before = untouched(study)
     for task in study.tasks if before else ():
@@ -106,7 +106,7 @@ def _beside_it(study: Study, arm: Arm) -> Iterator[tuple[str, Interval]]:
 
 def _unmoved(study: Study, arm: Arm) -> Verdict:
     """Return what is said where no row counts otherwise by what is compared: whole answers seldom become right."""
-    known = dict(_beside_it(study, arm))
+    known = dict(_uncompared(study, arm))
     more = [task for task in study.tasks if task not in study.compared]
     same = f"no row's {study.head(study.compared[0])} is" if more else "no row is scored"
     before, moved = untouched(study), list[str]()
@@ -114,7 +114,7 @@ def _unmoved(study: Study, arm: Arm) -> Verdict:
         old, new = (study.score(one, [task]).value for one in (before, arm) if one)
         if old != new and not math.isnan(old + new):
             gone = f"{study.head(task)} went from {old:.3f} to {new:.3f}"
-            moved.append(_which(study, task, known[task]) if task in known else gone)
+            moved.append(_direction(study, task, known[task]) if task in known else gone)
     sentence = "; ".join([f"{same} otherwise than before", *moved])
     return _more(sentence, arm) if moved else Verdict(sentence=sentence, advice=_NOTHING)
 
@@ -130,7 +130,7 @@ def _more(sentence: str, arm: Arm) -> Verdict:
     return Verdict(sentence=sentence, advice=f"{advice}, or several seeds", command=command)
 
 
-def _which(study: Study, task: str, gain: Interval) -> str:
+def _direction(study: Study, task: str, gain: Interval) -> str:
     """Return in which direction one score went, and how far."""
     better = (gain.value > 0) == study.rises(task)
     word = "level" if gain.holds_zero else "better" if better else "worse"

@@ -75,7 +75,7 @@ def card(
         how=_how(place, adapter=(folder / ADAPTER).is_dir()),
         recipe=recipe,
         command=session.command,
-        scores=table and "\n\n".join(filter(None, (table, row_counts(scores or {})))),
+        scores=f"{table}\n\n{row_counts(scores or {})}".rstrip() if table else None,
     )
     return without(text)
 
