@@ -96,8 +96,15 @@ def test_what_moved_beside_answers_that_did_not_is_told(tmp_path):
     assert "did it train?" not in told.remedy
 
 
-def test_likelihoods_that_moved_are_told_with_their_interval(tmp_path):
-    folder = leave_run(tmp_path, "kd", lift=0.0, tasks=("own",))
+@pytest.mark.parametrize(
+    ("lift", "begins"),
+    [
+        (0.0, "no row's own is otherwise than before; "),
+        (-0.05, "no difference to the untouched student beyond"),
+    ],
+)
+def test_likelihoods_that_moved_are_told_with_their_interval(tmp_path, lift, begins):
+    folder = leave_run(tmp_path, "kd", lift=lift, tasks=("own",))
     content = json.loads((folder / "scores.json").read_text())
     noise = np.random.default_rng(0).normal(0, 0.5, ROWS)
     for line in content["stages"]:
@@ -117,9 +124,10 @@ def test_likelihoods_that_moved_are_told_with_their_interval(tmp_path):
     (folder / "scores.json").write_text(json.dumps(content))
     (run,) = load_runs([folder])
     told = verdict(run, shares_of(run))
-    pattern = r"than before; better: (\S+) \[(\S+), (\S+)\] from 8.500 \(own \(bits_per_byte\)"
+    pattern = r"; better: (\S+) \[(\S+), (\S+)\] from 8.500 \(own \(bits_per_byte\)"
     found = re.search(pattern, told.sentence)
     assert found, told.sentence
+    assert told.sentence.startswith(begins)
     value, low, high = map(float, found.groups())
     assert low < value < high < -2.9
     assert value == pytest.approx(-3.25 + noise.mean(), abs=1e-3)

@@ -74,10 +74,8 @@ def _verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
     if gain.differing == 0:
         return _unmoved(study, arm)
     if gain.holds_zero:
-        beside = (
-            _told(study, other, [task]) for task, other in _uncompared(study, arm) if not other.holds_zero
-        )
-        sentence = "; ".join([f"no difference to the untouched student beyond the noise: {told}", *beside])
+        others = [_direction(study, task, of) for task, of in _uncompared(study, arm) if not of.holds_zero]
+        sentence = "; ".join([f"no difference to the untouched student beyond the noise: {told}", *others])
         return _more(sentence, arm)
     if (gain.value > 0) != study.rises(study.compared[0]):
         return Verdict(sentence=f"it harmed: {told}", advice=_gentler(arm.first))
