@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 
 class PktError(Exception):
@@ -19,14 +19,19 @@ class RequestError(PktError):
     exit_code = 2
 
 
-def nearest(word: str, allowed: Iterable[str]) -> str:
+FILE_LIKENESS = 0.7
+"""Of names of files, which may be any: `nope` is half of `note.md`."""
+
+
+def nearest(word: str, allowed: Iterable[str], likeness: float = 0.5) -> str:
     """Return `` (did you mean 'x'?)`` for the closest allowed name, or an empty string.
 
     Args:
         word: what the user wrote.
         allowed: the names that would have been valid.
+        likeness: how alike they have to be, from 0 to 1 (`difflib.SequenceMatcher.ratio`).
     """
-    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=likeness)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
@@ -46,8 +51,12 @@ def together(checks: Iterable[Callable[[], object]]) -> None:
         except RequestError as error:
             found.append(str(error))
     if found:
-        several = [f"{len(found)} things are wrong:", *found]
-        raise RequestError(found[0] if len(found) == 1 else "\n  ".join(several))
+        raise RequestError(listed(found))
+
+
+def listed(faults: Sequence[str]) -> str:
+    """Return one message of all that is wrong."""
+    return faults[0] if len(faults) == 1 else "\n  ".join([f"{len(faults)} things are wrong:", *faults])
 
 
 def first_line(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from pkt.checks import check
 from pkt.config import CheckpointSpec, PairConfig
 from pkt.data.prompts import from_file, is_file
 from pkt.data.sources import HUB, holds_rows
-from pkt.errors import RequestError, nearest, together
+from pkt.errors import FILE_LIKENESS, RequestError, nearest, together
 from pkt.faults import faults
 from pkt.models.kept import Sizes, counts
 from pkt.models.source import check_weights, locate
@@ -143,5 +143,5 @@ def _check_there(key: str, named: str | None, what: str, there: Callable[[Path],
     path = Path(named).expanduser()
     if not there(path):
         names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = " (that is a folder)" if path.is_dir() else nearest(path.name, names)
+        hint = " (that is a folder)" if path.is_dir() else nearest(path.name, names, FILE_LIKENESS)
         raise RequestError(f"{key}={named}: {what} is expected, there is none at {path.absolute()}{hint}")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkt import console, processes, secrets
-from pkt.errors import PktError, RequestError, first_line
+from pkt.errors import PktError, RequestError, first_line, listed
 from pkt.interrupts import stop_if_heard
 from pkt.marked import marked
 from pkt.words import named_conf_dir, named_plugins, named_search_path
@@ -69,7 +69,8 @@ def ask(verb: str, words: Sequence[str]) -> Answer:
 
     from pkt import places, plugins
     from pkt.callbacks import CarriedError, Guard
-    from pkt.explain import CONFIG_ERRORS, check_choices
+    from pkt.explain import CONFIG_ERRORS, check_choices, explain
+    from pkt.refused_words import all_faults
     from pkt.searchpath import builtin_conf_dir, check_conf_dirs, mode_by_flags, register, shadowed
 
     sys.argv = [sys.argv[0], *words]
@@ -98,7 +99,7 @@ def ask(verb: str, words: Sequence[str]) -> Answer:
     except (PktError, BrokenPipeError):
         raise
     except (*CONFIG_ERRORS, RecursionError) as error:
-        raise _told(error) from error
+        raise RequestError(listed(all_faults(verb, words, explain(error)))) from error
     except OSError as error:
         stop_if_heard(error)
         raise _unwritten(error) from error

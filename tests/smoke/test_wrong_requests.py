@@ -52,6 +52,27 @@ def test_wrong_words(pkt, words, parts):
     assert stored(pkt) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["optim.lrr=1", "seed=2", "optim.steps=x"], ["'optim.lrr'", "optim.steps: an integer"]),
+        (["method=kd", "method.nope=1", "data.also=2"], ["'method.nope'", "'data.also'"]),
+        (["method=sfft", "optim.lrr=1", "mapping=nil"], ["method=sfft", "'optim.lrr'", "mapping=nil"]),
+        (["optim.lrr=1", "optim.lrr=2", "~dataa", "seed=a"], ["'optim.lrr'", "'dataa'", "seed: an integer"]),
+    ],
+)
+def test_all_words_that_do_not_fit_are_told_at_once(pkt, words, parts):
+    result = pkt("run", *words)
+    refused(result, 2, f"{len(parts)} things are wrong", *parts)
+    assert stored(pkt) == []
+
+
+def test_one_word_that_does_not_fit_is_told_alone(pkt):
+    result = pkt("transfer", "method=kd", "objective.terms.layer.weight=3", "seed=4", "optim.lr=1e-3")
+    refused(result, 2, "objective.terms.layer.weight")
+    assert "things are wrong" not in result.err
+
+
 def test_layer_out_of_range(pkt, tiny_request):
     result = pkt("transfer", "method=semalign", "mapping=explicit", "mapping.layers=[[9,2]]", *tiny_request)
     refused(result, 2, "9", "6")

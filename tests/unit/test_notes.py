@@ -130,3 +130,4 @@ def test_everything_is_told_once_and_kept(pkt, pair, tmp_path, tiny_request):
     page = (scores.parent / "report.html").read_text(encoding="utf-8")
     assert "Notes on rows and answers" in page
     assert "learnt by heart" in page
+    assert "some of the rows were trained on: see the warnings" in told.err + told.out

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pkt.tasks.pystdlib import SPLITS, library_rows, split_of
+from pkt.tasks.pystdlib import SHARES, library_rows, split_of
 
 
 @pytest.fixture(scope="module")
 def everything():
-    return {split: library_rows(split) for split in SPLITS}
+    return {split: library_rows(split) for split in SHARES}
 
 
 def test_sizes_and_keys(everything):
@@ -40,7 +40,7 @@ def test_rows_are_whole_functions_with_docstrings(everything):
 def test_joined_source_stands_in_the_file():
     import textwrap as module
 
-    row = next(row for split in SPLITS for row in library_rows(split) if row["id"].startswith("textwrap."))
+    row = next(row for split in SHARES for row in library_rows(split) if row["id"].startswith("textwrap."))
     assert row["prompt"] + row["answer"] in Path(module.__file__).read_text(encoding="utf-8")
 
 

@@ -21,6 +21,7 @@ UNSPACED = (
 )  # fmt: skip
 """How Unicode's names of letters begin in scripts that put no spaces between words."""
 SHOWN = 24  # characters of a text in an example
+BY_HEART = "Scores on such rows say what was learnt by heart."
 
 
 def overlap(name: str, rows: Rows, other: str, held: Rows) -> Iterator[str]:
@@ -46,7 +47,7 @@ def overlap(name: str, rows: Rows, other: str, held: Rows) -> Iterator[str]:
             )
             if some
         ]
-        yield f"{name}: {'; '.join(said)}, white space aside. Scores on such rows say what was learnt by heart."
+        yield f"{name}: {'; '.join(said)}, white space aside. {BY_HEART}"
 
 
 def asked_too(name: str, rows: Rows, asked: Iterable[str], whose: str) -> Iterator[str]:

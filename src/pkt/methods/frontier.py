@@ -16,7 +16,7 @@ from typing import Literal
 
 from pkt.late import Tensor, nn, torch
 from pkt.methods.base import Transferred
-from pkt.methods.keeping import SPLITS
+from pkt.methods.keeping import LOSS_SPLITS
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.task import Task
 from pkt.methods.workbench import Workbench
@@ -87,7 +87,9 @@ def tune_frontier(
         for i, layer in enumerate(layers):
             start, stop = (len(flat) * n // len(layers) for n in (i, i + 1))
             if cache_prefix and layer > 1 and bench.student.arch.starts_at(layer):
-                prefixes = {s: task.prefix(s, layer - 1, prefixes.get(s), scratch=snapshots) for s in SPLITS}
+                prefixes = {
+                    s: task.prefix(s, layer - 1, prefixes.get(s), scratch=snapshots) for s in LOSS_SPLITS
+                }
 
             def listen(step: int, metrics: dict[str, float], offset: int = start, k: int = layer) -> None:
                 bench.log(offset + step, {**metrics, "frontier": k})

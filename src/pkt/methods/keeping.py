@@ -32,7 +32,7 @@ from pkt.training.passes import Pass, Read, ReadOut, column_of
 from pkt.training.states import States
 from pkt.training.teacher import Ahead, Kept, Live, LiveTeacher, Source, TeacherOutput, TopRows
 
-SPLITS = ("train", "validation")
+LOSS_SPLITS = ("train", "validation")
 Stored = Literal["float32", "bfloat16", "float8_e4m3"]
 STORED = get_args(Stored)
 _ROOM = 0.95  # of a disk's free bytes may be taken
@@ -153,7 +153,7 @@ def keep(
         split: _pass(
             bench, split, reads, interface=interface, positions=objective.positions, outputs=outputs_too
         )
-        for split in SPLITS
+        for split in LOSS_SPLITS
     }
     check_room(bench, passes, dtype_of(dtype), scratch)
     targets, outputs = {}, {}

@@ -15,7 +15,7 @@ from pkt.data.encoding import Encoded
 from pkt.errors import RequestError
 from pkt.late import nn, torch
 from pkt.methods.base import Transferred
-from pkt.methods.keeping import SPLITS, prefix_shelf, reading_ahead, source_of
+from pkt.methods.keeping import LOSS_SPLITS, prefix_shelf, reading_ahead, source_of
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.readings import begins_word, counts_rest, read_by
 from pkt.methods.workbench import Workbench
@@ -53,7 +53,7 @@ class Task:
     @cached_property
     def own(self) -> dict[str, nn.Module]:
         """The modules of terms that have parameters or buffers, by the term's name; the seed decides their start."""
-        arch, rows = self.bench.student.arch, sum(len(self.bench.encoded(s).lengths) for s in SPLITS)
+        arch, rows = self.bench.student.arch, sum(len(self.bench.encoded(s).lengths) for s in LOSS_SPLITS)
         widths = {pair.student: self._target_width(pair.student) for pair in self.alignment.pairs}
         own = {k: widths[k] if k in self.through else arch.width for k in widths}
         sizes = Sizes(
@@ -170,7 +170,7 @@ class Task:
             finish_epoch: see `Trainer`.
         """
         check_processes(self.bench, objective, self.own)
-        losses = {split: self._loss(objective, split, layers, prefixes.get(split)) for split in SPLITS}
+        losses = {split: self._loss(objective, split, layers, prefixes.get(split)) for split in LOSS_SPLITS}
         train, arch, processes = self.rows("train"), self.bench.student.arch, self.bench.processes
         with sharded(arch, parameters, processes) as shards:
             trainer = Trainer(

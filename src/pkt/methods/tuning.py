@@ -15,7 +15,7 @@ from typing import ClassVar
 from pkt import console
 from pkt.late import nn
 from pkt.methods.base import TRAINING, Choice, Method, Provides, Reads, Transferred
-from pkt.methods.keeping import SPLITS
+from pkt.methods.keeping import LOSS_SPLITS
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.task import Task
 from pkt.methods.workbench import Workbench
@@ -84,7 +84,7 @@ def tune(
             "semantics.refit=epochs: one epoch has no other after it, so the map is not fitted again"
         )
     if cache_prefix and first > 1 and bench.student.arch.starts_at(first):
-        prefixes = {split: task.prefix(split, first - 1, scratch=snapshots) for split in SPLITS}
+        prefixes = {split: task.prefix(split, first - 1, scratch=snapshots) for split in LOSS_SPLITS}
     with bench.track("transfer", task.steps) as advance_bar:
 
         def listen(step: int, metrics: dict[str, float]) -> None:

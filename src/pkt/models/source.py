@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pkt.config import CheckpointSpec
-from pkt.errors import RequestError, nearest
+from pkt.errors import FILE_LIKENESS, RequestError, nearest
 from pkt.faults import adapter_beside_weights
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -138,4 +138,4 @@ def _in_package(name: str, who: str) -> Path:
 def _neighbours(path: Path) -> str:
     """Suggest the sibling whose name is closest."""
     siblings = [p.name for p in path.parent.iterdir() if p.name[0] != "."] if path.parent.is_dir() else []
-    return nearest(path.name, siblings)
+    return nearest(path.name, siblings, FILE_LIKENESS)

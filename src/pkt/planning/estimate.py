@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pkt.build import settle_by_method
 from pkt.config import Config
-from pkt.methods.keeping import SPLITS
+from pkt.methods.keeping import LOSS_SPLITS
 from pkt.planning.cost import Cost
 from pkt.planning.facts import Pair
 from pkt.planning.looked import REUSED, Looked
@@ -119,7 +119,7 @@ class Estimate:
             layers = f"but for the student's layers while it trains ({how})" if self.wanted.shards else ""
             yield f"processes: {self.processes} that share the rows, each with whole models {layers}".rstrip()
         if kept := sum(cost.kept for cost in self.costs.values()):
-            tokens = sum(self.known.rows[split].tokens for split in SPLITS)
+            tokens = sum(self.known.rows[split].tokens for split in LOSS_SPLITS)
             yield f"kept of the teacher: {kept / max(tokens, 1):,.0f} bytes per token, on the disk"
         for name, cost in self.left.items():
             if cost.scratch:

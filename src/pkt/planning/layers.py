@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pkt.attribution.similarity import MEMORY
-from pkt.methods.keeping import SPLITS
+from pkt.methods.keeping import LOSS_SPLITS
 from pkt.planning import memory
 from pkt.planning.cost import Cost
 from pkt.planning.memory import FLOAT, Item
@@ -63,7 +63,7 @@ def extract_layers(wanted: Wanted, rows: Counts) -> Cost:
 
 def align_layers(wanted: Wanted, rows: Counts) -> Cost:
     """Return the cost of maps, and of the one pass of the teacher that has all that is kept of it."""
-    fits, splits = not wanted.projects, [rows[split] for split in SPLITS]
+    fits, splits = not wanted.projects, [rows[split] for split in LOSS_SPLITS]
     own = rows["align"] if fits else Rows()
     taught = sum(split.tokens for split in splits) if wanted.keeps else 0
     passed = _passed(wanted, rows)
@@ -97,7 +97,7 @@ def _passed(wanted: Wanted, rows: Counts) -> int:
 
 def _align_operations(wanted: Wanted, rows: Counts, own: Rows) -> float:
     """Return the operations of the pass over all splits, of the fits (`own`: their rows), and of the maps."""
-    teacher, student, splits = wanted.teacher, wanted.student, [rows[split] for split in SPLITS]
+    teacher, student, splits = wanted.teacher, wanted.student, [rows[split] for split in LOSS_SPLITS]
     found = 0.0
     if len(own):
         found += teacher.forward(own.tokens, own.mean, wanted.deepest)
@@ -130,7 +130,7 @@ def _align_moments(wanted: Wanted, rows: Counts, kept: float, *, fits: bool) -> 
 def _kept_now(wanted: Wanted, rows: Counts, kept: float, tapped: int) -> list[Item]:
     """Return what the teacher's pass over the splits holds, and the file that is being filled."""
     size = wanted.config.capture.batch_size or wanted.config.optim.batch_size
-    widest = max((rows[split].widest(size) for split in SPLITS), key=lambda batch: batch.padded)
+    widest = max((rows[split].widest(size) for split in LOSS_SPLITS), key=lambda batch: batch.padded)
     found = [memory.frozen_pass(wanted.teacher, widest, tapped), memory.shard(wanted, kept)]
     if kept_outputs(wanted, rows):
         found.append(memory.logits(wanted.teacher, widest.answers, 3))
@@ -156,7 +156,7 @@ def kept_outputs(wanted: Wanted, rows: Counts) -> float:
         return 0.0
     whole = outputs.kept >= min(wanted.teacher.vocabulary, wanted.student.vocabulary)
     width = outputs.kept * FLOAT if whole or not outputs.named else outputs.kept * (FLOAT + 4) + FLOAT
-    return float(sum(rows[split].positions("answer") for split in SPLITS) * width)
+    return float(sum(rows[split].positions("answer") for split in LOSS_SPLITS) * width)
 
 
 def _fitted(wanted: Wanted, rows: Counts) -> list[Item]:
@@ -225,7 +225,7 @@ def _places(wanted: Wanted, rows: Counts) -> float:
     if not wanted.keeps:
         return 400.0 * len(wanted.pairs)
     columns = len(wanted.pairs) + (3 if kept_outputs(wanted, rows) else 0)
-    return 6.0 * sum(len(rows[split]) for split in SPLITS) * (columns + 1) + 1200.0 * max(
+    return 6.0 * sum(len(rows[split]) for split in LOSS_SPLITS) * (columns + 1) + 1200.0 * max(
         len(wanted.pairs), 1
     )
 
@@ -234,7 +234,7 @@ def align_outputs(wanted: Wanted, rows: Counts) -> Cost:
     """Return the cost of keeping the teacher's distributions alone."""
     if not (kept := kept_outputs(wanted, rows)):
         return Cost(disk=1024)
-    teacher, splits = wanted.teacher, [rows[split] for split in SPLITS]
+    teacher, splits = wanted.teacher, [rows[split] for split in LOSS_SPLITS]
     tokens = sum(own.tokens for own in splits)
     return Cost(
         rows=sum(map(len, splits)),

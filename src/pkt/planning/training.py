@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pkt.methods.keeping import SPLITS
+from pkt.methods.keeping import LOSS_SPLITS
 from pkt.planning import memory
 from pkt.planning.cost import Cost
 from pkt.planning.layers import kept_outputs, kept_states, maps, refitted
@@ -146,4 +146,4 @@ def _below(wanted: Wanted, rows: Counts, plan: Schedule) -> list[float]:
     # the next prefix is made of the one before
     both = 2 if wanted.frontier and len(wanted.trained) > 1 else 1
     each = wanted.student.width * wanted.student.bytes
-    return [float(rows[split].tokens * each) for split in SPLITS for _ in range(both)]
+    return [float(rows[split].tokens * each) for split in LOSS_SPLITS for _ in range(both)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from pkt.data.notes import BY_HEART
 from pkt.evaluation.paired import Interval
 from pkt.reporting.gaps import MEAN, Share
 from pkt.reporting.metrics import is_share
@@ -62,8 +63,12 @@ def arm_verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
         share: of the gap, mean over tasks.
     """
     found = _verdict(study, arm, share)
+    if found and any(note.endswith(BY_HEART) for note in arm.first.get("notes", ())):
+        found = replace(
+            found, sentence=f"{found.sentence}; some of the rows were trained on: see the warnings"
+        )
     elsewhere = "eval.checkpoint" in arm.first["settings"]
-    return Verdict(sentence=found.sentence, advice="") if found and elsewhere else found
+    return replace(found, advice="", command="") if found and elsewhere else found
 
 
 def _verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:

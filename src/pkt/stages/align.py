@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pkt import console
-from pkt.methods.keeping import SPLITS
+from pkt.methods.keeping import LOSS_SPLITS
 from pkt.stages.session import Job
 
 
@@ -29,4 +29,4 @@ def run(job: Job) -> Mapping[str, Any]:
 
 def _tokens(job: Job, kept: int) -> int:
     """Return the tokens of the rows that something was kept of."""
-    return sum(sum(job.bench.encoded(split).lengths) for split in SPLITS) if kept else 0
+    return sum(sum(job.bench.encoded(split).lengths) for split in LOSS_SPLITS) if kept else 0

@@ -13,11 +13,12 @@ from pkt.analysis.resolution import random_recomposition, recomposition, resolut
 from pkt.analysis.rows import over_rows
 from pkt.attribution import REDUCTIONS
 from pkt.attribution.similarity import compare_layers
+from pkt.config import MODELS
 from pkt.late import Tensor
 from pkt.mapping import depth_layer
 from pkt.models.taps import Interface
 from pkt.stages import analyze_maps as maps
-from pkt.stages.analyze_subject import ALL, UNTOUCHED, Part, Subject, heading
+from pkt.stages.analyze_subject import UNTOUCHED, Part, Subject, heading
 
 INTERFACES = tuple(interface.value for interface in Interface)
 # models whose layers are compared, of those that are there
@@ -63,7 +64,7 @@ def _resolution_of(subject: Subject, role: str, advance: Callable[[int], None]) 
 
 
 def _cka(subject: Subject) -> dict[str, Any]:
-    roles = subject.roles(ALL)
+    roles = subject.roles(MODELS)
     pairs = [pair for pair in CKA_PAIRS if set(pair) <= set(roles)]
     matrices = []
     with subject.bench.track("cka", len(pairs) * len(subject.chosen)) as advance:
@@ -100,7 +101,7 @@ def _same_depth(values_LL: Tensor) -> float:
 
 def _attribution(subject: Subject) -> dict[str, Any]:
     models: dict[str, Any] = {}
-    roles, batch_size = subject.roles(ALL), subject.bench.config.optim.batch_size
+    roles, batch_size = subject.roles(MODELS), subject.bench.config.optim.batch_size
     total = len(roles) * len(INTERFACES) * len(subject.chosen)
     with subject.bench.track("attribution", total) as advance:
         for role in roles:
@@ -145,8 +146,8 @@ def _kept(models: Mapping[str, Any]) -> dict[str, dict[str, float | None]] | Non
 
 PARTS: dict[str, Part] = {
     "resolution": Part(compute=_resolution, roles=UNTOUCHED, drawn=True),
-    "cka": Part(compute=_cka, roles=ALL, needs=("student", "transferred")),
+    "cka": Part(compute=_cka, roles=MODELS, needs=("student", "transferred")),
     # it reads every interface, and answers only
-    "attribution": Part(compute=_attribution, roles=ALL, settings=()),
+    "attribution": Part(compute=_attribution, roles=MODELS, settings=()),
     "maps": Part(compute=maps.compute, roles=UNTOUCHED, maps=True),
 }

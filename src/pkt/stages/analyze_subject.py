@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from pkt.analysis.rows import first_per_task
-from pkt.config import AnalyzeConfig
+from pkt.config import MODELS, AnalyzeConfig
 from pkt.data.batching import position_counts
 from pkt.data.encoding import Encoded
 from pkt.errors import RequestError
@@ -22,8 +22,7 @@ from pkt.stages import evaluate as evaluate_stage
 from pkt.store import Artifact
 from pkt.tasks.splits import trained_on
 
-UNTOUCHED = ("teacher", "student")
-ALL = (*UNTOUCHED, "transferred")
+UNTOUCHED = MODELS[:2]  # teacher and student
 
 
 @dataclass(kw_only=True)

@@ -21,7 +21,6 @@ from typing import Any
 from pkt.tasks.base import Given, Row, RowTask
 from pkt.tasks.grading import Likelihood
 
-SPLITS = ("extract", "align", "train", "validation", "test")
 # upper bounds on a module's hash, of 100: a module's functions are all in one split
 SHARES = {"test": 20, "validation": 32, "extract": 37, "align": 48, "train": 100}
 CAPS = {"extract": 32, "align": 128, "validation": 200, "test": 200}  # train: all there are
@@ -54,7 +53,7 @@ def library_rows(split: str) -> list[Row]:
 @lru_cache(maxsize=1)
 def _all_rows() -> dict[str, tuple[dict[str, Any], ...]]:
     """Parse the library once per process (about two seconds)."""
-    found: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    found: dict[str, list[dict[str, Any]]] = {split: [] for split in SHARES}
     bodies: set[str] = set()
     for module, path in _modules(Path(sysconfig.get_path("stdlib"))):
         taken = 0

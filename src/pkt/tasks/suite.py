@@ -34,7 +34,7 @@ from pkt.tasks.grading import Program
 from pkt.tasks.lm_eval_index import root
 
 NEW_TOKENS = 512
-SPLITS = ("training_split", "validation_split", "fewshot_split", "fewshot_config")
+UPSTREAM_KEYS = ("training_split", "validation_split", "fewshot_split", "fewshot_config")
 SOURCES = ("dataset_path", "dataset_name", "dataset_kwargs")
 
 
@@ -253,7 +253,7 @@ def upstream_docs(rows: Rows) -> list[Doc]:
 
 def _given_rows(docs: Sequence[Doc], *, graded: bool) -> dict[str, Any]:
     """Return what replaces a task file's data and few-shot examples, and with `graded` its metrics too."""
-    found = dict.fromkeys((*SPLITS, *SOURCES)) | handed(docs) | {"unsafe_code": False}
+    found = dict.fromkeys((*UPSTREAM_KEYS, *SOURCES)) | handed(docs) | {"unsafe_code": False}
     del found["target_delimiter"]
     if not graded:
         del found["process_results"], found["metric_list"]
