@@ -14,6 +14,7 @@ import pytest
 
 from pkt.data.files import read
 from pkt.data.rows import from_file
+from pkt.data.shapes import labelled
 from pkt.errors import RequestError
 from suite_files import gsm8k
 
@@ -201,3 +202,12 @@ def test_a_table_with_another_separator_is_told(tmp_path, end, sign):
         RequestError, match=r"one column, .* separated by commas in \.csv and by tabs in \.tsv"
     ):
         list(read(file))
+
+
+def test_the_first_row_of_a_parquet_file_names_the_columns_that_were_not_read(tmp_path: Path):
+    table = pa.table({"question": ["q", "r"], "answer": ["a", "b"], "n": [1, 2]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    rows = [row for _, row in read(tmp_path / "rows.parquet", ("prompt", "answer"))]
+    assert rows == [{"question": None, "answer": "a", "n": None}, {"answer": "b"}]
+    with pytest.raises(RequestError, match=r"row 1: 'prompt' is missing; .*has question, answer, n\."):
+        labelled(rows[0], "row 1")

@@ -17,7 +17,8 @@ from pkt.data.conversation import BREAK, packed
 from pkt.data.files import fault
 from pkt.errors import RequestError, nearest
 
-LAST, ALL = "last", "all"  # which replies of a conversation are supervised
+LAST = "last"  # of `data.supervise`: the last reply of a conversation alone
+SHOWN = 12  # columns in a message
 TOLD = (
     "a row has prompt and answer (or completion), messages, instruction and output "
     "(and perhaps input), or text alone; other names: data.columns={prompt: <its column>, answer: <its column>}"
@@ -126,7 +127,7 @@ def asked(row: Mapping[str, Any], where: str, more: Sequence[str]) -> list[dict[
     else:
         raise RequestError(
             f"{where}: 'prompt' is missing{nearest('prompt', row)}; a row needs prompt (or instruction, and perhaps "
-            "input), or data.columns={prompt: <its column>}."
+            f"input), or data.columns={{prompt: <its column>}}. This one has {_names(row)}."
         )
     texts = {name: _text(row, name, where) for name in more if row.get(name) is not None}
     return [_named(row, where, {"prompt": prompt, **texts})]
@@ -146,9 +147,7 @@ def renamed(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> d
     """
     lacking = next((theirs for own, theirs in columns.items() if theirs not in row and own not in row), None)
     if lacking is not None:
-        raise RequestError(
-            f"{where}: no column '{lacking}', which data.columns names; it has {', '.join(map(str, row))}."
-        )
+        raise RequestError(f"{where}: no column '{lacking}', which data.columns names; it has {_names(row)}.")
     return {**row, **{own: row[theirs] for own, theirs in columns.items() if theirs in row}}
 
 
@@ -206,4 +205,11 @@ def _lacking(row: Mapping[str, Any]) -> str:
     shape = next(begun, SHAPES[0])
     name = next(name for name in shape.columns if row.get(name) is None)
     fault_ = "is null" if name in row else f"is missing{nearest(name, row)}"
-    return f"'{name}' {fault_}; {TOLD}."
+    return f"'{name}' {fault_}; {TOLD}. This one has {_names(row)}."
+
+
+def _names(row: Mapping[str, Any]) -> str:
+    """Return the columns of a row, the first ones of many."""
+    names = [str(name) for name in row]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}" if names else "nothing"

@@ -267,6 +267,11 @@ class Trainer:
             )
 
     def _accumulated(self, optimiser: torch.optim.Optimizer, rows: list[int], step: int) -> dict[str, float]:
+        """Sum the gradient of a step over its micro batches, and return the step's loss and terms.
+
+        A term is a mean over all rows of the step, in all processes, whatever they are cut into. Terms whose weights
+        follow each other's values (`compares`) are computed in a pass of their own first, if there are several parts.
+        """
         batches = [self.collate(part) for part in self.micro_batches(rows)]
         totals = self._totals(rows, batches)
         metrics = {name: 0.0 for name, total in totals.items() if total} | {"loss": 0.0}
