@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.silence(sys.stdout)
         return CLOSED_PIPE
     except KeyboardInterrupt as stop:
-        console.fail(f"{' '.join(['stopped', *map(str, stop.args)])}; the same command resumes")
+        console.fail(interrupts.stopped(*map(str, stop.args)))
         return INTERRUPTED
 
 

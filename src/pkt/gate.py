@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from pkt import console, plugins
@@ -44,6 +45,7 @@ def check_request(cfg: DictConfig) -> None:
     together(_checks(cfg))
     if cfg.verb not in LOOKING:
         _tell_of_nano(cfg)
+        _tell_of_cut(cfg)
 
 
 def _tell_of_nano(cfg: DictConfig) -> None:
@@ -54,6 +56,17 @@ def _tell_of_nano(cfg: DictConfig) -> None:
             f"model={cfg.model.name} with benchmark={cfg.benchmark.name}: rows of the built-in models of a million "
             "parameters, and their learning rates where optim names no others. Choose another (pkt list benchmarks), "
             "or rows of your own: benchmark=custom data.train=<file> data.test=<file>"
+        )
+
+
+def _tell_of_cut(cfg: DictConfig) -> None:
+    """Name the method for cut students where nobody has chosen one: other pairs than the shipped have the default."""
+    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+    chosen = any(word.startswith("method=") for word in words)
+    if cfg.model.student.init == "prune" and cfg.method.name == "semalign_joint" and not chosen:
+        console.note(
+            "pkt: the student is cut from its teacher; method=semalign_cut is made for that, and this is "
+            "method=semalign_joint, the default of other pairs"
         )
 
 

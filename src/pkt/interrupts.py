@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -54,14 +54,21 @@ _STOPPING: Mapping[signal.Signals, tuple[Any, ...]] = {
 """Signals that can be put off, and the handlers that do nothing but stop; any other is somebody's own, and stays."""
 
 
+def stopped(where: str = "") -> str:
+    """Return what is said at a stop, and of what the work has come to, where that is known."""
+    return f"{f'stopped {where}'.rstrip()}; the same command resumes"
+
+
 @dataclass(kw_only=True)
 class Stop:
     """Whether this process was told to stop.
 
     Attributes:
+        tell: told what is said before the process ends by a signal, which nobody can catch and say.
         asked: the signals, at most one.
     """
 
+    tell: Callable[[str], object]
     asked: list[int] = field(default_factory=list)
 
     def obey(self, where: str) -> None:
@@ -73,19 +80,21 @@ class Stop:
         if signal.SIGINT in self.asked:
             raise KeyboardInterrupt(*filter(None, [where]))
         for number in self.asked:
+            self.tell(stopped(where))
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             raise SystemExit(128 + number)  # the first process of a container does not end by its own signal
 
 
 @contextmanager
-def postponed(wanted: bool) -> Iterator[Stop]:
+def postponed(wanted: bool, tell: Callable[[str], object]) -> Iterator[Stop]:
     """Put off Ctrl-C and SIGTERM until the block looks (`Stop.obey`); a second one stops at once.
 
     Args:
         wanted: False: they stop at once, as anywhere.
+        tell: see `Stop`.
     """
-    stop = Stop()
+    stop = Stop(tell=tell)
     here = wanted and threading.current_thread() is threading.main_thread()
     found = {number: signal.getsignal(number) for number in _STOPPING}
     before = {number: found[number] for number, known in _STOPPING.items() if here and found[number] in known}

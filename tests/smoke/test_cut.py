@@ -74,3 +74,19 @@ def test_cuts_that_make_no_sense_are_refused_before_anything_is_written(pkt, tin
     assert result.code == 2
     assert says in result.err
     assert not list(pkt.outputs.rglob("*.safetensors")) if pkt.outputs.exists() else True
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([*CUT, "model.student.layers=[1,3]"], True),
+        ([*CUT, "model.student.layers=[1,3]", "method=semalign_joint"], False),
+        ([*CUT, "model.student.layers=[1,3]", "method=semalign"], False),
+        ([], False),
+        (["model=nano-cut"], False),
+    ],
+)
+def test_a_pair_of_your_own_is_told_of_the_method_for_cut_students(pkt, words, told):
+    result = pkt("extract", "tracker=none", "data.sizes.train=8", *words)
+    assert result.code == 0, result.err
+    assert ("method=semalign_cut is made for that" in result.err) == told

@@ -145,7 +145,7 @@ def test_ctrl_c_leaves_a_snapshot_of_the_step_and_the_rest_has_the_same_bits(tmp
 
 
 def _interrupted_twice(done: list[str]) -> None:
-    with interrupts.postponed(True) as stop:
+    with interrupts.postponed(True, print) as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.asked == [signal.SIGINT]
         done.append("once")
@@ -160,9 +160,9 @@ def test_a_second_ctrl_c_stops_at_once():
         with pytest.raises(KeyboardInterrupt):
             _interrupted_twice(done)
         assert done == ["once"]
-        with pytest.raises(KeyboardInterrupt), interrupts.postponed(False):
+        with pytest.raises(KeyboardInterrupt), interrupts.postponed(False, print):
             os.kill(os.getpid(), signal.SIGINT)
-        with interrupts.postponed(True) as stop:
+        with interrupts.postponed(True, print) as stop:
             stop.obey("nothing was asked")
     finally:
         signal.signal(signal.SIGINT, before)
@@ -171,7 +171,7 @@ def test_a_second_ctrl_c_stops_at_once():
 def test_a_stop_behind_the_last_look_is_not_lost():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), interrupts.postponed(True):
+        with pytest.raises(KeyboardInterrupt), interrupts.postponed(True, print):
             os.kill(os.getpid(), signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
@@ -182,7 +182,7 @@ def test_a_handler_of_somebody_else_stays(number):
     heard: list[int] = []
     before = signal.signal(number, lambda found, _: heard.append(found))
     try:
-        with interrupts.postponed(True) as stop:
+        with interrupts.postponed(True, print) as stop:
             os.kill(os.getpid(), number)
             assert (heard, stop.asked) == ([number], [])
     finally:
@@ -192,13 +192,14 @@ def test_a_handler_of_somebody_else_stays(number):
 def test_a_stop_ends_a_process_that_its_own_signal_does_not_end(monkeypatch):
     """The first process of a container, whose SIGTERM Linux drops where it has no handler."""
     monkeypatch.setattr(os, "kill", lambda *_: None)
-    before = signal.getsignal(signal.SIGTERM)
+    before, told = signal.getsignal(signal.SIGTERM), []
     try:
         with pytest.raises(SystemExit) as ended:
-            interrupts.Stop(asked=[signal.SIGTERM]).obey("anywhere")
+            interrupts.Stop(tell=told.append, asked=[signal.SIGTERM]).obey("anywhere")
     finally:
         signal.signal(signal.SIGTERM, before)
     assert ended.value.code == 128 + signal.SIGTERM
+    assert told == ["stopped anywhere; the same command resumes"]
 
 
 def test_sigterm_leaves_a_snapshot_and_ends_by_the_signal(tmp_path):
@@ -207,8 +208,10 @@ def test_sigterm_leaves_a_snapshot_and_ends_by_the_signal(tmp_path):
         "stopped_at(7, signal.SIGTERM, pathlib.Path(sys.argv[1]))"
     )
     here = Path(__file__).parent
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=here, check=False)
+    words = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(words, cwd=here, check=False, capture_output=True, text=True)
     assert done.returncode == -signal.SIGTERM
+    assert "pkt: stopped behind optimiser step 7 of 12; the same command resumes" in done.stderr
     steps: list[int] = []
     again = trainer(nn.Parameter(torch.zeros(5, dtype=F64)), tmp=tmp_path)
     again.listen = lambda step, _: steps.append(step)

@@ -158,7 +158,8 @@ class Trainer:
         if done:
             console.note(f"pkt: training goes on behind optimiser step {done} of {total}")
         # several processes would have to hear of it at the same step, and their launcher ends them all
-        with interrupts.postponed(self.snapshots is not None and self.processes.count == 1) as stop:
+        alone = self.snapshots is not None and self.processes.count == 1
+        with interrupts.postponed(alone, console.fail) as stop:
             self._run(optimiser, done, total, stop)
         return self._finish(total)
 
