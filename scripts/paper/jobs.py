@@ -15,6 +15,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -101,7 +102,11 @@ def answer(words: Sequence[str], log: Path) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
-    sys.exit(cli.main(words))
+    # a fork leaves without what Python does at its end: temporary folders of libraries (wandb's) would stay
+    with tempfile.TemporaryDirectory(prefix="pkt-job-", ignore_cleanup_errors=True) as own:
+        tempfile.tempdir = own
+        code = cli.main(words)
+    sys.exit(code)
 
 
 @dataclass(kw_only=True)

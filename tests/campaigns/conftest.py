@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import pytest
 import torch
 
@@ -12,3 +14,9 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _own_temporary_folder(tmp_path, monkeypatch):
+    """Let what a campaign leaves behind to be looked at go when pytest's folders do."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

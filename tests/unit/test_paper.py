@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from paper.plans import Job, Plan
 from paper.published import PUBLISHED, ROWS, beside_table, published_table
 from paper.results import check_place, result_of, write_results
 from paper.targets import efficiency, table1
-from pkt import __version__
+from pkt import __version__, cli
 from pkt.errors import PktError
 from pkt.reporting.study import Study
 from reproduce import main
@@ -199,6 +201,26 @@ def test_stopping_the_target_stops_its_jobs(tmp_path: Path, deaf: bool):
     assert "goes on from here" in said
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+def test_a_job_leaves_no_temporary_folder(tmp_path: Path, monkeypatch):
+    """A fork leaves without the end of a process, at which libraries remove theirs."""
+    named = tmp_path / "named"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def leaves_one(words: list[str]) -> int:
+        named.write_text(tempfile.mkdtemp())
+        return 3
+
+    monkeypatch.setattr(cli, "main", leaves_one)
+    process = multiprocessing.get_context("fork").Process(target=jobs.answer, args=([], tmp_path / "log"))
+    process.start()
+    process.join()
+    assert process.exitcode == 3
+    folder = Path(named.read_text())
+    assert folder.is_relative_to(tmp_path)
+    assert not folder.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"named", "log"}
 
 
 def test_a_gpu_that_no_job_uses_does_not_forbid_forks(tmp_path, monkeypatch):
