@@ -105,6 +105,19 @@ def test_train_rows_that_are_scored_are_counted(tmp_path):
     ]
 
 
+def test_only_scored_rows_that_are_in_train_were_trained_on():
+    rows = [row("a")]
+    for name, other, expected in (
+        ("custom/test", "train", True),
+        ("custom/test", "align", False),
+        ("validation", "train", False),
+    ):
+        assert notes.trained_on(notes.overlap(name, rows, other, rows)) is expected
+    near = [row("a") | {"answer": "another"}]
+    assert not notes.trained_on(notes.overlap("custom/test", near, "train", rows))
+    assert not notes.trained_on([])
+
+
 @pytest.mark.slow
 def test_everything_is_told_once_and_kept(pkt, pair, tmp_path, tiny_request):
     rows = [json.loads(line) for line in (pair["root"] / "train.jsonl").read_text().splitlines()]
@@ -130,4 +143,4 @@ def test_everything_is_told_once_and_kept(pkt, pair, tmp_path, tiny_request):
     page = (scores.parent / "report.html").read_text(encoding="utf-8")
     assert "Notes on rows and answers" in page
     assert "learnt by heart" in page
-    assert "some of the rows were trained on: see the warnings" in told.err + told.out
+    assert "some of these rows were trained on: see the warnings" in told.err + told.out

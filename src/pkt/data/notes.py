@@ -5,6 +5,7 @@ rows -> rows that are also in another split | answers that begin or are in an un
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -21,7 +22,8 @@ UNSPACED = (
 )  # fmt: skip
 """How Unicode's names of letters begin in scripts that put no spaces between words."""
 SHOWN = 24  # characters of a text in an example
-BY_HEART = "Scores on such rows say what was learnt by heart."
+_ALSO = "are also in"
+_SCORED = re.compile(rf".+/\w+: \d+ of \d+ rows {_ALSO} train \(")
 
 
 def overlap(name: str, rows: Rows, other: str, held: Rows) -> Iterator[str]:
@@ -42,12 +44,17 @@ def overlap(name: str, rows: Rows, other: str, held: Rows) -> Iterator[str]:
         said = [
             f"{len(some)} of {len(rows)} rows {what} (row {some[0]['id']!r})"
             for some, what in (
-                (found, f"are also in {other}"),
+                (found, f"{_ALSO} {other}"),
                 (near, f"have a prompt of {other} with another answer"),
             )
             if some
         ]
-        yield f"{name}: {'; '.join(said)}, white space aside. {BY_HEART}"
+        yield f"{name}: {'; '.join(said)}, white space aside. Scores on such rows say what was learnt by heart."
+
+
+def trained_on(told: Iterable[str]) -> bool:
+    """Return whether a run's notes say of scored rows (``task/split``) that they are also in train."""
+    return any(_SCORED.match(sentence) for sentence in told)
 
 
 def asked_too(name: str, rows: Rows, asked: Iterable[str], whose: str) -> Iterator[str]:

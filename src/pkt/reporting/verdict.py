@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pkt.data.notes import BY_HEART
+from pkt.data.notes import trained_on
 from pkt.evaluation.paired import Interval
 from pkt.reporting.gaps import MEAN, Share
 from pkt.reporting.metrics import is_share
@@ -63,9 +63,9 @@ def arm_verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
         share: of the gap, mean over tasks.
     """
     found = _verdict(study, arm, share)
-    if found and any(note.endswith(BY_HEART) for note in arm.first.get("notes", ())):
+    if found and trained_on(arm.first.get("notes", ())):
         found = replace(
-            found, sentence=f"{found.sentence}; some of the rows were trained on: see the warnings"
+            found, sentence=f"{found.sentence}; some of these rows were trained on: see the warnings"
         )
     elsewhere = "eval.checkpoint" in arm.first["settings"]
     return replace(found, advice="", command="") if found and elsewhere else found
