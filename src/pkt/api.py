@@ -79,7 +79,7 @@ def sweep(*words: str, verb: str = "run") -> Sweep:
         RequestError: the request is wrong.
         PktError: a job failed; its message was printed, and the others went on.
     """
-    answer = _asked(verb, ["--multirun", *words])
+    answer = _asked(verb, ["--multirun", *_texts(words)])
     if answer.code:
         raise PktError(f"a job of the sweep in {answer.folder} failed; its message is above")
     assert answer.folder is not None, "a sweep has a folder"
@@ -87,12 +87,21 @@ def sweep(*words: str, verb: str = "run") -> Sweep:
 
 
 def _result(verb: str, words: tuple[str, ...]) -> Result:
-    if many := {"-m", "--multirun"} & set(words):
+    if many := {"-m", "--multirun"} & set(_texts(words)):
         raise RequestError(f"{many.pop()} asks for a sweep: call pkt.sweep(...)")
     answer = _asked(verb, list(words))
     if answer.folder is None:
         raise RequestError(f"{' '.join(words)}: this prints something and runs nothing: use the command line")
     return Result(folder=answer.folder)
+
+
+def _texts(words: tuple[Any, ...]) -> tuple[str, ...]:
+    """Return words, if they are texts: a list of them, say, is one mistake that nothing below would name."""
+    if wrong := [word for word in words if not isinstance(word, str)]:
+        raise RequestError(
+            f"got {wrong[0]!r}; words are texts, as after `pkt` on the command line: pkt.run('method=sft', 'seed=1')"
+        )
+    return words
 
 
 def _asked(verb: str, words: list[str]) -> Answer:
@@ -118,7 +127,8 @@ def _as_before() -> Iterator[None]:
         sys.argv = words
         os.environ.clear()
         os.environ.update(environment)
-        own.hydra, known.cfg = state
+        # Hydra may have put others in their place
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = state
         _put_back(numbers)
 
 

@@ -120,10 +120,11 @@ def _is_of_another(error: BaseException) -> bool:
 
 
 def _free(place: Path | str | None) -> str:
+    """Say what is free where a place is; nothing where it is not known which disk is full."""
+    if place is None:
+        return ""
     try:
-        folder = next(
-            folder for folder in (Path(place or "."), *Path(place or ".").parents) if folder.is_dir()
-        )
+        folder = next(folder for folder in (Path(place), *Path(place).parents) if folder.is_dir())
         return f" ({shutil.disk_usage(folder).free / 2**20:,.0f} MB free)"
     except (OSError, StopIteration, ValueError):
         return ""

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from pkt import console, plugins
 from pkt.checks import check
 from pkt.config import CheckpointSpec, PairConfig
+from pkt.config_files import read_config
 from pkt.data.prompts import from_file, is_file
 from pkt.data.sources import HUB, holds_rows
 from pkt.errors import FILE_LIKENESS, RequestError, nearest, together
@@ -27,6 +28,8 @@ from pkt.models.kept import Sizes, counts
 from pkt.models.source import check_weights, locate
 from pkt.searchpath import option_files
 
+FILES = ("train", "extract", "align", "validation", "test")  # of `data`, which name files of rows
+CUSTOM = "pkt.tasks.custom.Custom"  # the task that reads them
 LOOKING = ("doctor", "analyze", "rows")  # verbs that neither train nor score
 
 
@@ -77,8 +80,9 @@ def _checks(cfg: DictConfig) -> Iterator[Callable[[], None]]:
             yield partial(_check_model, spec, who, templates=cfg.model.chat_template)
     if cfg.model.student.init == "prune":
         yield partial(_check_cut, cast(PairConfig, OmegaConf.to_object(cfg.model)))
-    for split in ("train", "extract", "align", "validation", "test"):
+    for split in FILES:
         yield partial(_check_rows, f"data.{split}", cfg.data[split], "a file of rows")
+    yield partial(_check_read, cfg)
     if cfg.data.unlabelled is not None and is_file(
         cfg.data.unlabelled, option_files("task", [cfg.data.unlabelled])
     ):
@@ -95,6 +99,29 @@ def _checks(cfg: DictConfig) -> Iterator[Callable[[], None]]:
         )
     if cfg.eval.checkpoint is not None:
         yield partial(_check_saved, cfg.eval.checkpoint)
+
+
+def _check_read(cfg: DictConfig) -> None:
+    """Refuse files of rows that no task of the request reads; a task of somebody's own may read them."""
+    named = [f"data.{split}={cfg.data[split]}" for split in FILES if cfg.data[split] is not None]
+    if cfg.data.columns and cfg.data.unlabelled is None:
+        named.append("data.columns")
+    tasks = {*cfg.benchmark.tasks, *(cfg.benchmark.train or ()), *(cfg.data.extract_tasks or ())}
+    if named and not any(_reads_files(task) for task in tasks):
+        raise RequestError(
+            f"{', '.join(named)}: benchmark={cfg.benchmark.name} has its own rows ({', '.join(sorted(tasks))}) and "
+            "reads no file of yours: add benchmark=custom, or to train on your rows and score these tasks "
+            f"benchmark=custom benchmark.tasks=[{','.join(cfg.benchmark.tasks)}]"
+        )
+
+
+def _reads_files(task: str) -> bool:
+    """Return whether a task may read the files of `data`: pkt's `custom`, or a class that is not pkt's."""
+    file = option_files("task", [task]).get(task)
+    if file is None:
+        return False  # lm-eval's
+    target = str(read_config(file).get("_target_", ""))
+    return not target.startswith("pkt.") or target == CUSTOM
 
 
 def _check_rows(key: str, named: str | None, what: str) -> None:

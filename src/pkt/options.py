@@ -81,8 +81,12 @@ def copy(words: Sequence[str]) -> int:
     except OSError as error:
         raise RequestError(f"pkt copy: {target.absolute()} cannot be written: {error.strerror}") from error
     console.say(f"{'wrote':<12}{target}")
-    console.say(f"{'use it':<12}pkt run {group}={name}")
+    console.say(f"{'use it':<12}pkt run {_USES.get(group, f'{group}=*').replace('*', name)}")
     return 0
+
+
+_USES = {"task": "benchmark.tasks=[*]", "term": "term@objective.terms.<name>=*"}
+"""How options of groups are chosen that are no choice of a request; `*` is the option."""
 
 
 def _group(word: str, known: dict[str, list[str]]) -> str:

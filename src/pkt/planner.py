@@ -28,7 +28,7 @@ from pkt.secrets import hide
 from pkt.settings import deciding, plain, target_of
 from pkt.tasks.prompts import Prompt
 
-VERSIONS = {"extract": 1, "answer": 1, "align": 1, "transfer": 1, "eval": 1, "analyze": 4}
+VERSIONS = {"extract": 1, "answer": 2, "align": 1, "transfer": 1, "eval": 2, "analyze": 4}
 """Of the code of each stage: another number makes older results count as missing."""
 READ_FIRST = {"mapping": "extract", "semantics": "align", "objective": "transfer"}
 """The stage that reads a group of strategies first, where the method has that stage."""

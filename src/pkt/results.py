@@ -29,6 +29,16 @@ class Left:
 
     folder: Path
 
+    def __post_init__(self) -> None:
+        """Take a folder as a text too.
+
+        Raises:
+            RequestError: there is no such folder.
+        """
+        object.__setattr__(self, "folder", Path(self.folder))
+        if not self.folder.is_dir():
+            raise RequestError(f"folder={self.folder}: a folder that a run or a sweep has left is expected")
+
     @property
     def table(self) -> str | None:
         """The table that the command line prints, as Markdown; None where there was none."""
@@ -124,6 +134,11 @@ class Sweep(Left):
         Raises:
             RequestError: there is no such job, or more than one.
         """
+        if not isinstance(overrides, Mapping):
+            raise RequestError(
+                f"sweep[{overrides!r}]: a job is named by settings, as in sweep[{{'seed': 1}}]; sweep.results has all "
+                "jobs, by number"
+            )
         found = [one for one in self.results if all(_at(one.request, k) == v for k, v in overrides.items())]
         if len(found) != 1:
             raise RequestError(f"{len(found)} jobs of {self.folder} have {dict(overrides)}; name one of them")

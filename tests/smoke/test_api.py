@@ -76,8 +76,9 @@ def test_nothing_is_left_in_the_process(words, tmp_path):
         random.seed(5), np.random.seed(5), torch.manual_seed(5)
         before = state()
         library.run(*words)
-        with pytest.raises(RequestError):
-            library.run(*words, "optim.lr=much")
+        for wrong in (["optim.lr=much"], ["optim.lr=much", "optim.lx=1", "seed=x"]):
+            with pytest.raises(RequestError):
+                library.run(*words, *wrong)
         assert state() == before
         assert (random.random(), float(np.random.rand()), float(torch.rand(()))) == drawn
         assert compose("mine").a == 1
@@ -106,6 +107,19 @@ def test_what_is_wrong_is_raised_in_words_and_leaves_nothing(words, tmp_path, as
     with pytest.raises(RequestError, match=told):
         library.run(*asked)
     assert not (tmp_path / "outputs").exists()
+
+
+def test_values_of_another_type_are_refused_in_words(tmp_path):
+    for call in (library.run, library.plan, sweep):
+        with pytest.raises(RequestError, match=r"words are texts, as after `pkt`"):
+            call(["method=sft"])
+        with pytest.raises(RequestError, match="words are texts"):
+            call("method=sft", tmp_path)
+    with pytest.raises(RequestError, match="a folder that a run or a sweep has left"):
+        library.Result(folder=tmp_path / "nowhere")
+    assert library.Result(folder=str(tmp_path)).folder == tmp_path
+    with pytest.raises(RequestError, match=r"sweep.results has all jobs"):
+        library.Sweep(folder=tmp_path)[0]
 
 
 @pytest.mark.slow

@@ -57,6 +57,27 @@ def test_a_copy_can_be_changed_and_used(pkt, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    "copied",
+    [
+        "task=custom",
+        "term=kl",
+        "objective=kd",
+        "semantics=ridge",
+        "mapping=depth",
+        "benchmark=custom",
+        "optim=real",
+    ],
+)
+def test_what_a_copy_says_of_its_use_works(pkt, copied):
+    told = pkt("copy", copied, "as=mine")
+    assert told.code == 0, told.err
+    line = next(line for line in told.out.splitlines() if line.startswith("use it"))
+    words = line.split("pkt run ")[1].replace("<name>", "kl").split()
+    result = pkt("run", *words, "--cfg", "job")
+    assert result.code == 0, result.err
+
+
+@pytest.mark.parametrize(
     ("words", "says"),
     [
         (["list", "modls"], "'modls': no such group; allowed: .*did you mean 'model'"),

@@ -67,6 +67,30 @@ def test_all_words_that_do_not_fit_are_told_at_once(pkt, words, parts):
     assert stored(pkt) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["data.train=rows.jsonl", "data.test=rows.jsonl"], "data.train=rows.jsonl, data.test=rows.jsonl"),
+        (["data.columns={prompt: question}"], "data.columns"),
+        (["benchmark=gsm8k", "data.validation=rows.jsonl"], "data.validation=rows.jsonl"),
+        (
+            [
+                "benchmark=custom",
+                "benchmark.train=[nano_math]",
+                "benchmark.tasks=[nano_math]",
+                "data.train=rows.jsonl",
+            ],
+            "",
+        ),
+    ],
+)
+@pytest.mark.parametrize("verb", ["run", "rows"])
+def test_files_that_no_task_reads_are_refused(pkt, tmp_path, verb, words, named):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "answer": " b"}\n', encoding="utf-8")
+    refused(pkt(verb, *words), 2, f"{named}: benchmark=", "reads no file of yours: add benchmark=custom")
+    assert stored(pkt) == []
+
+
 def test_one_word_that_does_not_fit_is_told_alone(pkt):
     result = pkt("transfer", "method=kd", "objective.terms.layer.weight=3", "seed=4", "optim.lr=1e-3")
     refused(result, 2, "objective.terms.layer.weight")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pkt.data import encoding
 from pkt.data.batching import collate, epoch_batches, sorted_batches
-from pkt.data.encoding import Encoded, encode, encode_prompt
+from pkt.data.encoding import Encoded, before_text, encode, encode_prompt
 from pkt.errors import RequestError
 from tiny import CHAT, tiny_tokenizer
 
@@ -81,13 +82,18 @@ def test_rows_that_do_not_fit():
         encode(ROWS[:1], tokenizer, max_length=prompt)
 
 
-def test_what_cannot_be_predicted_or_ended():
+def test_what_cannot_be_predicted_or_ended(monkeypatch):
     tokenizer = tiny_tokenizer()
     rows = [{"id": "a", "prompt": "", "answer": "b"}]
-    with pytest.raises(RequestError, match="prompt has no tokens"):
-        encode(rows, tokenizer, max_length=9)
-    begun = encode(rows, tiny_tokenizer(bos=True), max_length=9)
-    assert begun.prompt_lengths == [1]
+    with monkeypatch.context() as patched:
+        patched.setattr(encoding, "encode_prompt", lambda *_: [])  # one that knows none of the letters
+        with pytest.raises(RequestError, match="prompt has no tokens"):
+            encode([rows[0] | {"prompt": "?"}], tokenizer, max_length=9)
+    for bos in (False, True):
+        begun, own = encode(rows, tiny_tokenizer(bos=bos), max_length=9), tiny_tokenizer(bos=bos)
+        assert begun.prompt_lengths == [1]
+        expected = own.eos_token_id if own.bos_token_id is None else own.bos_token_id
+        assert begun.input_ids[0][0] == expected == before_text(own)
     tokenizer.eos_token = None
     with pytest.raises(RequestError, match="no EOS token"):
         encode(ROWS, tokenizer, max_length=64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -73,6 +74,15 @@ def test_bad_jsonl(tmp_path, text, says):
     (tmp_path / "t.jsonl").write_text(text)
     with pytest.raises(RequestError, match=says):
         from_file(tmp_path / "t.jsonl", split="train")
+
+
+def test_equal_rows_without_ids_are_numbered_in_linear_time(tmp_path):
+    rows = [{"prompt": "p", "answer": " a"}] * 20_000 + [{"prompt": "p", "answer": " a", "id": "own"}]
+    began = time.process_time()
+    names = [one["id"] for one in from_file(write(tmp_path / "t.jsonl", rows), split="train")]
+    assert time.process_time() - began < 20  # in quadratic time minutes
+    assert names[1:3] == [f"{names[0]}-2", f"{names[0]}-3"]
+    assert names[-2:] == [f"{names[0]}-20000", "own"]
 
 
 def test_missing_file():

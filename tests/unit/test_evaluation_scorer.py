@@ -97,15 +97,34 @@ def test_generation_is_greedy_decoding_row_by_row(family):
     assert scorer(model, tokenizer, 4).generate_until(requests(*((text, settings) for text in texts))) == cut
 
 
-def test_more_tokens_than_the_context_holds_leave_half_of_it_to_the_prompt():
+@pytest.mark.parametrize("most", [12, 500])
+def test_a_prompt_is_continued_as_far_as_the_context_goes(most):
     model, tokenizer = tiny_model(context=16), tiny_tokenizer()
-    judge = scorer(model, tokenizer)
-    for prompt in ("Ada has 3", "Ada has 3 apples. How many apples has Ben?"):
-        ids = tokenizer(prompt)["input_ids"][-8:]
-        (text,) = judge.generate_until(requests((prompt, {"max_gen_toks": 500})))
-        new = model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False, pad_token_id=0)
-        assert text == tokenizer.decode(new[0, len(ids) :], skip_special_tokens=True)
-    assert judge.cut == {"Ada has 3 apples. How many apples has Ben?"}
+    judge = scorer(model, tokenizer, 4)
+    prompts = [
+        "Ada",
+        "Ada has 3",
+        "Ada has 3 apples. How many",
+        "Ada has 3 apples. How many apples has Ben and Cleo?",
+    ]
+    texts = judge.generate_until(requests(*((prompt, {"max_gen_toks": most}) for prompt in prompts)))
+    for prompt, text in zip(prompts, texts, strict=True):
+        ids = tokenizer(prompt)["input_ids"][-14:]
+        new = min(most, 16 - len(ids))
+        whole = model.generate(torch.tensor([ids]), max_new_tokens=new, do_sample=False, pad_token_id=0)
+        assert text == tokenizer.decode(whole[0, len(ids) :], skip_special_tokens=True), prompt
+    assert judge.cut == {prompt for prompt in prompts if len(tokenizer(prompt)["input_ids"]) > 14}
+    assert judge.cut != set(prompts)
+
+
+def test_a_prompt_leaves_as_many_tokens_as_are_asked_for_where_half_of_the_context_holds_them():
+    model, tokenizer = tiny_model(context=16), tiny_tokenizer()
+    judge, prompt = scorer(model, tokenizer), "Ada has 3 apples. How many apples has Ben?"
+    (text,) = judge.generate_until(requests((prompt, {"max_gen_toks": 6})))
+    ids = tokenizer(prompt)["input_ids"][-10:]
+    new = model.generate(torch.tensor([ids]), max_new_tokens=6, do_sample=False, pad_token_id=0)
+    assert text == tokenizer.decode(new[0, len(ids) :], skip_special_tokens=True)
+    assert judge.cut == {prompt}
 
 
 LONG = (" ".join(["Ada has 3 apples."] * 9), "Ben", " ".join(["How many apples has Cleo?"] * 5))

@@ -80,8 +80,8 @@ def test_package(folder, tmp_path, monkeypatch):
     (package / "__init__.py").write_text("raise RuntimeError('not imported')")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     assert load_config(spec("package:some_models/inner/tiny")).vocab_size == 320
-    with pytest.raises(RequestError, match=r"nothing at .*inner.tyni \(did you mean 'tiny'\?\)"):
-        load_config(spec("package:some_models/inner/tyni"))
+    with pytest.raises(RequestError, match=r"nothing at .*inner.tinny \(did you mean 'tiny'\?\)"):
+        load_config(spec("package:some_models/inner/tinny"))
     with pytest.raises(RequestError, match=r"no Python package 'no_such_thing' .*pip install no-such"):
         load_config(spec("package:no_such_thing/model.gguf"))
     with pytest.raises(RequestError, match="no Python package ''"):

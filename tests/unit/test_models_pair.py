@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tokenizers import pre_tokenizers
 
 from pkt.config import CheckpointSpec, PairConfig
 from pkt.config_files import read_option
+from pkt.errors import RequestError
+from pkt.models.architecture import Architecture
+from pkt.models.known_tokens import guard
 from pkt.models.pair import check_pair, compare_vocabularies
 from tiny import tiny_config, tiny_model, tiny_tokenizer
 
@@ -21,6 +26,9 @@ class Words:
 
     def __init__(self, words: list[str], added: int = 0) -> None:
         self.words, self.added = words, added
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) for letter in text]}
 
     def get_vocab(self) -> dict[str, int]:
         return {word: i for i, word in enumerate(self.words) if word}
@@ -38,6 +46,35 @@ def compare(teacher: Words, student: Words, teacher_rows: int = 320, student_row
         tiny_config("gemma2", vocab=teacher_rows, tied=True, **config),
         tiny_config("llama", vocab=student_rows),
     )
+
+
+def test_a_teacher_may_write_tokens_that_it_may_not_be_given():
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    unknown = torch.tensor([[max(tokenizer.get_vocab().values()) + 1]])
+    model.resize_token_embeddings(int(unknown) + 8)
+    guard(Architecture.of(model), tokenizer)
+    with torch.no_grad():
+        read = model(torch.tensor([[5, 6]]), use_cache=True)
+        model(unknown, past_key_values=read.past_key_values)
+        with pytest.raises(RequestError, match="the teacher's tokenizer has no such token"):
+            model(unknown)
+
+
+@pytest.mark.parametrize("way", ["digits", "bos"])
+def test_equal_tokens_that_are_read_otherwise_are_two_vocabularies(way):
+    plain, other = tiny_tokenizer(), tiny_tokenizer(bos=way == "bos")
+    if way == "digits":
+        backend = other.backend_tokenizer
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=False), backend.pre_tokenizer]
+        )
+    assert plain.get_vocab() == other.get_vocab()
+    config = SimpleNamespace(vocab_size=len(plain.get_vocab()))
+    found = compare_vocabularies(other, plain, config, config)
+    assert "the tokens are the same, but" in found.differ
+    assert len(found.teacher_ids) == 0
+    same = compare_vocabularies(plain, tiny_tokenizer(), config, config)
+    assert (same.differ, len(same.teacher_ids)) == ("", len(plain.get_vocab()))
 
 
 def test_equal_vocabularies_with_padding_rows():

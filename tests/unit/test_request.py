@@ -306,7 +306,13 @@ def test_missing_files_are_found_before_torch_is_imported(tmp_path):
         [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 2, done.stderr
-    for part in ("3 things are wrong", "nothing at /no/such", "/no/rows.jsonl", "/no/tasks"):
+    for part in (
+        "4 things are wrong",
+        "nothing at /no/such",
+        "/no/rows.jsonl",
+        "/no/tasks",
+        "benchmark=custom",
+    ):
         assert part in done.stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -153,6 +153,13 @@ def _interrupted_twice(done: list[str]) -> None:
         done.append("twice")
 
 
+@pytest.mark.parametrize("seed", [2**63 - 1, 1_764_320_000_000_000_000])
+def test_any_seed_that_a_request_may_have_can_be_trained_with(seed, tmp_path):
+    training = trainer(nn.Parameter(torch.zeros(5, dtype=F64)), tmp=tmp_path)
+    training.seed = seed
+    training.fit()
+
+
 def test_a_second_ctrl_c_stops_at_once():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from pkt.reporting.runs import load_runs
-from pkt.reporting.study import shares_of
 from pkt.reporting.verdict import Verdict, verdict
 from run_folders import ROWS, leave_run
 
@@ -22,7 +21,7 @@ def found(outputs: Path, lift: float, method: str = "kd", **changes) -> Verdict 
     (run,) = load_runs([file.parent])
     for path, value in changes.items():
         run[path] = value
-    return verdict(run, shares_of(run))
+    return verdict(run)
 
 
 @pytest.mark.parametrize(
@@ -64,20 +63,20 @@ def test_lower_is_better_where_it_is(tmp_path):
             score["higher_is_better"] = False
     (run,) = load_runs([file.parent])
     run["scores"] = content["scores"]
-    assert verdict(run, shares_of(run)).sentence.startswith("it harmed: +")
+    assert verdict(run).sentence.startswith("it harmed: +")
 
 
 def test_nothing_is_said_of_what_was_not_scored(tmp_path):
     folder = leave_run(tmp_path, "kd", lift=0.6)
     (run,) = load_runs([folder if folder.is_dir() else folder.parent])
     run["scores"].pop("student")
-    assert verdict(run, shares_of(run)) is None
+    assert verdict(run) is None
 
 
 def test_a_student_that_did_not_change_is_said_to_be_so(tmp_path):
     folder = leave_run(tmp_path, "identity", lift=0.0)
     (run,) = load_runs([folder])
-    told = verdict(run, shares_of(run))
+    told = verdict(run)
     assert told.sentence == "no row is scored otherwise than before"
     assert "did it train?" in told.remedy
 
@@ -89,21 +88,15 @@ def test_what_moved_beside_answers_that_did_not_is_told(tmp_path):
     for role, bits in (("teacher", 2.0), ("student", 8.5), ("transferred", 5.25)):
         own = run["scores"][role]
         own["own (bits_per_byte)"] = own["own"] | {"metric": "bits_per_byte", "value": bits}
-    told = verdict(run, shares_of(run))
+    told = verdict(run)
     assert told.sentence.startswith("no row's own")
     assert "bits_per_byte" in told.sentence
     assert told.sentence.endswith("went from 8.500 to 5.250")
     assert "did it train?" not in told.remedy
 
 
-@pytest.mark.parametrize(
-    ("lift", "begins"),
-    [
-        (0.0, "no row's own is otherwise than before; "),
-        (-0.05, "no difference to the untouched student beyond"),
-    ],
-)
-def test_likelihoods_that_moved_are_told_with_their_interval(tmp_path, lift, begins):
+def graded_twice(tmp_path: Path, lift: float) -> tuple[dict, np.ndarray]:
+    """Leave a run on own rows, graded by whole answers and by their likelihood; return it and the noise of its rows."""
     folder = leave_run(tmp_path, "kd", lift=lift, tasks=("own",))
     content = json.loads((folder / "scores.json").read_text())
     noise = np.random.default_rng(0).normal(0, 0.5, ROWS)
@@ -123,7 +116,19 @@ def test_likelihoods_that_moved_are_told_with_their_interval(tmp_path, lift, beg
         file.write_text(json.dumps(of))
     (folder / "scores.json").write_text(json.dumps(content))
     (run,) = load_runs([folder])
-    told = verdict(run, shares_of(run))
+    return run, noise
+
+
+@pytest.mark.parametrize(
+    ("lift", "begins"),
+    [
+        (0.0, "no row's own is otherwise than before; "),
+        (-0.05, "no difference to the untouched student beyond"),
+    ],
+)
+def test_likelihoods_that_moved_are_told_with_their_interval(tmp_path, lift, begins):
+    run, noise = graded_twice(tmp_path, lift)
+    told = verdict(run)
     pattern = r"; better: (\S+) \[(\S+), (\S+)\] from 8.500 \(own \(bits_per_byte\)"
     found = re.search(pattern, told.sentence)
     assert found, told.sentence
@@ -131,6 +136,15 @@ def test_likelihoods_that_moved_are_told_with_their_interval(tmp_path, lift, beg
     value, low, high = map(float, found.groups())
     assert low < value < high < -2.9
     assert value == pytest.approx(-3.25 + noise.mean(), abs=1e-3)
+
+
+def test_the_way_to_the_teacher_is_that_of_the_score_that_is_told(tmp_path):
+    run, _ = graded_twice(tmp_path, 0.6)
+    both = verdict(run).sentence
+    for scores in run["scores"].values():
+        del scores["own (bits_per_byte)"]
+    assert both == verdict(run).sentence
+    assert " of the way to the teacher" in both
 
 
 def test_what_to_try_next_is_a_command_with_the_same_words(tmp_path):

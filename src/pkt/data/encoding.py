@@ -22,7 +22,7 @@ from pkt.data.chat import Chat
 from pkt.data.tokens import Tokens
 from pkt.errors import RequestError
 
-VERSION = 4  # raised when the rules below give other token ids for the same rows; part of keys
+VERSION = 5  # raised when the rules below give other token ids for the same rows; part of keys
 PREFIX_SPACES = ("▁", "Ġ")  # how tokens write a space
 LEADS = ("\n", "=", ":", ")")
 NEAR = 8  # tokens among which a prefix would come again
@@ -103,23 +103,36 @@ def encode(
     """
     rows = list(rows)
     texts = as_read([row["prompt"] for row in rows], tokenizer, chat, who)
-    if (
-        chat is not None
-        and (bare := next((row["id"] for row in rows if not row["prompt"]), None)) is not None
-    ):
-        raise RequestError(
-            f"row {bare!r} is a text without a prompt, which no chat template takes: set model.chat_template=false."
-        )
+    refuse_texts(rows, chat)
     prompts = [encode_prompt(tokenizer, text) for text in texts]
     answers = encode_answers(tokenizer, [row["answer"] for row in rows], [row["prompt"] for row in rows])
-    for row, prompt, answer in zip(rows, prompts, answers, strict=True):
-        if not row["prompt"] and not prompt and len(answer) > 1:
-            prompt.append(answer.pop(0))  # nothing stands before a text, so its first token is given
+    for row, prompt in zip(rows, prompts, strict=True):
+        if not row["prompt"] and not prompt:
+            prompt.append(before_text(tokenizer))
     end = tokenizer.eos_token_id if chat is None else chat.end(tokenizer)
     input_ids = [[*prompt, *answer, end] for prompt, answer in zip(prompts, answers, strict=True)]
     prompt_lengths = [len(prompt) for prompt in prompts]
     _check([row["id"] for row in rows], input_ids, prompt_lengths, max_length, who)
     return Encoded(input_ids=Tokens(input_ids), prompt_lengths=prompt_lengths)
+
+
+def refuse_texts(rows: Iterable[Mapping[str, Any]], chat: Chat | None) -> None:
+    """Refuse rows without a prompt where prompts are put into a chat template.
+
+    Raises:
+        RequestError: there is one.
+    """
+    bare = next((row["id"] for row in rows if row.get("prompt") == ""), None)
+    if chat is not None and bare is not None:
+        raise RequestError(
+            f"row {bare!r} is a text without a prompt, which no chat template takes: set model.chat_template=false."
+        )
+
+
+def before_text(tokenizer: Any) -> int:
+    """Return what stands before a text where the tokenizer adds nothing: BOS, or else EOS, as lm-eval has it."""
+    found: int = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    return found
 
 
 def as_read(prompts: Iterable[str], tokenizer: Any, chat: Chat | None, who: str = "student") -> list[str]:

@@ -47,7 +47,7 @@ def marks(
         answer: the text behind it.
         parts: texts that both models' prompts have, in their order.
     """
-    # of a text alone the first token is given, and still one of the answer
+    # before a text alone stands a token that is no text
     cut = prompt_length if prompt else 0
     asked, spans = spelling.ends(prompt, ids[:cut]), _spans(prompt, parts)
     answered = spelling.ends(answer, ids[cut:-1])

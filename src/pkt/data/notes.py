@@ -117,6 +117,23 @@ def unknown(name: str, rows: Rows, tokenizer: Any, who: str) -> Iterator[str]:
         )
 
 
+def unreachable(name: str, rows: Rows, tokenizer: Any, most: int) -> Iterator[str]:
+    """Say how many answers are longer than what is generated: they can never be right.
+
+    Args:
+        name: what the rows are called.
+        rows: with prompt and answer, of a task whose answers the model writes.
+        tokenizer: of a model.
+        most: new tokens that an answer may have.
+    """
+    answers = encode_answers(tokenizer, [row["answer"] for row in rows], [row["prompt"] for row in rows])
+    if long := [len(ids) for ids in answers if len(ids) > most]:
+        yield (
+            f"{name}: {len(long)} of {len(rows)} answers have more than the {most} tokens that are generated (up to "
+            f"{max(long)}), so no model can write them: raise eval.max_new_tokens."
+        )
+
+
 def inside_tokens(name: str, rows: Rows, encoded: Encoded, tokenizer: Any) -> Iterator[str]:
     """Say how many prompts end inside a token: read in one go, prompt and answer have other tokens at their border.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def records(
         )
     rows: list[dict[str, Any]] = []
     places: dict[str, str] = {}
+    times: Counter[str] = Counter()
     for place, row in rows_of(path, setting=setting, split=split, columns={*names, *columns.values()}):
         where = f"{path}, {place}"
         if not isinstance(row, dict):
@@ -49,7 +51,7 @@ def records(
         row = renamed(row, columns, where)
         for found in texts(row, where):
             if row.get("id") is None:
-                found["id"] = _another(found["id"], places)
+                found["id"] = _another(found["id"], places, times)
             if found["id"] in places:
                 raise RequestError(
                     f"{where}: id {found['id']!r} is already on {places[found['id']]}; ids have to be unique."
@@ -61,13 +63,13 @@ def records(
     return rows
 
 
-def _another(name: str, taken: Collection[str]) -> str:
-    """Return an id for a row whose content stood there before: its own with a number."""
-    number, found = 1, name
-    while found in taken:
-        number += 1
-        found = f"{name}-{number}"
-    return found
+def _another(name: str, taken: Collection[str], times: Counter[str]) -> str:
+    """Return an id for a row whose content stood there before, as often as `times` counts: its own with a number."""
+    while True:
+        times[name] += 1
+        found = name if times[name] == 1 else f"{name}-{times[name]}"
+        if found not in taken:
+            return found
 
 
 def check_texts(row: Mapping[str, Any], where: str, needed: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 
 from pkt.data.chat import Chat
 from pkt.data.conversation import unpacked
-from pkt.data.encoding import encode_answers, encode_prompt
+from pkt.data.encoding import before_text, encode_answers, encode_prompt
 from pkt.errors import RequestError
 from pkt.evaluation.decoding import DRAWING, MODEL, NEUTRAL, STOCK_TOP_K, effective, own
 from pkt.processes import Processes
@@ -73,7 +73,6 @@ class Asking:
     tokenizer: Any
     max_length: int
     batch_size: Any
-    prefix_token_id: int
     track: Track = staticmethod(untracked)  # shows how far it is
 
     def begin(
@@ -118,9 +117,9 @@ class Asking:
         """Continue a batch of prompts; a job is a text and the number of its draw."""
 
     def encode_prompts(self, texts: Sequence[str]) -> dict[str, list[int]]:
-        """Tokenise prompts as training does; an empty prompt becomes the prefix token (BOS, or else EOS)."""
+        """Tokenise prompts as training does; an empty prompt becomes what stands before a text."""
         encoded = {text: encode_prompt(self.tokenizer, text) for text in dict.fromkeys(texts)}
-        return {text: ids or [self.prefix_token_id] for text, ids in encoded.items()}
+        return {text: ids or [before_text(self.tokenizer)] for text, ids in encoded.items()}
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Return (log-likelihood, whether greedy decoding gives it) per request, and fill `hits`."""
@@ -202,21 +201,32 @@ class Asking:
     def _parts(
         self, order: Sequence[tuple[str, int]], prompts: Mapping[str, list[int]], settings: Settings
     ) -> Iterator[list[tuple[str, int]]]:
-        """Cut jobs, longest first, into batches; of equal lengths where padding would count as text.
+        """Cut jobs, longest first, into batches, each of as many new tokens for all of its prompts.
 
-        transformers' penalties, least lengths and n-grams read the padding too, so an answer would depend on the rows
-        beside it.
+        Where padding would count as text, a batch has prompts of one length: transformers' penalties, least lengths and
+        n-grams read the padding too, so an answer would depend on the rows beside it.
         """
         size = int(self.batch_size)
-        alike = [list(order)]
-        if settings.read_the_prompt():
-            alike = [list(some) for _, some in itertools.groupby(order, lambda job: len(prompts[job[0]]))]
-        for some in alike:
+
+        def alike(job: tuple[str, int]) -> int:
+            prompt = prompts[job[0]]
+            return len(prompt) if settings.read_the_prompt() else self.allowance(prompt, settings.most)
+
+        for some in (list(jobs) for _, jobs in itertools.groupby(order, alike)):
             yield from (some[start : start + size] for start in range(0, len(some), size))
 
     def room(self, most: int) -> int:
-        """Return how many tokens of a prompt are read where `most` new ones are asked for."""
-        return int(max(self.max_length - most, self.max_length // 2))
+        """Return how many tokens of a prompt are read where `most` new ones are asked for.
+
+        As in lm-eval all that they leave. If they would leave less than half of the context (lm-eval refuses to leave
+        nothing), the number says little about this model, and a prompt is cut where an eighth would not be left.
+        """
+        rest = self.max_length - most
+        return int(rest if rest >= self.max_length // 2 else self.max_length - max(1, self.max_length // 8))
+
+    def allowance(self, prompt: Sequence[int], most: int) -> int:
+        """Return how many new tokens a prompt gets: as many as are asked for, or as its context still holds."""
+        return int(min(most, self.max_length - min(len(prompt), self.room(most))))
 
     def _ends(self) -> list[int]:
         """Return the tokens that end a text: the tokenizer's, the chat turn's and the model's generation settings'."""
@@ -280,10 +290,7 @@ class Asking:
         return text
 
     def read(self, prompts: list[list[int]], jobs: Sequence[tuple[str, int]], most: int) -> list[list[int]]:
-        """Return prompts as far as they leave room for `most` new tokens.
-
-        A prompt keeps at least half of the context, also where more new tokens are asked for (lm-eval refuses that).
-        """
+        """Return prompts as far as they leave room for `most` new tokens (see `room`)."""
         room = self.room(most)
         return [self._fitting(text, ids, room) for (text, _), ids in zip(jobs, prompts, strict=True)]
 

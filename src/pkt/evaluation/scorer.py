@@ -117,7 +117,7 @@ class Scorer(Asking, HFLM):  # type: ignore[misc]
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=GenerationConfig(
-                    max_new_tokens=min(settings.most, self.max_length - self.room(settings.most)),
+                    max_new_tokens=self.allowance(prompts[0], settings.most),  # of all in the batch
                     do_sample=False,
                     eos_token_id=end,
                     pad_token_id=pad,

@@ -72,12 +72,6 @@ class VllmScorer(Asking, TemplateLM):  # type: ignore[misc]
         return int(self.tokenizer.eos_token_id)
 
     @property
-    def prefix_token_id(self) -> int:  # type: ignore[override]
-        """What an empty prompt becomes: BOS, or else EOS."""
-        bos = self.tokenizer.bos_token_id
-        return int(bos if bos is not None else self.tokenizer.eos_token_id)
-
-    @property
     def tokenizer_name(self) -> str:
         """The name of the tokenizer, for lm-eval's record."""
         return str(self.tokenizer.name_or_path).replace("/", "__")
@@ -126,7 +120,8 @@ class VllmScorer(Asking, TemplateLM):  # type: ignore[misc]
         self, prompts: list[list[int]], jobs: Sequence[tuple[str, int]], settings: Settings
     ) -> list[str]:
         """Continue a batch; a prompt that leaves no room for the new tokens is cut."""
-        prompts, how = self.read(prompts, jobs, settings.most), self._how(settings)
+        prompts = self.read(prompts, jobs, settings.most)
+        how = self._how(settings) | {"max_tokens": self.allowance(prompts[0], settings.most)}
         seeds = [row_seed(self._seed, text, number) for text, number in jobs]
         drawn = [{"seed": seed} if settings.temperature else {} for seed in seeds]
         outputs = self._run(prompts, [how | own for own in drawn])
@@ -145,7 +140,6 @@ class VllmScorer(Asking, TemplateLM):  # type: ignore[misc]
                 "eval.decoding=neutral, which leaves the model's own out, or eval.backend=hf"
             )
         return {
-            "max_tokens": min(settings.most, self.max_length - self.room(settings.most)),
             "temperature": settings.temperature,
             "stop": list(settings.until),
             "include_stop_str_in_output": True,  # the text is cut where all engines' is

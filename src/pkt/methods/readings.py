@@ -54,7 +54,7 @@ def one_vocabulary(bench: Workbench) -> bool:
         return not check_pair(
             bench.pair, cache_dir=bench.cache_dir
         ).differ  # its files may be others tomorrow
-    name = f"vocabularies-{bench.teacher_fingerprint}-{bench.student_fingerprint}.json"
+    name = f"tokenizers-{bench.teacher_fingerprint}-{bench.student_fingerprint}.json"
     file = bench.cache_dir.with_name("models") / name
     if known := recall(file, "the tokenizers are compared again"):
         return bool(known["one"])

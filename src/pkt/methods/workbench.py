@@ -334,12 +334,19 @@ class Workbench:
             self._encoded[split] = found
         return self._encoded[split]
 
-    def unknown(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Return what is to be said of answers that the student's tokenizer does not know; they are looked at once."""
-        file = self.rows_dir / f"{texts_of(rows, self.how | {'unknown in': name})}.json"
+    def unknown(self, name: str, rows: Sequence[Mapping[str, Any]], most: int | None = None) -> list[str]:
+        """Return what is to be said of answers that the student cannot write; they are looked at once.
+
+        Args:
+            name: what the rows are called.
+            rows: with prompt and answer.
+            most: new tokens that are generated for an answer; None: none are.
+        """
+        file = self.rows_dir / f"{texts_of(rows, self.how | {'unknown in': name, 'most': most})}.json"
         if known := recall(file, "the rows are tokenised again"):
             return [str(note) for note in known["notes"]]
         found = list(notes.unknown(name, rows, self.tokenizer, "student"))
+        found += [] if most is None else notes.unreachable(name, rows, self.tokenizer, most)
         remember(file, {"notes": found})
         return found
 

@@ -19,6 +19,21 @@ from pkt.models.probe import probed
 from pkt.models.roles import KEPT_ROLES
 
 _EXAMPLES = 2
+READ = (
+    "What is 1234 + 3.50?",
+    "def f(x):\n    return x[0] != 'a'\n\n\nclass B_2:\n\tpass",
+    "Hello HELLO heLLo",
+    "it's they'LL don\u2019t",
+    " two  spaces   three ",
+    "na\u00efve e\u0301t\u00e9 \u00dcber \uff21\uff22 \ufb01n",
+    "\u65e5\u672c\u8a9e\u306e\u6587",
+    "\u041f\u0440\u0438\u0432\u0435\u0442 \u0645\u0631\u062d\u0628\u0627",
+    "\U0001f600\U0001f44d\U0001f3fd",
+    "a\r\nb\n\n \u00a0c",
+    "(a+b)*c==d, [e]; {f}: <g>&amp;h",
+    "https://x.org/a-b?c=d#e",
+)
+"""Texts that tokenizers of one vocabulary may cut in different ways, or begin with different tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,13 +154,16 @@ def compare_vocabularies(teacher: Any, student: Any, teacher_config: Any, studen
 
     The rows of a head beyond its tokenizer are padding, and a tokenizer may have added tokens at its end that the
     other lacks (WizardCoder's 32,001st). Neither counts as shared. Where an id stands for different tokens, or one
-    vocabulary has ordinary tokens beyond the other, there are two vocabularies, and no id is shared.
+    vocabulary has ordinary tokens beyond the other, there are two vocabularies, and no id is shared. So it is where
+    both have the same tokens and read a text as different ones (digits one by one, or a BOS before it): what the
+    teacher would never read means nothing to it.
     """
     teacher_tokens, student_tokens = _tokens(teacher), _tokens(student)
     differ = (
         _differing(teacher_tokens, student_tokens)
         or _beyond("teacher", teacher, teacher_tokens, student_tokens)
         or _beyond("student", student, student_tokens, teacher_tokens)
+        or _read_otherwise(teacher, student)
     )
     rows = min(int(teacher_config.vocab_size), int(student_config.vocab_size))
     common = () if differ else teacher_tokens.keys() & student_tokens.keys()
@@ -182,6 +200,24 @@ def _beyond(who: str, tokenizer: Any, own: dict[int, str], other: dict[int, str]
         return ""
     examples = "; ".join(f"id {i}: {own[i]!r}" for i in sorted(extra)[:_EXAMPLES])
     return f"the {who} has {len(extra)} tokens that the other lacks: {examples}"
+
+
+def _read_otherwise(teacher: Any, student: Any) -> str:
+    """Say which of some texts the two read as different tokens."""
+    read = ([own(text)["input_ids"] for text in READ] for own in (teacher, student))
+    differing = [texts for texts in zip(READ, *read, strict=True) if texts[1] != texts[2]]
+    if not differing:
+        return ""
+    text, theirs, own = differing[0]
+    at = next((i for i, (a, b) in enumerate(zip(theirs, own, strict=False)) if a != b), 0)
+    first = (
+        tokenizer.convert_ids_to_tokens(ids[at : at + 3])
+        for tokenizer, ids in ((teacher, theirs), (student, own))
+    )
+    return (
+        f"the tokens are the same, but {len(differing)} of {len(READ)} texts are read as different ones: of {text!r} "
+        f"the teacher reads {next(first)} from token {at + 1} on, the student {next(first)}"
+    )
 
 
 def _warnings(teacher_config: Any, student_config: Any) -> Iterator[str]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pkt.data.notes import trained_on
 from pkt.evaluation.paired import Interval
-from pkt.reporting.gaps import MEAN, Share
 from pkt.reporting.metrics import is_share
 from pkt.reporting.overrides import asked_again
 from pkt.reporting.runs import Arm, Run
@@ -39,20 +38,19 @@ class Verdict:
         )
 
 
-def verdict(run: Run, shares: Mapping[str, Share]) -> Verdict | None:
+def verdict(run: Run) -> Verdict | None:
     """Compare a run's student with what it was before, on the same rows; None where one of them was not scored.
 
     Args:
         run: what `scores.json` holds, with its folder.
-        shares: of the gap (`study.shares_of`).
     """
     if not {"student", "transferred"} <= run["scores"].keys():
         return None
     study = Study.of([run])
-    return arm_verdict(study, study.arms[0], shares.get(MEAN))
+    return arm_verdict(study, study.arms[0])
 
 
-def arm_verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
+def arm_verdict(study: Study, arm: Arm) -> Verdict | None:
     """Compare an arm's students with what they were before; None where no interval can be given.
 
     Of a checkpoint from elsewhere (`eval.checkpoint`) pkt does not know what was done to it, and has no advice.
@@ -60,9 +58,8 @@ def arm_verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
     Args:
         study: of the arm.
         arm: a transferred student.
-        share: of the gap, mean over tasks.
     """
-    found = _verdict(study, arm, share)
+    found = _verdict(study, arm)
     if found and trained_on(arm.first.get("notes", ())):
         found = replace(
             found, sentence=f"{found.sentence}; some of these rows were trained on: see the warnings"
@@ -71,7 +68,7 @@ def arm_verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
     return replace(found, advice="", command="") if found and elsewhere else found
 
 
-def _verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
+def _verdict(study: Study, arm: Arm) -> Verdict | None:
     gain = gain_of(study, arm)
     if gain is None or not gain.known:
         return None
@@ -84,6 +81,7 @@ def _verdict(study: Study, arm: Arm, share: Share | None) -> Verdict | None:
         return _more(sentence, arm)
     if (gain.value > 0) != study.rises(study.compared[0]):
         return Verdict(sentence=f"it harmed: {told}", advice=_gentler(arm.first))
+    share = study.share(arm, study.compared)  # of what the sentence is about
     way = f"; {share.cell} of the way to the teacher" if share and share.known else ""
     return _taught_beside(f"it helped: {told}{way}", study, arm)
 

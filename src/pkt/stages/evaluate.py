@@ -9,6 +9,7 @@ from typing import Any
 
 from pkt.config import CheckpointSpec, Config
 from pkt.data import notes
+from pkt.data.encoding import refuse_texts
 from pkt.errors import RequestError
 from pkt.evaluation.decoding import NEUTRAL
 from pkt.evaluation.harness import evaluate
@@ -24,8 +25,9 @@ from pkt.run_files import CHECKPOINT, SCORES
 from pkt.stages.serving import served
 from pkt.stages.session import Job, Session
 from pkt.store import Artifact
-from pkt.tasks.base import Task
+from pkt.tasks.base import RowTask, Task
 from pkt.tasks.find import find
+from pkt.tasks.grading import Exact
 
 VALIDATION = "validation"  # the value of eval.split that is not the test rows
 
@@ -70,7 +72,17 @@ def asked(bench: Workbench) -> Asked:
     for task in tasks:
         task.check(sampling)
     rows = {task.name: task.scored(config.eval.split, given) for task in tasks}
+    for known in rows.values():
+        refuse_texts(known, bench.chat)
     return Asked(tasks=tasks, rows=rows, sampling=sampling)
+
+
+def _generated(bench: Workbench, of: Asked, name: str) -> int | None:
+    """Return how many tokens a model may write to match a row's answer; None where it does not have to."""
+    task = next(task for task in of.tasks if task.name == name)
+    if not isinstance(task, RowTask) or not any(isinstance(one, Exact) for one in task.gradings):
+        return None
+    return bench.config.eval.max_new_tokens or task.written.most
 
 
 def note_rows(bench: Workbench, of: Asked, *, answered: bool) -> None:
@@ -84,7 +96,7 @@ def note_rows(bench: Workbench, of: Asked, *, answered: bool) -> None:
     split = bench.config.eval.split
     for task, known in of.rows.items():
         name, rows = f"{task}/{split}", [row for row in known if {"prompt", "answer"} <= row.keys()]
-        bench.note(*bench.unknown(name, rows))
+        bench.note(*bench.unknown(name, rows, _generated(bench, of, task)))
         if bench.chat is None:
             bench.note(*notes.unusual(name, rows))
         for other, held in bench.splits.items():
@@ -140,7 +152,8 @@ def scores(session: Session) -> dict[str, Evaluation]:
         for task, count in evaluation.cut.items():
             session.bench.note(
                 f"{task}: {count} of {len(evaluation.samples[task])} prompts do not fit into the {role}'s context "
-                "and were cut on the left, as lm-eval does; their scores say little about the model."
+                "beside the tokens that it may write, and were cut on the left, as lm-eval does; their scores say "
+                "little about the model. Fewer new tokens (eval.max_new_tokens) leave more of a prompt."
             )
         session.bench.note(*decoding_notes(role, evaluation))
     return found

@@ -65,7 +65,7 @@ def report(session: Session, evaluations: Mapping[str, Evaluation]) -> float | N
         if (
             session.bench.config.eval.checkpoint is None
         ):  # of another one pkt does not know what was done to it
-            _conclude(verdict(placed, shares))
+            _conclude(verdict(placed))
     return _objective(summary, shares[MEAN]) if split != "test" and shares else None
 
 

@@ -28,6 +28,25 @@ from pkt.foreign import network_errors
 from pkt.tasks.base import Given, Row
 from pkt.tasks.grading import score
 
+OF_ALL_ROWS = {
+    "perplexity",
+    "word_perplexity",
+    "byte_perplexity",
+    "bits_per_byte",
+    "bleu",
+    "chrf",
+    "ter",
+    "mcc",
+}
+"""Metrics of lm-eval's that are worked out over all rows together."""
+
+
+def _ungraded(name: str) -> PktError:
+    return PktError(
+        f"task {name}: none of lm-eval's metrics for it is a mean over rows, so pkt does not know how its answers are "
+        "graded; leave it out (benchmark.tasks=[...])."
+    )
+
 
 @dataclass(frozen=True, kw_only=True)
 class LmEvalTask:
@@ -97,6 +116,15 @@ class LmEvalTask:
                 f"{sampling}: {self.name} is a task of lm-eval's, whose own file says how often a row is asked "
                 "(repeats); set eval.samples=1"
             )
+        entry = self._manager.task_index.get(self.name)
+        listed = (entry.cfg or {}).get("metric_list") if entry is not None else None
+        of_rows = [
+            one
+            for one in listed or ()
+            if one.get("aggregation") == "mean" or one.get("metric") not in OF_ALL_ROWS
+        ]
+        if listed and not of_rows:  # what other files say is seen when the rows are scored
+            raise _ungraded(self.name)
 
     def parts(self, rows: Rows, *, limit: int | None = None, samples: int = 1) -> list[Part]:
         """See `Scorable`: one part per task of a group; lm-eval itself applies the limit."""
@@ -122,10 +150,7 @@ class LmEvalTask:
             of = logged.samples[part.name]
             values = row_values(of, logged.results.get(part.name, {}))
             if not values:
-                raise PktError(
-                    f"task {part.name}: none of lm-eval's metrics for it is a mean over rows, so pkt does not know how "
-                    "its answers are graded; leave it out (benchmark.tasks=[...])."
-                )
+                raise _ungraded(part.name)
             scores += stock_scores(part.name, values, logged.higher_is_better.get(part.name, {}))
             samples[part.name] = stock_records(of, values)
         return Graded(scores=scores, samples=samples)

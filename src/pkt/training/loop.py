@@ -347,7 +347,7 @@ class Trainer:
 
     def _seed(self, step: int) -> None:
         """Seed torch for a step; on a processor its one generator alone, which takes a thousandth of the time."""
-        seed = self.seed * 1_000_003 + step + self.processes.rank * _APART
+        seed = (self.seed * 1_000_003 + step + self.processes.rank * _APART) % 2**63  # torch takes no more
         (torch.default_generator.manual_seed if self._device.type == "cpu" else torch.manual_seed)(seed)
 
     @property

@@ -30,7 +30,7 @@ def answer_topic(study: Study) -> Topic:
         study: whose arms are compared with the untouched student.
     """
     best = study.arms[0]
-    found = arm_verdict(study, best, study.share(best, study.pooled))
+    found = arm_verdict(study, best)
     snippets = list(commands([best])[:1])
     if found and found.command:
         snippets.append(Snippet(title="to try next", text=found.command))
@@ -46,7 +46,7 @@ def answer_topic(study: Study) -> Topic:
 def lines(study: Study) -> Iterator[tuple[str, str]]:
     """Yield what a study comes to and what to try next, for a terminal: a word and its line each."""
     best = study.arms[0]
-    found = arm_verdict(study, best, study.share(best, study.pooled))
+    found = arm_verdict(study, best)
     told = found.sentence if found else _UNTOLD.removesuffix(".")
     yield "result", f"{_whose(study, best)}{told}{_ahead(study, best)}"
     if found and found.remedy:

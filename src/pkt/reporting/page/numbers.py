@@ -79,7 +79,7 @@ def findings(study: Study) -> tuple[str, ...]:
 def _ranking(study: Study) -> Iterator[str]:
     """Yield how much of the gap the best arm closed, or that it closed none."""
     best, *others = study.arms
-    share = study.share(best, study.pooled)
+    share = study.share(best, study.compared)
     if share is None or not share.known:
         return
     if share.sign < 0:

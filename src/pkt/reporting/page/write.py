@@ -129,15 +129,14 @@ def write_run_page(run_dir: Path) -> Path:
         run_dir: a run's folder, with a transferred student's scores in its `scores.json`.
     """
     page = run_dir / PAGE
-    _write(page, render.html(collect(load_runs([run_dir]), analyses=read_analyses([run_dir]))))
+    text = render.html(collect(load_runs([run_dir]), analyses=read_analyses([run_dir])))
+    _write(page, text, "free some, or set output_dir to a writable place")
     return page
 
 
-def _write(file: Path, text: str) -> None:
+def _write(file: Path, text: str, remedy: str = "give a writable place with out=...") -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, text)
     except OSError as error:
-        raise PktError(
-            f"cannot write {file}: {error.strerror}; give a writable place with out=..."
-        ) from error
+        raise PktError(f"cannot write {file}: {error.strerror}; {remedy}") from error
