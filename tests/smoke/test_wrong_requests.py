@@ -43,6 +43,7 @@ def stored(pkt) -> list[str]:
         (["run", "objective.label_share=0.5"], ["objective.label_share", "objective.terms.ce.weight"]),
         (["run", "+objective.top_k=3"], ["objective.top_k", "objective.terms.kl.top_k"]),
         (["run", "objective.terms.layer.position=all"], ["objective.terms.layer.position", "positions"]),
+        (["run", "task=custom"], ["benchmark.tasks=[...]"]),
         (["run", "term@objective.terms.layr=fisher"], ["objective.terms.layr", "+term@", "geometry"]),
         (["run", "term@objective.terms.layer=fischer"], ["fischer", "fisher"]),
     ],
