@@ -68,7 +68,9 @@ def explain(error: BaseException) -> str:
         )
     if unmatched and "No match in the defaults list" in text:
         if unmatched[1] == "task":
-            return "'task' is no choice of its own: benchmark.tasks=[...] scores tasks, benchmark.train=[...] trains on them"
+            return (
+                "'task' is no choice of its own: benchmark.tasks=[...] scores, benchmark.train=[...] trains"
+            )
         known = sorted(groups().keys() - {"task", "term"})
         hint = nearest(unmatched[1].partition("@")[0], known)
         return f"'{unmatched[1]}' is not a config group in use; groups: {_listed(known)}{hint}"
