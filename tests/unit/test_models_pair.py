@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tokenizers import pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from pkt.config import CheckpointSpec, PairConfig
 from pkt.config_files import read_option
@@ -58,6 +59,14 @@ def test_a_teacher_may_write_tokens_that_it_may_not_be_given():
         model(unknown, past_key_values=read.past_key_values)
         with pytest.raises(RequestError, match="the teacher's tokenizer has no such token"):
             model(unknown)
+
+
+def test_a_tokenizer_that_cannot_read_every_text_is_compared_by_the_others():
+    backend = Tokenizer(models.WordLevel({"<eos>": 0, "Hello": 1, "HELLO": 2, "heLLo": 3}))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    narrow, other = (PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>") for _ in range(2))
+    config = SimpleNamespace(vocab_size=4)
+    assert compare_vocabularies(narrow, other, config, config).differ == ""
 
 
 @pytest.mark.parametrize("way", ["digits", "bos"])

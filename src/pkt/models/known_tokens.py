@@ -29,10 +29,8 @@ def guard(arch: Architecture, tokenizer: Any) -> None:
 
     def check(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids_BT = kwargs.get("input_ids", args[0] if args else None)
-        cache = kwargs.get("past_key_values")
-        goes_on = (
-            cache is not None and cache.get_seq_length() > 0
-        )  # what is read then is what the teacher wrote itself
+        length = getattr(kwargs.get("past_key_values"), "get_seq_length", None)
+        goes_on = length is not None and length() > 0  # what is read then is what the teacher wrote itself
         if isinstance(ids_BT, Tensor) and not goes_on:
             _check(ids_BT, kwargs.get("attention_mask"), known_V, names)
 

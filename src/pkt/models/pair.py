@@ -204,7 +204,7 @@ def _beyond(who: str, tokenizer: Any, own: dict[int, str], other: dict[int, str]
 
 def _read_otherwise(teacher: Any, student: Any) -> str:
     """Say which of some texts the two read as different tokens."""
-    read = ([own(text)["input_ids"] for text in READ] for own in (teacher, student))
+    read = ([_read(own, text) for text in READ] for own in (teacher, student))
     differing = [texts for texts in zip(READ, *read, strict=True) if texts[1] != texts[2]]
     if not differing:
         return ""
@@ -218,6 +218,15 @@ def _read_otherwise(teacher: Any, student: Any) -> str:
         f"the tokens are the same, but {len(differing)} of {len(READ)} texts are read as different ones: of {text!r} "
         f"the teacher reads {next(first)} from token {at + 1} on, the student {next(first)}"
     )
+
+
+def _read(tokenizer: Any, text: str) -> list[int]:
+    """Return the tokens of a text; none where the tokenizer cannot read it, as one without a token for the unknown."""
+    try:
+        found: list[int] = tokenizer(text)["input_ids"]
+    except Exception:  # tokenizers raises nothing narrower
+        return []
+    return found
 
 
 def _warnings(teacher_config: Any, student_config: Any) -> Iterator[str]:
