@@ -8,17 +8,17 @@ A model's files are looked at as far as the standard library can (`pkt.faults`);
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from pkt import console, plugins
 from pkt.checks import check
-from pkt.config import CheckpointSpec, PairConfig
+from pkt.config import BenchmarkConfig, CheckpointSpec, DataConfig, PairConfig
 from pkt.config_files import read_config
 from pkt.data.prompts import from_file, is_file
 from pkt.data.sources import HUB, holds_rows
@@ -29,7 +29,22 @@ from pkt.models.source import check_weights, locate
 from pkt.searchpath import option_files
 
 FILES = ("train", "extract", "align", "validation", "test")  # of `data`, which name files of rows
-CUSTOM = "pkt.tasks.custom.Custom"  # the task that reads them
+ROWS: dict[str, Any] = {
+    **{f"data.{split}": None for split in FILES},
+    "data.columns": {},
+    "data.supervise": DataConfig.supervise,
+    "benchmark.data_dir": BenchmarkConfig.data_dir,
+    "benchmark.code_set": BenchmarkConfig.code_set,
+}
+"""Settings that say which rows a task reads, with what they are where nobody sets them."""
+_SUITE = ("benchmark.data_dir",)
+READ_BY = {
+    "custom": tuple(key for key in ROWS if key.startswith("data.")),
+    **dict.fromkeys(("gsm8k", "mbpp", "mmlu"), _SUITE),
+    "humaneval": (*_SUITE, "benchmark.code_set"),
+}
+"""Those of them that tasks of pkt's read, by the module of their class, whose import takes longer than a refusal may; a
+test compares both."""
 LOOKING = ("doctor", "analyze", "rows")  # verbs that neither train nor score
 
 
@@ -102,26 +117,29 @@ def _checks(cfg: DictConfig) -> Iterator[Callable[[], None]]:
 
 
 def _check_read(cfg: DictConfig) -> None:
-    """Refuse files of rows that no task of the request reads; a task of somebody's own may read them."""
-    named = [f"data.{split}={cfg.data[split]}" for split in FILES if cfg.data[split] is not None]
-    if cfg.data.columns and cfg.data.unlabelled is None:
-        named.append("data.columns")
-    tasks = {*cfg.benchmark.tasks, *(cfg.benchmark.train or ()), *(cfg.data.extract_tasks or ())}
-    if named and not any(_reads_files(task) for task in tasks):
+    """Refuse settings of rows that no task of the request reads; a task of somebody's own may read any."""
+    named = [key for key, default in ROWS.items() if OmegaConf.select(cfg, key) != default]
+    if not named:
+        return
+    prompts = cfg.data.unlabelled  # of a task too, or of a file with columns of its own
+    tasks = [*cfg.benchmark.tasks, *(cfg.benchmark.train or ()), *(cfg.data.extract_tasks or ())]
+    of = dict.fromkeys([*tasks, *([prompts] if prompts else [])])
+    known = {key for task in of for key in _read_by(task)} | ({"data.columns"} if prompts else set())
+    if idle := [f"{key}={OmegaConf.select(cfg, key)}" for key in named if key not in known]:
         raise RequestError(
-            f"{', '.join(named)}: benchmark={cfg.benchmark.name} has its own rows ({', '.join(sorted(tasks))}) and "
-            "reads no file of yours: add benchmark=custom, or to train on your rows and score these tasks "
-            f"benchmark=custom benchmark.tasks=[{','.join(cfg.benchmark.tasks)}]"
+            f"{', '.join(idle)}: benchmark={cfg.benchmark.name} ({', '.join(dict.fromkeys(tasks))}) does not read "
+            "that. For rows of your own add benchmark=custom; to train on them and to score these tasks, also "
+            f"benchmark.tasks=[{','.join(cfg.benchmark.tasks)}]"
         )
 
 
-def _reads_files(task: str) -> bool:
-    """Return whether a task may read the files of `data`: pkt's `custom`, or a class that is not pkt's."""
+def _read_by(task: str) -> Collection[str]:
+    """Return the settings of rows that a task reads, all of them where it is somebody's own class."""
     file = option_files("task", [task]).get(task)
     if file is None:
-        return False  # lm-eval's
+        return ()  # lm-eval's, or a file of prompts
     target = str(read_config(file).get("_target_", ""))
-    return not target.startswith("pkt.") or target == CUSTOM
+    return READ_BY.get(target.split(".")[2], ()) if target.startswith("pkt.tasks.") else ROWS
 
 
 def _check_rows(key: str, named: str | None, what: str) -> None:

@@ -72,23 +72,31 @@ def test_all_words_that_do_not_fit_are_told_at_once(pkt, words, parts):
     ("words", "named"),
     [
         (["data.train=rows.jsonl", "data.test=rows.jsonl"], "data.train=rows.jsonl, data.test=rows.jsonl"),
-        (["data.columns={prompt: question}"], "data.columns"),
+        (["data.columns={prompt: question}"], "data.columns={'prompt': 'question'}"),
+        (["data.supervise=all"], "data.supervise=all"),
         (["benchmark=gsm8k", "data.validation=rows.jsonl"], "data.validation=rows.jsonl"),
+        (["benchmark.data_dir=."], "benchmark.data_dir=."),
+        (
+            ["benchmark=gsm8k", "benchmark.code_set=pystdlib", "benchmark.data_dir=."],
+            "benchmark.code_set=pystdlib",
+        ),
         (
             [
                 "benchmark=custom",
                 "benchmark.train=[nano_math]",
                 "benchmark.tasks=[nano_math]",
-                "data.train=rows.jsonl",
+                "data.supervise=all",
             ],
-            "",
+            "data",
         ),
     ],
 )
 @pytest.mark.parametrize("verb", ["run", "rows"])
 def test_files_that_no_task_reads_are_refused(pkt, tmp_path, verb, words, named):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "answer": " b"}\n', encoding="utf-8")
-    refused(pkt(verb, *words), 2, f"{named}: benchmark=", "reads no file of yours: add benchmark=custom")
+    refused(
+        pkt(verb, *words), 2, f"pkt: {named}", "does not read that. For rows of your own add benchmark=custom"
+    )
     assert stored(pkt) == []
 
 

@@ -14,13 +14,18 @@ from types import ModuleType
 
 import pytest
 
-from pkt import environment, searchpath
+from pkt import environment, gate, searchpath
 from pkt.cli import main
 from pkt.config import OptimConfig
 from pkt.config_files import MOST_BYTES, line_of, read_config, read_option
 from pkt.errors import PktError, RequestError, together
+from pkt.searchpath import option_files
 from pkt.settings import Setting
 from pkt.sweeps import no_best_trial
+from pkt.tasks.custom import Custom
+from pkt.tasks.find import find
+from pkt.tasks.humaneval import HumanEval
+from pkt.tasks.suite import Suite
 from pkt.words import hydra_words
 
 
@@ -463,3 +468,14 @@ def test_an_extra_is_named_by_what_it_installs_or_not_at_all(monkeypatch):
 
     monkeypatch.setattr(explain, "requires", missing)
     assert explain._needed("sweep") == ""
+
+
+def test_the_gate_knows_which_rows_a_task_reads():
+    """It may not import the classes; what it has in their place is held beside them here."""
+    for name in option_files("task"):
+        task = find(name)
+        module = type(task).__module__.split(".")[2]
+        read = set(gate.READ_BY.get(module, ()))
+        assert ("benchmark.data_dir" in read) == isinstance(task, Suite), name
+        assert ("benchmark.code_set" in read) == isinstance(task, HumanEval), name
+        assert ("data.train" in read) == isinstance(task, Custom), name
