@@ -16,7 +16,7 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(autouse=True)
-def _own_temporary_folder(tmp_path, monkeypatch):
-    """Let what a campaign leaves behind to be looked at go when pytest's folders do."""
+@pytest.fixture
+def own_temporary_folder(tmp_path, monkeypatch):
+    """Let what a campaign leaves behind to be looked at go when pytest's folders do; other users cannot enter those."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

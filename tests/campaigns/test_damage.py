@@ -9,7 +9,7 @@ from campaigns.trials import bad, run
 from pkt import durable
 from pkt.reporting import runs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_temporary_folder")]
 
 
 @pytest.fixture(autouse=True)

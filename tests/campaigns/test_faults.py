@@ -12,7 +12,7 @@ from campaigns.trials import Verdict, bad, run
 from pkt.manifest import MANIFEST
 from pkt.training import snapshot
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_temporary_folder")]
 
 
 def test_whatever_fails_the_same_work_ends_in_the_same_result():

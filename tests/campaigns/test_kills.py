@@ -8,7 +8,7 @@ from campaigns import kills
 from campaigns.trials import Verdict, bad, run
 from pkt.training import resumable
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_temporary_folder")]
 
 
 def test_a_killed_run_ends_in_the_same_result():
