@@ -124,6 +124,7 @@ def graded_twice(tmp_path: Path, lift: float) -> tuple[dict, np.ndarray]:
     [
         (0.0, "no row's own is otherwise than before; "),
         (-0.05, "no difference to the untouched student beyond"),
+        (0.03, "own: too few rows differ to tell; "),
     ],
 )
 def test_likelihoods_that_moved_are_told_with_their_interval(tmp_path, lift, begins):

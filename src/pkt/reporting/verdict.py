@@ -71,7 +71,7 @@ def arm_verdict(study: Study, arm: Arm) -> Verdict | None:
 def _verdict(study: Study, arm: Arm) -> Verdict | None:
     gain = gain_of(study, arm)
     if gain is None or not gain.known:
-        return None
+        return _by_the_others(study, arm)
     told = _told(study, gain, study.compared)
     if gain.differing == 0:
         return _unmoved(study, arm)
@@ -84,6 +84,13 @@ def _verdict(study: Study, arm: Arm) -> Verdict | None:
     share = study.share(arm, study.compared)  # of what the sentence is about
     way = f"; {share.cell} of the way to the teacher" if share and share.known else ""
     return _taught_beside(f"it helped: {told}{way}", study, arm)
+
+
+def _by_the_others(study: Study, arm: Arm) -> Verdict | None:
+    """Return what the other scores say where of what is compared no interval can be given; None where they have none."""
+    others = [_direction(study, task, of) for task, of in _uncompared(study, arm)]
+    few = f"{study.head(study.compared[0])}: too few rows differ to tell"
+    return _more("; ".join([few, *others]), arm) if others else None
 
 
 def gain_of(study: Study, arm: Arm) -> Interval | None:
