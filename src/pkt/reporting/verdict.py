@@ -87,7 +87,7 @@ def _verdict(study: Study, arm: Arm) -> Verdict | None:
 
 
 def _by_the_others(study: Study, arm: Arm) -> Verdict | None:
-    """Return what the other scores say where of what is compared no interval can be given; None where they have none."""
+    """Return what the other scores say where no interval can be given of what is compared; None without any."""
     others = [_direction(study, task, of) for task, of in _uncompared(study, arm)]
     few = f"{study.head(study.compared[0])}: too few rows differ to tell"
     return _more("; ".join([few, *others]), arm) if others else None
