@@ -31,7 +31,7 @@ def words(tiny_request, monkeypatch) -> list[str]:
         "tracker.mode=offline",
         f"tracker.tags=[{TOKEN},'https://me:{PASSWORD}@lab.org/x']",
         "tracker.group=${oc.env:MYLAB_SECRET}",
-        f"benchmark.code_set='https://me:{PASSWORD}@lab.org/x?token={TOKEN}'",
+        f"benchmark.name='https://me:{PASSWORD}@lab.org/x?token={TOKEN}'",
         "model.name=${oc.env:MYLAB_SECRET}",
     ]
 
