@@ -137,8 +137,13 @@ def _check_interpolation(cfg: DictConfig, key: str, text: str) -> None:
         ) from error
 
 
+# the bounds of a strategy's numbers stand in its class, which is imported to build it: here, those of the largest
+_STRATEGY = settings.Setting(at_most=settings.MOST_SEED)
+
+
 def _check_leaf(key: str, value: Any, about: settings.Setting) -> None:
-    settings.check(key, value, about)
+    strategy = isinstance(value, DictConfig) and "_target_" in value
+    settings.check(key, value, _STRATEGY if strategy else about)
     texts = [value] if isinstance(value, str) else value if isinstance(value, ListConfig) else ()
     for text in texts:  # names of files, folders, tasks and runs
         if str(text).startswith("~"):

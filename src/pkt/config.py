@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from omegaconf import MISSING
 
-from pkt.settings import always, setting, undecisive
+from pkt.settings import MOST_SEED, always, setting, undecisive
 from pkt.verbs import RUNS
 
 UpdateKind = Literal["full", "lora"]
@@ -127,7 +127,7 @@ class DataConfig:
     # tokens per row; null: the smaller of the two contexts
     max_length: int | None = undecisive(None, at_least=2)
     # null: rows in the task's own order; an integer draws the rows of each split anew
-    shuffle_seed: int | None = undecisive(None, at_most=2**63 - 1)
+    shuffle_seed: int | None = undecisive(None, at_most=MOST_SEED)
     # tasks whose rows the teacher is read on in `extract`; null: the benchmark's own (a control: the wrong task)
     extract_tasks: list[str] | None = undecisive(None)
     # benchmark=custom: a file of rows (.jsonl, .json, .csv, .tsv, .parquet), a folder of save_to_disk, or
@@ -349,7 +349,7 @@ class Config:
     """One request: `pkt <verb> key=value ...`."""
 
     verb: str = undecisive(MISSING, choices=tuple(RUNS))
-    seed: int = setting(0, at_least=0, at_most=2**63 - 1)
+    seed: int = setting(0, at_least=0, at_most=MOST_SEED)
     device: str = undecisive("auto")  # auto | cpu | cuda | cuda:N | mps
     threads: int = undecisive(0, at_least=0)  # CPU threads; 0: torch's own choice
     output_dir: str = undecisive(MISSING)  # store/ and runs/ live here; PKT_OUTPUT_DIR moves it

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pkt import console, plugins
 from pkt.checks import check
-from pkt.config import BenchmarkConfig, CheckpointSpec, DataConfig, PairConfig
+from pkt.config import SPLITS, BenchmarkConfig, CheckpointSpec, DataConfig, PairConfig
 from pkt.config_files import read_config
 from pkt.data.prompts import from_file, is_file
 from pkt.data.sources import HUB, holds_rows
@@ -28,7 +28,7 @@ from pkt.models.kept import Sizes, counts
 from pkt.models.source import check_weights, locate
 from pkt.searchpath import option_files
 
-FILES = ("train", "extract", "align", "validation", "test")  # of `data`, which name files of rows
+FILES = (*SPLITS, "test")  # of `data`, which name files of rows
 ROWS: dict[str, Any] = {
     **{f"data.{split}": None for split in FILES},
     "data.columns": {},

@@ -30,14 +30,8 @@ class Left:
     folder: Path
 
     def __post_init__(self) -> None:
-        """Take a folder as a text too.
-
-        Raises:
-            RequestError: there is no such folder.
-        """
+        """Take a folder as a text too."""
         object.__setattr__(self, "folder", Path(self.folder))
-        if not self.folder.is_dir():
-            raise RequestError(f"folder={self.folder}: a folder that a run or a sweep has left is expected")
 
     @property
     def table(self) -> str | None:

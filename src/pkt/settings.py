@@ -20,9 +20,10 @@ from pkt.errors import RequestError, nearest
 
 _METADATA = "pkt"
 UNSET: Any = object()
-_MOST = (
-    2**31 - 1
-)  # of a whole number whose setting names no bound: beyond it libraries overflow, each in its own way
+# of a whole number whose setting names no bound: beyond it libraries overflow, each in its own way
+_MOST = 2**31 - 1
+
+MOST_SEED = 2**63 - 1  # torch takes no larger seed
 
 Rule = Callable[[Any, Any], bool]
 """(the dataclass that has the field, the request's `Choice` of strategies) -> whether the field decides."""

@@ -110,6 +110,7 @@ def test_every_token_of_a_text_is_learned(pkt, tiny_request, tmp_path: Path):
     path = lines(lambda row: {"text": row["prompt"] + row["answer"]})(tmp_path)
     _, metrics = run(pkt, tiny_request, path)
     assert metrics["budget"]["train_rows"] == 16
-    result = pkt("transfer", *tiny_request, "method=sft", f"data.train={path}", "model.chat_template=true")
-    assert result.code == 2
-    assert "chat template" in result.err
+    for named in (f"data.train={path}", f"data.test={path}"):
+        result = pkt("run", *tiny_request, "method=sft", named, "model.chat_template=true")
+        assert result.code == 2
+        assert "is a text without a prompt, which no chat template takes" in result.err

@@ -97,6 +97,25 @@ def test_generation_is_greedy_decoding_row_by_row(family):
     assert scorer(model, tokenizer, 4).generate_until(requests(*((text, settings) for text in texts))) == cut
 
 
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize(
+    ("prompt", "answer"), [("Ada has 3", " apples"), ("", "Ada has 3 apples."), ("", "A")]
+)
+def test_training_and_scoring_read_the_same_tokens(bos, prompt, answer):
+    tokenizer = tiny_tokenizer(bos=bos)
+    judge, read = scorer(tiny_model(), tokenizer), []
+    original = judge._score
+    judge._score = lambda batch, *more: (read.extend(batch), original(batch, *more))
+    judge.loglikelihood(requests((prompt, answer)))
+    rows = [{"id": "a", "prompt": prompt, "answer": answer}]
+    encoded = encode(rows, tokenizer, max_length=64)
+    assert [list(ids) for ids in read] == [
+        encoded.input_ids[0][:-2]
+    ]  # without the answer's last token, and the end
+    supervised = len(encoded.input_ids[0]) - 1 - encoded.prompt_lengths[0]
+    assert judge.hits[prompt, answer].tokens == supervised
+
+
 @pytest.mark.parametrize("most", [12, 500])
 def test_a_prompt_is_continued_as_far_as_the_context_goes(most):
     model, tokenizer = tiny_model(context=16), tiny_tokenizer()

@@ -257,7 +257,7 @@ def raised(error: BaseException) -> BaseException:
             SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
             "no space",
         ),
-        (OSError(errno.EDQUOT, "quota"), "no space"),
+        (OSError(errno.EDQUOT, "quota"), "no space is left on the disk; free some"),  # whose is not known
         (PermissionError(errno.EACCES, "denied", "/x"), "/x: permission is denied"),
         (OSError(errno.EROFS, "read-only"), "only be read"),
         (OSError(errno.EIO, "io"), "input/output error"),

@@ -105,6 +105,17 @@ def test_train_rows_that_are_scored_are_counted(tmp_path):
     ]
 
 
+def test_answers_that_are_longer_than_what_is_generated_are_counted():
+    tokenizer = tiny_tokenizer()
+    rows = [row("a", answer=" so"), row("b", answer=" because Ada has 3 apples and Ben has 12")]
+    long = len(tokenizer(rows[1]["answer"])["input_ids"])
+    assert list(notes.unreachable("custom/test", rows, tokenizer, long)) == []
+    (told,) = notes.unreachable("custom/test", rows, tokenizer, long - 1)
+    assert told.startswith(
+        f"custom/test: 1 of 2 answers have more than the {long - 1} tokens that are generated (up to {long})"
+    )
+
+
 def test_only_scored_rows_that_are_in_train_were_trained_on():
     rows = [row("a")]
     for name, other, expected in (

@@ -470,6 +470,18 @@ def test_an_extra_is_named_by_what_it_installs_or_not_at_all(monkeypatch):
     assert explain._needed("sweep") == ""
 
 
+@pytest.mark.parametrize(
+    "drawing", [["semantics=random"], ["mapping=random", "mapping.count=null"], ["semantics=ridge"]]
+)
+def test_every_seed_that_follows_the_requests_may_be_as_large(asked, drawing):
+    words = ["plan", "plan.flops=1e11", "optim.steps=1", "method=semalign_joint", *drawing]
+    code, _, err = asked(*words, f"seed={2**63 - 1}")
+    assert code == 0, err
+    code, _, err = asked(*words, f"seed={2**63}")
+    assert code == 2
+    assert "seed: a value up to 9223372036854775807" in err
+
+
 def test_the_gate_knows_which_rows_a_task_reads():
     """It may not import the classes; what it has in their place is held beside them here."""
     for name in option_files("task"):

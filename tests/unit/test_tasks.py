@@ -16,6 +16,7 @@ from pkt.config import BenchmarkConfig, DataConfig, SplitSizes
 from pkt.data.lengths import Fitting
 from pkt.durable import read_sealed
 from pkt.errors import PktError, RequestError
+from pkt.evaluation.sampling import Sampling
 from pkt.tasks import lm_eval_index
 from pkt.tasks.base import Given, RowTask, Task, drawn
 from pkt.tasks.find import find, known
@@ -166,6 +167,7 @@ def test_lm_evals_training_documents_can_be_trained_on(task_folder):
 
 def test_what_lm_evals_tasks_cannot_do_is_refused(task_folder):
     choice = find("foreign_choice", str(task_folder))
+    choice.check(Sampling())
     with pytest.raises(PktError, match=r"foreign_choice has no training documents .* benchmark\.train="):
         choice.rows("train", Given())
     with pytest.raises(RequestError, match="scores the rows that the task's own file names"):
@@ -253,3 +255,29 @@ def test_the_index_knows_where_members_of_groups_and_tags_lie():
     assert index["arc_easy"] == ["arc"]
     assert index["mmlu_stem_tasks"] == index["mmlu"] == ["mmlu/default"]
     assert {"leaderboard", "leaderboard/gpqa"} <= set(index["leaderboard"])
+
+
+@pytest.mark.parametrize(
+    ("metrics", "refused"),
+    [
+        ("[{metric: perplexity, aggregation: perplexity}]", True),
+        ("[{metric: word_perplexity}, {metric: bits_per_byte}]", True),
+        ("[{metric: perplexity}, {metric: acc, aggregation: mean}]", False),
+        ("[{metric: bleu, aggregation: mean}]", False),
+        ("[{metric: !function rows.own}]", False),
+    ],
+)
+def test_a_task_whose_file_names_no_mean_over_rows_is_refused_before_anything_runs(
+    task_folder, metrics, refused
+):
+    file = task_folder / "foreign_choice.yaml"
+    kept = [line for line in file.read_text().splitlines() if not line.startswith(("metric_list", "  - "))]
+    file.write_text("\n".join([*kept, f"metric_list: {metrics}"]))
+    task = find("foreign_choice", str(task_folder))
+    if not refused:
+        task.check(Sampling())
+        return
+    with pytest.raises(
+        RequestError, match="foreign_choice: none of lm-eval's metrics for it is a mean over rows"
+    ):
+        task.check(Sampling())

@@ -219,8 +219,7 @@ def _parquet(path: Path, data: bytes, columns: Collection[str]) -> Iterator[tupl
         raise RequestError(
             f"{path}: the parquet file cannot be read ({error}). Fetch or write it anew, or name another one."
         ) from error
-    if (
-        rows
-    ):  # messages about a file are mostly about its first row, and tell the columns that were not read too
+    # messages about a file are mostly about its first row, and tell the columns that were not read too
+    if rows:
         rows[0] = dict.fromkeys(names) | rows[0]
     yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))

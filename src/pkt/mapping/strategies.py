@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from pkt.errors import RequestError
 from pkt.mapping.pairs import LayerPair, Layers, Spread, Strategy, spread, top_layers
-from pkt.settings import setting
+from pkt.settings import MOST_SEED, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,7 @@ class RandomPairs(Strategy):
         count: number of student layers; None: every layer, which is the control of a mapping that pairs them all.
     """
 
-    seed: int = 0
+    seed: int = setting(0, at_least=0, at_most=MOST_SEED)
     count: int | None = setting(1, at_least=1)
 
     def paired(self, layers: Layers) -> Iterable[LayerPair]:

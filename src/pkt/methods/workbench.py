@@ -328,13 +328,13 @@ class Workbench:
                     "model.chat_template=false, or mend the template."
                 )
             rows = self.splits[split].rows
-            self.note(*self.unknown(split, rows))
+            self.note(*self.unwritable(split, rows))
             if self.chat is None:
                 self.note(*notes.inside_tokens(split, rows, found, self.tokenizer))
             self._encoded[split] = found
         return self._encoded[split]
 
-    def unknown(self, name: str, rows: Sequence[Mapping[str, Any]], most: int | None = None) -> list[str]:
+    def unwritable(self, name: str, rows: Sequence[Mapping[str, Any]], most: int | None = None) -> list[str]:
         """Return what is to be said of answers that the student cannot write; they are looked at once.
 
         Args:

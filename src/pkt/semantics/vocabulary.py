@@ -16,7 +16,7 @@ from pkt.semantics.basis import Basis, alignment_matrix, gram
 from pkt.semantics.decomposition import TopTokens
 from pkt.semantics.factor import invert
 from pkt.semantics.learning import Trains
-from pkt.settings import setting
+from pkt.settings import MOST_SEED, setting
 
 Anchors = Literal["all", "shared"]
 
@@ -130,7 +130,7 @@ class RandomMap:
     needs_states: ClassVar[bool] = False
     reads_out: ClassVar[bool] = True
 
-    seed: int = 0
+    seed: int = setting(0, at_least=0, at_most=MOST_SEED)
 
     @torch.no_grad()
     def fit(self, *, teacher: HeadView, student: HeadView, states: States | None = None) -> AlignmentMap:

@@ -77,12 +77,11 @@ def asked(bench: Workbench) -> Asked:
     return Asked(tasks=tasks, rows=rows, sampling=sampling)
 
 
-def _generated(bench: Workbench, of: Asked, name: str) -> int | None:
+def _generated(task: Task, config: Config) -> int | None:
     """Return how many tokens a model may write to match a row's answer; None where it does not have to."""
-    task = next(task for task in of.tasks if task.name == name)
     if not isinstance(task, RowTask) or not any(isinstance(one, Exact) for one in task.gradings):
         return None
-    return bench.config.eval.max_new_tokens or task.written.most
+    return config.eval.max_new_tokens or task.written.most
 
 
 def note_rows(bench: Workbench, of: Asked, *, answered: bool) -> None:
@@ -94,9 +93,10 @@ def note_rows(bench: Workbench, of: Asked, *, answered: bool) -> None:
         answered: whether the teacher answers prompts that the student is trained on.
     """
     split = bench.config.eval.split
-    for task, known in of.rows.items():
-        name, rows = f"{task}/{split}", [row for row in known if {"prompt", "answer"} <= row.keys()]
-        bench.note(*bench.unknown(name, rows, _generated(bench, of, task)))
+    for task in of.tasks:
+        name = f"{task.name}/{split}"
+        rows = [row for row in of.rows[task.name] if {"prompt", "answer"} <= row.keys()]
+        bench.note(*bench.unwritable(name, rows, _generated(task, bench.config)))
         if bench.chat is None:
             bench.note(*notes.unusual(name, rows))
         for other, held in bench.splits.items():

@@ -28,7 +28,7 @@ from pkt.foreign import network_errors
 from pkt.tasks.base import Given, Row
 from pkt.tasks.grading import score
 
-OF_ALL_ROWS = {
+OF_ALL_ROWS = (
     "perplexity",
     "word_perplexity",
     "byte_perplexity",
@@ -37,12 +37,19 @@ OF_ALL_ROWS = {
     "chrf",
     "ter",
     "mcc",
-}
+)
 """Metrics of lm-eval's that are worked out over all rows together."""
 
 
-def _ungraded(name: str) -> PktError:
-    return PktError(
+def _of_all_rows(metric: object) -> bool:
+    """Return whether an entry of a task file's `metric_list` is worked out over all rows together."""
+    if not isinstance(metric, dict):
+        return False
+    return metric.get("metric") in OF_ALL_ROWS and metric.get("aggregation") != "mean"
+
+
+def _ungraded(name: str) -> RequestError:
+    return RequestError(
         f"task {name}: none of lm-eval's metrics for it is a mean over rows, so pkt does not know how its answers are "
         "graded; leave it out (benchmark.tasks=[...])."
     )
@@ -118,12 +125,7 @@ class LmEvalTask:
             )
         entry = self._manager.task_index.get(self.name)
         listed = (entry.cfg or {}).get("metric_list") if entry is not None else None
-        of_rows = [
-            one
-            for one in listed or ()
-            if one.get("aggregation") == "mean" or one.get("metric") not in OF_ALL_ROWS
-        ]
-        if listed and not of_rows:  # what other files say is seen when the rows are scored
+        if listed and all(map(_of_all_rows, listed)):  # what other files say is seen when the rows are scored
             raise _ungraded(self.name)
 
     def parts(self, rows: Rows, *, limit: int | None = None, samples: int = 1) -> list[Part]:

@@ -24,6 +24,7 @@ from pkt.data.batching import Batch
 from pkt.errors import PktError
 from pkt.late import Tensor, nn, torch
 from pkt.processes import ALONE, Processes
+from pkt.settings import MOST_SEED
 from pkt.training.meter import Meter, counted_together
 from pkt.training.resumable import REMEDY, Resumable
 from pkt.training.schedule import elapsed, schedule
@@ -347,7 +348,7 @@ class Trainer:
 
     def _seed(self, step: int) -> None:
         """Seed torch for a step; on a processor its one generator alone, which takes a thousandth of the time."""
-        seed = (self.seed * 1_000_003 + step + self.processes.rank * _APART) % 2**63  # torch takes no more
+        seed = (self.seed * 1_000_003 + step + self.processes.rank * _APART) % (MOST_SEED + 1)
         (torch.default_generator.manual_seed if self._device.type == "cpu" else torch.manual_seed)(seed)
 
     @property
