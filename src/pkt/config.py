@@ -205,7 +205,7 @@ class OptimConfig:
     # optimiser steps, over as many epochs as it takes, so that arms of unlike row counts compare; null: epochs decide
     steps: int | None = setting(None, since=None, at_least=1)
     # rows per optimiser step, and per pass without gradients
-    batch_size: int = setting(64, at_least=1, when=lambda own, _: own.tokens_per_batch is None)
+    batch_size: int = setting(64, at_least=1, when=lambda own, _: own.tokens_per_batch is None, acts=True)
     # tokens per optimiser step, padding included, in place of batch_size: rows of one length together, as many as fit.
     # null: batch_size decides
     tokens_per_batch: int | None = setting(None, since=None, at_least=1)
@@ -219,7 +219,7 @@ class OptimConfig:
     schedule: str = setting("cosine", choices=("cosine", "linear", "constant"))
     max_grad_norm: float = setting(1.0, at_least=0)  # 0 switches clipping off
     # epochs between validations; 0: only after the last step
-    validate_every: int = setting(1, at_least=0, when=lambda own, _: own.keep == "best")
+    validate_every: int = setting(1, at_least=0, when=lambda own, _: own.keep == "best", acts=True)
     keep: str = setting("last", choices=("last", "best"))  # best: lowest validation cross-entropy
     save_every: float = undecisive(60.0, at_least=0)  # seconds between resumable snapshots
     # bfloat16: autocast; weights that train stay float32

@@ -33,7 +33,7 @@ from pkt.progress import progress
 from pkt.run_files import METRICS, REQUEST
 from pkt.searchpath import option_files
 from pkt.semantics import closed_form
-from pkt.stages import align, answer, briefing, evaluate, extract, identity, record, report, transfer
+from pkt.stages import align, answer, briefing, evaluate, extract, identity, record, report, transfer, unread
 from pkt.stages.session import Job, Session
 from pkt.store import Store, store_root
 from pkt.surroundings import choices, command_line, device_type, prepare, provenance, seed_rows
@@ -311,7 +311,9 @@ def _align(session: Session) -> None:
 
 
 def _transfer(session: Session) -> None:
-    run_plan(session, plan_stages(planner(session), "transfer"))
+    plan = plan_stages(planner(session), "transfer")
+    unread.tell(session, plan)
+    run_plan(session, plan)
     report.show_transfer(session)
 
 
@@ -320,6 +322,7 @@ def _evaluate(session: Session) -> float | None:
     plan = plan_scores(planner(session), asked)
     if "transfer" in plan:
         evaluate.note_rows(session.bench, asked, answered="answer" in plan)
+        unread.tell(session, plan)
     if session.bench.config.verb == "run" and sweep_name() is None:
         briefing.tell(session, plan, {task: len(rows) for task, rows in asked.rows.items()})
     run_plan(session, plan, eval=partial(evaluate.run, asked))

@@ -47,6 +47,7 @@ class Setting:
         choices: allowed values; empty: any.
         at_least, above, at_most, below: bounds of a number. A value of None is not checked. A number is finite, and a
             whole one has 31 bits, where no bound says otherwise.
+        acts: whether the field does something also in requests of which it decides no result.
     """
 
     decides: Mapping[str, Rule] | None = None
@@ -57,6 +58,7 @@ class Setting:
     above: float | None = None
     at_most: float | None = None
     below: float | None = None
+    acts: bool = False
 
     def broken(self, value: Any) -> str | None:
         """Return the bound that a number is beyond, such as ``from 1``; None where it is within all."""
@@ -199,6 +201,27 @@ def deciding(node: Any, stage: str, choice: Any, *, path: str, first: str) -> di
         elif stage in rules and rules[stage](node, choice) and not _is_since(value, about.since):
             found[at] = plain(value)
     return found
+
+
+def is_idle(root: Any, path: Sequence[str]) -> bool:
+    """Return whether a setting that enters none of a request's keys changes nothing else either.
+
+    Args:
+        root: the dataclass instance that has it, at some depth.
+        path: names of fields, and of items of mappings, that lead to it.
+    """
+    node = root
+    for name in path:
+        if isinstance(node, Mapping):
+            node = node.get(name)
+            continue
+        fields = {field.name: known(field) for field in dataclasses.fields(node)} if _is_nested(node) else {}
+        if (about := fields.get(name)) is None:
+            return False  # part of a value, or of somebody's own class, about which nothing is known
+        node = getattr(node, name)
+        if about.acts or about.decides == {} or _is_since(node, about.since):
+            return False
+    return True
 
 
 def _is_nested(value: Any) -> bool:

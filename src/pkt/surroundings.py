@@ -187,6 +187,22 @@ def choices() -> dict[str, str]:
     }
 
 
+def asked() -> dict[str, str]:
+    """Return the settings and groups that this request's words name, by their place in the config, as words."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    words = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    found = OverridesParser.create().parse_overrides(words)
+    return {
+        (one.package or one.key_or_group).replace("/", "."): secrets.hide_word(str(one.input_line)).lstrip(
+            "+"
+        )
+        for one in found
+        if not one.is_delete()
+    }
+
+
 def _hidden(words: Sequence[str]) -> str:
     return shlex.join(secrets.hide_word(word) for word in words).replace(
         f"'{secrets.HIDDEN}'", secrets.HIDDEN

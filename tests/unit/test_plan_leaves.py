@@ -20,10 +20,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pkt.checks import check
 from pkt.config import Config
 from pkt.config_files import read_option
+from pkt.methods.base import Method
+from pkt.methods.workbench import Workbench
 from pkt.pipeline import every_map, plan_scores, request
 from pkt.planner import Plan, Planner
 from pkt.searchpath import builtin_conf_dir, option_files, register
 from pkt.stages import analyze, evaluate
+from pkt.stages.unread import unread
 
 EXTRACT, ALIGN, TRANSFER = "extract", "align", "transfer"
 STAGES = {EXTRACT, ALIGN, TRANSFER}
@@ -417,6 +420,15 @@ def base(world: dict[str, str]) -> tuple[str, ...]:
 
 @cache
 def planned(words: tuple[str, ...], leaf: str | None = None, text: str = "null") -> Plan:
+    bench, method = built(words, leaf, text)
+    planner = Planner(bench=bench, method=method)
+    plan_scores(planner, evaluate.asked(bench))
+    analyze.plan(planner, analyze.subject(bench, {}, options()))
+    return planner.plan
+
+
+@cache
+def built(words: tuple[str, ...], leaf: str | None = None, text: str = "null") -> tuple[Workbench, Method]:
     cfg = copy.deepcopy(composed(words))
     if leaf is not None:
         with open_dict(cfg):
@@ -424,11 +436,7 @@ def planned(words: tuple[str, ...], leaf: str | None = None, text: str = "null")
             node = OmegaConf.select(cfg, parent) if parent else cfg
             node[name] = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]
     check(cfg)
-    bench, method = request(cfg)
-    planner = Planner(bench=bench, method=method)
-    plan_scores(planner, evaluate.asked(bench))
-    analyze.plan(planner, analyze.subject(bench, {}, options()))
-    return planner.plan
+    return request(cfg)
 
 
 @cache
@@ -466,6 +474,8 @@ def test_a_leaf_changes_the_keys_that_it_should(world, leaf, value, steps, words
         if name in direct or set(after[name].takes) & expected or before[name].takes != after[name].takes:
             expected.add(name)
     assert changed == expected
+    if unread(*built(request_words, leaf, placed(value, world)), after, {leaf: leaf}):
+        assert not steps & set(after.steps)  # what is told to decide nothing decides nothing
 
 
 def leaves(cls: Any, prefix: str = "") -> Iterator[str]:
@@ -529,3 +539,30 @@ def test_adding_a_leaf_changes_no_key(world, monkeypatch):
     planner = Planner(bench=bench, method=method)
     planner.chain("transfer")
     assert planner.plan["transfer"].key != before["transfer"].key
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("method=sft", "objective=ce", "semantics=random"), ["semantics"]),
+        (("method=sft", "objective=ce", "capture.mode=live"), ["capture.mode"]),
+        (("method=kd", "objective=kd", "mapping=last", "capture.mode=live"), ["mapping"]),
+        (("method=sft", "objective=ce", "answer.temperature=0.5"), ["answer.temperature"]),
+        (("optim.steps=3", "optim.epochs=4", "optim.validate_every=2"), ["optim.epochs"]),
+        (("optim.tokens_per_batch=99", "optim.batch_size=3", "optim.save_every=1"), []),
+        (("method=laten", "optim.lr=0.1", "method.lr=0.1"), ["optim.lr"]),
+        (("method.update.kind=full", "method.update.rank=2"), ["method.update.rank"]),
+        (("mapping=depth", "method.reduce=abs", "eval.limit=3"), ["method.reduce"]),
+        (("eval.limit=3", "seed=4", "device=cpu", "semantics.alpha=0.5", "objective.terms.layer.weight=2"), []),
+    ],
+)  # fmt: skip
+def test_what_nothing_reads_is_named(world, words, told):
+    keys = {word.partition("=")[0] for word in words}
+    own = keys | {"semantics"} if "method" in keys else keys
+    words_of_base = tuple(word for word in base(world) if word.partition("=")[0] not in own)
+    bench, method = built((*words_of_base, *words))
+    plan = planned((*words_of_base, *words))
+    assert (
+        unread(bench, method, plan, {word.partition("=")[0]: word.partition("=")[0] for word in words})
+        == told
+    )
