@@ -8,15 +8,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from pkt.config import CheckpointSpec, PairConfig
 from pkt.config_files import read_option
+from pkt.data.rows import RowTable
 from pkt.errors import RequestError
+from pkt.methods import readings
 from pkt.models.architecture import Architecture
 from pkt.models.known_tokens import guard
-from pkt.models.pair import check_pair, compare_vocabularies
+from pkt.models.pair import check_pair, compare_vocabularies, read_otherwise
 from tiny import tiny_config, tiny_model, tiny_tokenizer
 
 PAIRS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
@@ -84,6 +86,26 @@ def test_equal_tokens_that_are_read_otherwise_are_two_vocabularies(way):
     assert len(found.teacher_ids) == 0
     same = compare_vocabularies(plain, tiny_tokenizer(), config, config)
     assert (same.differ, len(same.teacher_ids)) == ("", len(plain.get_vocab()))
+
+
+@pytest.mark.parametrize(("texts", "told"), [(["qqqq a", "b c"], True), (["b c"], False)])
+def test_rows_show_what_fixed_texts_do_not(monkeypatch, texts, told):
+    plain, other = tiny_tokenizer(), tiny_tokenizer()
+    other.backend_tokenizer.normalizer = normalizers.Replace("qqqq", "b")  # stands in none of the fixed texts
+    assert read_otherwise(other, plain) == ""
+    said: list[str] = []
+    bench = SimpleNamespace(
+        pair_report=SimpleNamespace(warnings=()),
+        pair=SimpleNamespace(student=SimpleNamespace(init="load"), teacher=None),
+        one_vocabulary=True,
+        cache_dir=None,
+        tokenizer=plain,
+        splits={"train": RowTable(rows=tuple({"prompt": text, "answer": "!"} for text in texts))},
+        note=lambda *sentences: said.extend(sentences),
+    )
+    monkeypatch.setattr(readings, "load_tokenizer", lambda *_args, **_more: other)
+    readings.tell(bench)
+    assert [sentence[:47] for sentence in said] == ["train: 1 of 2 texts are read as different ones:"][:told]
 
 
 def test_equal_vocabularies_with_padding_rows():

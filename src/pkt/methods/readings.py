@@ -23,12 +23,14 @@ from pkt.data.spelling import Spelling
 from pkt.errors import RequestError
 from pkt.late import Tensor, torch
 from pkt.models.load import load_config, load_tokenizer
-from pkt.models.pair import PairReport, check_pair
+from pkt.models.pair import PairReport, check_pair, read_otherwise
 from pkt.models.source import locate
 from pkt.remembered import recall, remember
 
 if TYPE_CHECKING:
     from pkt.methods.workbench import Workbench
+
+_LOOKED_AT = 1000  # rows that both tokenizers read, to compare
 
 
 def tokenizer_of(bench: Workbench, role: str) -> Any:
@@ -43,6 +45,23 @@ def tokenizer_of(bench: Workbench, role: str) -> Any:
 def tokenizers(bench: Workbench) -> list[Any]:
     """Return the tokenizers with which rows are read, each once."""
     return [bench.tokenizer] if bench.one_vocabulary else [bench.tokenizer, tokenizer_of(bench, "teacher")]
+
+
+def tell(bench: Workbench) -> None:
+    """Tell what is to be known of the pair before the teacher reads rows.
+
+    That it has the student's tokens, and reads some texts alike, does not say that it would read all rows alike.
+    """
+    bench.note(*bench.pair_report.warnings)
+    if bench.pair.student.init == "prune" or not bench.one_vocabulary:
+        return
+    own = load_tokenizer(bench.pair.teacher, cache_dir=bench.cache_dir)
+    texts = [row["prompt"] + row["answer"] for row in bench.splits["train"].rows[:_LOOKED_AT]]
+    if found := read_otherwise(own, bench.tokenizer, texts):
+        bench.note(
+            f"train: {found}. The teacher has the same tokens and is given the student's: what it says of them may be "
+            "worth less"
+        )
 
 
 def one_vocabulary(bench: Workbench) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pkt.models.probe import probed
 from pkt.models.roles import KEPT_ROLES
 
 _EXAMPLES = 2
+_SHOWN = 60  # characters of a text
 READ = (
     "What is 1234 + 3.50?",
     "def f(x):\n    return x[0] != 'a'\n\n\nclass B_2:\n\tpass",
@@ -163,7 +164,7 @@ def compare_vocabularies(teacher: Any, student: Any, teacher_config: Any, studen
         _differing(teacher_tokens, student_tokens)
         or _beyond("teacher", teacher, teacher_tokens, student_tokens)
         or _beyond("student", student, student_tokens, teacher_tokens)
-        or _read_otherwise(teacher, student)
+        or (f"the tokens are the same, but {found}" if (found := read_otherwise(teacher, student)) else "")
     )
     rows = min(int(teacher_config.vocab_size), int(student_config.vocab_size))
     common = () if differ else teacher_tokens.keys() & student_tokens.keys()
@@ -202,10 +203,10 @@ def _beyond(who: str, tokenizer: Any, own: dict[int, str], other: dict[int, str]
     return f"the {who} has {len(extra)} tokens that the other lacks: {examples}"
 
 
-def _read_otherwise(teacher: Any, student: Any) -> str:
-    """Say which of some texts the two read as different tokens."""
-    read = ([_read(own, text) for text in READ] for own in (teacher, student))
-    differing = [texts for texts in zip(READ, *read, strict=True) if texts[1] != texts[2]]
+def read_otherwise(teacher: Any, student: Any, texts: Sequence[str] = READ) -> str:
+    """Say which of some texts two tokenizers read as different tokens; nothing where there is none."""
+    read = ([_read(own, text) for text in texts] for own in (teacher, student))
+    differing = [one for one in zip(texts, *read, strict=True) if one[1] != one[2]]
     if not differing:
         return ""
     text, theirs, own = differing[0]
@@ -215,8 +216,8 @@ def _read_otherwise(teacher: Any, student: Any) -> str:
         for tokenizer, ids in ((teacher, theirs), (student, own))
     )
     return (
-        f"the tokens are the same, but {len(differing)} of {len(READ)} texts are read as different ones: of {text!r} "
-        f"the teacher reads {next(first)} from token {at + 1} on, the student {next(first)}"
+        f"{len(differing)} of {len(texts)} texts are read as different ones: of {text[:_SHOWN]!r} the teacher reads "
+        f"{next(first)} from token {at + 1} on, the student {next(first)}"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pkt import console
+from pkt.methods import readings
 from pkt.methods.keeping import LOSS_SPLITS
 from pkt.stages.session import Job
 
@@ -13,7 +14,7 @@ from pkt.stages.session import Job
 def run(job: Job) -> Mapping[str, Any]:
     """Let the method bring what it took into the student's space."""
     job.count_on()
-    job.bench.note(*job.bench.pair_report.warnings)
+    readings.tell(job.bench)
     alignment = job.method.align(job.bench, job.taken(), job.scratch)
     for note in alignment.warnings():
         console.warn(note)

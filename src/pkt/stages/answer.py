@@ -22,6 +22,7 @@ from pkt.durable import read_sealed, sealed, set_aside, write_atomically
 from pkt.evaluation.answers import Question, Reply, answering, replies
 from pkt.evaluation.sampling import Sampling
 from pkt.manifest import content_key
+from pkt.methods import readings
 from pkt.methods.readings import reader, tokenizer_of
 from pkt.methods.workbench import Workbench
 from pkt.sandbox import Outcome, run_programs
@@ -35,7 +36,7 @@ def run(job: Job) -> Mapping[str, Any]:
     """Let the teacher answer, and keep every answer with its log-probability; which are used is chosen later."""
     job.count_on()
     bench = job.bench
-    bench.note(*bench.pair_report.warnings)
+    readings.tell(bench)
     answers, lengths = _answered(bench, job.scratch)
     written = sum(answer.tokens + 1 for answer in answers)  # an end follows each
     seen = sum(lengths) * bench.config.answer.samples

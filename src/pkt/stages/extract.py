@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from pkt import console
+from pkt.methods import readings
 from pkt.stages.session import Job
 
 
 def run(job: Job) -> Mapping[str, Any]:
     """Let the method choose what to take."""
     job.count_on()
-    job.bench.note(*job.bench.pair_report.warnings)
+    readings.tell(job.bench)
     extraction = job.method.extract(job.bench, job.scratch)
     for note in extraction.warnings():
         console.warn(note)
