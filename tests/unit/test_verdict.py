@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pkt.reporting.runs import load_runs
+from pkt.reporting.study import shares_of
 from pkt.reporting.verdict import Verdict, verdict
 from run_folders import ROWS, leave_run
 
@@ -146,6 +147,12 @@ def test_the_way_to_the_teacher_is_that_of_the_score_that_is_told(tmp_path):
         del scores["own (bits_per_byte)"]
     assert both == verdict(run).sentence
     assert " of the way to the teacher" in both
+
+
+def test_a_task_that_is_graded_twice_counts_once_in_the_mean(tmp_path):
+    run, _ = graded_twice(tmp_path, 0.6)
+    shares = shares_of(run)
+    assert shares["mean"] == shares["own"] != shares["own (bits_per_byte)"]
 
 
 def test_what_to_try_next_is_a_command_with_the_same_words(tmp_path):

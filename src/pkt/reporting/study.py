@@ -116,8 +116,8 @@ class Study:
 
     @property
     def pooled(self) -> tuple[str, ...]:
-        """The tasks that a mean is over: once each where scores are averaged, otherwise with all their metrics."""
-        return self.compared if self.averaged else self.tasks
+        """The tasks that a mean is over, once each: further scores of a task are of the same rows."""
+        return headlines(self._scored)
 
     @property
     def _scored(self) -> Scores:
@@ -145,7 +145,7 @@ class Study:
     @property
     def compared(self) -> tuple[str, ...]:
         """The tasks that a difference is the mean of: all, once each; the first where scores cannot be averaged."""
-        return headlines(self._scored) if self.averaged else self.tasks[:1]
+        return self.pooled if self.averaged else self.tasks[:1]
 
     @property
     def points(self) -> bool:
@@ -305,7 +305,7 @@ class Study:
 
     def _place(self, arm: Arm) -> tuple[int, float]:
         """Return what arms are sorted by: the share of the gap, else the score; what is no number comes last."""
-        known = [task for task in self.tasks if task not in self.gapless]
+        known = [task for task in self.pooled if task not in self.gapless]
         if known and not math.isnan(share := self._closed(arm, known).value):
             return 0, -share
         score = self.score(arm, self.compared).value
