@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from pkt import console
+from pkt.differences import changes
 from pkt.durable import read_json
 from pkt.errors import RequestError
 from pkt.evaluation.paired import difference, differing, resample, supported
 from pkt.evaluation.statistics import mean_of_all
 from pkt.manifest import MANIFEST
-from pkt.planner import changes
 from pkt.reporting.answers import Answered, artifact_folder, read_answers, read_records, stack
 from pkt.reporting.cells import difference_cell, score_cell
 from pkt.reporting.examples import Record, is_right, records_by_row

@@ -19,21 +19,21 @@ from pkt.data.chat import VERSION as CHAT
 from pkt.data.encoding import VERSION as ENCODING
 from pkt.data.rows import fingerprint
 from pkt.evaluation.decoding import MODEL, effective
+from pkt.evaluation.engines import deciding_arguments
 from pkt.manifest import content_key
 from pkt.methods.base import Choice, Method, Reads, choice_of
 from pkt.methods.readings import answer_ends, digests, prompts_digest
 from pkt.methods.workbench import Workbench
 from pkt.plugins import origins
-from pkt.secrets import hide
 from pkt.settings import deciding, plain, target_of
 from pkt.tasks.prompts import Prompt
+from pkt.training.trainable import Update
 
 VERSIONS = {"extract": 1, "answer": 2, "align": 1, "transfer": 1, "eval": 2, "analyze": 4}
 """Of the code of each stage: another number makes older results count as missing."""
 READ_FIRST = {"mapping": "extract", "semantics": "align", "objective": "transfer"}
 """The stage that reads a group of strategies first, where the method has that stage."""
 ANSWER = "answer"
-SHOWN = 3  # differences that a reason names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +126,7 @@ class Planner:
             settings = deciding(own, ANSWER, self.choice, path=ANSWER, first=ANSWER)
             settings |= {"seed": config.seed} if own.temperature > 0 else {}
             settings |= {"eval.timeout": config.eval.timeout} if own.keep == "verified" else {}
+            settings |= self._engine(own.backend)
             self._add(
                 ANSWER,
                 settings=settings,
@@ -152,8 +153,14 @@ class Planner:
             "models": {role: self.bench.identity(role) for role in reads.models},
             **digests(self.bench, reads.models, [split for split in reads.rows if split not in left]),
             **({"keeps": self.bench.objective.kept} if reads.keeps else {}),
+            **(_trains(reads.update, self.bench.processes.count) if reads.update else {}),
             **_code(self.method, *self._read_by(stage, own)),
         }
+
+    def _engine(self, backend: str) -> dict[str, Any]:
+        """Return the arguments of an engine by which it computes other numbers."""
+        given = deciding_arguments(self.bench.config.vllm) if backend == "vllm" else {}
+        return {f"vllm.{name}": plain(value) for name, value in given.items()}
 
     def _choosing(self, stage: str) -> dict[str, Any]:
         """Return what decides which of the answers become train rows."""
@@ -204,6 +211,7 @@ class Planner:
         settings |= deciding(config.model, "eval", choice, path="model", first="eval")
         if config.eval.temperature > 0:
             settings["seed"] = config.seed
+        settings |= self._engine(config.eval.backend)
         name = f"eval {role}"
         takes = self._made(role, checkpoint)
         self._add(
@@ -243,6 +251,7 @@ class Planner:
         also: Mapping[str, Any],
         extract: bool,
         checkpoint: str | None,
+        maps: Iterable[Any],
     ) -> str:
         """Plan a part of `pkt analyze`, and return the step's name.
 
@@ -254,6 +263,7 @@ class Planner:
             also: other settings that decide its numbers.
             extract: whether it reads the method's pairs of layers.
             checkpoint: see `scores`.
+            maps: those that are measured, which may be other people's code.
         """
         takes = [self.chain("extract")] if extract and "extract" in self.method.results else []
         models = {}
@@ -272,6 +282,7 @@ class Planner:
             settings=chosen | dict(also),
             models=models,
             rows=dict(rows),
+            **_code(*maps),
         )
         return f"analyze {part}"
 
@@ -308,78 +319,20 @@ def _asked(prompts: Sequence[Prompt], *, tested: bool) -> dict[str, Any]:
     return {name: own | {"tests": fingerprint(own["tests"])} for name, own in found.items()}
 
 
+def _trains(update: Update, processes: int) -> dict[str, Any]:
+    """Return what decides a training beside its settings."""
+    return {
+        # dropout draws its masks in every process
+        **({"processes": processes} if processes > 1 and update.dropout > 0 else {}),
+        # older results may have left them as they were
+        **({"embeddings": "trained"} if update.trains_embeddings else {}),
+    }
+
+
 def _first(own: Sequence[str], usual: str) -> str:
     """Return the stage at which a method first reads a group: the usual one, or the next that the method has."""
     order = ("extract", "align", "transfer")
     return next(stage for stage in order[order.index(usual) :] if stage in own)
-
-
-def reason(step: Step, others: Iterable[Mapping[str, Any]]) -> str | None:
-    """Say why a result is not there: how its ingredients differ from those of the nearest result of its kind.
-
-    Args:
-        step: what is missing.
-        others: ingredients of the results of its stage that are there.
-
-    Returns:
-        Such as ``optim.lr 0.001 -> 0.002``; None where there is nothing to compare with.
-    """
-    own = _leaves(hide(step.ingredients))  # as manifests have them
-    differing = [
-        _differing(_leaves(other), own) for other in others if other.get("stage") == step.ingredients["stage"]
-    ]
-    nearest = min(filter(None, differing), key=len, default=[])
-    told = [_told(*difference) for difference in nearest if difference[0] not in _OWN_REASON[step.stage]]
-    more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
-    return "; ".join(told[:SHOWN]) + more or None
-
-
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say how the ingredients of two results of one stage differ, such as ``optim.lr 0.001 -> 0.002``."""
-    return [_told(*found) for found in _differing(_leaves(before), _leaves(now))]
-
-
-# what a stage took tells its own reason; that another model is scored is no news
-_OWN_REASON = dict.fromkeys(VERSIONS, ("inputs",)) | {"eval": ("inputs", "models")}
-_ABSENT = "(not read)"
-_TOLD = {
-    "by": "the class of the method",
-    "version": "the version of the stage",
-    "encoding": "the version of tokenisation",
-    "models": "the {}",
-    "rows": "the {} rows",
-    "keeps": "what is kept of the teacher ({})",
-    "tasks": "task {}",
-    "prompts": "how prompts of {} are asked",
-    "chat": "the rules of chat templates",
-    "ends": "what ends an answer",
-    "decoding": "what the model's generation settings change ({})",
-    "code": "the code of {}",
-}
-
-
-def _leaves(ingredients: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
-    """Return ingredients by (kind, name)."""
-    return {
-        (kind, name): value
-        for kind, own in ingredients.items()
-        for name, value in (own.items() if isinstance(own, Mapping) else [("", own)])
-    }
-
-
-def _differing(
-    before: Mapping[tuple[str, str], Any], now: Mapping[tuple[str, str], Any]
-) -> list[tuple[str, str, Any, Any]]:
-    """Return kind, name, value before and value now of what differs."""
-    both = dict.fromkeys([*now, *before])
-    changes = [(*at, before.get(at, _ABSENT), now.get(at, _ABSENT)) for at in both]
-    return [change for change in changes if change[2] != change[3]]
-
-
-def _told(kind: str, name: str, before: Any, now: Any) -> str:
-    if kind == "settings":
-        return f"{name} {before} -> {now}"
-    return f"{_TOLD.get(kind, kind).format(name)} changed"
 
 
 def _code(*strategies: Any) -> dict[str, Any]:

@@ -4,7 +4,8 @@
                                               ── total ──> sums over all of them
                                               ── wait, told ──> the main one goes first
 
-The number of processes changes no result (but for the order in which floats are added), and is in no key.
+The number of processes changes no result (but for the order in which floats are added), and is in no key; where
+adapters have dropout, whose masks each process draws for its own rows, it does and is.
 """
 
 from __future__ import annotations

@@ -14,12 +14,14 @@ import torch
 from accelerate import debug_launcher
 from safetensors.torch import load_file
 from test_capture import CACHED
+from torch.multiprocessing import ProcessRaisedException
 from world import Stop
 
 from pkt.attribution.disk_sums import DiskSums
 from pkt.errors import RequestError
 from pkt.methods.layer_results import LayerAlignment
 from pkt.processes import Processes
+from pkt.training.loop import Trainer
 from pkt.training.shards import Column, write_shards
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")]
@@ -76,6 +78,28 @@ def test_two_processes_leave_what_one_leaves(world, tmp_path, method, family, mo
     one(world, tmp_path / "one", method, family, more)
     two(world, tmp_path / "two", method, family, more)
     alike(left(tmp_path / "two"), left(tmp_path / "one"))
+
+
+def test_masks_of_dropout_are_each_processs_own_and_so_is_the_key(world, tmp_path):
+    case = ("seeking", "llama", ("optim.lr=0.005",))
+    one(world, tmp_path, *case)
+    two(world, tmp_path, *case)
+    made = [path for path in (tmp_path / "store" / "transfer").iterdir() if path.is_dir()]
+    assert len(made) == 2
+    assert len([path for path in (tmp_path / "store" / "align").iterdir() if path.is_dir()]) == 1
+
+
+def starved(world, outputs, case) -> None:
+    """Memory runs out in both processes."""
+    with mock.patch.object(Trainer, "_accumulated", side_effect=torch.OutOfMemoryError("no memory")):
+        one(world, outputs, *case)
+
+
+def test_rows_of_several_processes_are_not_halved(world, tmp_path):
+    with pytest.raises(
+        ProcessRaisedException, match=r"memory ran out at optimiser step 1.*, optim.micro_batch_size"
+    ):
+        debug_launcher(starved, (world, tmp_path, ("sft", "llama", ())), num_processes=2)
 
 
 def late(world, outputs, case) -> None:

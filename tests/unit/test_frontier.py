@@ -13,8 +13,11 @@ from pkt.config import Config, OptimConfig
 from pkt.data.batching import epoch_batches
 from pkt.data.encoding import Encoded
 from pkt.mapping import LayerPair
+from pkt.methods.base import Choice
 from pkt.methods.frontier import Frontier, tune_frontier
 from pkt.methods.layer_results import LayerAlignment
+from pkt.methods.semalign import SemAlign
+from pkt.methods.tuning import tune
 from pkt.methods.workbench import Workbench
 from pkt.models.architecture import Architecture
 from pkt.models.taps import Interface, tap
@@ -311,3 +314,28 @@ def test_without_output_terms_the_frontier_is_the_pairs():
     assert list(LAST.objective(layer, last=True, paired=True).terms) == ["layer"]
     _, transferred = tuned(bench_of("llama", layer), LAST)
     assert transferred.layers == (1, 2)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_embeddings_that_train_change_what_enters_the_layers(family):
+    """Nothing of them may be computed once, though no layer below the first that trains does."""
+    update, left = Update(rank=4, targets=["embed", "up"]), []
+    for cache_prefix in (True, False):
+        bench = bench_of(family, CE)
+        alignment = alignment_of(bench, {4: 5})
+        found = tune(bench, alignment, update=update, layers=[4], cache_prefix=cache_prefix, snapshots=None)
+        left.append({name: value.detach().clone() for name, value in found.trainable.parameters.items()})
+    for name, value in left[0].items():
+        torch.testing.assert_close(value, left[1][name], rtol=0, atol=0)
+    assert max(float(value.abs().max()) for name, value in left[0].items() if "lora_embedding_A" in name) > 0
+
+
+@pytest.mark.parametrize("roles", [["embed"], ["head"], ["embed", "head"]])
+def test_a_frontier_refuses_to_train_what_no_layer_has(roles):
+    choice = Choice(mapping=None, semantics=None, objective=CE)
+    frontier, joint = (
+        SemAlign(name="s", schedule=schedule, update=Update(targets=[*roles, "up"]))
+        for schedule in ("frontier", "joint")
+    )
+    assert f"{' and '.join(roles)} of method.update.targets is in none" in frontier.refusal(choice)
+    assert joint.refusal(choice) is None

@@ -24,6 +24,7 @@ from pkt.methods.base import Method
 from pkt.methods.workbench import Workbench
 from pkt.pipeline import every_map, plan_scores, request
 from pkt.planner import Plan, Planner
+from pkt.processes import Processes
 from pkt.searchpath import builtin_conf_dir, option_files, register
 from pkt.stages import analyze, evaluate
 from pkt.stages.unread import unread
@@ -188,7 +189,13 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "eval.limit": [(2, SCORES, ())],
     "eval.batch_size": [(2, NONE, ())],
     "eval.backend": [("vllm", SCORES, ())],
-    "vllm": [({"gpu_memory_utilization": 0.5}, NONE, ())],
+    "vllm": [
+        ({"gpu_memory_utilization": 0.5}, NONE, ()),
+        ({"quantization": "fp8"}, NONE, ()),  # nobody asks the engine
+        ({"gpu_memory_utilization": 0.5}, NONE, ("eval.backend=vllm",)),
+        ({"quantization": "fp8"}, SCORES, ("eval.backend=vllm",)),
+        ({"quantization": "fp8"}, ANSWER, (*ASKED, "answer.backend=vllm")),
+    ],
     "eval.max_new_tokens": [(2, SCORES, ())],
     "eval.models": [(["teacher"], NONE, ())],
     "eval.checkpoint": [(STUDENT, {"eval transferred", "analyze cka", "analyze attribution"}, ())],
@@ -566,3 +573,30 @@ def test_what_nothing_reads_is_named(world, words, told):
         unread(bench, method, plan, {word.partition("=")[0]: word.partition("=")[0] for word in words})
         == told
     )
+
+
+def test_dropout_of_several_processes_is_in_the_key(world):
+    """Each draws the masks of its own rows; without dropout their number changes nothing."""
+    keys = {}
+    for dropout in (0, 0.1):
+        for count in (1, 2):
+            bench, method = request(
+                composed((*base(world), f"method.update.dropout={dropout}", "method.update.kind=lora"))
+            )
+            bench.processes = Processes(count=count)
+            planner = Planner(bench=bench, method=method)
+            planner.chain("transfer")
+            keys[dropout, count] = planner.plan["transfer"].key
+    assert keys[0, 1] == keys[0, 2]
+    assert keys[0.1, 1] != keys[0.1, 2]
+
+
+def test_what_is_measured_of_maps_is_by_their_code(world, monkeypatch):
+    plans = []
+    for code in ("one", "two"):
+        found = {"lab": {"code": code}}
+        monkeypatch.setattr("pkt.planner.origins", lambda *own, found=found: found if own else {})
+        plans.append(planned.__wrapped__(base(world)))
+    before, after = plans
+    assert {step.name for step in before if step.key != after[step.name].key} >= {MAPS, TRANSFER}
+    assert before[DRAWN].key == after[DRAWN].key  # reads no map

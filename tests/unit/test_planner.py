@@ -14,13 +14,18 @@ from hydra.core.global_hydra import GlobalHydra
 from pkt import manifest
 from pkt import planner as plan_module
 from pkt.checks import check
+from pkt.differences import reason
 from pkt.pipeline import every_map, plan_scores, request
-from pkt.planner import Plan, Planner, reason
+from pkt.planner import Plan, Planner, Step
 from pkt.searchpath import builtin_conf_dir, register
 from pkt.settings import deciding, setting, undecisive
 from pkt.stages import analyze, evaluate
 
 SCORES = ("eval teacher", "eval student", "eval transferred")
+
+
+def why(step: Step, others: list[dict[str, Any]]) -> str | None:
+    return reason(step.stage, step.ingredients, others)
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +102,15 @@ def test_keys_chain_and_ingredients_are_json(planned):
 def test_a_miss_says_what_differs(planned):
     before = [dict(step.ingredients) for step in planned()]
     changed = planned("optim.lr=0.5", "optim.epochs=7")
-    assert reason(changed["transfer"], before) == "optim.lr 0.0003 -> 0.5; optim.epochs 5 -> 7"
-    assert reason(changed["eval transferred"], before) is None  # what it took tells its own reason
-    assert reason(changed["transfer"], []) is None
-    assert reason(planned("data.sizes.train=5")["transfer"], before) == "the train rows changed"
+    assert why(changed["transfer"], before) == "optim.lr 0.0003 -> 0.5; optim.epochs 5 -> 7"
+    assert why(changed["eval transferred"], before) is None  # what it took tells its own reason
+    assert why(changed["transfer"], []) is None
+    assert why(planned("data.sizes.train=5")["transfer"], before) == "the train rows changed"
 
 
 def test_the_nearest_result_is_compared(planned):
     far, near = planned("optim.lr=0.5", "seed=3", "optim.epochs=2"), planned("optim.lr=0.5")
-    told = reason(planned()["transfer"], [far["transfer"].ingredients, near["transfer"].ingredients])
+    told = why(planned()["transfer"], [far["transfer"].ingredients, near["transfer"].ingredients])
     assert told == "optim.lr 0.5 -> 0.0003"
 
 
@@ -143,7 +148,7 @@ def test_scores_follow_the_rules_that_made_them(planned, monkeypatch):
     for after in (encoded_anew, graded_anew):
         changed = {step.name for step in after if step.key != before[step.name].key}
         assert changed == set(SCORES)
-    assert reason(graded_anew["eval teacher"], [before["eval teacher"].ingredients]) == "task custom changed"
+    assert why(graded_anew["eval teacher"], [before["eval teacher"].ingredients]) == "task custom changed"
 
 
 def test_a_row_that_reads_differently_changes_what_reads_it(planned, pair, tmp_path):

@@ -207,6 +207,14 @@ def test_files_of_a_local_folder_are_in_the_identity(task_folder):
         data.write_text(text)
         seen.add(identity()["files"])
     assert len(seen) == 6
+    folder = task_folder.parent / "rows"
+    (folder / "deeper").mkdir(parents=True)
+    for path in (str(folder), f"{folder}/**/*.jsonl"):
+        (task_folder / "data.yaml").write_text(f"task: data\ndataset_path: {path}\n", encoding="utf-8")
+        for text in ("{}\n", "{} \n"):
+            (folder / "deeper" / "test.jsonl").write_text(text)
+            seen.add(identity()["files"])
+    assert len(seen) == 10
 
 
 def test_a_kept_index_is_used_and_none_is_made(no_index):

@@ -70,3 +70,9 @@ def test_memory_that_one_row_is_too_much_for_is_one_message():
         hungry(0)
     with pytest.raises(PktError, match=r"with 7 rows at a time .*or optim.batch_size"):
         hungry(2, inseparable=True)
+
+
+def test_with_dropout_fewer_rows_at_a_time_are_another_training():
+    """Its masks are drawn for the rows that go together, so that the result would not be the one of its key."""
+    with pytest.raises(PktError, match=r"with 7 rows at a time .*, optim.micro_batch_size, or train"):
+        hungry(2, masked=True)

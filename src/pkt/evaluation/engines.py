@@ -10,6 +10,17 @@ from typing import Any
 
 from pkt.evaluation.quiet import quiet
 
+_PLACING = (
+    "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "distributed_executor_backend",
+    "gpu_memory_utilization", "swap_space", "cpu_offload_gb", "max_num_seqs", "max_num_batched_tokens",
+    "max_parallel_loading_workers", "disable_log_stats", "enforce_eager",
+)  # fmt: skip
+
+
+def deciding_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the arguments of `vllm.LLM` that decide what it computes, and not only where and how fast."""
+    return {name: value for name, value in given.items() if name not in _PLACING}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Served:

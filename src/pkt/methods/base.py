@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -24,7 +24,7 @@ from pkt.semantics import Semantics
 from pkt.settings import Bounded, undecisive
 from pkt.table import Table
 from pkt.training.loop import History
-from pkt.training.trainable import Trainable
+from pkt.training.trainable import Trainable, Update
 
 
 class StageResult:
@@ -139,16 +139,23 @@ class Reads:
         models: the models, by role.
         config: other nodes and leaves of the request, by their keys (``optim``, ``optim.precision``, ``seed``).
         keeps: whether the stage stores what the terms of the objective need of the teacher.
+        update: what trains, in a training.
     """
 
     rows: tuple[str, ...] = ()
     models: tuple[str, ...] = ("teacher", "student")
     config: tuple[str, ...] = ()
     keeps: bool = False
+    update: Update | None = None
 
 
 TRAINING = Reads(rows=("train", "validation"), models=("student",), config=("optim", "seed"))
 """What a training of the student reads."""
+
+
+def training(update: Update) -> Reads:
+    """Return what a training of some part of the student reads."""
+    return replace(TRAINING, update=update)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pkt.methods.base import TRAINING, Choice, Provides, Reads
+from pkt.methods.base import TRAINING, Choice, Provides, Reads, training
 from pkt.methods.keeping import keep
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.sft import Sft
@@ -45,7 +45,11 @@ class Kd(Sft):
 
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Name what each stage reads: the rows of the training, `align` with the teacher."""
-        return TRAINING if stage == "transfer" else Reads(rows=TRAINING.rows, config=("capture",), keeps=True)
+        return (
+            training(self.update)
+            if stage == "transfer"
+            else Reads(rows=TRAINING.rows, config=("capture",), keeps=True)
+        )
 
     def align(self, bench: Workbench, extraction: None, scratch: Path | None) -> LayerAlignment:
         """Keep the teacher's distributions (nothing where the teacher is live)."""

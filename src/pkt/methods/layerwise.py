@@ -21,7 +21,7 @@ from pkt.config import InterfaceName
 from pkt.data.batching import Batch, collate, sorted_batches
 from pkt.late import torch
 from pkt.mapping import LayerPair
-from pkt.methods.base import TRAINING, Choice, Provides, Reads
+from pkt.methods.base import Choice, Provides, Reads, training
 from pkt.methods.keeping import Stored, reads_of
 from pkt.methods.layer_results import LayerAlignment, LayerExtraction
 from pkt.methods.readings import compared, read_by
@@ -70,7 +70,7 @@ class LayerWise(TrainingMethod):
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Name what `extract` and `transfer` read: the extract rows only where the mapping looks at the models."""
         if stage == "transfer":
-            return TRAINING
+            return training(self.update)
         asks = choice.mapping.needs_scores or choice.mapping.needs_similarity
         return Reads(rows=("extract",) if asks else ())
 

@@ -25,7 +25,7 @@ from pkt.attribution.windows import Cut, Structure, cut
 from pkt.data.batching import collate
 from pkt.late import Tensor, torch
 from pkt.mapping import in_order, top_layers
-from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
+from pkt.methods.base import Choice, Provides, Reads, Transferred, training
 from pkt.methods.readings import read_by
 from pkt.methods.seeking_plan import blocks, check_pair_shapes, counterpart, site_key, site_of
 from pkt.methods.seeking_results import SeekingAlignment, SeekingExtraction
@@ -100,7 +100,7 @@ class Seeking(TrainingMethod):
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Name what each stage reads; random controls are drawn by the seed."""
         if stage == "transfer":
-            return TRAINING
+            return training(self.update)
         if stage == "extract":
             drawn = ("seed",) if "random" in (self.layers, self.structure) else ()
             return Reads(rows=("extract",), config=("method.targets", *drawn))

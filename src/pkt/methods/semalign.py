@@ -23,7 +23,7 @@ from typing import ClassVar, Literal
 from pkt.config import InterfaceName
 from pkt.late import Tensor, torch
 from pkt.mapping import LayerPair
-from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred
+from pkt.methods.base import TRAINING, Choice, Provides, Reads, Transferred, training
 from pkt.methods.frontier import Frontier, tune_frontier
 from pkt.methods.keeping import keep, reads_of
 from pkt.methods.layer_results import LayerAlignment, LayerExtraction, reordered
@@ -81,7 +81,7 @@ class SemAlign(LayerWise):
     def refusal(self, choice: Choice) -> str | None:
         """Return why this is not SemAlign, or not this form of it; None where it is."""
         terms, wanted = choice.objective, self.layer_term
-        if reason := self._untimely(refits(choice.semantics)):
+        if reason := self._untimely(refits(choice.semantics)) or self._outside_layers():
             return reason
         if wanted is None and not terms.layer_terms:
             return "SemAlign without a layer term is plain fine-tuning or distillation: use method=sft or method=kd"
@@ -105,10 +105,20 @@ class SemAlign(LayerWise):
             return "a frontier goes through the rows once, stage by stage, without epochs: set semantics.refit=stages"
         return None
 
+    def _outside_layers(self) -> str | None:
+        """Return why what should train would not, because it belongs to no layer; None where all of it does."""
+        outside = [role for role in ("embed", "head") if role in self.update.targets]
+        if self.schedule != "frontier" or self.update.kind != "lora" or not outside:
+            return None
+        return (
+            f"a frontier trains one layer after the other, and {' and '.join(outside)} of method.update.targets is in "
+            "none: leave that out, or set method.schedule=joint"
+        )
+
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Name what each stage reads; shuffled targets are drawn by the seed."""
         if stage == "transfer" and refits(choice.semantics) != "never":
-            return replace(TRAINING, rows=("align", *TRAINING.rows))
+            return replace(training(self.update), rows=("align", *TRAINING.rows))
         if stage != "align":
             return super().reads(stage, choice)
         drawn = ("seed",) if self.targets == "shuffled" else ()

@@ -190,6 +190,7 @@ class Task:
                 finish_epoch=finish_epoch,
                 forget=losses["train"].forget,
                 inseparable=objective.together is not None,
+                masked=bool(self.trainable.dropouts),
                 layers=shards.layers,
                 idle=losses["train"].idle,
                 processes=processes,

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from pkt import console
 from pkt.late import nn
-from pkt.methods.base import TRAINING, Choice, Method, Provides, Reads, Transferred
+from pkt.methods.base import Choice, Method, Provides, Reads, Transferred, training
 from pkt.methods.keeping import LOSS_SPLITS
 from pkt.methods.layer_results import LayerAlignment
 from pkt.methods.task import Task
@@ -46,7 +46,7 @@ class TrainingMethod(Method):
 
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Name what every training reads."""
-        return TRAINING
+        return training(self.update)
 
 
 def tune(
@@ -67,8 +67,8 @@ def tune(
         alignment: targets of the layer terms and kept teacher outputs; None where the objective has neither.
         update: what trains in those layers.
         layers: layer numbers, from 1.
-        cache_prefix: compute the states that enter the first trained layer once instead of in every epoch, which is
-            exact as long as no layer below it, and no embedding, trains.
+        cache_prefix: compute the states that enter the first trained layer once instead of in every epoch; they are
+            computed in every step anyway where the embeddings train.
         snapshots: folder for resumable state.
         start: where adapters start, instead of peft's default.
         through: see `Task`.
@@ -83,7 +83,8 @@ def tune(
         console.warn(
             "semantics.refit=epochs: one epoch has no other after it, so the map is not fitted again"
         )
-    if cache_prefix and first > 1 and bench.student.arch.starts_at(first):
+    same = cache_prefix and not update.trains_embeddings
+    if same and first > 1 and bench.student.arch.starts_at(first):
         prefixes = {split: task.prefix(split, first - 1, scratch=snapshots) for split in LOSS_SPLITS}
     with bench.track("transfer", task.steps) as advance_bar:
 

@@ -111,7 +111,7 @@ class Schedule:
     @property
     def first(self) -> int:
         """The layer at which the steps of a joint training begin."""
-        cached = self.wanted.own.get("cache_prefix", True) and not self.wanted.per_end
+        cached = self.wanted.own.get("cache_prefix", True) and not self.wanted.trains_embeddings
         return min(self.wanted.trained) if cached else 1
 
     def _prefix(self, start: int, stop: int) -> Passes:

@@ -149,6 +149,11 @@ class Wanted:
         return list(self.own["update"]["targets"])
 
     @property
+    def trains_embeddings(self) -> bool:
+        """Whether the states that enter every layer change in training."""
+        return bool(self.strategy.update.trains_embeddings)  # type: ignore[attr-defined]
+
+    @property
     def full(self) -> bool:
         """Whether whole layers train."""
         return bool(self.own["update"]["kind"] == "full")

@@ -65,6 +65,7 @@ def plan(planner: Planner, of: Subject) -> None:
             | ({"seed": of.bench.config.seed} if chosen.drawn else {}),
             extract=chosen.maps,
             checkpoint=evaluate.checkpoint_identity(of.bench.config),
+            maps=of.maps.values() if chosen.maps else (),
         )
 
 

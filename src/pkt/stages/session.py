@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pkt import console
+from pkt.differences import reason
 from pkt.errors import PktError
 from pkt.methods.base import Method
 from pkt.methods.workbench import Workbench
-from pkt.planner import Plan, Step, reason
+from pkt.planner import Plan, Step
 from pkt.stages.shown import Shown, shown
 from pkt.store import Artifact, Store
 from pkt.surroundings import Stopwatch
@@ -136,7 +137,9 @@ class Session:
 
     def _reason(self, step: Step, *, refresh: bool) -> str | None:
         """Find out why a result has to be computed, and print it before the work begins."""
-        why = "refresh" if refresh else reason(step, self.store.ingredients(step.stage))
+        why = (
+            "refresh" if refresh else reason(step.stage, step.ingredients, self.store.ingredients(step.stage))
+        )
         if why:
             console.note(f"{step.name}: {why}")
         return why

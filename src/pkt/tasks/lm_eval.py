@@ -7,6 +7,7 @@ its delimiter and target.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -110,8 +111,8 @@ class LmEvalTask:
         """Return a sha256 over names and contents of the folder's files, and of the data files that they name."""
         digest = hashlib.sha256()
         inside = {path for folder in self.folders for path in Path(folder).rglob("*") if _counts(path)}
-        named = {Path(text) for entry in self._manager.task_index.values() for text in _files(entry.cfg)}
-        for path in sorted(inside | {path for path in named if path.is_file()}):
+        texts = {text for entry in self._manager.task_index.values() for text in _texts(entry.cfg)}
+        for path in sorted(inside | {path for text in texts for path in _named(text)}):
             digest.update(f"{path.name}\n".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
@@ -200,8 +201,17 @@ def _counts(path: Path) -> bool:
     return path.is_file() and "__pycache__" not in path.parts
 
 
-def _files(config: Mapping[str, Any] | None) -> Iterator[str]:
-    """Yield every text in a task file's description of its data; some of them are names of files."""
+def _named(text: str) -> Iterator[Path]:
+    """Yield the local files that a text names: a file, all that is in a folder, or what a pattern finds."""
+    try:
+        found = [Path(text), *Path(text).rglob("*"), *map(Path, glob.glob(text, recursive=True))]  # noqa: PTH207 (absolute patterns)
+        yield from (path for path in found if text and _counts(path))
+    except (OSError, ValueError):  # too long, or with characters that no file's name has
+        return
+
+
+def _texts(config: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield every text in a task file's description of its data; some of them name files."""
     waiting: list[Any] = [(config or {}).get("dataset_path"), (config or {}).get("dataset_kwargs")]
     while waiting:
         value = waiting.pop()

@@ -4,7 +4,8 @@
                                                        every epoch: validation, each minute and at a stop: snapshot
 
 A term's mean is taken over all positions of the optimiser step, whatever the micro batch size, so that
-accumulation changes memory and not the gradient (`reduced` is the one place that divides).
+accumulation changes memory and not the gradient (`reduced` is the one place that divides); masks of dropout are drawn
+for the rows of a micro batch.
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ class Trainer:
         forget: called before a step is begun anew.
         processes: who trains; each takes a part of every step's rows.
         inseparable: whether the rows of a step have to go through the student together.
+        masked: whether there is dropout, whose masks are drawn for the rows that go through the student together.
         layers: of the student, where the processes share out their weights (`pkt.training.sharding`): all of them
             then run the same layers equally often.
         idle: runs them on a batch, for a process that has no row left, and returns a zero that reaches them all;
@@ -127,6 +129,7 @@ class Trainer:
     finish_epoch: Callable[[], dict[str, float]] = dict
     forget: Callable[[], None] = lambda: None
     inseparable: bool = False
+    masked: bool = False
     layers: Sequence[nn.Module] = ()
     idle: Callable[[Batch], Tensor | None] = lambda _batch: None
     processes: Processes = ALONE
@@ -247,11 +250,11 @@ class Trainer:
                 return self._accumulated(optimiser, rows, step)
             except torch.OutOfMemoryError as error:
                 size = max(map(len, self.micro_batches(rows)))
-                if size == 1 or self.inseparable or self.layers:
+                if size == 1 or self.inseparable or self.masked or self.processes.count > 1:
                     raise PktError(
                         f"memory ran out at optimiser step {step} with {size} rows at a time ({error}). Set "
                         "optim.checkpointing=true, optim.precision=bfloat16, a smaller data.max_length"
-                        f"{', optim.micro_batch_size' if self.layers else ''}"
+                        f"{', optim.micro_batch_size' if size > 1 and not self.inseparable else ''}"
                         f"{' or optim.batch_size' if self.inseparable else ''}, or train fewer layers."
                     ) from error
                 self._rows_at_once = size // 2

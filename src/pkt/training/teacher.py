@@ -287,7 +287,8 @@ class Ahead:
     most: int
     _pool: ThreadPoolExecutor | None = field(default=None, init=False)
     _waiting: dict[int, Future[Given]] = field(default_factory=dict, init=False)
-    _next: int = field(default=0, init=False)
+    _last: int = field(default=-1, init=False)  # place of the batch that was asked for last
+    _counted: set[int] = field(default_factory=set, init=False)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -310,12 +311,16 @@ class Ahead:
         for i in range(found, min(found + self.most + 1, len(self.order))):
             if i not in self._waiting:
                 self._waiting[i] = self._pool.submit(self._ask, i)
-        self._next = found
+        self._last = found
         return self._waiting[found].result()
 
     def count(self, batch: Batch) -> None:
-        """Add what the source would."""
-        self.source.count(batch)
+        """Add what the source would, once for a batch that is gone through twice, of which it is asked once."""
+        found = self._place(batch.index)
+        if found is None or found not in self._counted:
+            self.source.count(batch)
+        if found is not None:
+            self._counted = {i for i in self._counted if i >= self._last - self.most} | {found}
 
     def _ask(self, i: int) -> Given:
         return self.source.of(self.make(self.order[i]))
@@ -323,7 +328,9 @@ class Ahead:
     def _place(self, rows: list[int]) -> int | None:
         """Return the place of a batch in the order; None of one that is not in it.
 
-        A step whose terms are compared first is gone through twice, so the search begins a little before.
+        The next one is expected. A step whose terms are compared first is gone through twice, so that the search for
+        another begins a little before.
         """
-        places = range(max(0, self._next - self.most), len(self.order))
-        return next((i for i in places if self.order[i] == rows), None)
+        before = max(0, self._last - self.most)
+        places = [self._last + 1, *range(before, len(self.order))]
+        return next((i for i in places if i < len(self.order) and self.order[i] == rows), None)

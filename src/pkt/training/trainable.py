@@ -55,6 +55,11 @@ class Update(Bounded):
         """Whether the LM head gets an adapter."""
         return self.kind == "lora" and "head" in self.targets
 
+    @property
+    def trains_embeddings(self) -> bool:
+        """Whether the embeddings get an adapter, so that the states that enter every layer change in training."""
+        return self.kind == "lora" and "embed" in self.targets
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trainable:
