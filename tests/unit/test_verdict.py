@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pkt.reporting.runs import load_runs
-from pkt.reporting.study import shares_of
+from pkt.reporting.study import Study, shares_of
 from pkt.reporting.verdict import Verdict, verdict
 from run_folders import ROWS, leave_run
 
@@ -120,24 +120,34 @@ def graded_twice(tmp_path: Path, lift: float) -> tuple[dict, np.ndarray]:
     return run, noise
 
 
-@pytest.mark.parametrize(
-    ("lift", "begins"),
-    [
-        (0.0, "no row's own is otherwise than before; "),
-        (-0.05, "no difference to the untouched student beyond"),
-        (0.03, "own: too few rows differ to tell; "),
-    ],
-)
-def test_likelihoods_that_moved_are_told_with_their_interval(tmp_path, lift, begins):
+@pytest.mark.parametrize("lift", [0.0, 0.03])
+def test_where_whole_answers_tell_nothing_likelihoods_are_compared(tmp_path, lift):
     run, noise = graded_twice(tmp_path, lift)
-    told = verdict(run)
-    pattern = r"; better: (\S+) \[(\S+), (\S+)\] from 8.500 \(own \(bits_per_byte\)"
-    found = re.search(pattern, told.sentence)
-    assert found, told.sentence
-    assert told.sentence.startswith(begins)
+    pattern = r"it helped: (\S+) \[(\S+), (\S+)\] from 8.500 \(own \(bits_per_byte\) \(↓\)\); own \(acc\) is .* too few"
+    found = re.match(pattern, told := verdict(run).sentence)
+    assert found, told
     value, low, high = map(float, found.groups())
     assert low < value < high < -2.9
     assert value == pytest.approx(-3.25 + noise.mean(), abs=1e-3)
+    study = Study.of([run])
+    assert study.compared == study.pooled == ("own (bits_per_byte)",)
+    assert shares_of(run)["mean"] == shares_of(run)["own (bits_per_byte)"]
+
+
+def test_beside_answers_that_tell_nothing_sure_likelihoods_are_told(tmp_path):
+    run, _ = graded_twice(tmp_path, 0.0)
+    (key,) = (line["key"] for line in run["stages"] if line["stage"] == "eval transferred")
+    file = tmp_path / "store" / "eval" / key / "scores.json"
+    of = json.loads(file.read_text())
+    for right in (0, 1):  # as many rows are right now as are wrong now
+        for row in [row for row in of["samples"]["own"] if row["correct"] == right][:5]:
+            row["moved"] = 1 - right
+    for row in of["samples"]["own"]:
+        row["correct"] = row.pop("moved", row["correct"])
+    file.write_text(json.dumps(of))
+    told = verdict(run).sentence
+    assert told.startswith("no difference to the untouched student beyond the noise: +0.0 points")
+    assert re.search(r"; better: \S+ \[\S+, -[23]\.\d+\] from 8.500 \(own \(bits_per_byte\)", told)
 
 
 def test_the_way_to_the_teacher_is_that_of_the_score_that_is_told(tmp_path):
@@ -145,7 +155,7 @@ def test_the_way_to_the_teacher_is_that_of_the_score_that_is_told(tmp_path):
     both = verdict(run).sentence
     for scores in run["scores"].values():
         del scores["own (bits_per_byte)"]
-    assert both == verdict(run).sentence
+    assert both.replace("own (acc)", "own") == verdict(run).sentence
     assert " of the way to the teacher" in both
 
 

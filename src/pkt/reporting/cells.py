@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from pkt.evaluation.paired import Interval
 from pkt.evaluation.statistics import Estimate
@@ -23,9 +25,17 @@ def score_cell(estimate: Estimate, metric: str) -> str:
     )
 
 
-def score_head(task: str, metric: str, *, higher_is_better: bool) -> str:
-    """Return the head of a task's column, with an arrow where less is better."""
-    return task if is_share(metric) or higher_is_better else f"{task} (↓)"
+def score_head(name: str, scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the head of a score's column: with its metric where its task has several, an arrow where less is better.
+
+    Args:
+        name: of the score.
+        scores: a model's, by name.
+    """
+    own = scores[name]
+    several = sum(score["task"] == own["task"] for score in scores.values()) > 1
+    head = f"{name} ({own['metric']})" if several and name == own["task"] else name
+    return head if is_share(own["metric"]) or own["higher_is_better"] else f"{head} (↓)"
 
 
 def difference_cell(difference: Interval, *, points: bool, ends: bool = True) -> str:

@@ -40,10 +40,7 @@ def headline(
     if shares:
         known = (shares.get(column) for column in (*first, MEAN))
         rows.append(("gap closed", *(share.cell if share else "–" for share in known)))
-    heads = [
-        score_head(task, score["metric"], higher_is_better=score["higher_is_better"])
-        for task, score in first.items()
-    ]
+    heads = [score_head(name, first) for name in first]
     title = "scores ± standard error; gap closed: share of teacher minus student"
     if any(share.interval for share in shares.values()):
         title += " [95 % interval on the same rows]"

@@ -249,3 +249,8 @@ def _agree(run: Run, other: Run) -> bool:
 
 def _where(run: Run) -> str:
     return str(run.get("folder", f"{run['method']}, seed {run['seed']}"))
+
+
+def tasks_of(run: Run) -> tuple[str, ...]:
+    """Return the tasks that a run's student was scored on."""
+    return tuple(run["scores"]["transferred"])

@@ -35,7 +35,7 @@ from pkt.reporting.cells import score_head
 from pkt.reporting.gaps import MEAN, ROLES, Scores, Share, estimate_of, no_gap
 from pkt.reporting.labels import short
 from pkt.reporting.metrics import averaged, headlines, is_share
-from pkt.reporting.runs import FIXED, Arm, Run, arms, key_of, once, same, study_of
+from pkt.reporting.runs import FIXED, Arm, Run, arms, key_of, once, same, study_of, tasks_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +114,15 @@ class Study:
         """Name -> tasks: every task by itself, and those that count as a whole under ``mean``."""
         return {**{task: (task,) for task in self.tasks}, MEAN: self.pooled}
 
-    @property
+    @cached_property
     def pooled(self) -> tuple[str, ...]:
-        """The tasks that a mean is over, once each: further scores of a task are of the same rows."""
-        return headlines(self._scored)
+        """The tasks that a mean is over, once each: further scores of a task are of the same rows.
+
+        Each is there by its first score; where scores cannot be averaged (whole answers, bits per byte), by the first
+        on which enough rows differ between arms to tell anything.
+        """
+        first = headlines(self._scored)
+        return first if self.averaged else tuple(map(self._telling, first))
 
     @property
     def _scored(self) -> Scores:
@@ -135,7 +140,7 @@ class Study:
 
     def head(self, task: str) -> str:
         """Return the head of a task's column."""
-        return score_head(task, self.metric(task), higher_is_better=self.rises(task))
+        return score_head(task, self._scored)
 
     @property
     def averaged(self) -> bool:
@@ -145,18 +150,30 @@ class Study:
     @property
     def compared(self) -> tuple[str, ...]:
         """The tasks that a difference is the mean of: all, once each; the first where scores cannot be averaged."""
-        return self.pooled if self.averaged else self.tasks[:1]
+        return self.pooled if self.averaged else self.pooled[:1]
+
+    def _telling(self, first: str) -> str:
+        """Return the first of a task's scores on which enough rows differ between two arms; else its first."""
+        before = next((arm for arm in self.fixed if arm.role == "student"), self.reference)
+        pairs = [(arm.label, other.label) for arm in self.as_read for other in (before, self.reference)]
+        for name in (
+            name for name, own in self._scored.items() if own["task"] == self._scored[first]["task"]
+        ):
+            found = (self._differing([name], labels) for labels in pairs)
+            if any(parts is not None and len(parts) >= FEWEST for parts in found):
+                return name
+        return first
 
     @property
     def points(self) -> bool:
         """Whether differences are of shares of right answers, shown in points."""
-        return is_share(self.metric(self.tasks[0]))
+        return is_share(self.metric(self.compared[0]))
 
     @property
     def measure(self) -> str:
         """What is compared, in words for a title."""
         one = len(self.compared) < min(len(self.tasks), 2)  # beside further scores of the same task
-        return self.head(self.tasks[0]) if one or not self.averaged else "mean over tasks, in points"
+        return self.head(self.compared[0]) if one or not self.averaged else "mean over tasks, in points"
 
     @cached_property
     def answers(self) -> dict[str, list[Answers]]:
@@ -380,8 +397,3 @@ def shares_of(run: Run) -> dict[str, Share]:
     study = Study.of([run], title="one run")
     shares = {name: study.share(study.arms[0], tasks) for name, tasks in study.columns.items()}
     return {name: share for name, share in shares.items() if share}
-
-
-def tasks_of(run: Run) -> tuple[str, ...]:
-    """Return the tasks that a run's student was scored on."""
-    return tuple(run["scores"]["transferred"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from pkt.data.notes import trained_on
 from pkt.evaluation.paired import Interval
+from pkt.reporting.cells import score_cell
 from pkt.reporting.metrics import is_share
 from pkt.reporting.overrides import asked_again
 from pkt.reporting.runs import Arm, Run
@@ -72,7 +73,7 @@ def _verdict(study: Study, arm: Arm) -> Verdict | None:
     gain = gain_of(study, arm)
     if gain is None or not gain.known:
         return _by_the_others(study, arm)
-    told = _told(study, gain, study.compared)
+    told = _told(study, gain, study.compared) + _passed_over(study, arm)
     if gain.differing == 0:
         return _unmoved(study, arm)
     if gain.holds_zero:
@@ -143,6 +144,15 @@ def _direction(study: Study, task: str, gain: Interval) -> str:
     better = (gain.value > 0) == study.rises(task)
     word = "level" if gain.holds_zero else "better" if better else "worse"
     return f"{word}: {_told(study, gain, [task])}"
+
+
+def _passed_over(study: Study, arm: Arm) -> str:
+    """Return what is to be said of the scores before the one that is compared, of which too few rows tell anything."""
+    before = () if study.averaged else study.tasks[: study.tasks.index(study.compared[0])]
+    scores = {task: score_cell(study.score(arm, [task]), study.metric(task)) for task in before}
+    return "".join(
+        f"; {study.head(task)} is {own}: too few rows differ to tell" for task, own in scores.items()
+    )
 
 
 def _told(study: Study, gain: Interval, tasks: Sequence[str]) -> str:

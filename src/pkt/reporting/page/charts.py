@@ -66,7 +66,7 @@ def difference_charts(study: Study) -> tuple[Drawing, ...]:
     reference = study.reference.label
     axis = Axis(
         label=("points" if study.points else "in the score's own unit")
-        + ("" if study.rises(study.tasks[0]) else " (less is better)"),
+        + ("" if study.rises(study.compared[0]) else " (less is better)"),
         scale=100 if study.points else 1,
         ends={0.0: reference},
     )
