@@ -128,6 +128,8 @@ class DataConfig:
     max_length: int | None = undecisive(None, at_least=2)
     # null: rows in the task's own order; an integer draws the rows of each split anew
     shuffle_seed: int | None = undecisive(None, at_most=MOST_SEED)
+    # benchmark=custom: rows with more tokens than that are refused, or left out (refuse, leave_out); never test rows
+    too_long: str = undecisive("refuse", choices=("refuse", "leave_out"))
     # tasks whose rows the teacher is read on in `extract`; null: the benchmark's own (a control: the wrong task)
     extract_tasks: list[str] | None = undecisive(None)
     # benchmark=custom: a file of rows (.jsonl, .json, .csv, .tsv, .parquet), a folder of save_to_disk, or
@@ -309,7 +311,7 @@ class RowsConfig:
     """What `pkt rows` shows."""
 
     show: int = undecisive(2, at_least=0)  # rows of each split, the first ones
-    splits: list[str] = undecisive(factory=lambda: ["train"], choices=(*SPLITS, "test"))
+    splits: list[str] = undecisive(factory=lambda: ["train"], choices=(*SPLITS, "test", "unlabelled"))
 
 
 @dataclass(kw_only=True)

@@ -261,6 +261,11 @@ def _explain_value(error: BaseException, cause: OmegaConfBaseException) -> str:
     )
     if typed:
         return f"{key}: {_KINDS.get(typed[2], typed[2])} is expected, got '{typed[1]}'"
+    if "to Dict[" in text:
+        return (
+            f"{key or 'a setting'}: a mapping is expected, in quotes, so that the shell leaves it whole: "
+            f"'{key or '<key>'}={{<name>: <value>, <name>: <value>}}'{_got(error)}"
+        )
     if "is not a ListConfig" in text or "is not a subclass of" in text:
         what = "a list" if "ListConfig" in text else "a group of settings"
         set_so = f"{key}=[a,b]" if "ListConfig" in text else f"{key}.<name>=..."

@@ -25,7 +25,7 @@ from pkt.data.sources import HUB, holds_rows
 from pkt.errors import FILE_LIKENESS, RequestError, nearest, together
 from pkt.faults import faults
 from pkt.models.kept import Sizes, counts
-from pkt.models.source import check_weights, locate
+from pkt.models.source import check_one_source, check_weights, locate
 from pkt.searchpath import option_files
 
 FILES = (*SPLITS, "test")  # of `data`, which name files of rows
@@ -38,6 +38,7 @@ ROWS: dict[str, Any] = {
 }
 """Settings that say which rows a task reads, with what they are where nobody sets them."""
 _SUITE = ("benchmark.data_dir",)
+_OWN = "package:pkt/"  # models that ship with pkt
 READ_BY = {
     "custom": tuple(key for key in ROWS if key.startswith("data.")),
     **dict.fromkeys(("gsm8k", "mbpp", "mmlu"), _SUITE),
@@ -68,8 +69,8 @@ def check_request(cfg: DictConfig) -> None:
 
 def _tell_of_nano(cfg: DictConfig) -> None:
     """Warn where other models than the nano family's get its rows and rates, which are what is taken by default."""
-    named = [str(cfg.model[who].checkpoint) for who in ("teacher", "student")]
-    if cfg.benchmark.name.startswith("nano") and not any(name.startswith("package:") for name in named):
+    loaded = [cfg.model[who].checkpoint for who in ("teacher", "student") if cfg.model[who].init == "load"]
+    if cfg.benchmark.name.startswith("nano") and not all(str(name).startswith(_OWN) for name in loaded):
         console.warn(
             f"model={cfg.model.name} with benchmark={cfg.benchmark.name}: rows of the built-in models of a million "
             "parameters, and their learning rates where optim names no others. Choose another (pkt list benchmarks), "
@@ -91,6 +92,7 @@ def _tell_of_cut(cfg: DictConfig) -> None:
 def _checks(cfg: DictConfig) -> Iterator[Callable[[], None]]:
     for who in ("teacher", "student"):
         spec = cast(CheckpointSpec, OmegaConf.to_object(cfg.model[who]))
+        yield partial(check_one_source, spec)
         if spec.init == "load":
             yield partial(_check_model, spec, who, templates=cfg.model.chat_template)
     if cfg.model.student.init == "prune":

@@ -38,7 +38,7 @@ from pkt.stages.session import Job, Session
 from pkt.store import Store, store_root
 from pkt.surroundings import choices, command_line, device_type, prepare, provenance, seed_rows
 from pkt.tracking import open_tracker
-from pkt.tracking.open import sweep_name
+from pkt.tracking.open import is_first
 
 Stage = Callable[[Job], Mapping[str, Any]]
 """Writes a result into the job's folder, and returns what its manifest should say."""
@@ -323,7 +323,7 @@ def _evaluate(session: Session) -> float | None:
     if "transfer" in plan:
         evaluate.note_rows(session.bench, asked, answered="answer" in plan)
         unread.tell(session, plan)
-    if session.bench.config.verb == "run" and sweep_name() is None:
+    if session.bench.config.verb == "run" and is_first():
         briefing.tell(session, plan, {task: len(rows) for task, rows in asked.rows.items()})
     run_plan(session, plan, eval=partial(evaluate.run, asked))
     return report.report(session, evaluate.scores(session))

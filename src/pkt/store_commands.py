@@ -87,7 +87,10 @@ def _folders(words: Sequence[str]) -> tuple[Path, list[Path]]:
 
 
 def _list(asked: argparse.Namespace, root: Path, runs: list[Path]) -> int:
-    stored, left = artifacts(root), leftovers(root)
+    stored, left = (
+        artifacts(root),
+        [one for one in leftovers(root) if one.kind != "lock"],
+    )  # each run leaves locks
     needed = needs(stored, runs)
     rows = [
         (

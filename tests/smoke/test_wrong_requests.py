@@ -44,6 +44,11 @@ def stored(pkt) -> list[str]:
         (["run", "+objective.top_k=3"], ["objective.top_k", "objective.terms.kl.top_k"]),
         (["run", "objective.terms.layer.position=all"], ["objective.terms.layer.position", "positions"]),
         (["run", "task=custom"], ["benchmark.tasks=[...]"]),
+        (["run", "data.columns=prompt:q", "data.columns=answer:a"], ["data.columns: a mapping", "in quotes"]),
+        (
+            ["run", "model.student.init=prune"],
+            ["student.checkpoint=package:pkt/assets/nano/student is set too"],
+        ),
         (["run", "term@objective.terms.layr=fisher"], ["objective.terms.layr", "+term@", "geometry"]),
         (["run", "term@objective.terms.layer=fischer"], ["fischer", "fisher"]),
     ],

@@ -32,6 +32,9 @@ SHAPES: dict[str, Callable[[str, str], dict[str, Any]]] = {
         "completion": [said("assistant", answer)],
     },
     "instruction": lambda prompt, answer: {"instruction": prompt, "output": answer, "input": ""},
+    "conversations": lambda prompt, answer: {
+        "conversations": [{"from": "human", "value": prompt}, {"from": "gpt", "value": answer}],
+    },
 }
 
 
@@ -159,6 +162,8 @@ def test_a_hub_that_is_not_there(monkeypatch: pytest.MonkeyPatch, error: type[Ex
         ({"prompt": "p"}, "'answer' is missing; a row has prompt and answer"),
         ({"prompt": "p", "answers": "a"}, r"'answer' is missing \(did you mean 'answers'\?\)"),
         ({"instruction": "p"}, "'output' is missing"),
+        ({"prompt": "p", "completion": None}, "'completion' is null"),
+        ({"conversations": [{"from": ["x"], "value": "a"}]}, "'conversations': a conversation of"),
         ({"question": "p", "n": 1}, r"'prompt' is missing; .*data.columns=.*\. This one has question, n\."),
         ({f"c{n}": "p" for n in range(14)}, r".* This one has c0, .*c11 and 2 more\."),
         ({}, ".* This one has nothing"),

@@ -92,6 +92,8 @@ def test_prompts_that_end_inside_a_token_are_counted():
     encoded = encode(rows, tokenizer, max_length=64)
     (told,) = notes.inside_tokens("train", rows, encoded, tokenizer)
     assert told.startswith("train: 2 of 3 prompts end inside a token (row 'a': 'Ada has 3 ' | 'apples'): ")
+    texts = [row("t", "", "Ada has 3 apples"), row("u", "", " 3")]  # behind BOS, as any document
+    assert list(notes.inside_tokens("train", texts, encode(texts, tokenizer, max_length=64), tokenizer)) == []
 
 
 def test_train_rows_that_are_scored_are_counted(tmp_path):

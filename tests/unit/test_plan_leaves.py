@@ -134,6 +134,7 @@ ROOT: dict[str, list[tuple[Any, set[str], tuple[str, ...]]]] = {
     "data.supervise": [("all", NONE, ())],  # the rows have one reply each
     "rows.show": [(1, NONE, ())],
     "rows.splits": [(["test"], NONE, ())],
+    "data.too_long": [("leave_out", NONE, ())],  # no row is
     "data.max_length": [(60, NONE, ()), (60, TAUGHT, ASKED)],  # no row is longer, but an answer may be
     "data.shuffle_seed": [(1, STAGES | PARTS, ())],
     "data.extract_tasks": [(["nano_math"], {EXTRACT}, ())],

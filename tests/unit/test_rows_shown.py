@@ -48,3 +48,34 @@ def test_overlap_and_rows_that_are_too_long_are_told(pkt, tiny_request, pair):
     short = pkt("rows", *tiny_request, "data.max_length=5")
     assert short.code == 2
     assert "context" in short.err
+    assert "data.too_long=leave_out" in short.err
+
+
+def test_rows_that_are_too_long_or_too_many_are_left_out_and_told(pkt, tiny_request, tmp_path):
+    texts = [f"Ada has {i} apples. How many?\nResult:" for i in range(40)]
+    rows = [{"prompt": text * (9 if i % 8 == 0 else 1), "answer": f" {i}"} for i, text in enumerate(texts)]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    own = ("data.extract", "data.align", "data.train", "data.validation", "data.sizes")
+    words = [word for word in tiny_request if not word.startswith(own)]
+    words += [f"data.train={file}", "data.sizes.train=20", "data.max_length=40", "data.too_long=leave_out"]
+    done = pkt("rows", *words)
+    assert done.code == 0, done.err
+    assert "mine.jsonl: 5 of 40 rows have more than 40 tokens" in done.err
+    assert (
+        "custom/train: 3 of 23 rows are not used (data.sizes.train=20); data.sizes.train=23 takes" in done.err
+    )
+    (kept,) = pkt.outputs.glob("runs/rows/*/rows.json")
+    assert json.loads(kept.read_text())["lengths"]["train"]["rows"] == 20
+
+
+def test_prompts_without_labels_are_shown_as_the_teacher_reads_them(pkt, tiny_request, pair):
+    asked = f"data.unlabelled={pair['root'] / 'test.jsonl'}"
+    done = pkt("rows", *tiny_request, asked, "rows.splits=[unlabelled]", "rows.show=1")
+    assert done.code == 0, done.err
+    (kept,) = pkt.outputs.glob("runs/rows/*/rows.json")
+    found = json.loads(kept.read_text())
+    assert found["lengths"]["unlabelled"]["supervised"] == 0
+    (row,) = found["rows"]["unlabelled"]
+    assert row["prompt_tokens"] == len(row["tokens"])
+    assert "".join(row["tokens"]).endswith("Result:")

@@ -234,6 +234,6 @@ def _check(
         others = f" {len(long) - 1} more of {len(names)} rows are too long." if long[1:] else ""
         raise RequestError(
             f"row {names[long[0]]!r}: its {what} the context: {prompt} + {whole - prompt} tokens of the {who}, "
-            f"{max_length} allowed. Shorten or drop the row, raise data.max_length, or choose models with a longer "
-            f"context.{others}"
+            f"{max_length} allowed. Shorten the row, or leave out rows like it (data.too_long=leave_out); raise "
+            f"data.max_length if that is what allows so few, or choose models with a longer context.{others}"
         )

@@ -179,7 +179,8 @@ def _parsed(path: Path, line: int, text: str) -> Any:
         column = error.colno + (len(text) - len(bare) if error.lineno == 1 else 0)
         raise RequestError(
             f"{path}, line {line + error.lineno - 1}, column {column}: not JSON ({error.msg}); each line is one object "
-            "(or the file is one list of objects, or parquet)."
+            "(or the file is one list of objects, parquet, or a .csv or .tsv with a line of names; of plain texts, "
+            'a line {"text": "..."} each).'
         ) from error
     except RecursionError as error:
         raise RequestError(

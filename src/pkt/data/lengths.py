@@ -29,6 +29,7 @@ class Fitting:
         chat: wraps prompts in the tokenizer's chat template; None: they stay as they are.
         dropped: pool of rows -> (rows left out, all rows), for pools where some were left out.
         scored: the same for rows that are left out because they are scored.
+        beyond: the same for rows of the user's that are more than `data.sizes` says.
     """
 
     tokenizers: Callable[[], Sequence[Any]]
@@ -36,6 +37,7 @@ class Fitting:
     chat: Chat | None = None
     dropped: dict[str, tuple[int, int]] = field(default_factory=dict)
     scored: dict[str, tuple[int, int]] = field(default_factory=dict)
+    beyond: dict[str, tuple[int, int]] = field(default_factory=dict)
     _known: dict[tuple[str, str], bool] = field(default_factory=dict, init=False)
 
     def kept(self, pool: str, rows: Sequence[Row]) -> list[Row]:

@@ -146,7 +146,8 @@ def inside_tokens(name: str, rows: Rows, encoded: Encoded, tokenizer: Any) -> It
     cut = [
         row
         for row, ids in zip(rows, encoded.input_ids, strict=True)
-        if encode_prompt(tokenizer, row["prompt"] + row["answer"]) != ids[:-1]
+        # a text alone follows nothing
+        if row["prompt"] and encode_prompt(tokenizer, row["prompt"] + row["answer"]) != ids[:-1]
     ]
     if cut:
         yield (
@@ -157,7 +158,12 @@ def inside_tokens(name: str, rows: Rows, encoded: Encoded, tokenizer: Any) -> It
 
 
 def left_out(fitting: Fitting) -> Iterator[str]:
-    """Say how many rows of published sets are left out because they are scored, or too long."""
+    """Say how many rows are left out because they are scored, too long, or more than was asked for."""
+    for pool, (count, total) in fitting.beyond.items():
+        key = f"data.sizes.{pool.rpartition('/')[2]}"
+        yield (
+            f"{pool}: {count:,} of {total:,} rows are not used ({key}={total - count}); {key}={total} takes them all."
+        )
     for pool, (count, total) in fitting.scored.items():
         yield (
             f"{pool}: {count} of {total} rows are also scored, and are left out before the splits are drawn."

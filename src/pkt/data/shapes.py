@@ -18,9 +18,10 @@ from pkt.data.files import fault
 from pkt.errors import RequestError, nearest
 
 LAST = "last"  # of `data.supervise`: the last reply of a conversation alone
+_SPEAKERS = {"human": "user", "gpt": "assistant"}
 SHOWN = 12  # columns in a message
 TOLD = (
-    "a row has prompt and answer (or completion), messages, instruction and output "
+    "a row has prompt and answer (or completion), messages (or conversations), instruction and output "
     "(and perhaps input), or text alone; other names: data.columns={prompt: <its column>, answer: <its column>}"
 )
 
@@ -60,6 +61,10 @@ def _said(row: Mapping[str, Any], where: str, chat: bool) -> Texts:
     return _conversation(row["messages"], f"{where}: 'messages'", chat)
 
 
+def _shared(row: Mapping[str, Any], where: str, chat: bool) -> Texts:
+    return _conversation(row["conversations"], f"{where}: 'conversations'", chat)
+
+
 def _instructed(row: Mapping[str, Any], where: str, _: bool) -> Texts:
     return [(instruction(row, where), _text(row, "output", where))]
 
@@ -72,6 +77,7 @@ SHAPES = (
     Shape(columns=("prompt", "answer"), texts=_answered),
     Shape(columns=("prompt", "completion"), texts=_completed),
     Shape(columns=("messages",), texts=_said),
+    Shape(columns=("conversations",), texts=_shared),
     Shape(columns=("instruction", "output"), texts=_instructed, more=("input",)),
     Shape(columns=("text",), texts=_plain),
 )
@@ -176,11 +182,14 @@ def _conversation(messages: Any, what: str, chat: bool) -> Texts:
     For a chat template a question has with it, role by role, all that was said before (`pkt.data.conversation`).
     Without one, what the system says stands above the question.
     """
+    messages = _in_roles(messages)
     known = isinstance(messages, list) and all(
         isinstance(one, dict) and {"role", "content"} <= one.keys() for one in messages
     )
     if not known:
-        raise RequestError(f"{what}: a list of objects with role and content is expected.")
+        raise RequestError(
+            f"{what}: a list of objects with role and content (or from and value) is expected."
+        )
     roles = [str(one["role"]) for one in messages]
     told = roles[:1] == ["system"]
     turns = roles[told:]
@@ -199,10 +208,21 @@ def _conversation(messages: Any, what: str, chat: bool) -> Texts:
     return [(packed(messages[:end]) if chat else BREAK.join(texts[:end]), texts[end]) for end in replies]
 
 
+def _in_roles(messages: Any) -> Any:
+    """Return messages with ``role`` and ``content``, also those that ShareGPT's way has as ``from`` and ``value``."""
+    whole = isinstance(messages, list) and all(isinstance(one, dict) for one in messages)
+    if not whole or not all({"from", "value"} <= one.keys() for one in messages):
+        return messages
+    return [
+        {"role": _SPEAKERS.get(str(one["from"]), one["from"]), "content": one["value"]} for one in messages
+    ]
+
+
 def _lacking(row: Mapping[str, Any]) -> str:
     """Say what a row without a shape lacks: the other half of one that it begins, or all of it."""
+    named = (shape for shape in SHAPES if all(name in row for name in shape.columns))
     begun = (shape for shape in SHAPES if any(row.get(name) is not None for name in shape.columns))
-    shape = next(begun, SHAPES[0])
+    shape = next(named, None) or next(begun, SHAPES[0])
     name = next(name for name in shape.columns if row.get(name) is None)
     fault_ = "is null" if name in row else f"is missing{nearest(name, row)}"
     return f"'{name}' {fault_}; {TOLD}. This one has {_names(row)}."

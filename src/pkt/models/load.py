@@ -36,7 +36,7 @@ from pkt.models.kinds import check_kind
 from pkt.models.narrow import narrow, narrow_config, text_alone
 from pkt.models.precision import too_slow
 from pkt.models.quiet import quiet_transformers
-from pkt.models.source import Source, check_weights, locate
+from pkt.models.source import Source, check_one_source, check_weights, locate
 from pkt.models.surgery import prune, pruned_config
 
 log = logging.getLogger(__name__)
@@ -234,11 +234,7 @@ def _source(spec: CheckpointSpec, teacher: CheckpointSpec | None) -> Source:
         return locate(spec, "teacher" if teacher is None else "student")
     if teacher is None:
         raise RequestError("init=prune cuts a student from its teacher; a teacher itself is always loaded.")
-    if spec.checkpoint is not None:
-        raise RequestError(
-            "model.student.init=prune takes the teacher's weights, but model.student.checkpoint="
-            f"{spec.checkpoint} is set too: use init=load, or model.student.checkpoint=null."
-        )
+    check_one_source(spec)
     return _source(teacher, None)
 
 

@@ -81,6 +81,19 @@ def locate(spec: CheckpointSpec, who: str) -> Source:
     return Source(who=who, name=name, kind="gguf", path=path)
 
 
+def check_one_source(spec: CheckpointSpec) -> None:
+    """Refuse a student with weights of its own that is to be cut from its teacher.
+
+    Raises:
+        RequestError: it has both.
+    """
+    if spec.init == "prune" and spec.checkpoint is not None:
+        raise RequestError(
+            "model.student.init=prune takes the teacher's weights, but model.student.checkpoint="
+            f"{spec.checkpoint} is set too: use init=load, or model.student.checkpoint=null."
+        )
+
+
 def check_weights(folder: Path, name: str, who: str) -> None:
     """Refuse a folder whose weights are missing or pickles.
 

@@ -11,7 +11,7 @@ from pkt.evaluation.paired import Interval
 from pkt.reporting.cells import score_cell
 from pkt.reporting.metrics import is_share
 from pkt.reporting.overrides import asked_again
-from pkt.reporting.runs import Arm, Run
+from pkt.reporting.runs import FIXED, Arm, Run
 from pkt.reporting.study import Study
 
 
@@ -61,12 +61,25 @@ def arm_verdict(study: Study, arm: Arm) -> Verdict | None:
         arm: a transferred student.
     """
     found = _verdict(study, arm)
+    if found and not found.sentence.startswith(_HELPED) and (why := _no_teacher(study, arm)):
+        found = replace(found, advice=f"{why}; {found.advice}" if found.advice else why)
     if found and trained_on(arm.first.get("notes", ())):
         found = replace(
             found, sentence=f"{found.sentence}; some of these rows were trained on: see the warnings"
         )
     elsewhere = "eval.checkpoint" in arm.first["settings"]
     return replace(found, advice="", command="") if found and elsewhere else found
+
+
+_HELPED = "it helped: "
+
+
+def _no_teacher(study: Study, arm: Arm) -> str:
+    """Return that the teacher has nothing to teach, where one taught and is not sure to be better than the student."""
+    why = next((study.gapless[task] for task in study.compared if task in study.gapless), None)
+    if why is None or not _taught(arm.first) or len(study.fixed) < len(FIXED):
+        return ""
+    return f"does the teacher know it ({study.head(study.compared[0])}: {why})? See its answers in the report"
 
 
 def _verdict(study: Study, arm: Arm) -> Verdict | None:
@@ -84,7 +97,7 @@ def _verdict(study: Study, arm: Arm) -> Verdict | None:
         return Verdict(sentence=f"it harmed: {told}", advice=_gentler(arm.first))
     share = study.share(arm, study.compared)  # of what the sentence is about
     way = f"; {share.cell} of the way to the teacher" if share and share.known else ""
-    return _taught_beside(f"it helped: {told}{way}", study, arm)
+    return _taught_beside(f"{_HELPED}{told}{way}", study, arm)
 
 
 def _by_the_others(study: Study, arm: Arm) -> Verdict | None:

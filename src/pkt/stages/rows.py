@@ -17,15 +17,16 @@ from typing import Any
 
 from pkt import console
 from pkt.config import SPLITS
-from pkt.data.encoding import Encoded, encode
+from pkt.data.encoding import Encoded, as_read, encode, encode_prompt
 from pkt.durable import write_atomically
-from pkt.methods.readings import read_by, share
+from pkt.methods.readings import read_by, reader, share, tokenizer_of
 from pkt.methods.workbench import Workbench
 from pkt.run_files import ROWS
 from pkt.stages import evaluate
 
 UNFINISHED = "\ufffd"  # the first bytes of a letter whose others are in the next token
 BEGIN, END = "⟦", "⟧"  # around what is supervised
+PROMPTS = "unlabelled"  # what the teacher answers
 COLUMNS = ("split", "rows", "tokens, median", "longest", "supervised, median", "longest answer", "share")
 
 
@@ -91,6 +92,8 @@ def show(bench: Workbench, run_dir: Path) -> None:
         if known:
             encoded = encode(known, bench.tokenizer, max_length=bench.max_length, chat=bench.chat)
             splits[f"test {task}"] = known, encoded
+    if bench.config.data.unlabelled is not None:
+        splits[PROMPTS] = _prompts(bench)
     evaluate.note_rows(bench, asked, answered=False)
     measured = {name: Lengths.of(encoded) for name, (_, encoded) in splits.items() if encoded.lengths}
     columns = COLUMNS if bench.one_vocabulary else (*COLUMNS, "compared with the teacher")
@@ -99,7 +102,9 @@ def show(bench: Workbench, run_dir: Path) -> None:
     shown = {}
     for name, (rows, encoded) in splits.items():
         if name.split()[0] in config.splits:
-            shown[name] = [_seen(bench, row, encoded, index) for index, row in enumerate(rows[: config.show])]
+            shown[name] = [
+                _seen(bench, name, row, encoded, index) for index, row in enumerate(rows[: config.show])
+            ]
             for line in _lines(name, shown[name]):
                 console.say(line)
     content = {
@@ -112,14 +117,26 @@ def show(bench: Workbench, run_dir: Path) -> None:
     console.say(f"{'run':<11}{run_dir}")
 
 
-def _seen(bench: Workbench, row: Mapping[str, Any], encoded: Encoded, index: int) -> dict[str, Any]:
+def _prompts(bench: Workbench) -> tuple[list[Mapping[str, str]], Encoded]:
+    """Return the prompts that the teacher will answer, as it reads them: rows of which nothing is supervised yet."""
+    tokenizer = tokenizer_of(bench, "teacher")
+    texts = as_read([prompt.text for prompt in bench.prompts], tokenizer, bench.chat, reader(bench))
+    ids = [encode_prompt(tokenizer, text) for text in texts]
+    rows: list[Mapping[str, str]] = [{"id": prompt.id, "prompt": prompt.text} for prompt in bench.prompts]
+    return rows, Encoded(input_ids=ids, prompt_lengths=[len(own) for own in ids])
+
+
+def _seen(
+    bench: Workbench, split: str, row: Mapping[str, Any], encoded: Encoded, index: int
+) -> dict[str, Any]:
     """Return a row as the models see it: every token as a text, and how many of them are the prompt's."""
     ids = list(encoded.input_ids[index])
+    tokenizer = tokenizer_of(bench, "teacher") if split == PROMPTS else bench.tokenizer
     return {
         "id": row["id"],
         "prompt_tokens": encoded.prompt_lengths[index],
         "ids": ids,
-        "tokens": list(pieces(bench.tokenizer, ids)),
+        "tokens": list(pieces(tokenizer, ids)),
     }
 
 

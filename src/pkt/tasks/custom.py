@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pkt.data.pools import FRONT, SHARE, divided
 from pkt.data.rows import from_file
@@ -36,15 +37,22 @@ class Custom(RowTask):
                 f"task {self.name} has no test rows: give {files}, or score other tasks (benchmark.tasks=[...])."
             )
         if split in (*FRONT, "test") and named is not None:
-            return _read(named, split, given)
-        if data.train is None:
+            rows = _read(named, split, given)
+        elif data.train is None:
             raise RequestError(f"task {self.name} needs rows: set data.train=/path/to/train.jsonl.")
-        return _cut(given)[split]
+        else:
+            rows = _cut(given)[split]
+        most = getattr(data.sizes, split, len(rows))
+        if given.fitting is not None and len(rows) > most:
+            given.fitting.beyond[f"{self.name}/{split}"] = (len(rows) - most, len(rows))
+        return rows
 
 
 def _read(path: str, split: str, given: Given) -> list[Row]:
     data = given.data
-    return from_file(path, split=split, columns=data.columns, supervise=data.supervise, chat=given.chat)
+    rows = from_file(path, split=split, columns=data.columns, supervise=data.supervise, chat=given.chat)
+    leaves = data.too_long == "leave_out" and split != "test" and given.fitting is not None
+    return given.fitting.kept(f"{Path(path).name}", rows) if leaves and given.fitting else rows
 
 
 def _cut(given: Given) -> dict[str, list[Row]]:

@@ -61,6 +61,13 @@ def _names(resolved: Mapping[str, Any], *parts: str) -> list[str]:
     return [str(node["name"]) for node in nodes if isinstance(node, Mapping) and node.get("name")]
 
 
+def is_first() -> bool:
+    """Return whether this request stands alone, or is the first job of its sweep."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return sweep_name() is None or HydraConfig.get().job.num == 0
+
+
 def sweep_name() -> str | None:
     """Return the name of the sweep's folder, the same for all its jobs; None outside a sweep."""
     from hydra.core.hydra_config import HydraConfig
