@@ -141,7 +141,8 @@ class DataConfig:
         factory=dict
     )  # what files call them: {prompt: question, answer: response}
     # prompts that the teacher answers: train (of the train rows beyond data.sizes.labelled) | a task, by its name (of
-    # its train rows) | a file with prompt, and perhaps id, test and entry_point. null: none
+    # its train rows) | a file with prompt (or instruction and input), and perhaps id, test
+    # and entry_point. null: none
     unlabelled: str | None = undecisive(None)
     # null (each of these three): cut from the train file, which then trains on the remaining rows
     extract: str | None = undecisive(None)

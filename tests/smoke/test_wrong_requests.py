@@ -46,7 +46,7 @@ def stored(pkt) -> list[str]:
         (["run", "task=custom"], ["benchmark.tasks=[...]"]),
         (["run", "data.columns=prompt:q", "data.columns=answer:a"], ["data.columns: a mapping", "in quotes"]),
         (
-            ["run", "model.student.init=prune"],
+            ["run", "model.student.init=prune", "model.student.layers=[1]"],
             ["student.checkpoint=package:pkt/assets/nano/student is set too"],
         ),
         (["run", "term@objective.terms.layr=fisher"], ["objective.terms.layr", "+term@", "geometry"]),
