@@ -9,6 +9,7 @@ from datetime import datetime
 import pytest
 
 from pkt.data.chat import Chat
+from pkt.errors import RequestError
 from tiny import tiny_tokenizer
 
 TURN = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant] "
@@ -75,3 +76,37 @@ def test_a_time_that_is_none_is_refused(pkt):
     told = pkt("align", "model.chat_time=yesterday")
     assert told.code == 2
     assert "model.chat_time: a date" in told.err
+
+
+PARTS = (
+    "{% for m in messages %}<{{ m.role }}>{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% endif %}"
+    "{% endfor %}</s>{% endfor %}<assistant>"
+)
+
+
+def test_a_template_may_want_contents_as_parts():
+    """As those of models that also see: what is a text alone they pass over."""
+    tokenizer, chat = tiny_tokenizer(), Chat(time=datetime(2024, 7, 26, 12))
+    tokenizer.chat_template = PARTS
+    assert chat.prompt(tokenizer, "Hi there") == "<user>Hi there</s><assistant>"
+    asked = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
+    assert chat.render(tokenizer, asked) == "<system>Be kind.</s><user>Hi</s><assistant>"
+    tokenizer.chat_template = TURN.replace("m.content", "m.content | upper")
+    assert "[user] HI" in chat.prompt(tokenizer, "Hi")
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("hello", "does not write what the user says"),
+        (TURN.replace("m.content", "m.content[:10]"), "does not write what the user says"),
+        (TURN + "{{ 1 / 0 }}", "does not take a conversation of user: division by zero"),
+        (TURN + "{{ '{role}'.format(roll=1) }}", "does not take a conversation of user"),
+        (TURN + "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "does not take a conversation of user"),
+    ],
+)
+def test_a_template_that_cannot_be_relied_on_is_refused(template, says):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(RequestError, match=says):
+        Chat(time=datetime(2024, 7, 26, 12)).prompt(tokenizer, "Hi, how are you?")

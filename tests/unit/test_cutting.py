@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MambaConfig
+from transformers import AutoModelForCausalLM, MambaConfig, MixtralConfig
 
 from pkt.config import CheckpointSpec, CutConfig, PairConfig
 from pkt.errors import RequestError
@@ -18,6 +18,7 @@ from pkt.methods.cutting import importance, resolved
 from pkt.models.fingerprint import fingerprint
 from pkt.models.kept import RECORD, CutSpec, Kept, Sizes, counts, recorded, told
 from pkt.models.load import load_config
+from pkt.models.narrow import sizes
 from pkt.models.pair import load_checkpoint, load_student
 from pkt.semantics import HeadView, Identity
 from tiny import tiny_config, tiny_model, tiny_tokenizer
@@ -270,3 +271,24 @@ def test_sizes_are_read_as_families_call_them():
     assert read == Sizes(layers=4, hidden=32, heads=4, groups=4, head=8, mlp=128)
     assert Sizes.read({"hidden_size": 32}.get) is None
     assert Sizes.read({"hidden_size": [32, 16], "num_attention_heads": 2}.get) is None
+
+
+@pytest.mark.parametrize("cut", [{"mlp": 0.5}, {"heads": 0.5}, {"hidden": 0.5, "heads": 0.5}])
+def test_widths_that_cannot_be_cut_are_refused_before_anything_is_measured(cut):
+    config = MixtralConfig(
+        num_hidden_layers=3, hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=99, num_local_experts=2,
+    )  # fmt: skip
+    with pytest.raises(RequestError, match="widths of this mixtral model cannot be cut"):
+        resolved(student(**cut), config, lambda what: pytest.fail(f"{what} was measured"), {"like": "llama"})
+
+
+def test_a_config_that_does_not_say_one_number_for_all_layers_is_refused_in_words():
+    class Ambiguous(type(tiny_config("llama"))):  # type: ignore[misc]
+        @property
+        def head_dim(self):
+            raise RuntimeError("'head_dim' may vary across layers")
+
+    config = tiny_config("llama")
+    config.__class__ = Ambiguous
+    assert sizes(config).head == 8  # what is left of the width

@@ -53,7 +53,7 @@ def test_a_known_pair_is_well_and_what_was_found_is_kept(doctor, tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["runs", "store"]
     (written,) = (tmp_path / "out" / "runs" / "doctor").glob("*/doctor.json")
     found = json.loads(written.read_text())
-    assert [check["state"] for checks in found.values() for check in checks] == ["ok"] * 33
+    assert [check["state"] for checks in found.values() for check in checks] == ["ok"] * 35
     assert found["teacher"][-1]["name"] == "identity"
     kept = [json.loads(p.read_text()) for p in (tmp_path / "out/store/probes").glob("*.json")]
     assert [probe["model_type"] for probe in kept] == ["llama", "llama"]

@@ -6,6 +6,7 @@ import torch
 from pkt.data.encoding import encode
 from pkt.errors import RequestError
 from pkt.evaluation.quiet import quiet
+from pkt.models.load import context_length
 from tiny import tiny_model, tiny_tokenizer
 
 PAIRS = [
@@ -242,3 +243,57 @@ def test_settings_of_task_files():
     drawn = Settings(most=256, temperature=0.2, more='{"top_p": 0.9}')
     assert told({"temperature": 0.2, "top_p": 0.9}) == drawn
     assert told({"num_beams": 3, "top_k": 4}) == Settings(most=256, more='{"num_beams": 3}')
+
+
+def test_scoring_leaves_a_model_as_it_was():
+    """lm-eval ties what a config calls tied, also where embedding and head of the weights are apart."""
+    model, ids = tiny_model(), torch.tensor([[7, 8, 9, 30]])
+    model.config.tie_word_embeddings = True
+    with torch.no_grad():
+        before = model(ids).logits
+        scorer(model, tiny_tokenizer()).generate_until(
+            requests(("Ada has", {"until": [], "max_gen_toks": 2}))
+        )
+        assert torch.equal(model(ids).logits, before)
+    assert model.lm_head.weight is not model.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_batch_changes_no_answer_also_where_padding_is_read_as_text(monkeypatch, reads):
+    """As recurrent models do, whatever the mask says."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    whole, seen = model.forward, []
+
+    def forward(input_ids=None, attention_mask=None, position_ids=None, **more):
+        seen.append(len(input_ids))
+        own = {} if reads else {"attention_mask": attention_mask, "position_ids": position_ids}
+        return whole(input_ids=input_ids, **own, **more)
+
+    monkeypatch.setattr(model, "forward", forward)
+    how = {"until": [], "max_gen_toks": 5}
+    asked = requests(
+        *((text, how) for text in ("Ada has 3 apples and", "Ada", "The answer is:", "Ben", "a b c d e"))
+    )
+    one, many = (scorer(model, tokenizer, size).generate_until(asked) for size in (1, 8))
+    assert one == many
+    assert (max(seen) == 5) is not reads
+
+
+def test_a_row_that_has_ended_is_filled_with_a_token_that_the_model_has():
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})  # without resizing the embedding
+    assert tokenizer.pad_token_id >= model.get_input_embeddings().weight.shape[0]
+    judge = scorer(model, tokenizer)
+    texts, how = [f"Ada has {n}" * n for n in (1, 2, 3)], {"until": [], "max_gen_toks": 12}
+    free = judge.generate_until(requests(*((text, how) for text in texts)))
+    # what one row writes first ends it, while the others go on
+    judge._ends = lambda: [tokenizer(free[0], add_special_tokens=False)["input_ids"][0]]
+    assert len(judge.generate_until(requests(*((text, how) for text in texts)))) == 3
+
+
+@pytest.mark.parametrize("name", ["max_seq_len", "max_target_positions", "n_positions"])
+def test_scoring_knows_the_context_that_training_knows(name):
+    model = tiny_model()
+    object.__setattr__(model.config, "max_position_embeddings", None)  # as of families that call it otherwise
+    setattr(model.config, name, 24)
+    assert scorer(model, tiny_tokenizer()).max_length == context_length(model.config) == 24

@@ -18,7 +18,7 @@ from pkt.errors import RequestError
 from pkt.methods import readings
 from pkt.models.architecture import Architecture
 from pkt.models.known_tokens import guard
-from pkt.models.pair import check_pair, compare_vocabularies, read_otherwise
+from pkt.models.pair import check_pair, compare_vocabularies, load_student, read_otherwise
 from tiny import tiny_config, tiny_model, tiny_tokenizer
 
 PAIRS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
@@ -181,3 +181,15 @@ def test_pair_configs_fit_the_schema(path):
     assert pair.teacher.checkpoint
     assert pair.student.init == ("prune" if pair.student.checkpoint is None else "load")
     assert all(s.dtype in ("auto", "float32", "bfloat16") for s in (pair.teacher, pair.student))
+
+
+def test_tokens_that_stand_in_every_row_need_an_embedding(tmp_path):
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    tokenizer.add_special_tokens({"eos_token": "[END]"})  # without resizing
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    spec = CheckpointSpec(checkpoint=str(tmp_path), dtype="float32")
+    with pytest.raises(
+        RequestError, match=r"the token '\[END\]' \(id \d+\) of its tokenizer stands in every row"
+    ):
+        load_student(PairConfig(name="p", teacher=spec, student=spec), None, "cpu")

@@ -389,3 +389,24 @@ def test_a_model_that_its_config_does_not_fit_is_refused_and_never_all_well():
 
 def test_interfaces_are_those_that_requests_may_name():
     assert {*Interface} == {*get_args(InterfaceName)} == {*INTERFACES}
+
+
+def test_a_role_that_points_to_another_embedding_is_refused():
+    model = tiny_model("qwen3", depth=3, tied=False)
+    arch = Architecture.of(model, {"like": "qwen3", "embed": "lm_head"})
+    arch.probe = probe(arch)
+    assert arch.probe.check("embedding").holds is False
+    with pytest.raises(RequestError, match=r"its role embed \(lm_head\) points to another module"):
+        arch.embedding_weight()
+    tied = Architecture.of(tiny_model("qwen3", depth=3, tied=True), {"like": "qwen3", "embed": "lm_head"})
+    assert probe(tied).check("embedding").holds is True  # the same weights
+
+
+@pytest.mark.parametrize("path", ["lm_head", "model.layers.0.self_attn.q_norm"])
+def test_a_final_norm_that_takes_no_states_is_named(path):
+    arch = Architecture.of(tiny_model("qwen3", depth=3), {"like": "qwen3", "final_norm": path})
+    arch.probe = probe(arch)
+    assert arch.probe.check("final_norm").holds is False
+    if path != "lm_head":  # a matrix takes a state, and is no norm
+        with pytest.raises(RequestError, match="the role final_norm points to the wrong module"):
+            arch.norm_weight()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tokenizers import normalizers
 
 import suite_files as files
 from pkt.config import BenchmarkConfig, DataConfig
@@ -54,10 +55,10 @@ def test_answers_that_a_tokenizer_does_not_know_are_counted(kind: str):
     tokenizer = vocabulary(kind)
     rows = [row("a", answer=" apples"), row("b", answer=" \u4e2d\u6587"), row("c", "", "\u4e2d")]
     known, lost = [rows[0]], [rows[1], rows[2]]
-    assert list(notes.unknown("train", known, tokenizer, "student")) == []
-    (told,) = notes.unknown("train", known + lost, tokenizer, "student")
+    assert list(notes.unwritable("train", known, tokenizer, "student")) == []
+    (told,) = notes.unwritable("train", known + lost, tokenizer, "student")
     assert told.startswith("train: 2 of 3 answers hold text that the student's tokenizer does not know")
-    assert list(notes.unknown("train", known + lost, vocabulary("byte_bpe"), "student")) == []
+    assert list(notes.unwritable("train", known + lost, vocabulary("byte_bpe"), "student")) == []
 
 
 def test_unusual_answers_are_counted():
@@ -157,3 +158,17 @@ def test_everything_is_told_once_and_kept(pkt, pair, tmp_path, tiny_request):
     assert "Notes on rows and answers" in page
     assert "learnt by heart" in page
     assert "some of these rows were trained on: see the warnings" in told.err + told.out
+
+
+@pytest.mark.parametrize("way", ["lower case", "letters that are dropped"])
+def test_answers_that_a_tokenizer_cannot_write_back_are_counted(way):
+    tokenizer = tiny_tokenizer()
+    backend = tokenizer.backend_tokenizer
+    backend.normalizer = normalizers.Lowercase() if way == "lower case" else normalizers.Replace("\u65e5", "")
+    rows = [row("a", answer=" apples 3"), row("b", answer=" Ben \u65e5"), row("c", answer=" two")]
+    (told,) = notes.unwritable("train", rows, tokenizer, "student")
+    assert told.startswith(
+        "train: 1 of 3 answers are others once the student's tokenizer has read and written them (row 'b'"
+    )
+    assert list(notes.unwritable("train", rows, tokenizer, "teacher")) == []  # it has not to write them
+    assert list(notes.unwritable("train", rows, tiny_tokenizer(), "student")) == []

@@ -9,9 +9,9 @@ training trains this token, and generation stops at it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +21,8 @@ from pkt.data.conversation import folded, messages_of
 from pkt.errors import RequestError, first_line
 
 VERSION = 2  # raised when prompts or their replies' ends become other tokens; part of keys of scores
+Messages = Sequence[dict[str, Any]]
+HEARD = f"Zebra4 {'and so on ' * 50}Zebra5"  # long: a template may write the beginning of a message alone
 ASKED, REPLY = "Zebra6", "Zebra7"  # stand for a question and its reply, and in no template
 
 
@@ -33,6 +35,7 @@ class Chat:
     """
 
     time: datetime
+    _heard: dict[tuple[str, Any], bool] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def prompt(self, tokenizer: Any, text: str) -> str:
         """Return a prompt, a user's message or several messages, up to where the reply begins."""
@@ -61,13 +64,36 @@ class Chat:
         return str(text) if heard else self._written(tokenizer, folded(messages), options)
 
     def _written(self, tokenizer: Any, messages: Sequence[dict[str, str]], options: dict[str, Any]) -> str:
-        """Return messages as the template writes them."""
-        import jinja2
+        """Return messages as the template writes them, their contents as texts or, if it hears no others, as parts."""
+        if self._hears(tokenizer, _plain):
+            return self._rendered(tokenizer, messages, options)
+        if self._hears(tokenizer, _in_parts):
+            return self._rendered(tokenizer, _in_parts(messages), options)
+        raise RequestError(
+            "the tokenizer's chat template does not write what the user says, so that all prompts would read alike. "
+            "Set model.chat_template=false, or give the tokenizer another template."
+        )
 
+    def _hears(self, tokenizer: Any, form: Callable[[Messages], Any]) -> bool:
+        """Return whether the template writes all that a user says; one that takes no such message tells so later."""
+        known = (str(tokenizer.chat_template), form)
+        if known not in self._heard:
+            try:
+                text = self._rendered(tokenizer, form([{"role": "user", "content": HEARD}]), {})
+            except RequestError:
+                self._heard[known] = form is _plain
+            else:
+                heard = " ".join(HEARD.lower().split()) in " ".join(text.lower().split())
+                self._heard[known] = (
+                    heard and "'type': 'text'" not in text
+                )  # a list that is written as Python has it
+        return self._heard[known]
+
+    def _rendered(self, tokenizer: Any, messages: Messages, options: dict[str, Any]) -> str:
         try:
             with self.clock():
                 text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        except Exception as error:  # a template is a program of somebody's: a division, a key, a recursion
             roles = ", ".join(message["role"] for message in messages)
             raise RequestError(
                 f"the tokenizer's chat template does not take a conversation of {roles}: {first_line(error)}. Set "
@@ -101,3 +127,12 @@ class Chat:
         stopped = SimpleNamespace(now=lambda: self.time)
         with mock.patch.object(chat_template_utils, "datetime", stopped):
             yield
+
+
+def _plain(messages: Messages) -> Messages:
+    return messages
+
+
+def _in_parts(messages: Messages) -> Messages:
+    """Return messages whose contents are lists of parts, as templates of models that also see want them."""
+    return [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]

@@ -210,7 +210,7 @@ def _behind(tokenizer: Any, text: str) -> list[int] | None:
     for lead in LEADS:
         before: list[int] = tokenizer(lead, add_special_tokens=False)["input_ids"]
         whole: list[int] = tokenizer(lead + text, add_special_tokens=False)["input_ids"]
-        if whole[: len(before)] == before:
+        if before and whole[: len(before)] == before:
             return whole[len(before) :]
     return None
 

@@ -96,8 +96,8 @@ def unusual(name: str, rows: Rows) -> Iterator[str]:
         )
 
 
-def unknown(name: str, rows: Rows, tokenizer: Any, who: str) -> Iterator[str]:
-    """Say how many answers hold tokens that stand for what the tokenizer does not know.
+def unwritable(name: str, rows: Rows, tokenizer: Any, who: str) -> Iterator[str]:
+    """Say how many answers the tokenizer cannot write back: what it does not know, drops or changes.
 
     Args:
         name: what the rows are called.
@@ -105,15 +105,33 @@ def unknown(name: str, rows: Rows, tokenizer: Any, who: str) -> Iterator[str]:
         tokenizer: of a model.
         who: has it.
     """
-    index = tokenizer.unk_token_id
-    if index is None or index == tokenizer.eos_token_id:
-        return
+    unknown = tokenizer.unk_token_id if tokenizer.unk_token_id != tokenizer.eos_token_id else None
     answers = encode_answers(tokenizer, [row["answer"] for row in rows], [row["prompt"] for row in rows])
-    if lost := [row for row, ids in zip(rows, answers, strict=True) if index in ids]:
+    lost = [row for row, ids in zip(rows, answers, strict=True) if unknown is not None and unknown in ids]
+    if lost:
+        more = (
+            f" A student learns to write {tokenizer.unk_token} there, and bits per byte count it as if the text had "
+            "been said: they do not compare with another tokenizer's."
+        )
         yield (
             f"{name}: {len(lost)} of {len(rows)} answers hold text that the {who}'s tokenizer does not know and reads "
-            f"as {tokenizer.unk_token} {_example(lost[0])}. A student learns to write {tokenizer.unk_token} there, and "
-            "bits per byte count it as if the text had been said: they do not compare with another tokenizer's."
+            f"as {tokenizer.unk_token} {_example(lost[0])}.{more if who == 'student' else ''}"
+        )
+    if who != "student":
+        return
+    texts = tokenizer.batch_decode(answers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    changed = [
+        (row, text)
+        for row, text, ids in zip(rows, texts, answers, strict=True)
+        if text.strip() != row["answer"].strip() and unknown not in ids
+    ]
+    if changed:
+        row, text = changed[0]
+        told = f"row {row['id']!r}: {row['answer'][:SHOWN]!r} becomes {text[:SHOWN]!r}"
+        yield (
+            f"{name}: {len(changed)} of {len(rows)} answers are others once the student's tokenizer has read and "
+            f"written them ({told}). No model can write them as they are, so that whole answers are never right, and "
+            "bits per byte count what is dropped as if it had been said: go by token accuracy."
         )
 
 

@@ -24,7 +24,13 @@ from pkt.evaluation.decoding import DRAWING
 from pkt.evaluation.drawing import Draw
 from pkt.evaluation.sampling import row_seed
 from pkt.late import torch
+from pkt.models.behaviour import distance
+from pkt.models.load import known_context
 from pkt.processes import ALONE, Processes
+
+PADDED = (
+    0.05  # relative difference of logits: rounding gives less in every dtype, padding that is read about 1
+)
 
 
 class Scorer(Asking, HFLM):  # type: ignore[misc]
@@ -54,7 +60,15 @@ class Scorer(Asking, HFLM):  # type: ignore[misc]
         """
         if tokenizer.pad_token_id is None:
             tokenizer = copy.deepcopy(tokenizer)  # lm-eval would set a padding token on the user's
-        super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size)
+        # lm-eval ties head and embedding of a model whose config says so, also where its weights are apart
+        with mock.patch.object(model, "tie_weights"):
+            super().__init__(
+                pretrained=model,
+                tokenizer=tokenizer,
+                backend="causal",
+                batch_size=batch_size,
+                max_length=known_context(getattr(model.config, "text_config", None) or model.config),
+            )
         self.begin(
             seed=seed,
             chat=chat,
@@ -64,6 +78,9 @@ class Scorer(Asking, HFLM):  # type: ignore[misc]
             vocabulary=int(model.get_output_embeddings().weight.shape[0]),
         )
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        pad, rows = self.tokenizer.pad_token_id, int(model.get_input_embeddings().weight.shape[0])
+        self._pad = pad if pad < rows else 0  # a row that has ended is filled with it, and read on
+        self._pads: bool | None = None
 
     def _score(
         self,
@@ -105,8 +122,10 @@ class Scorer(Asking, HFLM):  # type: ignore[misc]
     ) -> list[str]:
         """Continue a batch, padded on the left; a prompt that leaves no room for the new tokens is cut."""
         prompts = self.read(prompts, jobs, settings.most)
+        if len(lengths := sorted({*map(len, prompts)})) > 1 and not self._takes_padding(prompts):
+            return self._one_length_at_a_time(prompts, jobs, settings, lengths)
         longest = max(map(len, prompts))
-        pad, end = self.tokenizer.pad_token_id, self._ends()
+        pad, end = self._pad, self._ends()
         ids = torch.tensor([[pad] * (longest - len(row)) + row for row in prompts], device=self.device)
         mask = torch.tensor(
             [[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=self.device
@@ -128,6 +147,50 @@ class Scorer(Asking, HFLM):  # type: ignore[misc]
                 tokenizer=self.tokenizer,
             )
         return self.said(prompts, out[:, longest:].tolist(), settings)
+
+    def _one_length_at_a_time(
+        self,
+        prompts: list[list[int]],
+        jobs: Sequence[tuple[str, int]],
+        settings: Settings,
+        lengths: list[int],
+    ) -> list[str]:
+        found: dict[int, str] = {}
+        for length in lengths:
+            rows = [row for row, ids in enumerate(prompts) if len(ids) == length]
+            own = self._generate([prompts[row] for row in rows], [jobs[row] for row in rows], settings)
+            found |= dict(zip(rows, own, strict=True))
+        return [found[row] for row in range(len(prompts))]
+
+    @torch.inference_mode()
+    def _takes_padding(self, prompts: list[list[int]]) -> bool:
+        """Return whether a prompt is continued alike with padding before it, tried once on the shortest.
+
+        Some families read padding as text, whatever the mask says (recurrent states, convolutions, own positions): an
+        answer of theirs would depend on the rows beside it.
+        """
+        if self._pads is None:
+            alone, longest = min(prompts, key=len), max(map(len, prompts))
+            beside = self._next([[self._pad] * (longest - len(alone)) + alone], len(alone))
+            own = self._next([alone], len(alone))
+            self._pads = distance(beside, own) <= PADDED
+        return self._pads
+
+    def _next(self, rows: list[list[int]], real: int) -> torch.Tensor:
+        """Return the logits with which `generate` continues a row, of which the last `real` tokens are text."""
+        ids = torch.tensor(rows, device=self.device)
+        mask = torch.zeros_like(ids)
+        mask[:, -real:] = 1
+        with _neutral(self.model):
+            out = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=GenerationConfig(max_new_tokens=1, do_sample=False, pad_token_id=self._pad),
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+        logits: torch.Tensor = out.logits[0][0].float()
+        return logits
 
     def _draws(self, jobs: Sequence[tuple[str, int]], settings: Settings) -> list[Draw]:
         """Return the processor that draws tokens; none for greedy decoding."""

@@ -15,7 +15,7 @@ from pkt.config import CheckpointSpec
 from pkt.manifest import content_key
 from pkt.mapping import top_layers
 from pkt.models.kept import Counts, CutSpec, Kept, count, counts
-from pkt.models.narrow import sizes
+from pkt.models.narrow import narrow_config, sizes
 from pkt.models.surgery import check_kept
 from pkt.remembered import recall, remember
 
@@ -23,13 +23,16 @@ Measured = Callable[[str], Importance]
 """What is measured (a key of `MEASURES`) -> its numbers."""
 
 
-def resolved(spec: CheckpointSpec, teacher_config: Any, measured: Measured) -> CheckpointSpec:
+def resolved(
+    spec: CheckpointSpec, teacher_config: Any, measured: Measured, roles: Mapping[str, Any] | None = None
+) -> CheckpointSpec:
     """Return a cut student's spec with all that stays of its teacher written out.
 
     Args:
         spec: of the student.
         teacher_config: of its teacher.
         measured: gives importance; asked for what is chosen by it, and for nothing else.
+        roles: declared module roles of the teacher.
 
     Raises:
         RequestError: numbers that the teacher does not have, or layers or widths that cannot be cut.
@@ -39,12 +42,31 @@ def resolved(spec: CheckpointSpec, teacher_config: Any, measured: Measured) -> C
     wanted = Counts()
     if any(value is not None for value in (cut.heads, cut.mlp, cut.hidden)):
         wanted = counts(cut, sizes(config))
+        _try_widths(teacher_config, wanted, depth, roles)
     elif cut.layers is not None:  # the sizes of layers do not matter, and need not stand in the config
         wanted = Counts(layers=count("layers", cut.layers, depth))
     layers = _layers(spec, depth, wanted, measured)
     check_kept(layers, depth)
     kept = Kept(layers=tuple(layers), **_widths(wanted, layers, config, measured))
     return CutSpec(**{**vars(spec), "layers": list(layers)}, kept=kept)
+
+
+def _try_widths(config: Any, wanted: Counts, depth: int, roles: Mapping[str, Any] | None) -> None:
+    """Refuse widths that this architecture cannot be cut to, before anything is measured.
+
+    Raises:
+        RequestError: see `narrow_config`.
+    """
+    if wanted.groups is wanted.mlp is wanted.hidden is None:
+        return
+    layers = range(1, depth + 1)
+    trial = Kept(
+        layers=tuple(layers),
+        groups=None if wanted.groups is None else (tuple(range(wanted.groups)),) * depth,
+        mlp=None if wanted.mlp is None else (tuple(range(wanted.mlp)),) * depth,
+        hidden=None if wanted.hidden is None else tuple(range(wanted.hidden)),
+    )
+    narrow_config(config, trial, roles=roles)
 
 
 def _layers(spec: CheckpointSpec, depth: int, wanted: Counts, measured: Measured) -> Sequence[int]:

@@ -121,7 +121,7 @@ def read_by(bench: Workbench, role: str, split: str, *, labelled: bool = False) 
         rows = [*(() if alone else bench.splits[split].rows), *answered]
         own, teacher = read(split), tokenizer_of(bench, "teacher")
         theirs = encode(rows, teacher, **_limits(bench), who="teacher")
-        bench.note(*notes.unknown(split, rows, teacher, "teacher"))
+        bench.note(*notes.unwritable(split, rows, teacher, "teacher"))
         if bench.chat is None:
             bench.note(*notes.inside_tokens(f"{split}, as the teacher reads it", rows, theirs, teacher))
         student, other = met(rows, (bench.tokenizer, own), (teacher, theirs), bench.chat)

@@ -33,7 +33,7 @@ from pkt.methods.cutting import importance, resolved
 from pkt.methods.known import generation_of, known
 from pkt.models.fingerprint import fingerprint
 from pkt.models.kept import recorded, told
-from pkt.models.load import context_length, dtype_name, load_config, load_tokenizer
+from pkt.models.load import context_length, declared_roles, dtype_name, load_config, load_tokenizer
 from pkt.models.outline import Outline
 from pkt.models.pair import LanguageModel, PairReport, load_student, load_teacher
 from pkt.objectives import Objective
@@ -122,7 +122,9 @@ class Workbench:
         pair = self.config.model
         if not self._is_cut:
             return pair
-        student = resolved(pair.student, self.teacher_config, self._importance)
+        student = resolved(
+            pair.student, self.teacher_config, self._importance, declared_roles(pair.student, pair.teacher)
+        )
         if pair.student.cut != CutConfig():
             console.note(f"the student keeps {told(student)}")
         return replace(pair, student=student)
@@ -342,10 +344,10 @@ class Workbench:
             rows: with prompt and answer.
             most: new tokens that are generated for an answer; None: none are.
         """
-        file = self.rows_dir / f"{texts_of(rows, self.how | {'unknown in': name, 'most': most})}.json"
+        file = self.rows_dir / f"{texts_of(rows, self.how | {'unwritable in': name, 'most': most})}.json"
         if known := recall(file, "the rows are tokenised again"):
             return [str(note) for note in known["notes"]]
-        found = list(notes.unknown(name, rows, self.tokenizer, "student"))
+        found = list(notes.unwritable(name, rows, self.tokenizer, "student"))
         found += [] if most is None else notes.unreachable(name, rows, self.tokenizer, most)
         remember(file, {"notes": found})
         return found

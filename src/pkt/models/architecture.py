@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from pkt.errors import RequestError
+from pkt.errors import RequestError, first_line
 from pkt.late import Tensor, nn, torch
 from pkt.models.behaviour import Norm, Reading, logits_of, norm_of, reading_of, returned_by_layers
 from pkt.models.findings import Probe
@@ -151,13 +151,29 @@ class Architecture:
         return _materialised(_weight(self.head), "LM head")
 
     def embedding_weight(self) -> Tensor:
-        """Return the input embedding, (V, D)."""
+        """Return the input embedding, (V, D).
+
+        Raises:
+            RequestError: the probe found that the model reads tokens elsewhere.
+        """
+        if self.probe is not None:
+            self.probe.require("embedding")
         return _materialised(_weight(self.embedding), "input embedding")
 
     @cached_property
     def norm(self) -> Norm:
-        """What the final norm does, measured."""
-        return norm_of(self.final_norm, self.width, self.device, self.dtype)
+        """What the final norm does, measured.
+
+        Raises:
+            RequestError: it cannot be run on a state.
+        """
+        try:
+            return norm_of(self.final_norm, self.width, self.device, self.dtype)
+        except RuntimeError as error:
+            raise RequestError(
+                f"the final norm ({self.roles.final_norm}) cannot be run on a state of {self.width} channels "
+                f"({first_line(error)}): the role final_norm points to the wrong module"
+            ) from error
 
     def norm_weight(self) -> Tensor | None:
         """Return what the final norm multiplies a state with, (D), or None where it has no weight.

@@ -1,6 +1,6 @@
 """What a probe found out about a loaded model: named checks, each with its number.
 
-Probe.holds("mlp") -> True | False | None (could not be tried)      Probe.require("mlp") -> refuses by name
+Probe.check("mlp").holds -> True | False | None (could not be tried)      Probe.require("mlp") -> refuses by name
 """
 
 from __future__ import annotations

@@ -41,6 +41,8 @@ from pkt.models.surgery import prune, pruned_config
 
 log = logging.getLogger(__name__)
 
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
+"""How configs call the length of their context."""
 _DTYPES = get_args(Dtype)
 
 
@@ -194,7 +196,13 @@ def skeleton(config: Any, declared: Mapping[str, Any] | None = None) -> Architec
 
 def context_length(config: Any) -> int:
     """Return the number of positions that a model was made for (no limit in its config: `sys.maxsize`)."""
-    return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
+    return known_context(config) or sys.maxsize
+
+
+def known_context(config: Any) -> int | None:
+    """Return the number of positions that a model's config names; None where it names none."""
+    named = (getattr(config, name, None) for name in _POSITIONS)
+    return next((int(number) for number in named if isinstance(number, int) and number > 0), None)
 
 
 def dtype_name(name: str, device_type: str, *, spread: bool = False) -> str:

@@ -47,12 +47,7 @@ def narrow(model: Any, kept: Kept, *, roles: Mapping[str, Any] | None = None) ->
     """
     arch, make = Architecture.of(model, roles), type(model)
     config = narrow_config(model.config, kept, roles=roles)
-    try:
-        weights = _sliced(arch, kept)
-    except IndexError as failure:  # fused in another way: one key-value head for all queries (GPT-BigCode)
-        raise _refusal(
-            config, f"a projection has fewer rows than its config says ({in_a_line(failure)})"
-        ) from failure
+    weights = _cut(arch, kept)
     with quiet_transformers():
         found = make.from_pretrained(None, config=config, state_dict=weights, dtype=model.dtype)
     found = found.eval().to(arch.device)
@@ -86,7 +81,7 @@ def narrow_config(config: Any, kept: Kept, *, roles: Mapping[str, Any] | None = 
     text_alone(config)
     make = transformers.AutoModelForCausalLM.from_config
     arch = Architecture.of(built(config, make), roles)
-    wanted = {name: tuple(tensor.shape) for name, tensor in _sliced(arch, kept).items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in _cut(arch, kept).items()}
     new = _resized(config, kept)
     alike = "" if new.hidden == new.heads * new.head else _ALIKE
     try:
@@ -118,10 +113,17 @@ def sizes(config: Any) -> Sizes:
     Raises:
         RequestError: its config does not say them.
     """
-    found = Sizes.read(lambda name: getattr(config, name, None))
+    found = Sizes.read(lambda name: _value(config, name))
     if found is None:
         raise _refusal(config, "its sizes do not stand in its config as one number each")
     return found
+
+
+def _value(config: Any, name: str) -> Any:
+    try:
+        return getattr(config, name, None)
+    except Exception:  # a config may refuse to say one number for all layers (Gemma 4)
+        return None
 
 
 def _resized(config: Any, kept: Kept) -> Sizes:
@@ -143,6 +145,21 @@ def _named(config: Any, new: Sizes) -> dict[str, Any]:
     for size in ("hidden", "heads", "groups", "mlp"):
         values |= {name: getattr(new, size) for name in NAMES[size] if name in values}
     return values | {"head_dim": new.head}
+
+
+def _cut(arch: Architecture, kept: Kept) -> dict[str, Tensor]:
+    """Return what stays of every tensor.
+
+    Raises:
+        RequestError: a projection has fewer rows than the config says: layers of several widths, or maps that are fused
+            in another way (one key-value head for all queries, in GPT-BigCode).
+    """
+    try:
+        return _sliced(arch, kept)
+    except IndexError as failure:
+        raise _refusal(
+            arch.model.config, f"a projection has fewer rows than its config says ({in_a_line(failure)})"
+        ) from failure
 
 
 def _sliced(arch: Architecture, kept: Kept) -> dict[str, Tensor]:

@@ -135,9 +135,28 @@ def _load(
 
 def _probed(loaded: LanguageModel, identity: str, cache_dir: Path | None) -> LanguageModel:
     """Let a model's architecture know what its probe found; probes are kept beside the converted checkpoints."""
+    _check_ends(loaded)
     folder = cache_dir.with_name("probes") if cache_dir is not None else None
     loaded.arch.probe = probed(loaded.arch, loaded.tokenizer, identity, folder)
     return loaded
+
+
+def _check_ends(loaded: LanguageModel) -> None:
+    """Refuse a model without a row for the tokens that stand around every text.
+
+    Raises:
+        RequestError: there is none for its EOS, or for what its tokenizer puts before a text.
+    """
+    tokenizer, rows = loaded.tokenizer, loaded.arch.rows
+    around = [tokenizer.eos_token_id, *_read(tokenizer, "a")[:1]]
+    beyond = [index for index in around if index is not None and index >= rows]
+    if beyond:
+        named = f"{tokenizer.convert_ids_to_tokens(beyond[0])!r} (id {beyond[0]})"
+        raise RequestError(
+            f"{loaded.model.config.model_type}: the token {named} of its tokenizer stands in every row, and its "
+            f"embedding has {rows} rows: take the tokenizer of these weights, or save the model after "
+            "model.resize_token_embeddings(len(tokenizer))"
+        )
 
 
 def check_pair(pair: PairConfig, *, cache_dir: Path | None = None) -> PairReport:

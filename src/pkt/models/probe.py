@@ -1,6 +1,6 @@
 """Try on a loaded model what pkt relies on: a few tokens, every layer, and a number for each check.
 
-    model ──> tokens runs finite                                 does it compute anything?
+    model ──> tokens embedding runs finite                                 does it compute anything?
           ──> causal logits final_norm norm_weight               is what pkt reads what the model does?
           ──> block residual mlp attention sequential            what the taps give adds up, and a write counts
           ──> start stop                                         a pass may start from cached states, and end early
@@ -29,7 +29,17 @@ from pkt.models import sublayers
 from pkt.models.architecture import Architecture
 from pkt.models.cuts import cuts
 from pkt.models.findings import Check, Probe
-from pkt.models.readings import Sample, causal, final_norm, finite, logits, norm_weight, runs, tokens
+from pkt.models.readings import (
+    Sample,
+    causal,
+    embedding,
+    final_norm,
+    finite,
+    logits,
+    norm_weight,
+    runs,
+    tokens,
+)
 from pkt.remembered import recall, remember
 
 log = logging.getLogger(__name__)
@@ -54,6 +64,7 @@ def probe(arch: Architecture, tokenizer: Any = None) -> Probe:
 
     judges: dict[tuple[str, ...], Callable[[], Check | tuple[Check, ...]]] = {
         ("tokens",): lambda: tokens(arch, tokenizer),
+        ("embedding",): lambda: embedding(arch),
         ("runs",): lambda: runs(sample),
         ("finite",): lambda: finite(sample),
         ("causal",): lambda: causal(sample),

@@ -77,6 +77,22 @@ def tokens(arch: Architecture, tokenizer: Any) -> Check:
     return Check(name="tokens", holds=not without, number=float(len(without)), sentence=sentence)
 
 
+def embedding(arch: Architecture) -> Check:
+    """Check that the module that is taken for the embedding is the one that the model reads tokens with."""
+    own = arch.model.get_input_embeddings()
+    if own is None:
+        return Check(
+            name="embedding", holds=None, number=None, sentence="the model does not say what it reads with"
+        )
+    holds = own is arch.embedding or own.weight is getattr(arch.embedding, "weight", None)
+    sentence = (
+        "tokens are read with its embedding"
+        if holds
+        else f"its role embed ({arch.roles.embed}) points to another module than the one that reads tokens"
+    )
+    return Check(name="embedding", holds=holds, number=None, sentence=sentence)
+
+
 def runs(sample: Sample) -> Check:
     """Check that the model's own code gets through a padded batch, called as anybody would call it."""
     try:
@@ -155,7 +171,14 @@ def final_norm(sample: Sample) -> Check:
     arch = sample.arch
     with tap(arch, [arch.depth], Interface.block) as states:
         final_BTD = sample.decode()
-    error = distance(sample.real(arch.final_norm(states[arch.depth])), sample.real(final_BTD))
+    try:
+        error = distance(sample.real(arch.final_norm(states[arch.depth])), sample.real(final_BTD))
+    except RuntimeError as failure:  # of shapes: that module takes other states
+        sentence = (
+            f"its role final_norm ({arch.roles.final_norm}) points to a module that takes no states of the last layer "
+            f"({first_line(failure)})"
+        )
+        return Check(name="final_norm", holds=False, number=None, sentence=sentence)
     holds = error <= tolerance(arch.dtype)
     sentence = (
         "the final norm of the last layer's states is what the head reads"
