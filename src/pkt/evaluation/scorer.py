@@ -185,9 +185,13 @@ class Scorer(Asking, HFLM):  # type: ignore[misc]
             out = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                generation_config=GenerationConfig(max_new_tokens=1, do_sample=False, pad_token_id=self._pad),
-                output_logits=True,
-                return_dict_in_generate=True,
+                generation_config=GenerationConfig(
+                    max_new_tokens=1,
+                    do_sample=False,
+                    pad_token_id=self._pad,
+                    output_logits=True,
+                    return_dict_in_generate=True,
+                ),
             )
         logits: torch.Tensor = out.logits[0][0].float()
         return logits
