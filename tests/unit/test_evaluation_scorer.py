@@ -297,3 +297,31 @@ def test_scoring_knows_the_context_that_training_knows(name):
     object.__setattr__(model.config, "max_position_embeddings", None)  # as of families that call it otherwise
     setattr(model.config, name, 24)
     assert scorer(model, tiny_tokenizer()).max_length == context_length(model.config) == 24
+
+
+class Strict:
+    """A tokenizer that raises at ids that it does not have, as slow ones do."""
+
+    eos_token_id = 2
+
+    def __init__(self, tokenizer):
+        self.own = tokenizer
+
+    def __len__(self):
+        return len(self.own)
+
+    def decode(self, ids, **options):
+        assert all(index < len(self) for index in ids)
+        return self.own.decode(ids, **options)
+
+
+def test_a_token_of_a_heads_padding_has_no_text():
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer(" apples", add_special_tokens=False)["input_ids"]
+    judge, settings = scorer(tiny_model(), tokenizer), SimpleNamespace(until=())
+    judge.tokenizer = Strict(tokenizer)
+    assert (
+        judge.said([[]], [[*ids, len(tokenizer) + 3]], settings)
+        == judge.said([[]], [ids], settings)
+        == [" apples"]
+    )

@@ -21,7 +21,7 @@ from pkt.data.conversation import folded, messages_of
 from pkt.errors import RequestError, first_line
 
 VERSION = 2  # raised when prompts or their replies' ends become other tokens; part of keys of scores
-Messages = Sequence[dict[str, Any]]
+Turns = Sequence[dict[str, Any]]
 HEARD = f"Zebra4 {'and so on ' * 50}Zebra5"  # long: a template may write the beginning of a message alone
 ASKED, REPLY = "Zebra6", "Zebra7"  # stand for a question and its reply, and in no template
 
@@ -74,7 +74,7 @@ class Chat:
             "Set model.chat_template=false, or give the tokenizer another template."
         )
 
-    def _hears(self, tokenizer: Any, form: Callable[[Messages], Any]) -> bool:
+    def _hears(self, tokenizer: Any, form: Callable[[Turns], Any]) -> bool:
         """Return whether the template writes all that a user says; one that takes no such message tells so later."""
         known = (str(tokenizer.chat_template), form)
         if known not in self._heard:
@@ -89,7 +89,7 @@ class Chat:
                 )  # a list that is written as Python has it
         return self._heard[known]
 
-    def _rendered(self, tokenizer: Any, messages: Messages, options: dict[str, Any]) -> str:
+    def _rendered(self, tokenizer: Any, messages: Turns, options: dict[str, Any]) -> str:
         try:
             with self.clock():
                 text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
@@ -129,10 +129,10 @@ class Chat:
             yield
 
 
-def _plain(messages: Messages) -> Messages:
+def _plain(messages: Turns) -> Turns:
     return messages
 
 
-def _in_parts(messages: Messages) -> Messages:
+def _in_parts(messages: Turns) -> Turns:
     """Return messages whose contents are lists of parts, as templates of models that also see want them."""
     return [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]

@@ -100,6 +100,7 @@ class Asking:
         self.decoded: dict[str, dict[str, Any]] = {}
         self._seed, self._chat, self._follow = seed, chat, frozenset(follow)
         self._processes, self._generation, self._vocabulary = processes, generation, vocabulary
+        self._named = 1 + max(self.tokenizer.get_vocab().values())
 
     @abstractmethod
     def _score(
@@ -295,10 +296,13 @@ class Asking:
         return [self._fitting(text, ids, room) for (text, _), ids in zip(jobs, prompts, strict=True)]
 
     def said(self, prompts: list[list[int]], new: list[list[int]], settings: Settings) -> list[str]:
-        """Return the texts of new tokens, up to an end token or a stop string."""
+        """Return the texts of new tokens, up to an end token or a stop string; a head's padding rows have none."""
         ends = set(self._ends())
-        rows = zip(prompts, new, strict=True)
-        return [self._text(prompt, _before(row, ends), settings.until) for prompt, row in rows]
+        rows = zip(prompts, (_before(row, ends) for row in new), strict=True)
+        return [
+            self._text(prompt, [token for token in row if token < self._named], settings.until)
+            for prompt, row in rows
+        ]
 
 
 def _before(row: list[int], ends: set[int]) -> list[int]:
