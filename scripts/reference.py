@@ -24,8 +24,8 @@ HEAD = """# Every key
 <!-- made by `python scripts/reference.py` -->
 
 `pkt <verb> --cfg job` prints the keys of a request with their values, `pkt list <group>` the options of a group. A key
-is set by `key=value`, an option by `group=option`; what a wrong value may be instead, its message says. `pkt run` and `pkt transfer` warn of
-settings in a command that nothing in its request reads.
+is set by `key=value`, an option by `group=option`; what a wrong value may be instead, its message says. `pkt run` and
+`pkt transfer` warn of settings in a command that nothing in its request reads.
 
 """
 SKIPPED = ("hydra", "debug")  # groups of Hydra's own, and of pkt's tests
