@@ -6,11 +6,15 @@ words -> composed without those at fault, again and again -> a message for each 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from pkt.explain import CONFIG_ERRORS, explain
 from pkt.searchpath import builtin_conf_dir
+
+_SWEEP = ("-m", "--multirun")
 
 
 def all_faults(verb: str, words: Sequence[str], first: str) -> list[str]:
@@ -20,12 +24,15 @@ def all_faults(verb: str, words: Sequence[str], first: str) -> list[str]:
 
     Args:
         verb: one of `verbs.COMPOSED`.
-        words: as `words.hydra_words` returns them. With flags, such as those of a sweep, there is `first` alone.
+        words: as `words.hydra_words` returns them; of a sweep its first job is looked at. With other flags there is
+            `first` alone.
         first: what Hydra said of all of them, explained.
     """
-    found, rest = [first], list(words)
-    if any(word.startswith("-") for word in words):
+    found, rest = [first], [word for word in words if word not in _SWEEP]
+    if any(word.startswith("-") for word in rest):
         return found
+    if len(rest) < len(words):
+        rest = [*map(_of_first_job, rest)]
     while len(rest) > 1:
         named = {key for word in rest if (key := _key(word)) and key in found[-1]}
         for key in sorted(named, key=len, reverse=True):  # `method.rank` before `method`
@@ -39,6 +46,15 @@ def all_faults(verb: str, words: Sequence[str], first: str) -> list[str]:
         found.append(said)
         rest = without
     return found
+
+
+def _of_first_job(word: str) -> str:
+    """Return a word with the first of its values, where it has several; one that cannot be read is at fault."""
+    with suppress(*CONFIG_ERRORS):
+        (override,) = OverridesParser.create().parse_overrides([word])
+        if override.is_sweep_override():
+            return f"{word.partition('=')[0]}={next(iter(override.sweep_string_iterator()))}"
+    return word
 
 
 def _key(word: str) -> str:

@@ -65,6 +65,10 @@ def test_wrong_words(pkt, words, parts):
         (["method=kd", "method.nope=1", "data.also=2"], ["'method.nope'", "'data.also'"]),
         (["method=sfft", "optim.lrr=1", "mapping=nil"], ["method=sfft", "'optim.lrr'", "mapping=nil"]),
         (["optim.lrr=1", "optim.lrr=2", "~dataa", "seed=a"], ["'optim.lrr'", "'dataa'", "seed: an integer"]),
+        (
+            ["-m", "optim.lrr=1,2", "method=sft,kd", "seed=range(0,3)", "optim.lr=a,b"],
+            ["'optim.lrr'", "optim.lr: a"],
+        ),
     ],
 )
 def test_all_words_that_do_not_fit_are_told_at_once(pkt, words, parts):
