@@ -128,7 +128,7 @@ class DataConfig:
     max_length: int | None = undecisive(None, at_least=2)
     # null: rows in the task's own order; an integer draws the rows of each split anew
     shuffle_seed: int | None = undecisive(None, at_most=MOST_SEED)
-    # benchmark=custom: rows with more tokens than that are refused, or left out (refuse, leave_out); never test rows
+    # benchmark=custom: rows that are longer than max_length are refused, or left out (leave_out); never test rows
     too_long: str = undecisive("refuse", choices=("refuse", "leave_out"))
     # tasks whose rows the teacher is read on in `extract`; null: the benchmark's own (a control: the wrong task)
     extract_tasks: list[str] | None = undecisive(None)

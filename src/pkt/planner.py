@@ -29,7 +29,7 @@ from pkt.settings import deciding, plain, target_of
 from pkt.tasks.prompts import Prompt
 from pkt.training.trainable import Update
 
-VERSIONS = {"extract": 1, "answer": 2, "align": 1, "transfer": 1, "eval": 2, "analyze": 4}
+VERSIONS = {"extract": 1, "answer": 3, "align": 1, "transfer": 1, "eval": 3, "analyze": 4}
 """Of the code of each stage: another number makes older results count as missing."""
 READ_FIRST = {"mapping": "extract", "semantics": "align", "objective": "transfer"}
 """The stage that reads a group of strategies first, where the method has that stage."""
@@ -323,7 +323,9 @@ def _trains(update: Update, processes: int) -> dict[str, Any]:
     """Return what decides a training beside its settings."""
     return {
         # dropout draws its masks in every process
-        **({"processes": processes} if processes > 1 and update.dropout > 0 else {}),
+        **(
+            {"processes": processes} if processes > 1 and update.kind == "lora" and update.dropout > 0 else {}
+        ),
         # older results may have left them as they were
         **({"embeddings": "trained"} if update.trains_embeddings else {}),
     }

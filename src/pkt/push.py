@@ -18,11 +18,11 @@ from pkt import console
 from pkt.errors import PktError, RequestError, first_line, nearest
 from pkt.foreign import network_errors
 from pkt.models.ancestry import front_matter
+from pkt.models.source import is_hub_id
 from pkt.results import Result
 from pkt.run_files import ADAPTER, CHECKPOINT, RUN_STAGES
 
 KEYS = ("checkpoint", "repo", "private")
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HERE = re.compile(r"(?:(?<=[\s'\"=`,(])|^)(?:~|/[\w.-]+)/[\w./-]+|package:[\w./-]+")  # of this machine
 
 
@@ -33,12 +33,12 @@ class Parcel:
     Attributes:
         folder: of a model or adapter.
         repo: ``org/name``.
-        private: of a repository that is made now.
+        private: whether only its owner is to see it; None: as the hub has it, or makes it.
     """
 
     folder: Path
     repo: str
-    private: bool
+    private: bool | None
 
     @property
     def files(self) -> dict[str, int]:
@@ -103,14 +103,16 @@ def _parcel(words: Sequence[str]) -> Parcel:
         raise RequestError(
             f"pkt push: not set: {', '.join(missing)}; pkt push checkpoint=<folder> repo=org/name"
         )
-    if not _REPO.fullmatch(settings["repo"]):
+    if not is_hub_id(settings["repo"]):
         raise RequestError(f"repo={settings['repo']}: org/name is expected, as on the hub")
-    private = settings.get("private", "false")
-    if private not in ("true", "false"):
+    private = settings.get("private")
+    if private not in ("true", "false", None):
         raise RequestError(f"private={private}: true or false is expected")
     folder = _folder(settings["checkpoint"])
     _check_base(folder)
-    return Parcel(folder=folder, repo=settings["repo"], private=private == "true")
+    return Parcel(
+        folder=folder, repo=settings["repo"], private=None if private is None else private == "true"
+    )
 
 
 def _folder(named: str) -> Path:
@@ -136,11 +138,21 @@ def _check_base(folder: Path) -> None:
         return
     content: Mapping[str, object] = json.loads(file.read_text(encoding="utf-8"))
     base = str(content.get("base_model_name_or_path"))
-    if not _REPO.fullmatch(base) or Path(base).exists():
+    if not is_hub_id(base) or Path(base).exists():
         raise RequestError(
             f"checkpoint={folder}: this {ADAPTER} is for {base}, which is not on the hub. Push the model that it is "
             f"merged into ({CHECKPOINT}/ beside it), or set base_model_name_or_path in "
             "adapter_config.json to an id on the hub"
+        )
+
+
+def _check_seen(parcel: Parcel, is_private: bool) -> None:
+    """Refuse to send to a repository that was there before, and that others see than was asked for."""
+    if parcel.private not in (None, is_private):
+        seen = "private" if is_private else "public"
+        raise RequestError(
+            f"private={str(parcel.private).lower()}: {parcel.repo} is there, and {seen}: change that on the hub first, "
+            "or name another; nothing was sent"
         )
 
 
@@ -152,6 +164,7 @@ def _sent(parcel: Parcel) -> str:
     hub = HfApi(library_name="pkt")
     try:
         hub.create_repo(parcel.repo, private=parcel.private, exist_ok=True)
+        _check_seen(parcel, bool(hub.repo_info(parcel.repo).private))
         return str(
             hub.upload_folder(repo_id=parcel.repo, folder_path=parcel.folder, commit_message="Add the model")
         )

@@ -87,10 +87,7 @@ def _folders(words: Sequence[str]) -> tuple[Path, list[Path]]:
 
 
 def _list(asked: argparse.Namespace, root: Path, runs: list[Path]) -> int:
-    stored, left = (
-        artifacts(root),
-        [one for one in leftovers(root) if one.kind != "lock"],
-    )  # each run leaves locks
+    stored, left = artifacts(root), leftovers(root)
     needed = needs(stored, runs)
     rows = [
         (
@@ -105,7 +102,8 @@ def _list(asked: argparse.Namespace, root: Path, runs: list[Path]) -> int:
     ]
     console.table(str(root), ("stage", "key", "size", "days unused", "made by", "needed by"), rows)
     told = f"{len(stored)} artifacts, {_bytes(sum(one.size for one in stored))}"
-    rest = f"{len(left)} leftovers, {_bytes(sum(one.size for one in left))} (`pkt store prune --dry-run` lists them)"
+    locks, size = sum(one.kind == "lock" for one in left), sum(one.size for one in left)  # a stage leaves one
+    rest = f"{len(left)} leftovers, {locks} of them locks, {_bytes(size)} (`pkt store prune --dry-run` lists them)"
     console.say(f"{told}; {rest}")
     return 0
 

@@ -91,6 +91,10 @@ def test_a_template_may_want_contents_as_parts():
     assert chat.prompt(tokenizer, "Hi there") == "<user>Hi there</s><assistant>"
     asked = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
     assert chat.render(tokenizer, asked) == "<system>Be kind.</s><user>Hi</s><assistant>"
+    tokenizer.chat_template = (
+        "{% if messages[0].content is string %}{{ raise_exception('parts') }}{% endif %}" + PARTS
+    )
+    assert chat.prompt(tokenizer, "Hi there") == "<user>Hi there</s><assistant>"
     tokenizer.chat_template = TURN.replace("m.content", "m.content | upper")
     assert "[user] HI" in chat.prompt(tokenizer, "Hi")
 

@@ -7,6 +7,7 @@ from pkt.data.encoding import encode
 from pkt.errors import RequestError
 from pkt.evaluation.quiet import quiet
 from pkt.models.load import context_length
+from pkt.models.outline import Outline
 from tiny import tiny_model, tiny_tokenizer
 
 PAIRS = [
@@ -297,6 +298,7 @@ def test_scoring_knows_the_context_that_training_knows(name):
     object.__setattr__(model.config, "max_position_embeddings", None)  # as of families that call it otherwise
     setattr(model.config, name, 24)
     assert scorer(model, tiny_tokenizer()).max_length == context_length(model.config) == 24
+    assert Outline.of(model.config).context == 24  # by which rows are measured
 
 
 class Strict:

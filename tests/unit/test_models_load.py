@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -192,12 +193,17 @@ def test_fingerprint_follows_content(folder, tmp_path):
     assert fingerprint(spec(folder)) != second
 
 
-def test_fingerprint_samples_large_files(folder, monkeypatch):
-    monkeypatch.setattr("pkt.models.fingerprint.WHOLE", 1000)
-    monkeypatch.setattr("pkt.models.fingerprint.BLOCK", 512)
-    first = fingerprint(spec(folder))
-    tiny_model("llama", seed=1).save_pretrained(folder)
-    assert fingerprint(spec(folder)) != first
+def test_every_weight_of_a_large_file_is_in_the_fingerprint(folder, monkeypatch):
+    """A method may change a few rows of one matrix."""
+    monkeypatch.setattr("pkt.models.fingerprint.LARGE", 1000)
+    seen, file = {fingerprint(spec(folder))}, folder / "model.safetensors"
+    weights = load_file(file)
+    for name in list(weights)[::3]:
+        changed = {key: value.clone() for key, value in weights.items()}
+        changed[name].view(-1)[len(changed[name].view(-1)) // 3] += 1
+        save_file(changed, file, metadata={"format": "pt"})
+        seen.add(fingerprint(spec(folder)))
+    assert len(seen) == 1 + len(list(weights)[::3])
 
 
 HUB = CheckpointSpec(checkpoint="some-org/some-model")
@@ -206,18 +212,20 @@ HUB = CheckpointSpec(checkpoint="some-org/some-model")
 @pytest.fixture
 def asked(monkeypatch, tmp_path):
     """An empty hub cache, and a hub that says what a test puts into `answer`."""
-    hub._problem.cache_clear()
+    hub._ANSWERS.clear()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     answer = {"error": ConnectionError("Name or service not known")}
 
     def model_info(_self, name, *, revision, timeout):
-        answer["timeout"] = timeout
+        answer["timeout"], answer["times"] = timeout, answer.get("times", 0) + 1
+        if "commit" in answer:
+            return SimpleNamespace(siblings=[], sha=answer["commit"])
         raise answer["error"]
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
     yield answer
-    hub._problem.cache_clear()
+    hub._ANSWERS.clear()
 
 
 def test_unreachable_hub_names_three_ways(asked):
@@ -273,6 +281,21 @@ def test_unknown_revision(asked):
     asked["error"] = refusal(huggingface_hub.errors.RevisionNotFoundError)
     with pytest.raises(RequestError, match=r"model\.teacher\.revision=main: .* no such revision"):
         load_config(HUB)
+
+
+def test_a_refusal_is_asked_again_and_an_answer_is_not(asked, monkeypatch):
+    source, clock = hub.Source(who="teacher", name=HUB.checkpoint, kind="hub"), [0.0]
+    monkeypatch.setattr(hub.time, "monotonic", lambda: clock[0])
+    for _ in range(2):
+        with pytest.raises(PktError):
+            hub.reach(source)
+    assert asked["times"] == 1  # what cannot be reached costs seconds each time
+    clock[0] += hub.PATIENCE + 1
+    asked["commit"] = "a" * 40  # somebody has logged in
+    assert hub.reach(source)["revision"] == "a" * 40
+    first, asked["commit"], clock[0] = fingerprint(HUB), "b" * 40, 1e9  # and the branch moves
+    assert (hub.reach(source)["revision"], fingerprint(HUB)) == ("a" * 40, first)
+    assert asked["times"] == 2
 
 
 def test_filled_cache_is_used_without_a_network(asked, folder, tmp_path):

@@ -99,6 +99,7 @@ def test_rows_show_what_fixed_texts_do_not(monkeypatch, texts, told):
         pair=SimpleNamespace(student=SimpleNamespace(init="load"), teacher=None),
         one_vocabulary=True,
         cache_dir=None,
+        chat=None,
         tokenizer=plain,
         splits={"train": RowTable(rows=tuple({"prompt": text, "answer": "!"} for text in texts))},
         note=lambda *sentences: said.extend(sentences),

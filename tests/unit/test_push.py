@@ -26,6 +26,7 @@ class Hub(BaseHTTPRequestHandler):
     kept: dict[str, bytes]
     asked: list[tuple[str, dict]]
     refuses = False
+    private = False
     address: str
 
     def do_POST(self) -> None:
@@ -36,6 +37,8 @@ class Hub(BaseHTTPRequestHandler):
             return self._say({"error": "You don't have the rights"}, 403)
         if self.path == "/api/repos/create":
             own.asked.append(("create", json.loads(body)))
+            made = json.loads(body)
+            own.private = own.private or bool(made.get("private")) or made.get("visibility") == "private"
             return self._say({"url": f"{own.address}/org/name"})
         if self.path == "/api/validate-yaml":
             return self._say({"warnings": [], "errors": []})
@@ -54,7 +57,7 @@ class Hub(BaseHTTPRequestHandler):
         return self._say({"error": self.path}, 404)
 
     def do_GET(self) -> None:
-        self._say({"id": "org/name", "sha": "0" * 40, "siblings": [], "private": False})
+        self._say({"id": "org/name", "sha": "0" * 40, "siblings": [], "private": type(self).private})
 
     def _say(self, content: dict, status: int = 200) -> None:
         text = json.dumps(content).encode()
@@ -123,6 +126,33 @@ def test_what_is_pushed_is_what_is_there_and_loads(hub, model, tmp_path):
     AutoModelForCausalLM.from_pretrained(tmp_path / "fetched")
 
 
+@pytest.mark.parametrize("asked", ["true", "false"])
+def test_a_repository_that_others_see_than_was_asked_for_is_refused(hub, model, asked):
+    """The hub passes over `private` of one that is there."""
+    hub.private, hub.do_POST = asked == "false", _there(hub)
+    done = push(hub, f"checkpoint={model}", "repo=org/name", f"private={asked}")
+    assert done.returncode == 2
+    assert (
+        f"private={asked}: org/name is there, and {'public' if asked == 'true' else 'private'}" in done.stderr
+    )
+    assert hub.kept == {}
+
+
+def _there(hub: type[Hub]):
+    """Return what answers as a hub that has the repository."""
+    whole = hub.do_POST
+
+    def answer(own: Hub) -> None:
+        if own.path != "/api/repos/create":
+            return whole(own)
+        own.rfile.read(int(own.headers.get("Content-Length", 0)))
+        return own._say(
+            {"error": "You already created this model repo", "url": f"{hub.address}/org/name"}, 409
+        )
+
+    return answer
+
+
 def test_a_dry_run_sends_nothing_and_says_what_would_go(hub, model):
     (model / "README.md").write_text("---\ntags: [x]\n---\npkt run data.train=/home/ada/rows.jsonl\n")
     done = push(hub, f"checkpoint={model}", "repo=org/name", "--dry-run")
@@ -140,6 +170,8 @@ def test_a_dry_run_sends_nothing_and_says_what_would_go(hub, model):
         (["repo=org/name"], "not set: checkpoint"),
         (["checkpoint=nowhere", "repo=org/name"], "no model and no adapter there"),
         (["checkpoint={model}", "repo=name"], "org/name is expected"),
+        (["checkpoint={model}", "repo=org/na--me"], "org/name is expected"),
+        (["checkpoint={model}", "repo=org/name."], "org/name is expected"),
         (["checkpoint={model}", "repo=org/name", "private=perhaps"], "true or false"),
         (["chekpoint={model}", "repo=org/name"], "did you mean 'checkpoint'"),
     ],

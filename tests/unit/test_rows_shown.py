@@ -79,3 +79,20 @@ def test_prompts_without_labels_are_shown_as_the_teacher_reads_them(pkt, tiny_re
     (row,) = found["rows"]["unlabelled"]
     assert row["prompt_tokens"] == len(row["tokens"])
     assert "".join(row["tokens"]).endswith("Result:")
+
+
+def test_rows_behind_the_labelled_ones_are_not_called_unused(pkt, tiny_request):
+    done = pkt("rows", *tiny_request, "data.sizes.train=10", "data.sizes.labelled=4", "data.unlabelled=train")
+    assert done.code == 0, done.err
+    assert "are not used" not in done.err
+
+
+def test_long_test_rows_are_shown_and_told(pkt, tiny_request, tmp_path):
+    file = tmp_path / "long.jsonl"
+    rows = [{"prompt": "Ada has 3 apples. " * times, "answer": " 3"} for times in (1, 40)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    words = [word for word in tiny_request if not word.startswith("data.test=")]
+    done = pkt("rows", *words, f"data.test={file}", "rows.splits=[unlabelled]")
+    assert done.code == 0, done.err
+    assert "test custom: 1 of 2 rows have more than" in done.err
+    assert "there are no prompts without labels" in done.err

@@ -186,6 +186,12 @@ def test_a_model_that_it_cannot_run_is_one_message(model):
     assert "\n" not in str(told.value)
 
 
+def test_arguments_of_ones_own_win_and_the_model_is_pkts(model):
+    own = served(model[1], arguments={"max_model_len": 16, "dtype": "float32", "trust_remote_code": True})
+    with scorer_of(own, tiny_tokenizer(), device="cpu", batch_size=2) as scorer:
+        assert scorer._llm.limit == 16
+
+
 def scores(outputs) -> dict[str, list[float]]:
     file = max(outputs.glob("runs/run/*/scores.json"))
     found = json.loads(file.read_text(encoding="utf-8"))["scores"]

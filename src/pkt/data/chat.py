@@ -20,7 +20,7 @@ from unittest import mock
 from pkt.data.conversation import folded, messages_of
 from pkt.errors import RequestError, first_line
 
-VERSION = 2  # raised when prompts or their replies' ends become other tokens; part of keys of scores
+VERSION = 3  # raised when prompts or their replies' ends become other tokens; part of keys of scores
 Turns = Sequence[dict[str, Any]]
 HEARD = f"Zebra4 {'and so on ' * 50}Zebra5"  # long: a template may write the beginning of a message alone
 ASKED, REPLY = "Zebra6", "Zebra7"  # stand for a question and its reply, and in no template
@@ -69,19 +69,20 @@ class Chat:
             return self._rendered(tokenizer, messages, options)
         if self._hears(tokenizer, _in_parts):
             return self._rendered(tokenizer, _in_parts(messages), options)
+        self._rendered(tokenizer, messages, options)  # a template that takes no such message says why
         raise RequestError(
             "the tokenizer's chat template does not write what the user says, so that all prompts would read alike. "
             "Set model.chat_template=false, or give the tokenizer another template."
         )
 
     def _hears(self, tokenizer: Any, form: Callable[[Turns], Any]) -> bool:
-        """Return whether the template writes all that a user says; one that takes no such message tells so later."""
+        """Return whether the template writes all that a user says."""
         known = (str(tokenizer.chat_template), form)
         if known not in self._heard:
             try:
                 text = self._rendered(tokenizer, form([{"role": "user", "content": HEARD}]), {})
             except RequestError:
-                self._heard[known] = form is _plain
+                self._heard[known] = False
             else:
                 heard = " ".join(HEARD.lower().split()) in " ".join(text.lower().split())
                 self._heard[known] = (

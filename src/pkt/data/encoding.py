@@ -22,7 +22,7 @@ from pkt.data.chat import Chat
 from pkt.data.tokens import Tokens
 from pkt.errors import RequestError
 
-VERSION = 5  # raised when the rules below give other token ids for the same rows; part of keys
+VERSION = 6  # raised when the rules below give other token ids for the same rows; part of keys
 PREFIX_SPACES = ("▁", "Ġ")  # how tokens write a space
 LEADS = ("\n", "=", ":", ")")
 NEAR = 8  # tokens among which a prefix would come again

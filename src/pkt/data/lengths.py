@@ -1,7 +1,8 @@
 """Leave out rows of a published set that are too long to train on, before any are drawn.
 
 Published sets hold rows of all lengths. Rows beyond the models' context are left out and counted, so that a split still
-has the size asked for. Rows of the user's or of pkt's own tasks are refused instead (see `encode`).
+has the size asked for. Rows of pkt's own tasks are refused instead (see `encode`), and so are the
+user's unless `data.too_long` says otherwise.
 """
 
 from __future__ import annotations

@@ -25,11 +25,12 @@ from pkt.evaluation.drawing import Draw
 from pkt.evaluation.sampling import row_seed
 from pkt.late import torch
 from pkt.models.behaviour import distance
-from pkt.models.load import known_context
+from pkt.models.outline import known_context
 from pkt.processes import ALONE, Processes
 
+TRIED, PADDING = 4, 64  # tokens of a text, and of padding before it, with which it is tried
 PADDED = (
-    0.05  # relative difference of logits: rounding gives less in every dtype, padding that is read about 1
+    0.05  # relative difference of logits; rounding gives less in every dtype, padding that is read about 1
 )
 
 
@@ -164,15 +165,15 @@ class Scorer(Asking, HFLM):  # type: ignore[misc]
 
     @torch.inference_mode()
     def _takes_padding(self, prompts: list[list[int]]) -> bool:
-        """Return whether a prompt is continued alike with padding before it, tried once on the shortest.
+        """Return whether a text is continued alike with padding before it, tried once: a few tokens behind much of it.
 
         Some families read padding as text, whatever the mask says (recurrent states, convolutions, own positions): an
         answer of theirs would depend on the rows beside it.
         """
         if self._pads is None:
-            alone, longest = min(prompts, key=len), max(map(len, prompts))
-            beside = self._next([[self._pad] * (longest - len(alone)) + alone], len(alone))
-            own = self._next([alone], len(alone))
+            text = min(prompts, key=len)[-TRIED:]
+            padding = [self._pad] * max(1, min(PADDING, self.max_length - len(text) - 1))
+            beside, own = (self._next([row], len(text)) for row in ([*padding, *text], text))
             self._pads = distance(beside, own) <= PADDED
         return self._pads
 

@@ -159,18 +159,20 @@ def _started(served: Served, seed: int) -> Any:
     """Return the engine with the model in it."""
     from vllm import LLM
 
-    context = {} if served.context == sys.maxsize else {"max_model_len": served.context}
+    chosen = {
+        "dtype": served.dtype,
+        "seed": seed % 2**31,
+        "generation_config": "vllm",  # settings in the model's folder are pkt's to apply
+        **({} if served.context == sys.maxsize else {"max_model_len": served.context}),
+        **served.arguments,
+    }
+    given = {
+        "model": served.where,
+        "revision": served.revision,
+        "trust_remote_code": False,
+    }  # nobody's to choose
     try:
-        return LLM(
-            model=served.where,
-            revision=served.revision,
-            dtype=served.dtype,
-            seed=seed % 2**31,
-            trust_remote_code=False,
-            generation_config="vllm",  # settings in the model's folder are pkt's to apply
-            **context,
-            **served.arguments,
-        )
+        return LLM(**{**chosen, **given})
     except (ValueError, RuntimeError, OSError, NotImplementedError, TypeError) as error:
         raise PktError(
             f"vLLM cannot run {served.where}: {first_line(error)}; set eval.backend=hf (answer.backend=hf), or its "

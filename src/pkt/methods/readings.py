@@ -56,7 +56,9 @@ def tell(bench: Workbench) -> None:
     if bench.pair.student.init == "prune" or not bench.one_vocabulary:
         return
     own = load_tokenizer(bench.pair.teacher, cache_dir=bench.cache_dir)
-    texts = [row["prompt"] + row["answer"] for row in bench.splits["train"].rows[:_LOOKED_AT]]
+    rows = bench.splits["train"].rows[:_LOOKED_AT]
+    prompts = as_read([row["prompt"] for row in rows], bench.tokenizer, bench.chat)
+    texts = [prompt + row["answer"] for prompt, row in zip(prompts, rows, strict=True)]
     if found := read_otherwise(own, bench.tokenizer, texts):
         bench.note(
             f"train: {found}. The teacher has the same tokens and is given the student's: what it says of them may be "

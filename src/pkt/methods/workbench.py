@@ -6,6 +6,7 @@ A stage whose result is in the store asks for no model, so nothing is loaded for
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -33,7 +34,7 @@ from pkt.methods.cutting import importance, resolved
 from pkt.methods.known import generation_of, known
 from pkt.models.fingerprint import fingerprint
 from pkt.models.kept import recorded, told
-from pkt.models.load import context_length, declared_roles, dtype_name, load_config, load_tokenizer
+from pkt.models.load import declared_roles, dtype_name, load_config, load_tokenizer
 from pkt.models.outline import Outline
 from pkt.models.pair import LanguageModel, PairReport, load_student, load_teacher
 from pkt.objectives import Objective
@@ -273,7 +274,7 @@ class Workbench:
     def max_length(self) -> int:
         """Tokens per row: what the user says, or the smaller of the two contexts."""
         roles = ("teacher", *(() if self._is_cut else ("student",)))
-        contexts = min(context_length(self.outline(role)) for role in roles)
+        contexts = min(self.outline(role).context or sys.maxsize for role in roles)
         return min(self.config.data.max_length or contexts, contexts)
 
     @cached_property

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pkt.config import CheckpointSpec
-from pkt.models.hub import cached_commit
+from pkt.models.hub import commit
 from pkt.models.kept import kept_by
 from pkt.models.source import locate
 
-BLOCK = 64 * 1024  # bytes per sample of a large file
-SAMPLES = 64
-WHOLE = 16 * 1024 * 1024  # bytes up to which a file is read whole
+LARGE = 16 * 1024 * 1024  # bytes from which on a file is read by a thread of its own
 _TEXT = (".json", ".model", ".txt", ".jinja")  # config, tokenizer, chat template
 
 
 def fingerprint(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) -> str:
     """Return 16 hex digits that identify what `load_model` would give.
 
-    Files up to 16 MiB are hashed whole. Of larger ones the size, the first block (a safetensors header) and 64
-    blocks spread over the file are hashed: this can miss single weights that are edited in place, but not a file that
-    was retrained or converted. A hub id is identified by its commit if the local cache has it, else by its revision.
+    Files are hashed whole: two students may differ in the rows of one matrix. A hub id is identified by the commit that
+    its files are taken from, or where neither the hub nor the local cache knows it by its revision.
 
     Args:
         spec: the checkpoint.
@@ -41,7 +40,7 @@ def fingerprint(spec: CheckpointSpec, *, teacher: CheckpointSpec | None = None) 
         return _short([fingerprint(own), *map(str, kept.layers), *([kept.widths] if kept.widths else [])])
     source = locate(spec, "teacher" if teacher is None else "student")
     if source.kind == "hub":
-        content = f"{source.name}@{cached_commit(source) or source.revision}"
+        content = f"{source.name}@{commit(source) or source.revision}"
     else:
         content = content_digest(source.local)
     roles = {key: spec.roles[key] for key in spec.roles} if spec.roles else {}
@@ -62,29 +61,24 @@ def state(file: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=64)  # a student cut from its teacher asks for the teacher's again
 def _content(path: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
-    digest = hashlib.sha256()
-    for file, *_ in files:
-        digest.update(f"{file.name if path.is_dir() else ''}:{file.stat().st_size}\n".encode())
-        for block in _blocks(file):
-            digest.update(block)
+    digest, large = hashlib.sha256(), [file for file, size, _ in files if size > LARGE]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # hashing leaves the interpreter's lock
+        found = dict(zip(large, pool.map(_hashed, large), strict=True))
+    for file, size, _ in files:
+        digest.update(f"{file.name if path.is_dir() else ''}:{size}\n".encode())
+        digest.update(found[file] if file in found else file.read_bytes())
     return digest.hexdigest()
+
+
+def _hashed(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def _read_by_loader(folder: Path) -> Iterator[Path]:
     for file in sorted(folder.iterdir()):
         if file.is_file() and (file.suffix in _TEXT or file.suffix == ".safetensors"):
             yield file
-
-
-def _blocks(file: Path) -> Iterator[bytes]:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        if size <= WHOLE:
-            yield stream.read()
-            return
-        for sample in range(SAMPLES + 1):
-            stream.seek((size - BLOCK) * sample // SAMPLES)
-            yield stream.read(BLOCK)
 
 
 def _short(parts: list[Any]) -> str:

@@ -7,9 +7,10 @@ take over twenty seconds.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,31 @@ from pkt.models.source import Source, pickles_only
 log = logging.getLogger(__name__)
 
 SECONDS = 5.0  # timeout of the first answer
+PATIENCE = 60.0  # seconds for which a refusal is believed: somebody may log in meanwhile
+_ANSWERS: dict[tuple[str, str, bool], Answer] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the hub said of a model.
+
+    Attributes:
+        problem: why it cannot be had there; None where it can.
+        commit: that its revision stands for.
+        at: when.
+    """
+
+    problem: str | None
+    commit: str | None
+    at: float
+
+
+def commit(source: Source) -> str | None:
+    """Return the commit that a hub source is loaded from in this process: the hub's, else the local cache's.
+
+    A branch may move while a process runs, so that the first answer holds.
+    """
+    return _answer(source).commit or cached_commit(source)
 
 
 def cached_commit(source: Source) -> str | None:
@@ -43,12 +69,12 @@ def reach(source: Source) -> dict[str, Any]:
         RequestError: no such revision, or pickled weights only.
     """
     cached = _cached(source)
-    problem = _problem(source.who, source.name, source.revision, constants.HF_HUB_OFFLINE)
-    if problem is None:
-        return {"pretrained_model_name_or_path": source.name, "revision": source.revision}
+    answer = _answer(source)
+    if answer.problem is None:
+        return {"pretrained_model_name_or_path": source.name, "revision": answer.commit or source.revision}
     if cached is None:
-        raise PktError(missing(source, problem))
-    log.debug("%s from the local cache: %s", source.name, problem)
+        raise PktError(missing(source, answer.problem))
+    log.debug("%s from the local cache: %s", source.name, answer.problem)
     return {"pretrained_model_name_or_path": str(cached), "local_files_only": True}
 
 
@@ -93,9 +119,18 @@ def _cached(source: Source) -> Path | None:
     return Path(config).parent if isinstance(config, str) else None
 
 
-@cache
-def _problem(who: str, name: str, revision: str, offline: bool) -> str | None:
-    """Say why the hub does not give a model's description, or None; asked once per process."""
+def _answer(source: Source) -> Answer:
+    """Return what the hub says of a model: what it gave once, for as long as the process lives."""
+    asked = (source.name, source.revision, constants.HF_HUB_OFFLINE)
+    known = _ANSWERS.get(asked)
+    if known is None or (known.problem is not None and time.monotonic() - known.at > PATIENCE):
+        problem, found = _asked(source.who, *asked)
+        known = _ANSWERS[asked] = Answer(problem=problem, commit=found, at=time.monotonic())
+    return known
+
+
+def _asked(who: str, name: str, revision: str, offline: bool) -> tuple[str | None, str | None]:
+    """Ask the hub for a model's description: why it is not given, and the commit of its revision."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -104,7 +139,7 @@ def _problem(who: str, name: str, revision: str, offline: bool) -> str | None:
     )
 
     if offline:
-        return "HF_HUB_OFFLINE is set and the local cache does not hold it."
+        return "HF_HUB_OFFLINE is set and the local cache does not hold it.", None
     console.note(
         f"pkt: asking the hub for the {who} '{name}'"
     )  # without a network the answer may take half a minute
@@ -115,14 +150,14 @@ def _problem(who: str, name: str, revision: str, offline: bool) -> str | None:
             f"model.{who}.revision={revision}: '{name}' has no such revision; use main, a tag, or a commit."
         ) from error
     except GatedRepoError:
-        return "its licence has not been accepted with your account, or you are not logged in."
+        return "its licence has not been accepted with your account, or you are not logged in.", None
     except RepositoryNotFoundError:
-        return "the hub knows no such model, or it is private and you are not logged in."
+        return "the hub knows no such model, or it is private and you are not logged in.", None
     except HfHubHTTPError as error:
-        return f"the hub answered: {first_line(error)}"
+        return f"the hub answered: {first_line(error)}", None
     except Exception as error:  # whichever network error the HTTP library of the day raises
-        return f"the hub cannot be reached ({first_line(error)})."
+        return f"the hub cannot be reached ({first_line(error)}).", None
     files = [sibling.rfilename for sibling in info.siblings or []]
     if any(f.endswith(".bin") for f in files) and not any(f.endswith(".safetensors") for f in files):
         raise RequestError(pickles_only(name, who))
-    return None
+    return None, info.sha

@@ -30,10 +30,11 @@ from pkt.manifest import verified, write_manifest
 from pkt.models.architecture import Architecture
 from pkt.models.fingerprint import content_digest, state
 from pkt.models.finite import check_finite
-from pkt.models.hub import explained, reach
+from pkt.models.hub import commit, explained, reach
 from pkt.models.kept import Kept, kept_by, recording
 from pkt.models.kinds import check_kind
 from pkt.models.narrow import narrow, narrow_config, text_alone
+from pkt.models.outline import known_context
 from pkt.models.precision import too_slow
 from pkt.models.quiet import quiet_transformers
 from pkt.models.source import Source, check_one_source, check_weights, locate
@@ -41,8 +42,6 @@ from pkt.models.surgery import prune, pruned_config
 
 log = logging.getLogger(__name__)
 
-_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
-"""How configs call the length of their context."""
 _DTYPES = get_args(Dtype)
 
 
@@ -76,7 +75,7 @@ def place(spec: CheckpointSpec, *, cache_dir: Path | None = None) -> tuple[str, 
     """Return the folder of a model's files, or its name and revision on the hub, for an engine that loads it itself."""
     source = _converted(locate(spec, "teacher"), cache_dir)
     if source.kind == "hub":
-        return source.name, spec.revision
+        return source.name, commit(source) or spec.revision
     return str(source.local), None
 
 
@@ -197,12 +196,6 @@ def skeleton(config: Any, declared: Mapping[str, Any] | None = None) -> Architec
 def context_length(config: Any) -> int:
     """Return the number of positions that a model was made for (no limit in its config: `sys.maxsize`)."""
     return known_context(config) or sys.maxsize
-
-
-def known_context(config: Any) -> int | None:
-    """Return the number of positions that a model's config names; None where it names none."""
-    named = (getattr(config, name, None) for name in _POSITIONS)
-    return next((int(number) for number in named if isinstance(number, int) and number > 0), None)
 
 
 def dtype_name(name: str, device_type: str, *, spread: bool = False) -> str:

@@ -14,23 +14,25 @@ from pkt.models.kept import RECORD
 from pkt.models.source import locate
 from pkt.remembered import recall, remember
 
-VERSION = 1  # of what is remembered
+VERSION = 2  # of what is remembered
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
+"""How configs call the length of their context."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:
-    """A model in numbers, by the names that its config has for them.
+    """A model in numbers, most of them by the names that its config has for them.
 
     Attributes:
         num_hidden_layers: L.
         hidden_size: D.
-        max_position_embeddings: positions that it was made for; None: no limit.
+        context: positions that it was made for; None: no limit.
         pkt_cut: which layers and channels of its teacher it kept; None: it was not cut from one.
     """
 
     num_hidden_layers: int
     hidden_size: int
-    max_position_embeddings: int | None
+    context: int | None
     pkt_cut: dict[str, Any] | None
 
     @classmethod
@@ -39,9 +41,16 @@ class Outline:
         return cls(
             num_hidden_layers=int(config.num_hidden_layers),
             hidden_size=int(config.hidden_size),
-            max_position_embeddings=getattr(config, "max_position_embeddings", None),
+            context=known_context(config),
             pkt_cut=getattr(config, RECORD, None),
         )
+
+
+def known_context(config: Any) -> int | None:
+    """Return the number of positions that a model's config names; None where it names none."""
+    get = config.get if isinstance(config, Mapping) else lambda name: getattr(config, name, None)
+    named = map(get, _POSITIONS)
+    return next((int(number) for number in named if isinstance(number, int) and number > 0), None)
 
 
 def known_of(

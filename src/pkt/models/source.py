@@ -17,8 +17,14 @@ from pkt.config import CheckpointSpec
 from pkt.errors import FILE_LIKENESS, RequestError, nearest
 from pkt.faults import adapter_beside_weights
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9]([\w.-]*\w)?")
+_LONGEST = 96  # characters of a name on the hub
 _FORMS = "a hub id org/name, a local folder, a .gguf file, or package:name/path"
+
+
+def is_hub_id(name: str) -> bool:
+    """Return whether a text may be the id of a repository on the hub, by the hub's own rules for names."""
+    return bool(_HUB_ID.fullmatch(name)) and len(name) <= _LONGEST and not name.endswith(".git")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +70,7 @@ def locate(spec: CheckpointSpec, who: str) -> Source:
     else:
         path = Path(name).expanduser()
         looks_local = name.startswith((".", "/", "~")) or name.endswith(".gguf")
-        if not path.exists() and not looks_local and _HUB_ID.fullmatch(name):
+        if not path.exists() and not looks_local and is_hub_id(name):
             return Source(who=who, name=name, kind="hub", revision=spec.revision or "main")
     if not path.exists():
         raise RequestError(

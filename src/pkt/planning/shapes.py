@@ -8,6 +8,7 @@ from typing import Any
 
 from pkt.errors import RequestError
 from pkt.models.kept import Counts, Sizes
+from pkt.models.outline import known_context
 
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of a number
 UNGATED = ("gpt2", "gpt_neox", "opt", "bloom", "falcon", "mpt", "phi")  # types whose MLP has two matrices
@@ -86,7 +87,7 @@ class Shape:
                 f"(model_type={own.get('model_type')}) has others; run the request on few rows (data.sizes) instead"
             )
         kind, queries, keys = own.get("model_type"), sizes.heads * sizes.head, sizes.groups * sizes.head
-        context = int(own.get("max_position_embeddings") or own.get("n_positions") or 2**31)
+        context = known_context(own) or 2**31
         biases = queries + 2 * keys if kind in (*BIASED, *EVERYWHERE) or own.get("attention_bias") else 0
         biases += 2 * sizes.head if kind in NORMED else 0
         biases += 4 * sizes.hidden + sizes.mlp if kind in EVERYWHERE else 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,10 +91,19 @@ def show(bench: Workbench, run_dir: Path) -> None:
     for task, rows in asked.rows.items():
         known = [row for row in rows if {"prompt", "answer"} <= row.keys()]
         if known:
-            encoded = encode(known, bench.tokenizer, max_length=bench.max_length, chat=bench.chat)
+            encoded = encode(known, bench.tokenizer, max_length=sys.maxsize, chat=bench.chat)
             splits[f"test {task}"] = known, encoded
+            if long := sum(length > bench.max_length for length in encoded.lengths):
+                bench.note(
+                    f"test {task}: {long} of {len(known)} rows have more than {bench.max_length} tokens; scoring reads "
+                    "the end of their prompts"
+                )
     if bench.config.data.unlabelled is not None:
         splits[PROMPTS] = _prompts(bench)
+    elif PROMPTS in config.splits:
+        console.warn(
+            f"rows.splits={PROMPTS}: there are no prompts without labels; data.unlabelled=... names some"
+        )
     evaluate.note_rows(bench, asked, answered=False)
     measured = {name: Lengths.of(encoded) for name, (_, encoded) in splits.items() if encoded.lengths}
     columns = COLUMNS if bench.one_vocabulary else (*COLUMNS, "compared with the teacher")

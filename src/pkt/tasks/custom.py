@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pkt.data.pools import FRONT, SHARE, divided
 from pkt.data.rows import from_file
@@ -42,17 +41,22 @@ class Custom(RowTask):
             raise RequestError(f"task {self.name} needs rows: set data.train=/path/to/train.jsonl.")
         else:
             rows = _cut(given)[split]
-        most = getattr(data.sizes, split, len(rows))
-        if given.fitting is not None and len(rows) > most:
-            given.fitting.beyond[f"{self.name}/{split}"] = (len(rows) - most, len(rows))
+        self._count(rows, split, given)
         return rows
+
+    def _count(self, rows: list[Row], split: str, given: Given) -> None:
+        """Keep how many rows `data.sizes` leaves unused, for a note; what lies behind labelled rows may be prompts."""
+        most = getattr(given.data.sizes, split, len(rows))
+        counts = given.data.sizes.labelled is None and given.data.unlabelled is None
+        if given.fitting is not None and counts and len(rows) > most:
+            given.fitting.beyond[f"{self.name}/{split}"] = (len(rows) - most, len(rows))
 
 
 def _read(path: str, split: str, given: Given) -> list[Row]:
     data = given.data
     rows = from_file(path, split=split, columns=data.columns, supervise=data.supervise, chat=given.chat)
     leaves = data.too_long == "leave_out" and split != "test" and given.fitting is not None
-    return given.fitting.kept(f"{Path(path).name}", rows) if leaves and given.fitting else rows
+    return given.fitting.kept(f"data.{split}={path}", rows) if leaves and given.fitting else rows
 
 
 def _cut(given: Given) -> dict[str, list[Row]]:

@@ -203,9 +203,11 @@ def _counts(path: Path) -> bool:
 
 def _named(text: str) -> Iterator[Path]:
     """Yield the local files that a text names: a file, all that is in a folder, or what a pattern finds."""
+    if not text:
+        return
     try:
         found = [Path(text), *Path(text).rglob("*"), *map(Path, glob.glob(text, recursive=True))]  # noqa: PTH207 (absolute patterns)
-        yield from (path for path in found if text and _counts(path))
+        yield from (path for path in found if _counts(path))
     except (OSError, ValueError):  # too long, or with characters that no file's name has
         return
 
