@@ -171,4 +171,5 @@ def test_answers_that_a_tokenizer_cannot_write_back_are_counted(way):
         "train: 1 of 3 answers are others once the student's tokenizer has read and written them (row 'b'"
     )
     assert list(notes.unwritable("train", rows, tokenizer, "teacher")) == []  # it has not to write them
+    assert list(notes.unwritable("train", [], tokenizer, "student")) == []
     assert list(notes.unwritable("train", rows, tiny_tokenizer(), "student")) == []

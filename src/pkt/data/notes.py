@@ -119,7 +119,8 @@ def unwritable(name: str, rows: Rows, tokenizer: Any, who: str) -> Iterator[str]
         )
     if who != "student":
         return
-    texts = tokenizer.batch_decode(answers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    plain = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    texts = [tokenizer.decode(ids, **plain) for ids in answers]
     changed = [
         (row, text)
         for row, text, ids in zip(rows, texts, answers, strict=True)
