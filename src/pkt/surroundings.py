@@ -194,13 +194,8 @@ def asked() -> dict[str, str]:
 
     words = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     found = OverridesParser.create().parse_overrides(words)
-    return {
-        (one.package or one.key_or_group).replace("/", "."): secrets.hide_word(str(one.input_line)).lstrip(
-            "+"
-        )
-        for one in found
-        if not one.is_delete()
-    }
+    named = ((one.package or one.key_or_group, str(one.input_line)) for one in found if not one.is_delete())
+    return {key.replace("/", "."): secrets.hide_word(word).lstrip("+") for key, word in named}
 
 
 def _hidden(words: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, MambaConfig, MixtralConfig
 from pkt.config import CheckpointSpec, CutConfig, PairConfig
 from pkt.errors import RequestError
 from pkt.mapping import Cut, Depth, of_student
-from pkt.methods.cutting import importance, resolved
+from pkt.methods.cutting import check_widths, importance, resolved
 from pkt.models.fingerprint import fingerprint
 from pkt.models.kept import RECORD, CutSpec, Kept, Sizes, counts, recorded, told
 from pkt.models.load import load_config
@@ -274,13 +274,14 @@ def test_sizes_are_read_as_families_call_them():
 
 
 @pytest.mark.parametrize("cut", [{"mlp": 0.5}, {"heads": 0.5}, {"hidden": 0.5, "heads": 0.5}])
-def test_widths_that_cannot_be_cut_are_refused_before_anything_is_measured(cut):
+def test_widths_that_cannot_be_cut_are_refused_whichever_channels_stay(cut):
     config = MixtralConfig(
         num_hidden_layers=3, hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2,
         vocab_size=99, num_local_experts=2,
     )  # fmt: skip
     with pytest.raises(RequestError, match="widths of this mixtral model cannot be cut"):
-        resolved(student(**cut), config, lambda what: pytest.fail(f"{what} was measured"), {"like": "llama"})
+        check_widths(CutConfig(**cut), config, {"like": "llama"})
+    check_widths(CutConfig(layers=2), config, {"like": "llama"})
 
 
 def test_a_config_that_does_not_say_one_number_for_all_layers_is_refused_in_words():

@@ -298,6 +298,20 @@ def test_a_refusal_is_asked_again_and_an_answer_is_not(asked, monkeypatch):
     assert asked["times"] == 2
 
 
+def test_what_the_cache_was_taken_for_stays_though_the_hub_comes_back(asked, folder, tmp_path, monkeypatch):
+    """Keys have the cached commit: another one may not be loaded under them."""
+    clock, old = [0.0], "0123456789abcdef0123456789abcdef01234567"
+    monkeypatch.setattr(hub.time, "monotonic", lambda: clock[0])
+    repo = tmp_path / "hub" / "models--some-org--some-model"
+    shutil.copytree(folder, repo / "snapshots" / old)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(old)
+    source, first = hub.Source(who="teacher", name=HUB.checkpoint, kind="hub"), fingerprint(HUB)
+    clock[0], asked["commit"] = 1e9, "b" * 40
+    assert hub.reach(source)["pretrained_model_name_or_path"].endswith(old)
+    assert fingerprint(HUB) == first
+
+
 def test_filled_cache_is_used_without_a_network(asked, folder, tmp_path):
     commit = "0123456789abcdef0123456789abcdef01234567"
     repo = tmp_path / "hub" / "models--some-org--some-model"

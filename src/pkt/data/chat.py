@@ -85,9 +85,8 @@ class Chat:
                 self._heard[known] = False
             else:
                 heard = " ".join(HEARD.lower().split()) in " ".join(text.lower().split())
-                self._heard[known] = (
-                    heard and "'type': 'text'" not in text
-                )  # a list that is written as Python has it
+                as_python = "'type': 'text'" in text  # a list of parts, written as Python has it
+                self._heard[known] = heard and not as_python
         return self._heard[known]
 
     def _rendered(self, tokenizer: Any, messages: Turns, options: dict[str, Any]) -> str:

@@ -29,9 +29,8 @@ from pkt.models.outline import known_context
 from pkt.processes import ALONE, Processes
 
 TRIED, PADDING = 4, 64  # tokens of a text, and of padding before it, with which it is tried
-PADDED = (
-    0.05  # relative difference of logits; rounding gives less in every dtype, padding that is read about 1
-)
+# relative difference of logits; rounding gives less in every dtype, padding that is read about 1
+PADDED = 0.05
 
 
 class Scorer(Asking, HFLM):  # type: ignore[misc]

@@ -166,11 +166,8 @@ def _started(served: Served, seed: int) -> Any:
         **({} if served.context == sys.maxsize else {"max_model_len": served.context}),
         **served.arguments,
     }
-    given = {
-        "model": served.where,
-        "revision": served.revision,
-        "trust_remote_code": False,
-    }  # nobody's to choose
+    # nobody's to choose
+    given = {"model": served.where, "revision": served.revision, "trust_remote_code": False}
     try:
         return LLM(**{**chosen, **given})
     except (ValueError, RuntimeError, OSError, NotImplementedError, TypeError) as error:

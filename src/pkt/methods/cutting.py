@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pkt.attribution.importance import VERSION, Importance
-from pkt.config import CheckpointSpec
+from pkt.config import CheckpointSpec, CutConfig
 from pkt.manifest import content_key
 from pkt.mapping import top_layers
 from pkt.models.kept import Counts, CutSpec, Kept, count, counts
@@ -23,16 +23,13 @@ Measured = Callable[[str], Importance]
 """What is measured (a key of `MEASURES`) -> its numbers."""
 
 
-def resolved(
-    spec: CheckpointSpec, teacher_config: Any, measured: Measured, roles: Mapping[str, Any] | None = None
-) -> CheckpointSpec:
+def resolved(spec: CheckpointSpec, teacher_config: Any, measured: Measured) -> CheckpointSpec:
     """Return a cut student's spec with all that stays of its teacher written out.
 
     Args:
         spec: of the student.
         teacher_config: of its teacher.
         measured: gives importance; asked for what is chosen by it, and for nothing else.
-        roles: declared module roles of the teacher.
 
     Raises:
         RequestError: numbers that the teacher does not have, or layers or widths that cannot be cut.
@@ -42,7 +39,6 @@ def resolved(
     wanted = Counts()
     if any(value is not None for value in (cut.heads, cut.mlp, cut.hidden)):
         wanted = counts(cut, sizes(config))
-        _try_widths(teacher_config, wanted, depth, roles)
     elif cut.layers is not None:  # the sizes of layers do not matter, and need not stand in the config
         wanted = Counts(layers=count("layers", cut.layers, depth))
     layers = _layers(spec, depth, wanted, measured)
@@ -51,22 +47,30 @@ def resolved(
     return CutSpec(**{**vars(spec), "layers": list(layers)}, kept=kept)
 
 
-def _try_widths(config: Any, wanted: Counts, depth: int, roles: Mapping[str, Any] | None) -> None:
-    """Refuse widths that this architecture cannot be cut to, before anything is measured.
+def check_widths(cut: CutConfig, teacher_config: Any, roles: Mapping[str, Any] | None) -> None:
+    """Refuse widths that an architecture cannot be cut to, whichever channels stay: a look before they are measured.
+
+    Args:
+        cut: what the request says.
+        teacher_config: of the teacher.
+        roles: its declared module roles.
 
     Raises:
         RequestError: see `narrow_config`.
     """
+    if cut.heads is cut.mlp is cut.hidden is None:
+        return
+    config = teacher_config.get_text_config()
+    wanted, depth = counts(cut, sizes(config)), int(config.num_hidden_layers)
     if wanted.groups is wanted.mlp is wanted.hidden is None:
         return
-    layers = range(1, depth + 1)
     trial = Kept(
-        layers=tuple(layers),
+        layers=tuple(range(1, depth + 1)),
         groups=None if wanted.groups is None else (tuple(range(wanted.groups)),) * depth,
         mlp=None if wanted.mlp is None else (tuple(range(wanted.mlp)),) * depth,
         hidden=None if wanted.hidden is None else tuple(range(wanted.hidden)),
     )
-    narrow_config(config, trial, roles=roles)
+    narrow_config(teacher_config, trial, roles=roles)
 
 
 def _layers(spec: CheckpointSpec, depth: int, wanted: Counts, measured: Measured) -> Sequence[int]:

@@ -45,11 +45,9 @@ class Kd(Sft):
 
     def reads(self, stage: str, choice: Choice) -> Reads:
         """Name what each stage reads: the rows of the training, `align` with the teacher."""
-        return (
-            training(self.update)
-            if stage == "transfer"
-            else Reads(rows=TRAINING.rows, config=("capture",), keeps=True)
-        )
+        if stage == "transfer":
+            return training(self.update)
+        return Reads(rows=TRAINING.rows, config=("capture",), keeps=True)
 
     def align(self, bench: Workbench, extraction: None, scratch: Path | None) -> LayerAlignment:
         """Keep the teacher's distributions (nothing where the teacher is live)."""

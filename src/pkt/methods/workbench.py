@@ -30,7 +30,7 @@ from pkt.late import Tensor, torch
 from pkt.mapping import Mapping as LayerMapping
 from pkt.mapping import of_student
 from pkt.methods import readings
-from pkt.methods.cutting import importance, resolved
+from pkt.methods.cutting import check_widths, importance, resolved
 from pkt.methods.known import generation_of, known
 from pkt.models.fingerprint import fingerprint
 from pkt.models.kept import recorded, told
@@ -123,9 +123,7 @@ class Workbench:
         pair = self.config.model
         if not self._is_cut:
             return pair
-        student = resolved(
-            pair.student, self.teacher_config, self._importance, declared_roles(pair.student, pair.teacher)
-        )
+        student = resolved(pair.student, self.teacher_config, self._importance)
         if pair.student.cut != CutConfig():
             console.note(f"the student keeps {told(student)}")
         return replace(pair, student=student)
@@ -167,6 +165,8 @@ class Workbench:
         }
 
         def measured() -> Importance:
+            own = self.config.model
+            check_widths(own.student.cut, self.teacher_config, declared_roles(own.student, own.teacher))
             with self.track(f"importance ({what})", 1):
                 return measure(what, self.teacher.arch, self.encoded("extract"))
 

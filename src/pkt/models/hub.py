@@ -120,10 +120,14 @@ def _cached(source: Source) -> Path | None:
 
 
 def _answer(source: Source) -> Answer:
-    """Return what the hub says of a model: what it gave once, for as long as the process lives."""
+    """Return what the hub says of a model: what it gave once, for as long as the process lives.
+
+    A refusal is asked again later, but not where the local cache was taken instead: keys have its commit.
+    """
     asked = (source.name, source.revision, constants.HF_HUB_OFFLINE)
     known = _ANSWERS.get(asked)
-    if known is None or (known.problem is not None and time.monotonic() - known.at > PATIENCE):
+    refused = known is not None and known.problem is not None and _cached(source) is None
+    if known is None or (refused and time.monotonic() - known.at > PATIENCE):
         problem, found = _asked(source.who, *asked)
         known = _ANSWERS[asked] = Answer(problem=problem, commit=found, at=time.monotonic())
     return known

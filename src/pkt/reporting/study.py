@@ -156,9 +156,8 @@ class Study:
         """Return the first of a task's scores on which enough rows differ between two arms; else its first."""
         before = next((arm for arm in self.fixed if arm.role == "student"), self.reference)
         pairs = [(arm.label, other.label) for arm in self.as_read for other in (before, self.reference)]
-        for name in (
-            name for name, own in self._scored.items() if own["task"] == self._scored[first]["task"]
-        ):
+        task = self._scored[first]["task"]
+        for name in [name for name, own in self._scored.items() if own["task"] == task]:
             found = (self._differing([name], labels) for labels in pairs)
             if any(parts is not None and len(parts) >= FEWEST for parts in found):
                 return name

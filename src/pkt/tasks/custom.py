@@ -55,8 +55,9 @@ class Custom(RowTask):
 def _read(path: str, split: str, given: Given) -> list[Row]:
     data = given.data
     rows = from_file(path, split=split, columns=data.columns, supervise=data.supervise, chat=given.chat)
-    leaves = data.too_long == "leave_out" and split != "test" and given.fitting is not None
-    return given.fitting.kept(f"data.{split}={path}", rows) if leaves and given.fitting else rows
+    if data.too_long == "refuse" or split == "test" or given.fitting is None:
+        return rows
+    return given.fitting.kept(f"data.{split}={path}", rows)
 
 
 def _cut(given: Given) -> dict[str, list[Row]]:

@@ -114,7 +114,8 @@ class LmEvalTask:
         texts = {text for entry in self._manager.task_index.values() for text in _texts(entry.cfg)}
         for path in sorted(inside | {path for text in texts for path in _named(text)}):
             digest.update(f"{path.name}\n".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            with path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
 
     def check(self, sampling: Sampling) -> None:
